@@ -1,0 +1,65 @@
+"""The whole path on the built-in data: train SANet and the FCN it is compared with, score both, predict, report."""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import sanet
+from sanet.data.catalog import data_source
+from sanet.inference.files import predict_files
+
+OUTPUT = Path("runs/demo")
+DATA = sanet.DataConfig(name="scenes")
+
+
+def recipe(network: str) -> sanet.TrainConfig:
+    """The same backbone, data, schedule and loss for both networks."""
+    return sanet.TrainConfig(
+        output=str(OUTPUT / network),
+        data=DATA,
+        augmentation=sanet.AugmentationConfig(crop=(128, 160), scale=(0.75, 1.5)),
+        model=sanet.ModelConfig(name=network, backbone="tf_efficientnet_lite0", output_stride=16),
+        epochs=12,
+    )
+
+
+def main() -> int:
+    if OUTPUT.exists():
+        print(f"{OUTPUT} is there already; delete it to run the demo again", file=sys.stderr)
+        return 1
+    start = time.monotonic()
+    scores = {}
+    for network in ("sanet", "fcn"):
+        print(f"\nTraining {network} on the built-in scenes")
+        run = sanet.train(recipe(network))
+        scores[network] = sanet.evaluate(run.directory / "model", DATA, "test", run.directory / "test").scores
+
+    print("\nLabelling three held-out scenes")
+    held_out = data_source(DATA).open("test")
+    pictures = OUTPUT / "pictures"
+    pictures.mkdir()
+    for index in range(3):
+        sample = held_out[index]
+        Image.fromarray(np.ascontiguousarray(sample.image.permute(1, 2, 0))).save(pictures / f"{sample.name}.png")
+    predict_files(sanet.Predictor(OUTPUT / "sanet" / "model"), [str(pictures)], OUTPUT / "predictions")
+
+    print(f"\nOn held-out scenes, after {time.monotonic() - start:.0f} s:")
+    for network, score in scores.items():
+        print(f"  {network:6} mIoU {score.miou:.3f}   pixel accuracy {score.pixel_accuracy:.3f}")
+    print(f"""
+Look at:
+  {OUTPUT}/sanet/test/report.html   scores, curves and the worst pictures
+  {OUTPUT}/predictions/overlays     what Predictor made of three pictures
+Then try your own pictures, in photos/images with their masks in photos/masks:
+  . .venv/bin/activate
+  sanet check-data --data.name folder --data.root photos --data.classes "[background, leaf]"
+  sanet train --data.name folder --data.root photos --data.classes "[background, leaf]" --output runs/leaf
+  sanet predict photos/images --model runs/leaf""")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

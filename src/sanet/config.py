@@ -1,0 +1,207 @@
+"""Every setting of a run, as frozen dataclasses that are validated when built.
+
+The command line and YAML files are two ways of filling them in. Nothing here imports torch, so that ``--help``
+answers at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from sanet.structures import Color, UsageError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which data set, and where it lies.
+
+    Args:
+        name: "scenes" (built in, needs no files), "folder" (your own pictures and masks) or "camvid".
+        root: folder that holds the data set.
+        classes: folder only: class names, in the order of their indices in the masks.
+        colors: folder only: one RGB colour per class; the colours in the masks with mask_format "color".
+        ignore_index: folder only: mask value that counts nowhere.
+        background: folder only: name of the class that means "none of the others".
+        mask_format: folder only: "index" (greyscale or palette PNG) or "color" (the exact RGB colours above).
+        ignore_color: folder only: with mask_format "color", the colour that counts nowhere.
+    """
+
+    name: str = "scenes"
+    root: str | None = None
+    classes: tuple[str, ...] = ()
+    colors: tuple[Color, ...] = ()
+    ignore_index: int = 255
+    background: str | None = None
+    mask_format: Literal["index", "color"] = "index"
+    ignore_color: Color | None = None
+
+    def __post_init__(self) -> None:
+        if self.name == "folder" and not self.classes:
+            raise UsageError("data.classes must name the classes of your folder, such as [background, leaf]")
+        if self.name != "folder":
+            given = [item.name for item in fields(self)[2:] if getattr(self, item.name) != item.default]
+            if given:
+                raise UsageError(f"data.{given[0]}: only for your own folder; the data set {self.name!r} brings its own")
+        if self.background is not None and self.background not in self.classes:
+            raise UsageError(f"data.background {self.background!r} is not one of data.classes")
+        if self.mask_format == "color" and not self.colors:
+            raise UsageError('data.mask_format "color" needs data.colors, one RGB colour per class')
+        if self.mask_format == "index" and self.ignore_color is not None:
+            raise UsageError('data.ignore_color belongs to data.mask_format "color"; use data.ignore_index here')
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Random changes to the training pictures.
+
+    Args:
+        crop: height and width of the training crops, in pixels.
+        scale: smallest and largest factor of the random resize.
+        mirror: probability of a left-right mirror.
+        jitter: largest relative change of brightness, contrast and saturation.
+    """
+
+    crop: tuple[int, int] = (240, 320)
+    scale: tuple[float, float] = (0.5, 2.0)
+    mirror: float = 0.5
+    jitter: float = 0.3
+
+    def __post_init__(self) -> None:
+        if min(self.crop) < 32:
+            raise UsageError(f"augmentation.crop {list(self.crop)}: 32 pixels or more a side")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise UsageError(f"augmentation.scale {list(self.scale)}: two positive factors, the smaller one first")
+        if not 0 <= self.mirror <= 1:
+            raise UsageError(f"augmentation.mirror {self.mirror}: a probability from 0 to 1")
+        if not 0 <= self.jitter < 1:
+            raise UsageError(f"augmentation.jitter {self.jitter}: 0 or more, below 1")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network to train.
+
+    Args:
+        name: the network, "sanet" or "fcn".
+        backbone: a timm model name.
+        output_stride: stride of the last feature stage: 8 as in the paper; 16 or 32 are faster.
+        pretrained_backbone: start the backbone from its ImageNet weights.
+        options: further arguments of the network, such as {pooling: max} for "sanet".
+    """
+
+    name: str = "sanet"
+    backbone: str = "tf_efficientnet_lite0"
+    output_stride: int = 16
+    pretrained_backbone: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """L = L_mask + alpha L_cat + beta L_den.
+
+    Args:
+        alpha: weight of the categorical loss.
+        beta: weight of the dense loss.
+        category_target: "presence", the class is in the picture, or "share", its share of the pixels.
+        class_balance: weights of the classes' pixels: "none", or "sqrt" or "log" to favour rare ones.
+    """
+
+    alpha: float = 0.2
+    beta: float = 0.8
+    category_target: Literal["presence", "share"] = "presence"
+    class_balance: Literal["none", "sqrt", "log"] = "none"
+
+    def __post_init__(self) -> None:
+        if self.alpha < 0 or self.beta < 0:
+            raise UsageError(f"loss.alpha {self.alpha} and loss.beta {self.beta}: 0 or more")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """SGD with the poly schedule.
+
+    Args:
+        learning_rate: of the backbone at the start.
+        head_factor: the heads' learning rate is this many times the backbone's.
+        momentum: of SGD.
+        weight_decay: on all weights but norms and biases.
+        power: exponent of the poly schedule.
+        warmup_steps: steps over which the learning rate rises at the start.
+    """
+
+    learning_rate: float = 0.01
+    head_factor: float = 10.0
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    power: float = 0.9
+    warmup_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0 or self.head_factor <= 0:
+            raise UsageError("optimizer.learning_rate and optimizer.head_factor: above 0")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides the outcome of a training run.
+
+    Args:
+        output: run directory, made new.
+        data: the data set.
+        augmentation: random changes to the training pictures.
+        model: the network.
+        loss: the loss.
+        optimizer: the optimiser.
+        epochs: passes over the training split.
+        batch_size: pictures in a step.
+        workers: processes that load pictures; 0 loads them in the main process.
+        seed: of the weights, the order of the pictures and their augmentation.
+        validate_every: epochs between two validations; divides ``epochs``, so that the last one is validated.
+        monitor: logged value that chooses the best checkpoint.
+        monitor_mode: whether the best of it is its "max" or its "min".
+        accelerator: where to train: "auto", "cpu", "gpu" …
+        precision: "32-true", or "bf16-mixed" to compute in bfloat16 where that is safe.
+    """
+
+    output: str = "runs/sanet"
+    data: DataConfig = field(default_factory=DataConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    epochs: int = 30
+    batch_size: int = 8
+    workers: int = 1
+    seed: int = 0
+    validate_every: int = 1
+    monitor: str = "val/miou"
+    monitor_mode: Literal["max", "min"] = "max"
+    accelerator: str = "auto"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "validate_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)}: 1 or more")
+        if self.epochs % self.validate_every:
+            raise UsageError(f"validate_every {self.validate_every} must divide epochs {self.epochs}")
+        if self.workers < 0 or self.seed < 0:
+            raise UsageError("workers and seed: 0 or more")
+
+    def save(self, path: Path) -> None:
+        """Write as YAML; ``sanet train --config`` reads it back."""
+        path.write_text(yaml.safe_dump(plain(asdict(self)), sort_keys=False), encoding="utf-8")
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists, all the way down, for YAML and JSON."""
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    return value

@@ -1,0 +1,40 @@
+"""The data sets by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from sanet.config import DataConfig
+from sanet.data import camvid, folder, scenes
+from sanet.data.loading import SegmentationDataset
+from sanet.structures import LabelSet, choose
+
+
+class Source(Protocol):
+    """A data set before any picture is opened."""
+
+    @property
+    def labels(self) -> LabelSet: ...
+
+    @property
+    def splits(self) -> tuple[str, ...]: ...
+
+    def open(self, split: str) -> SegmentationDataset: ...
+
+
+DATASETS: dict[str, Callable[[DataConfig], Source]] = {
+    "camvid": camvid.source,
+    "folder": folder.source,
+    "scenes": scenes.source,
+}
+
+
+def data_source(config: DataConfig) -> Source:
+    """The data set that a configuration names.
+
+    Raises:
+        ValueError: an unknown name; the message lists the choices.
+        DataError: the root folder is not there or has no layout that is known.
+    """
+    return DATASETS[choose("data set", config.name, tuple(DATASETS))](config)

@@ -1,0 +1,114 @@
+"""One integer confusion matrix over a whole set, and the scores that follow from it.
+
+The rule for absent classes: a class that neither the truth nor the prediction of the whole set contains has no IoU
+(NaN) and is left out of every mean. A class that is predicted but never true has IoU 0 and counts; it has no
+accuracy, since there is nothing of it to find.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sanet.structures import LabelSet
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Shares in [0, 1]; NaN where there is nothing to score.
+
+    Attributes:
+        miou: mean IoU over the classes present in truth or prediction.
+        miou_without_background: the same without the background class; None where the set has none.
+        pixel_accuracy: correct pixels over labelled pixels.
+        mean_accuracy: mean over the true classes of the share found ("mean class accuracy").
+        frequency_weighted_iou: IoU of each class weighted by its share of the labelled pixels.
+        class_iou: IoU by class name.
+        class_accuracy: accuracy by class name.
+        pixels: labelled pixels counted.
+    """
+
+    miou: float
+    miou_without_background: float | None
+    pixel_accuracy: float
+    mean_accuracy: float
+    frequency_weighted_iou: float
+    class_iou: dict[str, float]
+    class_accuracy: dict[str, float]
+    pixels: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them: NaN becomes None."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: plain(entry) for key, entry in value.items()}
+            return None if isinstance(value, float) and value != value else value
+
+        return {key: plain(value) for key, value in asdict(self).items()}
+
+
+class ConfusionMatrix(nn.Module):
+    """Counts pixels by (true class, predicted class).
+
+    Attributes:
+        counts: (K, K) int64, rows are the truth; a buffer, so that it follows the device of its parent.
+    """
+
+    counts: Tensor
+
+    def __init__(self, labels: LabelSet) -> None:
+        super().__init__()
+        self.labels = labels
+        self.register_buffer("counts", torch.zeros(len(labels), len(labels), dtype=torch.int64), persistent=False)
+
+    def update(self, truth: Tensor, prediction: Tensor) -> Tensor:
+        """Add pixels of two int64 tensors of the same shape; returns the (K, K) counts of this call.
+
+        Raises:
+            ValueError: shapes differ, or a value is neither a class nor, in the truth, the ignore index.
+        """
+        if truth.shape != prediction.shape:
+            raise ValueError(f"truth is {tuple(truth.shape)} but prediction is {tuple(prediction.shape)}")
+        classes = len(self.labels)
+        labelled = truth != self.labels.ignore_index
+        flat_truth, flat_prediction = truth[labelled], prediction[labelled]
+        for what, values in (("truth", flat_truth), ("prediction", flat_prediction)):
+            if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < classes:
+                raise ValueError(f"{what} has values outside 0..{classes - 1}: {values.min()} to {values.max()}")
+        counts = torch.bincount(flat_truth * classes + flat_prediction, minlength=classes**2).view(classes, classes)
+        self.counts += counts
+        return counts
+
+    def reset(self) -> None:
+        """Back to zero."""
+        self.counts.zero_()
+
+    def scores(self) -> Scores:
+        """Scores of everything counted so far."""
+        return scores_of(self.counts, self.labels)
+
+
+def scores_of(counts: Tensor, labels: LabelSet) -> Scores:
+    """Scores of a (K, K) int64 confusion matrix whose rows are the truth."""
+    counts = counts.cpu().double()
+    hits, truth, prediction = counts.diag(), counts.sum(dim=1), counts.sum(dim=0)
+    # 0 / 0 is NaN, which is the rule for absent classes.
+    iou = hits / (truth + prediction - hits)
+    accuracy = hits / truth
+    foreground = torch.ones(len(labels), dtype=torch.bool)
+    if labels.background is not None:
+        foreground[labels.background] = False
+    return Scores(
+        miou=iou.nanmean().item(),
+        miou_without_background=None if labels.background is None else iou[foreground].nanmean().item(),
+        pixel_accuracy=(hits.sum() / truth.sum()).item(),
+        mean_accuracy=accuracy.nanmean().item(),
+        frequency_weighted_iou=((truth / truth.sum()) * iou.nan_to_num()).sum().item(),
+        class_iou=dict(zip(labels.names, iou.tolist(), strict=True)),
+        class_accuracy=dict(zip(labels.names, accuracy.tolist(), strict=True)),
+        pixels=int(truth.sum().item()),
+    )

@@ -1,0 +1,111 @@
+"""Scores of a model on a data set: one confusion matrix, every picture at its original size."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from sanet.config import DataConfig
+from sanet.data.catalog import data_source
+from sanet.data.loading import SegmentationDataset, evaluation_loader
+from sanet.evaluation.confusion import ConfusionMatrix, scores_of
+from sanet.evaluation.report import write_json, write_report
+from sanet.evaluation.results import Evaluation, Example
+from sanet.inference.predictor import DEFAULT_WINDOW, Predictor
+from sanet.models.networks import SegmentationModel
+from sanet.structures import SanetError
+
+PICTURES_KEPT = 12
+
+
+def evaluate_dataset(
+    label: Callable[[Tensor], Tensor], dataset: SegmentationDataset, protocol: dict[str, Any], progress: bool = True
+) -> Evaluation:
+    """Label every picture of a data set, whole and at its original size, and count.
+
+    Args:
+        label: (3, H, W) uint8 -> (H, W) int64 class indices on the CPU.
+        dataset: pictures and their truth.
+        protocol: what is evaluated and how; kept with the result.
+        progress: show a progress bar.
+    """
+    confusion = ConfusionMatrix(dataset.labels)
+    picture_miou: dict[str, float] = {}
+    # A heap of (-mIoU, index) keeps the worst; the index breaks ties without comparing pictures.
+    kept: list[tuple[float, int, Example]] = []
+    batches = tqdm(evaluation_loader(dataset, workers=0), "evaluate", unit=" pictures", disable=not progress)
+    for index, batch in enumerate(batches):
+        image, truth, name = batch.image[0], batch.mask[0], batch.name[0]
+        prediction = label(image)
+        miou = scores_of(confusion.update(truth, prediction), dataset.labels).miou
+        picture_miou[name] = miou
+        if not isnan(miou):
+            example = Example(name, image.permute(1, 2, 0).numpy(), truth.numpy(), prediction.numpy(), miou)
+            heapq.heappush(kept, (-miou, -index, example))
+            if len(kept) > PICTURES_KEPT:
+                heapq.heappop(kept)
+    worst = [example for _, _, example in sorted(kept, key=lambda entry: entry[:2], reverse=True)]
+    return Evaluation(dataset.labels, confusion.counts.numpy(), confusion.scores(), picture_miou, worst, protocol)
+
+
+def evaluate(
+    model: str | Path | SegmentationModel,
+    data: DataConfig,
+    split: str = "test",
+    output: str | Path | None = None,
+    window: int = DEFAULT_WINDOW,
+    device: str | None = None,
+    history: list[dict[str, float]] | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Score a model on one split of a data set.
+
+    Args:
+        model: a model directory, or a model.
+        data: the data set.
+        split: the split; it means exactly what it says.
+        output: folder for ``scores.json`` and ``report.html``; nothing is written without it.
+        window: side of the windows for pictures of more than ``window ** 2`` pixels.
+        device: such as "cpu" or "cuda"; by default a GPU where there is one.
+        history: rows of a run's metrics, for the learning curves of the report.
+        progress: show a progress bar.
+
+    Raises:
+        SanetError: the model's classes are not those of the data set, in the same order.
+        DataError: the data set cannot be read.
+    """
+    dataset = data_source(data).open(split)
+    predictor = Predictor(model, device, window)
+    if predictor.labels.names != dataset.labels.names:
+        raise SanetError(
+            f"the model's classes are {', '.join(predictor.labels.names)}, but those of the data are "
+            f"{', '.join(dataset.labels.names)}; a score would compare different things"
+        )
+    protocol = {
+        "data": data.name,
+        "split": split,
+        "pictures": len(dataset),
+        "classes": len(dataset.labels),
+        "ignore_index": dataset.labels.ignore_index,
+        "absent classes": "left out of the means",
+        "resolution": "original",
+        "scales": "1",
+        "window": window,
+        "model": str(model) if not isinstance(model, SegmentationModel) else "in memory",
+    }
+    evaluation = evaluate_dataset(
+        lambda image: predictor.label(image.to(predictor.device)).cpu(), dataset, protocol, progress
+    )
+    if output is not None:
+        folder = Path(output)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "scores.json", evaluation)
+        write_report(folder / "report.html", evaluation, history or [], f"{data.name} · {split}")
+    return evaluation

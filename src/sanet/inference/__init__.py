@@ -1,0 +1,1 @@
+"""Prediction: over any callable from pictures to logits, without Lightning."""

@@ -1,0 +1,93 @@
+"""Prediction for files: masks, overlays, and one JSON line for each picture."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from sanet.data.files import IMAGE_SUFFIXES, DataError, read_image
+from sanet.inference.pictures import overlay, palette_image, shares, with_legend
+from sanet.inference.predictor import Predictor
+from sanet.structures import SanetError, UsageError
+
+RESULTS = "predictions.jsonl"
+
+
+def find_pictures(inputs: Sequence[str]) -> dict[Path, Path]:
+    """The pictures that files, folders and globs name.
+
+    Returns:
+        Picture -> its place below the output folder, without suffix: its path below the folder given, or its name.
+
+    Raises:
+        UsageError: an input that names no picture, or two pictures that would write the same result.
+    """
+    found: dict[Path, Path] = {}
+    for given in inputs:
+        paths = [Path(path) for path in sorted(glob.glob(given, recursive=True))] or [Path(given)]
+        before = len(found)
+        for path in paths:
+            if path.is_dir():
+                inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+                found.update({file: file.relative_to(path).with_suffix("") for file in inside})
+            elif path.exists():
+                found[path] = Path(path.stem)
+        if len(found) == before:
+            raise UsageError(f"{given} names no picture (known types: {', '.join(IMAGE_SUFFIXES)})")
+    places: dict[Path, Path] = {}
+    for path, place in found.items():
+        if place in places:
+            raise UsageError(
+                f"{path} and {places[place]} would both be written to {place}.png; predict them into two outputs"
+            )
+        places[place] = path
+    return found
+
+
+def predict_files(predictor: Predictor, inputs: Sequence[str], output: str | Path, progress: bool = True) -> list[str]:
+    """Label pictures and write what was found below ``output``.
+
+    For each picture: ``masks/NAME.png`` (palette PNG of class indices, at the picture's size),
+    ``overlays/NAME.jpg`` (with a legend), and a line of ``predictions.jsonl`` with each class's share of the pixels.
+
+    Args:
+        predictor: the model.
+        inputs: files, folders and globs.
+        output: the folder; results of the same name in it are replaced.
+        progress: show a progress bar.
+
+    Returns:
+        What went wrong, one message for each picture that could not be read; the others are done.
+    """
+    pictures = find_pictures(inputs)
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    failures = []
+    with (folder / RESULTS).open("w", encoding="utf-8") as lines:
+        for path, place in tqdm(pictures.items(), "predict", unit=" pictures", disable=not progress):
+            try:
+                line = _predict_file(predictor, path, folder, place)
+            except DataError as error:
+                failures.append(str(error))
+                line = {"image": str(path), "error": str(error)}
+            lines.write(json.dumps(line) + "\n")
+            lines.flush()
+    return failures
+
+
+def _predict_file(predictor: Predictor, path: Path, folder: Path, place: Path) -> dict[str, object]:
+    image = read_image(path)
+    mask = predictor(image)
+    found = shares(mask, predictor.labels)
+    mask_path = folder / "masks" / f"{place}.png"
+    overlay_path = folder / "overlays" / f"{place}.jpg"
+    mask_path.parent.mkdir(parents=True, exist_ok=True)
+    overlay_path.parent.mkdir(parents=True, exist_ok=True)
+    palette_image(mask, predictor.labels).save(mask_path)
+    blended = overlay(image, mask, predictor.labels)
+    with_legend(blended, predictor.labels, found).save(overlay_path, quality=92)
+    return {"image": str(path), "mask": str(mask_path), "overlay": str(overlay_path), "shares": found}

@@ -1,0 +1,75 @@
+"""A picture in, a mask out: NumPy or PIL on both sides of the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from sanet.inference.views import label_picture
+from sanet.models.networks import SegmentationModel, load_model
+from sanet.structures import UsageError
+
+DEFAULT_WINDOW = 1024
+
+
+class Predictor:
+    """Labels the pixels of pictures with a saved model.
+
+    Args:
+        model: the directory of a saved model, the name of one on the Hugging Face hub, or a model.
+        device: such as "cpu" or "cuda"; by default a GPU where there is one.
+        window: pictures of more than ``window ** 2`` pixels go through overlapping windows of this side.
+
+    Attributes:
+        labels: the classes that the indices of a mask stand for.
+
+    Raises:
+        SanetError: there is no model there, or it cannot be read.
+    """
+
+    def __init__(
+        self, model: str | Path | SegmentationModel, device: str | None = None, window: int = DEFAULT_WINDOW
+    ) -> None:
+        if window < 32:
+            raise UsageError(f"window {window}: 32 pixels or more")
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        network = model if isinstance(model, SegmentationModel) else load_model(model)
+        self.model = network.to(self.device, memory_format=torch.channels_last).eval()
+        self.labels = network.labels
+        self.window = window
+
+    def __call__(self, image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
+        """Label every pixel.
+
+        Args:
+            image: (H, W, 3) RGB or (H, W) grey, uint8, of any size; or a PIL image, whose EXIF rotation is applied.
+
+        Returns:
+            (H, W) class indices, uint8.
+
+        Raises:
+            UsageError: an array of another shape or dtype.
+        """
+        pixels = torch.from_numpy(_rgb(image)).permute(2, 0, 1).to(self.device)
+        return self.label(pixels).to("cpu", torch.uint8).numpy()
+
+    @torch.inference_mode()
+    def label(self, image: torch.Tensor) -> torch.Tensor:
+        """(3, H, W) uint8 -> (H, W) int64 class indices, both on the model's device."""
+        return label_picture(lambda batch: self.model(batch).logits, image, self.window)
+
+
+def _rgb(image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
+    if isinstance(image, Image.Image):
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    if image.dtype != np.uint8:
+        raise UsageError(f"the picture is {image.dtype}; give uint8 from 0 to 255")
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise UsageError(f"the picture has shape {image.shape}; give (H, W, 3) RGB or (H, W) grey")
+    return np.ascontiguousarray(image)

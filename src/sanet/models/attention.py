@@ -1,0 +1,95 @@
+"""The squeeze-and-attention module.
+
+Source: Zhong et al., "Squeeze-and-Attention Networks for Semantic Segmentation", CVPR 2020, sections 3.2 and 3.3.
+Where the text is silent, the sizes follow from the parameters and MACs of its table 6 (see ``docs/paper.md``).
+"""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sanet.structures import UsageError
+
+Pooling = Literal["average", "max"]
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that uses its running statistics where a batch has one value per channel.
+
+    That happens behind the pooling of the attention channel for a batch of one and a small picture; the
+    variance of one value says nothing, and PyTorch refuses to train on it.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and input.numel() == input.shape[1]:
+            return F.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+            )
+        return super().forward(input)
+
+
+def convolution_channel(in_channels: int, out_channels: int, reduction: int, groups: int) -> nn.Sequential:
+    """F(.) of equations (4) and (5): (B, C, h, w) -> (B, K, h, w) through C / reduction channels.
+
+    The first convolution has ``groups`` groups, or as many as divide C ("group convolution using 2 groups for
+    the first convolution operations in both main and attention channels").
+    """
+    groups = gcd(groups, in_channels)
+    hidden = max(1, in_channels // reduction // groups) * groups
+    return nn.Sequential(
+        nn.Conv2d(in_channels, hidden, 3, padding=1, groups=groups, bias=False),
+        BatchNorm2d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(hidden, out_channels, 3, padding=1, bias=False),
+        BatchNorm2d(out_channels),
+    )
+
+
+class SqueezeAttention(nn.Module):
+    """Squeeze-and-attention module, equations (4) and (5).
+
+    Args:
+        in_channels: C of the input.
+        out_channels: K; "we adapt outputs of SA heads to the class number".
+        reduction: the hidden layers of both channels have C / reduction maps (paper: 4).
+        groups: groups of the first convolutions (paper: 2).
+        downsample: side of the pooling window of the attention channel (paper: 8).
+        pooling: "average" as in equation (5) and figure 2, or "max" as in section 3.3.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        reduction: int = 4,
+        groups: int = 2,
+        downsample: int = 8,
+        pooling: Pooling = "average",
+    ) -> None:
+        super().__init__()
+        pools = {"average": nn.AvgPool2d, "max": nn.MaxPool2d}
+        if pooling not in pools:
+            raise UsageError(f"unknown pooling {pooling!r}. Choices: {', '.join(pools)}")
+        self.downsample = downsample
+        # ceil_mode keeps the border pixels; the average there is over real pixels only.
+        self.pool = pools[pooling](downsample, ceil_mode=True)
+        self.main = convolution_channel(in_channels, out_channels, reduction, groups)
+        self.attention = convolution_channel(in_channels, out_channels, reduction, groups)
+
+    def attend(self, features: Tensor) -> Tensor:
+        """X_attn = Up(F_attn(APool(X_in))), equation (5): (B, C, h, w) -> (B, K, h, w)."""
+        height, width = features.shape[-2:]
+        squeezed = self.attention(self.pool(features))
+        # Up by the very factor of the pooling, then cut: cells stay over the pixels that they summarise.
+        size = [side * self.downsample for side in squeezed.shape[-2:]]
+        grown = F.interpolate(squeezed, size=size, mode="bilinear", align_corners=False)
+        return grown[..., :height, :width]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """X_out = X_attn * X_res + X_attn, equation (4): (B, C, h, w) -> (B, K, h, w)."""
+        attention = self.attend(features)
+        return attention * self.main(features) + attention

@@ -1,0 +1,94 @@
+"""Saved models: a directory in the Hugging Face layout, kept, loaded and shared with that library's own mixin.
+
+The directory holds ``config.json`` (the arguments of the constructor, the labels among them),
+``model.safetensors`` and ``README.md`` (the model card). Loading one runs no code of it and unpickles nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from sanet.structures import LabelSet, SanetError
+
+CARD = """---
+{{ card_data }}
+---
+
+# {{ model_name | default("A segmentation model", true) }}
+
+A model for semantic segmentation, made with `sanet`
+([Squeeze-and-Attention Networks for Semantic Segmentation](https://arxiv.org/abs/1909.03402), CVPR 2020).
+
+```python
+import sanet
+mask = sanet.Predictor("path/to/this/directory")(image)  # (H, W) class indices
+```
+
+{{ details | default("", true) }}
+"""
+
+
+class StoredModel(
+    PyTorchModelHubMixin,
+    library_name="sanet",
+    license="apache-2.0",
+    pipeline_tag="image-segmentation",
+    tags=["semantic-segmentation", "squeeze-and-attention"],
+    paper_url="https://arxiv.org/abs/1909.03402",
+    model_card_template=CARD,
+):
+    """Adds ``save_pretrained``, ``from_pretrained`` and ``push_to_hub`` to a network.
+
+    Unlike its parent it reads safetensors only, insists that every tensor fits, and fetches no backbone weights
+    that the file is about to replace.
+    """
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        map_location: str = "cpu",
+        strict: bool = True,
+        **model_kwargs: Any,
+    ) -> Self:
+        if "network" not in model_kwargs:
+            raise SanetError(f"{model_id} holds no {CONFIG_NAME} of a sanet model; name the directory that does")
+        labels = LabelSet(**model_kwargs.pop("labels"))
+        model = cls(**{**model_kwargs, "labels": labels, "pretrained_backbone": False})
+        directory = Path(model_id)
+        try:
+            if directory.is_dir():
+                path = directory / SAFETENSORS_SINGLE_FILE
+            else:
+                path = Path(
+                    hf_hub_download(
+                        model_id,
+                        SAFETENSORS_SINGLE_FILE,
+                        revision=revision,
+                        cache_dir=cache_dir,
+                        force_download=force_download,
+                        local_files_only=local_files_only,
+                        token=token,
+                    )
+                )
+            tensors = load_file(path, device=map_location)
+        except (OSError, SafetensorError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+            raise SanetError(f"the weights of {model_id} cannot be read: {error}") from error
+        try:
+            model.load_state_dict(tensors, strict=strict)  # type: ignore[attr-defined]
+        except RuntimeError as error:
+            raise SanetError(f"the weights of {model_id} do not fit its {CONFIG_NAME}: {error}") from error
+        return model.eval()  # type: ignore[attr-defined, no-any-return]

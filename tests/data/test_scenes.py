@@ -1,0 +1,123 @@
+"""The built-in pictures: what follows from an index, and that only its surroundings name a thing."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from sanet.data.scenes import COUNTS, HEIGHT, LABELS, WIDTH, Scenes
+from sanet.structures import Sample
+
+DIGEST = """
+import hashlib
+from sanet.data.scenes import Scenes
+sample = Scenes("test", seed=3)[5]
+print(hashlib.sha256(sample.image.numpy().tobytes() + sample.mask.numpy().tobytes()).hexdigest())
+"""
+
+
+@cache
+def samples(split: str) -> list[Sample]:
+    return list(Scenes(split))
+
+
+def digest(sample: Sample) -> str:
+    return hashlib.sha256(sample.image.numpy().tobytes() + sample.mask.numpy().tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize("split", COUNTS)
+def test_samples_are_what_they_promise(split: str) -> None:
+    scenes = Scenes(split)
+    assert len(scenes) == len(scenes.names) == len(samples(split)) == COUNTS[split]
+    assert scenes.labels == LABELS
+    for name, sample in zip(scenes.names, samples(split), strict=True):
+        assert sample.name == name
+        assert sample.image.dtype == torch.uint8 and sample.image.shape == (3, HEIGHT, WIDTH)
+        assert sample.mask.dtype == torch.int64 and sample.mask.shape == (HEIGHT, WIDTH)
+        assert 0 <= int(sample.mask.min()) and int(sample.mask.max()) < len(LABELS)
+
+
+def test_names_tell_split_and_index() -> None:
+    assert Scenes("train")[12].name == "scene-train-00012"
+    assert Scenes("val")[-1].name == f"scene-val-{COUNTS['val'] - 1:05d}"
+    with pytest.raises(IndexError):
+        Scenes("val")[COUNTS["val"]]
+
+
+def test_pictures_use_the_range_of_values() -> None:
+    images = torch.stack([sample.image for sample in samples("val")]).float()
+    assert 80 < images.mean() < 180
+    assert images.flatten(1).std(dim=1).min() > 15
+
+
+def test_a_picture_follows_from_its_index_alone() -> None:
+    first = digest(Scenes("test", seed=3)[5])
+    other_order = Scenes("test", seed=3)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    _ = other_order[9], other_order[0]
+    assert digest(other_order[5]) == first
+    assert subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True).stdout.strip() == first
+
+
+def test_splits_and_seeds_share_no_picture() -> None:
+    digests = [digest(sample) for split in COUNTS for sample in samples(split)]
+    digests += [digest(Scenes("train", seed=1)[index]) for index in range(20)]
+    assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize("split", COUNTS)
+def test_every_class_is_in_every_split(split: str) -> None:
+    masks = torch.stack([sample.mask for sample in samples(split)])
+    shares = torch.bincount(masks.flatten(), minlength=len(LABELS)) / masks.numel()
+    assert shares.min() > 0.005, dict(zip(LABELS.names, shares.tolist(), strict=True))
+    pictures = torch.stack([(masks == index).flatten(1).any(dim=1).sum() for index in range(len(LABELS))])
+    assert pictures.min() >= 8
+
+
+def test_sun_or_moon_names_all_that_is_in_a_sky() -> None:
+    by_sun = {LABELS.names.index(name) for name in ("balloon", "kite")}
+    by_moon = {LABELS.names.index("lantern")}
+    for sample in samples("train"):
+        present = set(sample.mask.unique().tolist())
+        assert not (present & by_sun and present & by_moon)
+
+
+def appearances(names: tuple[str, ...]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Of everything so called in the training pictures: its own pixels' statistics (N, D), and its name (N,)."""
+    statistics, labels = [], []
+    for sample in samples("train"):
+        for label, name in enumerate(names):
+            own = sample.mask == LABELS.names.index(name)
+            if own.sum() > 60:
+                pixels = sample.image[:, own].double().numpy() / 255
+                quartiles = np.percentile(pixels, (10, 50, 90), axis=1).ravel()
+                statistics.append([*pixels.mean(axis=1), *pixels.std(axis=1), *quartiles])
+                labels.append(label)
+    return np.array(statistics), np.array(labels)
+
+
+@pytest.mark.parametrize("names", [("balloon", "ball", "buoy"), ("kite", "crate", "raft")])
+def test_own_pixels_do_not_tell_the_class(names: tuple[str, ...]) -> None:
+    features, labels = appearances(names)
+    features = (features - features.mean(axis=0)) / features.std(axis=0)
+    distances = np.square(features[:, None] - features[None]).sum(axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    nearest = labels[np.argsort(distances, axis=1)[:, :9]]
+    votes = np.stack([(nearest == label).mean(axis=1) for label in range(3)], axis=1)
+    # Divided by how frequent a class is, so that chance is a third whatever the counts.
+    guesses = (votes / np.bincount(labels)).argmax(axis=1)
+    accuracy = np.mean([(guesses == label)[labels == label].mean() for label in range(3)])
+    assert accuracy < 0.43, f"nearest neighbours name {accuracy:.0%} rightly; chance is 33 %"
+
+
+def test_an_unknown_split_offers_the_choices() -> None:
+    with pytest.raises(ValueError, match=r"'trian'.*'train'.*test, train, val"):
+        Scenes("trian")

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sanet.inference.predictor import Predictor
+from sanet.models.networks import create_model
+from sanet.structures import LabelSet, SanetError
+
+LABELS = LabelSet(("sky", "road", "car"))
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return create_model("sanet", "test_resnet", labels=LABELS).eval()
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (47, 61, 3), dtype=np.uint8)
+
+
+def test_equals_the_network_itself(model, pixels):
+    mask = Predictor(model, "cpu")(pixels)
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(pixels).permute(2, 0, 1)[None]).logits
+    assert mask.dtype == np.uint8
+    assert np.array_equal(mask, logits.argmax(1)[0].numpy())
+
+
+def test_a_directory_predicts_like_the_model_it_was_saved_from(model, pixels, tmp_path):
+    model.save_pretrained(tmp_path)
+    predictor = Predictor(tmp_path, "cpu")
+    assert predictor.labels == LABELS
+    assert np.array_equal(predictor(pixels), Predictor(model, "cpu")(pixels))
+
+
+def test_pil_and_grey_pictures(model, pixels):
+    predictor = Predictor(model, "cpu")
+    assert np.array_equal(predictor(Image.fromarray(pixels)), predictor(pixels))
+    grey = pixels[..., 0]
+    assert np.array_equal(predictor(grey), predictor(np.stack([grey] * 3, axis=-1)))
+    assert np.array_equal(predictor(Image.fromarray(grey)), predictor(grey))
+
+
+def test_the_exif_rotation_of_a_pil_picture_is_applied(model, pixels, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by 90 degrees
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    predictor = Predictor(model, "cpu")
+    turned = np.ascontiguousarray(np.rot90(pixels, -1))
+    assert np.array_equal(predictor(Image.open(tmp_path / "turned.png")), predictor(turned))
+
+
+def test_large_pictures_go_through_windows(model):
+    seen = []
+    handle = model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-2:]))
+    mask = Predictor(model, "cpu", window=64)(np.zeros((150, 200, 3), np.uint8))
+    handle.remove()
+    assert mask.shape == (150, 200)
+    assert len(seen) > 1
+    assert set(seen) == {(64, 64)}
+
+
+@pytest.mark.parametrize(
+    ("picture", "named"),
+    [
+        (np.zeros((40, 40, 3), np.float32), "float32"),
+        (np.zeros((40, 40, 4), np.uint8), r"\(40, 40, 4\)"),
+        (np.zeros((1, 40, 40, 3), np.uint8), r"\(1, 40, 40, 3\)"),
+    ],
+)
+def test_other_arrays_are_refused(model, picture, named):
+    with pytest.raises(ValueError, match=named):
+        Predictor(model, "cpu")(picture)
+
+
+def test_a_missing_model_is_named(tmp_path):
+    with pytest.raises(SanetError, match="nothing-here"):
+        Predictor(tmp_path / "nothing-here")

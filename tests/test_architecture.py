@@ -1,0 +1,90 @@
+"""The house rules that a parser can check: imports point one way, and nothing grows too big."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "sanet"
+# Low to high; a file imports from its own layer and those before it. Keys are folders and files of src/sanet.
+LAYERS = [
+    {"structures", "config"},
+    {"models", "data", "inference"},
+    {"training", "evaluation"},
+    {"insight", "deploy", "demo"},
+    {"experiments"},
+    {"cli"},
+]
+RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
+FILES = sorted(path for path in SOURCE.rglob("*.py") if path.parent != SOURCE or not path.name.startswith("__"))
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
+
+
+def imported_modules(path):
+    """Every module named by an import statement anywhere in a file."""
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: write imports in full"
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return modules
+
+
+def parts_of_sanet(path):
+    """The folders and files of src/sanet that a file imports from, itself left out."""
+    own = path.relative_to(SOURCE).with_suffix("").parts[0]
+    return own, {name.split(".")[1] for name in imported_modules(path) if name.startswith("sanet.")} - {own}
+
+
+def test_the_sources_are_found():
+    assert {"structures.py", "attention.py", "losses.py"} <= {path.name for path in FILES}
+
+
+@each_file
+def test_imports_point_down(path):
+    own, imported = parts_of_sanet(path)
+    for part in {own, *imported}:
+        assert part in RANK, f"give {part} a layer in {Path(__file__).name}"
+    assert {part for part in imported if RANK[part] > RANK[own]} == set()
+    assert not (own == "evaluation" and "training" in imported)
+
+
+def test_no_two_modules_import_each_other():
+    names = {".".join(("sanet", *path.relative_to(SOURCE).with_suffix("").parts)): path for path in FILES}
+    graph = {name: imported_modules(path) & names.keys() - {name} for name, path in names.items()}
+    order = list(TopologicalSorter(graph).static_order())  # raises CycleError
+    assert len(order) == len(names)
+
+
+@each_file
+def test_nothing_inside_imports_the_package_root(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            assert "sanet" not in {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "sanet":
+            packages = {folder.name for folder in SOURCE.iterdir() if folder.is_dir()}
+            assert {alias.name for alias in node.names} <= packages, f"line {node.lineno}"
+
+
+@each_file
+def test_lightning_stays_in_training(path):
+    if path.relative_to(SOURCE).parts[0] != "training":
+        roots = {name.split(".")[0] for name in imported_modules(path)}
+        assert not roots & {"lightning", "pytorch_lightning", "torchmetrics"}
+
+
+@each_file
+def test_sizes_stay_within_the_budget(path):
+    assert path.stem not in {"utils", "util", "helpers", "misc", "common"}
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 350
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, FUNCTIONS):
+            assert node.end_lineno - node.lineno + 1 <= 60, f"{node.name} in line {node.lineno}"
+            if node.name == "__init__":
+                given = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+                assert len(given) - 1 <= 10, f"constructor in line {node.lineno}"

@@ -1,0 +1,152 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from sanet.cli import COMMANDS, main
+from sanet.config import TrainConfig
+from sanet.models.networks import create_model
+from sanet.structures import LabelSet
+
+
+@pytest.fixture
+def root(tmp_path):
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for kind in ("images", "masks"):
+            (tmp_path / "data" / split / kind).mkdir(parents=True)
+        for index in range(4):
+            mask = np.zeros((40, 48), np.uint8)
+            mask[:, int(rng.integers(10, 40)) :] = 1
+            image = np.repeat((60 + 120 * mask)[..., None], 3, axis=2).astype(np.uint8) + index + 10 * (split == "val")
+            Image.fromarray(image).save(tmp_path / "data" / split / "images" / f"{split}{index}.png")
+            Image.fromarray(mask).save(tmp_path / "data" / split / "masks" / f"{split}{index}.png")
+    return tmp_path / "data"
+
+
+def data_options(root):
+    return ["--data.name", "folder", "--data.root", str(root), "--data.classes", "[dark, light]"]
+
+
+def train_options(root, output):
+    return [
+        "train", *data_options(root), "--output", str(output), "--model.backbone", "test_resnet",
+        "--model.output_stride", "8", "--model.pretrained_backbone", "false", "--augmentation.crop", "[40, 40]",
+        "--epochs", "2", "--batch_size", "2", "--workers", "0", "--accelerator", "cpu",
+    ]  # fmt: skip
+
+
+def refused(arguments, capsys):
+    """The message of a command line that is not understood."""
+    try:
+        status = main(arguments)
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_help_reads_without_torch(command):
+    code = "import sys; from sanet.cli import main\ntry: main(sys.argv[1:])\nfinally: assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, check=True)
+    assert "usage: sanet" in done.stdout
+    assert "<" not in done.stdout.replace("<class", "")
+    if not command:
+        assert all(name in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["train", "--data.rot", "x"], "did you mean data.root?"),
+        (["train", "--epoch", "3"], "did you mean epochs?"),
+        (["train", "--optimizer.learning_rat", "3"], "did you mean optimizer.learning_rate?"),
+        (["predict", "x.png", "--modle", "m"], "did you mean model?"),
+        (["trian"], "did you mean train?"),
+        (["train", "--data.name", "scens"], "did you mean 'scenes'?"),
+        (["train", "--model.name", "sanett"], "did you mean 'sanet'?"),
+        (["train", "--epochs", "0"], "epochs 0: 1 or more"),
+        (["train", "--epochs", "many"], "many"),
+        (["train", "--augmentation.crop", "[16, 16]"], "32 pixels or more"),
+        (["train", "--data.name", "camvid"], "data.root must name the folder"),
+        (["check-data", "--data.name", "folder", "--data.root", "."], "data.classes must name the classes"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line_with_the_remedy(arguments, answer, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = refused(arguments, capsys)
+    assert answer in message
+    assert len(message.splitlines()) <= 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_misspelt_key_of_a_yaml_file_is_answered_with_the_nearest(tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text("data: {rot: here}")
+    assert "did you mean data.root?" in refused(["train", "--config", str(tmp_path / "c.yaml")], capsys)
+
+
+def test_yaml_and_dotted_options_fill_the_same_dataclasses(root, tmp_path):
+    settings = {
+        "data": {"name": "folder", "root": str(root), "classes": ["dark", "light"]},
+        "model": {"backbone": "test_resnet", "output_stride": 8, "pretrained_backbone": False, "options": {"groups": 1}},
+        "augmentation": {"crop": [40, 40]},
+        "epochs": 1, "batch_size": 2, "workers": 0, "accelerator": "cpu",
+    }  # fmt: skip
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
+    output = tmp_path / "run"
+    options = ["--config", str(tmp_path / "c.yaml"), "--output", str(output), "--optimizer.momentum", "0.8"]
+    assert main(["train", *options]) == 0
+    resolved = yaml.safe_load((output / "config.yaml").read_text())
+    assert resolved["optimizer"]["momentum"] == 0.8
+    assert resolved["model"]["options"] == {"groups": 1}
+    assert resolved["augmentation"]["crop"] == [40, 40]
+    assert resolved["loss"]["alpha"] == TrainConfig().loss.alpha
+    assert json.loads((output / "model" / "config.json").read_text())["options"] == {"groups": 1}
+
+
+def test_train_evaluate_predict(root, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(train_options(root, run)) == 0
+    assert str(run / "report.html") in capsys.readouterr().out
+    # The data set of the run is the default of its evaluation.
+    assert main(["evaluate", str(run), "--split", "val"]) == 0
+    assert "mIoU" in capsys.readouterr().out
+    scores = json.loads((run / "val" / "scores.json").read_text())
+    assert scores == {**json.loads((run / "scores.json").read_text()), "protocol": scores["protocol"]}
+    assert scores["protocol"]["split"] == "val"
+    output = tmp_path / "out"
+    assert main(["predict", str(root / "val" / "images"), "--model", str(run), "--output", str(output)]) == 0
+    assert len(list((output / "masks").iterdir())) == 4
+    (root / "val" / "images" / "val0.png").write_bytes(b"no picture")
+    capsys.readouterr()
+    assert main(["predict", str(root / "val" / "images"), "--model", str(run), "--output", str(output)]) == 1
+    assert "val0.png" in capsys.readouterr().err
+
+
+def test_resume_takes_the_configuration_of_the_run(root, tmp_path):
+    run = tmp_path / "run"
+    assert main(train_options(root, run)) == 0
+    assert main(["train", "--resume", str(run), "--epochs", "4"]) == 0
+    assert yaml.safe_load((run / "config.yaml").read_text())["epochs"] == 4
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 3
+
+
+def test_check_data_tells_by_its_exit_status(root, capsys):
+    assert main(["check-data", *data_options(root)]) == 0
+    (root / "train" / "masks" / "train1.png").unlink()
+    assert main(["check-data", *data_options(root)]) == 1
+    assert "train1" in capsys.readouterr().out
+
+
+def test_scores_of_other_classes_are_not_compared(root, tmp_path, capsys):
+    create_model("fcn", "test_resnet", labels=LabelSet(("light", "dark"))).save_pretrained(tmp_path / "model")
+    options = ["--split", "val", "--output", str(tmp_path / "out")]
+    assert main(["evaluate", str(tmp_path / "model"), *data_options(root), *options]) == 1
+    assert "light, dark" in capsys.readouterr().err
+

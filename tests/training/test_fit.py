@@ -1,0 +1,205 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sanet
+from sanet.data.files import DataError
+from sanet.structures import SanetError, UsageError
+from sanet.training.fit import train
+from sanet.training.metrics import read_metrics
+from sanet.training.task import SegmentationTask
+
+CLASSES = ("dark", "light")
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Pictures of one to two sizes whose class is their brightness, 10 to train on and 3 to validate."""
+    rng = np.random.default_rng(0)
+    for split, count in {"train": 10, "val": 3}.items():
+        for kind in ("images", "masks"):
+            (tmp_path / "data" / split / kind).mkdir(parents=True)
+        for index in range(count):
+            size = (48, 64) if index % 2 else (57, 51)
+            mask = np.zeros(size, np.uint8)
+            mask[:, int(rng.integers(10, 40)) :] = 1
+            mask[:3] = 255
+            image = np.clip(60 + 120 * (mask == 1)[..., None] + rng.normal(0, 25, (*size, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(image).save(tmp_path / "data" / split / "images" / f"{split}{index}.png")
+            Image.fromarray(mask).save(tmp_path / "data" / split / "masks" / f"{split}{index}.png")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def config(root, tmp_path):
+    return sanet.TrainConfig(
+        output=str(tmp_path / "run"),
+        data=sanet.DataConfig("folder", str(root), CLASSES),
+        augmentation=sanet.AugmentationConfig(crop=(40, 40)),
+        model=sanet.ModelConfig(backbone="test_resnet", output_stride=8, pretrained_backbone=False),
+        epochs=3,
+        batch_size=4,
+        workers=0,
+        accelerator="cpu",
+    )
+
+
+def weights(directory):
+    return sanet.load_model(directory / "model").state_dict()
+
+
+def checkpoint(directory, name="last"):
+    return torch.load(directory / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def assert_same_weights(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def test_a_run_directory_holds_what_it_promises(config):
+    run = train(config)
+    names = {path.name for path in run.directory.iterdir()}
+    assert {"config.yaml", "metrics.csv", "checkpoints", "model", "report.html", "scores.json", "tensorboard"} <= names
+    assert {path.name for path in (run.directory / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    model = sanet.load_model(run.directory / "model")
+    assert model.labels.names == CLASSES
+    rows = read_metrics(run.directory)
+    for name in ("train/loss", "train/mask", "train/category", "train/dense", "val/miou", "val/iou/light"):
+        assert [row["epoch"] for row in rows if name in row] == [0, 1, 2], name
+    best = max(row["val/miou"] for row in rows if "val/miou" in row)
+    assert run.evaluation.scores.miou == pytest.approx(best, abs=1e-7)
+    assert f"mIoU {best:.3f}" in (run.directory / "model" / "README.md").read_text()
+
+
+def test_the_written_configuration_repeats_the_run_exactly(config, tmp_path):
+    first = train(config)
+    from sanet.cli import main
+
+    again = tmp_path / "again"
+    assert main(["train", "--config", str(first.directory / "config.yaml"), "--output", str(again)]) == 0
+    assert_same_weights(weights(first.directory), weights(again))
+
+
+def test_workers_do_not_change_the_outcome(config, tmp_path):
+    here = train(config)
+    there = train(dataclasses.replace(config, workers=2, output=str(tmp_path / "workers")))
+    assert_same_weights(checkpoint(here.directory)["state_dict"], checkpoint(there.directory)["state_dict"])
+
+
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(config, tmp_path, monkeypatch):
+    unbroken = train(config)
+    broken = dataclasses.replace(config, output=str(tmp_path / "broken"))
+
+    def pull_the_plug(task):
+        if task.current_epoch == 2:
+            raise ConnectionError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationTask, "on_train_epoch_start", pull_the_plug)
+        with pytest.raises(ConnectionError):
+            train(broken)
+    resumed = train(broken, resume=True)
+    last, expected = checkpoint(resumed.directory), checkpoint(unbroken.directory)
+    assert_same_weights(last["state_dict"], expected["state_dict"])
+    assert last["lr_schedulers"][0]["last_epoch"] == expected["lr_schedulers"][0]["last_epoch"] == 6
+    logged, wanted = read_metrics(resumed.directory), read_metrics(unbroken.directory)
+    assert logged == wanted
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(config, monkeypatch):
+    kept, real_step = {}, SegmentationTask.training_step
+
+    def step(task, batch, index):
+        if task.current_epoch == 2:
+            kept.update({name: value.clone() for name, value in task.state_dict().items()})
+            task.loss.alpha = math.inf
+        return real_step(task, batch, index)
+
+    monkeypatch.setattr(SegmentationTask, "training_step", step)
+    with pytest.raises(SanetError, match=r"not finite in epoch 2, batch 0 .*train\d") as stop:
+        train(config)
+    assert "learning_rate" in str(stop.value)
+    last = checkpoint(sanet.config.Path(config.output))
+    assert last["epoch"] == 1
+    weights_then = {name: value for name, value in kept.items() if "num_batches" not in name and "running" not in name}
+    for name, value in weights_then.items():
+        if name in last["state_dict"]:
+            assert torch.equal(value, last["state_dict"][name]), name
+
+
+def test_the_best_is_chosen_by_the_value_that_is_asked_for(config):
+    run = train(dataclasses.replace(config, monitor="val/iou/dark", monitor_mode="min"))
+    values = [row["val/iou/dark"] for row in read_metrics(run.directory) if "val/iou/dark" in row]
+    assert run.evaluation.scores.class_iou["dark"] == pytest.approx(min(values), abs=1e-7)
+
+
+def test_class_balance_and_fcn_train(config, tmp_path):
+    for network in ("sanet", "fcn"):
+        changed = dataclasses.replace(
+            config,
+            model=dataclasses.replace(config.model, name=network),
+            loss=sanet.LossConfig(class_balance="sqrt"),
+            epochs=1,
+            output=str(tmp_path / network),
+        )
+        assert math.isfinite(read_metrics(train(changed).directory)[-1]["train/loss"])
+
+
+def test_a_batch_of_one_trains(config):
+    run = train(dataclasses.replace(config, batch_size=1, epochs=1))
+    assert math.isfinite(read_metrics(run.directory)[-1]["train/loss"])
+
+
+def test_training_learns(config):
+    scores = train(dataclasses.replace(config, epochs=12)).evaluation.scores
+    assert scores.miou > 0.8
+
+
+def test_a_used_directory_is_refused(config):
+    output = sanet.config.Path(config.output)
+    output.mkdir()
+    (output / "precious.txt").write_text("mine")
+    with pytest.raises(SanetError, match="not empty"):
+        train(config)
+    assert [path.name for path in output.iterdir()] == ["precious.txt"]
+
+
+def test_there_must_be_something_to_resume(config):
+    with pytest.raises(SanetError, match=r"last\.ckpt"):
+        train(config, resume=True)
+
+
+def test_every_fault_of_the_data_is_listed_before_anything_is_made(config, root):
+    (root / "train" / "masks" / "train0.png").unlink()
+    Image.fromarray(np.full((48, 64), 7, np.uint8)).save(root / "val" / "masks" / "val1.png")
+    with pytest.raises(DataError) as faults:
+        train(config)
+    assert "train0" in str(faults.value)
+    assert "val1" in str(faults.value)
+    assert not sanet.config.Path(config.output).exists()
+
+
+def test_validation_windows_hold_no_more_pixels_than_a_training_batch(config):
+    model = sanet.create_model("fcn", "test_resnet", num_classes=2)
+    task = SegmentationTask(model, config, None)
+    assert task.window**2 <= config.batch_size * 40 * 40 < (task.window + 1) ** 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model": sanet.ModelConfig(name="sanet", backbone="resnet50000")}, "resnet50000"),
+        ({"model": sanet.ModelConfig(name="sant", backbone="test_resnet")}, "did you mean 'sanet'"),
+        ({"data": sanet.DataConfig("scens")}, "did you mean 'scenes'"),
+    ],
+)
+def test_unknown_names_are_answered_with_the_choices(config, changes, named):
+    with pytest.raises(UsageError, match=named):
+        train(dataclasses.replace(config, **changes))
+    assert not sanet.config.Path(config.output).exists()
