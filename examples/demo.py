@@ -27,6 +27,7 @@ def recipe(network: str) -> sanet.TrainConfig:
 
 
 def main() -> int:
+    """Run the demo; returns the exit status."""
     if OUTPUT.exists():
         print(f"{OUTPUT} is there already; delete it to run the demo again", file=sys.stderr)
         return 1

@@ -94,7 +94,8 @@ def test_a_misspelt_key_of_a_yaml_file_is_answered_with_the_nearest(tmp_path, ca
 def test_yaml_and_dotted_options_fill_the_same_dataclasses(root, tmp_path):
     settings = {
         "data": {"name": "folder", "root": str(root), "classes": ["dark", "light"]},
-        "model": {"backbone": "test_resnet", "output_stride": 8, "pretrained_backbone": False, "options": {"groups": 1}},
+        "model": {"backbone": "test_resnet", "output_stride": 8, "pretrained_backbone": False,
+                  "options": {"groups": 1}},
         "augmentation": {"crop": [40, 40]},
         "epochs": 1, "batch_size": 2, "workers": 0, "accelerator": "cpu",
     }  # fmt: skip
@@ -116,7 +117,7 @@ def test_train_evaluate_predict(root, tmp_path, capsys):
     assert str(run / "report.html") in capsys.readouterr().out
     # The data set of the run is the default of its evaluation.
     assert main(["evaluate", str(run), "--split", "val"]) == 0
-    assert "mIoU" in capsys.readouterr().out
+    assert "mean IoU" in capsys.readouterr().out
     scores = json.loads((run / "val" / "scores.json").read_text())
     assert scores == {**json.loads((run / "scores.json").read_text()), "protocol": scores["protocol"]}
     assert scores["protocol"]["split"] == "val"
@@ -149,4 +150,3 @@ def test_scores_of_other_classes_are_not_compared(root, tmp_path, capsys):
     options = ["--split", "val", "--output", str(tmp_path / "out")]
     assert main(["evaluate", str(tmp_path / "model"), *data_options(root), *options]) == 1
     assert "light, dark" in capsys.readouterr().err
-

@@ -25,25 +25,38 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "AugmentationConfig",
+    "DataConfig",
+    "LabelSet",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "Predictor",
+    "Sample",
+    "SanetError",
+    "SegmentationOutput",
+    "TrainConfig",
+    "create_model",
+    "evaluate",
+    "load_model",
+    "train",
+]
+
 _HOMES = {
-    **dict.fromkeys(
-        ("AugmentationConfig", "DataConfig", "LossConfig", "ModelConfig", "OptimizerConfig", "TrainConfig"),
-        "sanet.config",
-    ),
-    **dict.fromkeys(("LabelSet", "Sample", "SanetError", "SegmentationOutput"), "sanet.structures"),
     "Predictor": "sanet.inference.predictor",
     "create_model": "sanet.models.networks",
     "evaluate": "sanet.evaluation.evaluate",
     "load_model": "sanet.models.networks",
     "train": "sanet.training.fit",
+    **dict.fromkeys(("LabelSet", "Sample", "SanetError", "SegmentationOutput"), "sanet.structures"),
 }
-__all__ = [*sorted(_HOMES), "__version__"]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'sanet' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_HOMES.get(name, "sanet.config")), name)
 
 
 def __dir__() -> list[str]:

@@ -170,11 +170,13 @@ COMMANDS: dict[str, tuple[Callable[[Parser], None], Callable[[Namespace], int], 
 
 
 def _create_parsers() -> tuple[Parser, dict[str, Parser]]:
-    parser = Parser(prog="sanet", description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter)
+    parser = Parser(
+        prog="sanet", description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     group = parser.add_subcommands(required=True, metavar="COMMAND")
     commands = {}
     for name, (add_options, _, summary) in COMMANDS.items():
-        command = Parser(description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False)
+        command = Parser(description=f"{summary[0].upper()}{summary[1:]}.")
         add_options(command)
         group.add_subcommand(name, command, help=summary)
         command.prog = f"sanet {name}"
@@ -191,7 +193,9 @@ def _defaults_from(run: Path, command: str) -> dict[str, Any]:
     groups = stored if command == "train" else {"data": stored["data"]}
     defaults: dict[str, Any] = {}
     for name, value in groups.items():
-        defaults |= {f"{name}.{key}": entry for key, entry in value.items()} if isinstance(value, dict) else {name: value}
+        defaults |= (
+            {f"{name}.{key}": entry for key, entry in value.items()} if isinstance(value, dict) else {name: value}
+        )
     return defaults
 
 

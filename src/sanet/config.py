@@ -45,7 +45,9 @@ class DataConfig:
         if self.name != "folder":
             given = [item.name for item in fields(self)[2:] if getattr(self, item.name) != item.default]
             if given:
-                raise UsageError(f"data.{given[0]}: only for your own folder; the data set {self.name!r} brings its own")
+                raise UsageError(
+                    f"data.{given[0]}: only for your own folder; the data set {self.name!r} brings its own"
+                )
         if self.background is not None and self.background not in self.classes:
             raise UsageError(f"data.background {self.background!r} is not one of data.classes")
         if self.mask_format == "color" and not self.colors:

@@ -21,7 +21,9 @@ def data(tmp_path):
         size = tuple(int(side) for side in rng.integers(33, 90, 2))
         mask = rng.integers(0, 2, size, dtype=np.uint8)
         mask[rng.random(size) < 0.1] = 255
-        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(tmp_path / "val" / "images" / f"{index}.png")
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(
+            tmp_path / "val" / "images" / f"{index}.png"
+        )
         Image.fromarray(mask).save(tmp_path / "val" / "masks" / f"{index}.png")
     return sanet.DataConfig("folder", str(tmp_path), NAMES, background="ground")
 

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -78,7 +80,7 @@ def test_window_starts_cover_everything_and_overlap(length, window):
         assert starts == [0]
         return
     assert starts[-1] == length - window
-    steps = [after - before for before, after in zip(starts, starts[1:], strict=False)]
+    steps = [after - before for before, after in itertools.pairwise(starts)]
     # Rounding moves a start by half a pixel at most.
     assert all(0 < step <= max(1, window * (1 - OVERLAP)) + 1 for step in steps)
 

@@ -15,12 +15,15 @@ class Source(Protocol):
     """A data set before any picture is opened."""
 
     @property
-    def labels(self) -> LabelSet: ...
+    def labels(self) -> LabelSet:
+        """The classes."""
 
     @property
-    def splits(self) -> tuple[str, ...]: ...
+    def splits(self) -> tuple[str, ...]:
+        """What ``open`` takes."""
 
-    def open(self, split: str) -> SegmentationDataset: ...
+    def open(self, split: str) -> SegmentationDataset:
+        """The pictures of one split."""
 
 
 DATASETS: dict[str, Callable[[DataConfig], Source]] = {

@@ -36,10 +36,10 @@ from sanet.structures import LabelSet, choose
 
 # Decoding leaves the interpreter to others; more threads would mostly hold more large pictures in memory.
 THREADS = 4
-# A mask has been smoothed where it has so many stray values or more, none of them on a larger share of its pixels.
-STRAY_VALUES, STRAY_SHARE = 5, 0.05
+# Stray values come from smoothing where they are so many and each is on so few of the pixels, or where they are more
+# than any list of classes has. Smoothed and JPEG-compressed CamVid masks stay below half that share.
+STRAY_VALUES, STRAY_SHARE, MOST_CLASSES = 5, 0.01, 256
 
-# Names of files stay whole.
 LINES = TextWrapper(
     118, initial_indent="    ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
 )
@@ -161,7 +161,7 @@ class Diagnosis:
     def _group(self, problem: Problem) -> str:
         """All findings of one kind, files with the same detail on one line."""
         found = [finding for finding in self.findings if finding.problem == problem]
-        lines = [f"{problem.severity.upper()}: {problem.title} ({len(found)}); {problem.remedy}"]
+        lines = [f"{problem.severity.upper()}: {problem.title} ({len(found)})", f"Remedy: {problem.remedy}"]
         places: dict[str, dict[str, list[str]]] = {}
         for finding in found:
             place = finding.split + (f", {finding.path.parent}" if finding.path else "")
@@ -225,16 +225,16 @@ def examine(
     sizes = {split: sorted({look.size for look in found if look.size}, key=prod) for split, found in by_split.items()}
     tallies = {split: _tally(found, source) for split, found in by_split.items()}
     pixels = {split: counts[:-1] for split, counts in tallies.items()}
-    if "train" in pixels and not pattern:
+    if "train" in pixels and pixels["train"].any() and not pattern:
         absent = [name for name, count in zip(source.labels.names, pixels["train"], strict=True) if not count]
         findings += [Finding(ABSENT, "train", None, name) for name in absent]
     return Diagnosis(
-        source.labels,
-        findings,
-        {split: len({look.record.image for look in found} - {None}) for split, found in by_split.items()},
-        {split: (found[0], found[-1]) for split, found in sizes.items() if found},
-        pixels,
-        {split: int(counts[-1]) for split, counts in tallies.items()},
+        labels=source.labels,
+        findings=findings,
+        pictures={split: len({look.record.image for look in found} - {None}) for split, found in by_split.items()},
+        sizes={split: (found[0], found[-1]) for split, found in sizes.items() if found},
+        pixels=pixels,
+        ignored={split: int(counts[-1]) for split, counts in tallies.items()},
     )
 
 
@@ -309,18 +309,16 @@ def _pattern(looks: list[_Look], source: FileSource) -> Problem | None:
 
 def _check_values(look: _Look, source: FileSource, pattern: Problem | None) -> None:
     known = meanings(source.labels, source.coding)
-    unknown = {value: count for value, count in look.values.items() if value not in known}
-    stray = unknown and max(unknown.values()) <= STRAY_SHARE * sum(look.values.values())
+    # 255 is meant as a class in a binary mask, even where it is the ignore value.
+    wrong = {value: n for value, n in look.values.items() if value not in known or (pattern is BINARY and value == 255)}
     if look.lossy:
-        look.add(LOSSY, look.record.mask, values_text(unknown))
-    elif pattern is BINARY and 255 in look.values:
-        look.add(BINARY, look.record.mask, values_text({255: look.values[255]}))
-    elif unknown and pattern is SHIFTED:
-        look.add(SHIFTED, look.record.mask, values_text(unknown))
-    elif len(unknown) >= STRAY_VALUES and stray:
-        look.add(SMOOTHED, look.record.mask, values_text(unknown))
-    elif unknown:
-        look.add(UNKNOWN, look.record.mask, values_text(unknown))
+        look.add(LOSSY, look.record.mask, values_text(wrong))
+    elif wrong and pattern:
+        look.add(pattern, look.record.mask, values_text(wrong))
+    elif wrong:
+        faint = len(wrong) >= STRAY_VALUES and max(wrong.values()) <= STRAY_SHARE * sum(look.values.values())
+        smoothed = faint or len(wrong) > MOST_CLASSES
+        look.add(SMOOTHED if smoothed else UNKNOWN, look.record.mask, values_text(wrong))
     elif look.values and all(known[value] == source.labels.ignore_index for value in look.values):
         look.add(UNLABELLED, look.record.mask)
 

@@ -94,7 +94,7 @@ class FileDataset(Dataset[Sample]):
 
     def __init__(self, records: Sequence[Record], labels: LabelSet, coding: MaskCoding = MaskCoding()) -> None:
         if not records:
-            raise DataError("the split holds no pictures; `sanet check-data` tells where it looked")
+            raise DataError("the split holds no pictures; `sanet check-data` counts them in every split")
         self.labels = labels
         self.coding = coding
         self.names = [record.name for record in records]

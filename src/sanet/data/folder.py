@@ -28,7 +28,7 @@ from functools import partial
 from pathlib import Path
 
 from sanet.config import DataConfig
-from sanet.data.files import IMAGE_SUFFIXES, DataError, FileSource, MaskCoding, Record, pair_by_name
+from sanet.data.files import IMAGE_SUFFIXES, DataError, FileSource, MaskCoding, Record, existing_root, pair_by_name
 from sanet.structures import LabelSet
 
 IMAGES = ("images", "image", "imgs", "img")
@@ -48,11 +48,9 @@ def source(config: DataConfig) -> FileSource:
     Raises:
         DataError: no such folder, a layout that is not known, two folders that could both be meant, or a list that
             is no text.
-        ValueError: classes or colours that do not fit together.
+        UsageError: no folder is named, or classes and colours do not fit together.
     """
-    root = Path(config.root or ".")
-    if not root.is_dir():
-        raise DataError(f"data.root {root} is not a folder; give the one that holds the pictures and masks")
+    root = existing_root(config)
     background = None if config.background is None else config.classes.index(config.background)
     labels = LabelSet(config.classes, config.colors, config.ignore_index, background)
     splits = next(filter(None, (layout(root) for layout in (_voc, _folder_per_split, _split_per_folder, _flat))), None)

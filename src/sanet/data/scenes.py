@@ -10,9 +10,8 @@ disc  balloon         lantern          ball       buoy
 box   kite            lantern          crate      raft
 ====  ==============  ===============  =========  ========
 
-Sun and moon are small, count as sky and may be a whole picture away from what they name; the colours of the sky do
-not depend on them. So the things ask for a network that looks far, and the posts, three or four pixels thin, for one
-that looks closely.
+Sun and moon count as sky and may be a whole picture away from what they name; either may hang in a sky of any colour.
+So the things ask for a network that looks far, and the posts, three to five pixels thin, for one that looks closely.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sanet.config import DataConfig
 from sanet.structures import LabelSet, Sample, choose
 
 Array = NDArray[np.float64]
@@ -51,7 +51,7 @@ SKY, MEADOW, WATER, POST = (LABELS.names.index(name) for name in ("sky", "meadow
 # What a thing is called on the three surfaces, and in the sky when the moon is out.
 NAMES = {"disc": ("balloon", "ball", "buoy", "lantern"), "box": ("kite", "crate", "raft", "lantern")}
 # Pixels between the centre of a thing and the next surface or the border of the picture.
-MARGIN = 5
+MARGIN = 7
 
 # Zenith, horizon, meadow and water; RGB in [0, 1]. A picture mixes these palettes.
 PALETTES = np.array(
@@ -98,6 +98,22 @@ class Scenes:
         canvas = draw(np.random.default_rng(sequence))
         image = np.rint(canvas.image.clip(0, 1) * 255).astype(np.uint8)
         return Sample(torch.from_numpy(image), torch.from_numpy(canvas.mask), self.names[index])
+
+
+class ScenesSource:
+    """The built-in data set before any picture is made."""
+
+    labels = LABELS
+    splits = tuple(COUNTS)
+
+    def open(self, split: str) -> Scenes:
+        """The pictures of one split."""
+        return Scenes(split)
+
+
+def source(config: DataConfig) -> ScenesSource:
+    """The built-in data set; it needs no setting."""
+    return ScenesSource()
 
 
 class Light(NamedTuple):
@@ -219,14 +235,15 @@ def paint_landscape(rng: np.random.Generator, surfaces: Surfaces, light: Light) 
 
 
 def paint_light(sky: Array, light: Light) -> Array:
-    """``sky`` (3, H, W) with a golden disc or a white crescent; their glow is the same."""
+    """``sky`` (3, H, W) with a golden disc or a white crescent, and its glow far around it."""
     away = distance_from(light.x, light.y)
     distance = away - 9
     if light.moon:
         distance = np.maximum(distance, 8.5 - distance_from(light.x + 4.5, light.y - 3))
     # Bright as the clouds may be, sun and moon stand out.
-    sky = (sky + 0.15 * np.exp(-away / 18)).clip(0, 0.84)
-    return blend(sky, MOON if light.moon else SUN, (0.5 - distance).clip(0, 1))
+    color = MOON if light.moon else SUN
+    sky = blend(sky, color, 0.5 * np.exp(-away / 32)).clip(0, 0.84)
+    return blend(sky, color, (0.5 - distance).clip(0, 1))
 
 
 def distance_from(x: float, y: float) -> Array:
@@ -257,7 +274,7 @@ def smooth(length: int, cells: int) -> Array:
 
 def place_things(rng: np.random.Generator, surfaces: Surfaces, light: Light) -> list[Thing]:
     """Four to seven things, where there is room; each surface is as likely, whatever its area."""
-    free = distance_from(light.x, light.y) > 30
+    free = distance_from(light.x, light.y) > 34
     free &= (np.minimum(X, WIDTH - 1 - X) >= MARGIN) & (np.minimum(Y, HEIGHT - 1 - Y) >= MARGIN)
     for axis in (0, 1):
         for shift in (-MARGIN, MARGIN):
@@ -268,8 +285,8 @@ def place_things(rng: np.random.Generator, surfaces: Surfaces, light: Light) -> 
         if len(places):
             y, x = divmod(int(rng.choice(places)), WIDTH)
             shape = "disc" if rng.random() < 0.5 else "box"
-            things.append(Thing(shape, surface, x, y, rng.uniform(8, 17), rng.uniform(-0.4, 0.4)))
-            free &= distance_from(x, y) > 21
+            things.append(Thing(shape, surface, x, y, rng.uniform(10, 19), rng.uniform(-0.4, 0.4)))
+            free &= distance_from(x, y) > 25
     return things
 
 
@@ -318,6 +335,6 @@ def paint_post(rng: np.random.Generator, canvas: Canvas, surfaces: Surfaces, lig
     height, lean = rng.uniform(22, 60), rng.uniform(-0.08, 0.08)
     window = around(x, y, height)
     aside = X[window] - x - lean * (y - Y[window])
-    distance = np.maximum(abs(aside) - rng.uniform(1.2, 2.0), abs(Y[window] - y + height / 2) - height / 2)
+    distance = np.maximum(abs(aside) - rng.uniform(1.5, 2.3), abs(Y[window] - y + height / 2) - height / 2)
     wood = rng.uniform(0.2, 0.9) * np.array([1, 0.88, 0.75])
     canvas.paint(window, distance, wood[:, None, None] * (1 + 0.2 * light.slant * aside.clip(-2, 2)), POST)

@@ -8,7 +8,6 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 

@@ -121,14 +121,13 @@ def score_table(evaluation: Evaluation) -> str:
     rule = "-" * (width + 20)
     lines = [f"{'per cent':{width}}  {'IoU':>8}  {'accuracy':>8}", rule]
     for row in _classes(evaluation):
-        iou = f"{100 * row.iou:.1f}" if isfinite(row.iou) else "absent"
-        accuracy = f"{100 * row.accuracy:.1f}" if isfinite(row.accuracy) else "-"
-        lines.append(f"{row.name:{width}}  {iou:>8}  {accuracy:>8}")
+        iou = _number(row.iou) if isfinite(row.iou) else "absent"
+        lines.append(f"{row.name:{width}}  {iou:>8}  {_number(row.accuracy):>8}")
     lines.append(rule)
     for key, name in SCORE_NAMES.items():
         value = getattr(evaluation.scores, key)
         if value is not None:
-            lines.append(f"{name:{width}}  {100 * value:8.1f}")
+            lines.append(f"{name:{width}}  {_number(value):>8}")
     return "\n".join([*lines, ABSENT_RULE])
 
 
@@ -140,11 +139,17 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = lambda share: f"{share:.1%}" if isfinite(share) else "–"
+    environment.filters["percent"] = lambda share: f"{share:.1%}" if isfinite(share) else _number(share)
+    environment.filters["number"] = _number
     environment.filters["plain"] = _plain
     environment.filters["rgb"] = lambda color: f"rgb({color[0]},{color[1]},{color[2]})"
     environment.tests["finite"] = isfinite
     return environment
+
+
+def _number(share: float) -> str:
+    """In per cent, or a dash where there is nothing to score."""
+    return f"{100 * share:.1f}" if isfinite(share) else "—"
 
 
 def _plain(value: Any) -> str:

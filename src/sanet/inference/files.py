@@ -12,7 +12,7 @@ from tqdm import tqdm
 from sanet.data.files import IMAGE_SUFFIXES, DataError, read_image
 from sanet.inference.pictures import overlay, palette_image, shares, with_legend
 from sanet.inference.predictor import Predictor
-from sanet.structures import SanetError, UsageError
+from sanet.structures import UsageError
 
 RESULTS = "predictions.jsonl"
 

@@ -38,7 +38,7 @@ class Predictor:
             raise UsageError(f"window {window}: 32 pixels or more")
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         network = model if isinstance(model, SegmentationModel) else load_model(model)
-        self.model = network.to(self.device, memory_format=torch.channels_last).eval()
+        self.model = network.to(self.device).to(memory_format=torch.channels_last).eval()
         self.labels = network.labels
         self.window = window
 

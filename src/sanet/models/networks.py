@@ -90,10 +90,7 @@ class SANetHead(nn.Module):
         # "The regularized dense segmentation prediction of a SANet is Y_den + Y_SA4."
         dense = self.dense(features[-1]) + attended[-1]
         category = self.category(features[-1].mean(dim=(2, 3)))
-        if self.readout == "sum":
-            readout = mask + _resize(dense, finest)
-        else:
-            readout = mask if self.readout == "mask" else dense
+        readout = mask + _resize(dense, finest) if self.readout == "sum" else mask if self.readout == "mask" else dense
         return HeadOutput(readout, mask, dense, category)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import warnings
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor
 
 from sanet.config import TrainConfig
@@ -57,7 +58,9 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
         ValueError: the configuration names something that does not exist.
     """
     directory = Path(config.output)
-    checkpoint = _last_checkpoint(directory) if resume else _refuse_used(directory)
+    checkpoint = _last_checkpoint(directory) if resume else None
+    if not resume:
+        _refuse_used(directory)
     source = data_source(config.data)
     pixels = checked_pixels(source)
     L.seed_everything(config.seed, verbose=False)
@@ -70,14 +73,17 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
         filename="best",
         monitor=config.monitor,
         mode=config.monitor_mode,
-        save_last=True,
         enable_version_counter=False,
     )
+    last = ModelCheckpoint(
+        directory / CHECKPOINTS, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    curves = TensorBoardLogger(directory, name="", version="tensorboard")
     changes = config.augmentation
     transform = TrainingTransform(
         changes.crop, changes.scale, changes.mirror, changes.jitter, source.labels.ignore_index
     )
-    _create_trainer(config, directory, best).fit(
+    _create_trainer(config, [best, last], [_metrics_logger(directory, checkpoint), curves]).fit(
         task,
         training_loader(source.open("train"), transform, config.batch_size, config.workers, config.seed),
         evaluation_loader(source.open("val"), config.workers),
@@ -138,10 +144,11 @@ def _create(config: TrainConfig, source: Source, from_scratch: bool) -> Segmenta
     return model.to(memory_format=torch.channels_last)
 
 
-def _create_trainer(config: TrainConfig, directory: Path, best: ModelCheckpoint) -> L.Trainer:
+def _create_trainer(config: TrainConfig, checkpoints: list[ModelCheckpoint], loggers: list[Logger]) -> L.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # Advice on worker counts and log intervals, about settings that are chosen on purpose.
     warnings.filterwarnings("ignore", module="lightning", message=".*(num_workers|log_every_n_steps).*")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     return L.Trainer(
         accelerator=config.accelerator,
         devices=1,
@@ -149,23 +156,28 @@ def _create_trainer(config: TrainConfig, directory: Path, best: ModelCheckpoint)
         max_epochs=config.epochs,
         check_val_every_n_epoch=config.validate_every,
         num_sanity_val_steps=0,
-        logger=[_metrics_logger(directory), TensorBoardLogger(directory, name="", version="tensorboard")],
-        callbacks=[best, LearningRateMonitor("epoch"), TQDMProgressBar(refresh_rate=5)],
+        logger=loggers,
+        callbacks=[*checkpoints, LearningRateMonitor("epoch"), TQDMProgressBar(refresh_rate=5)],
         enable_model_summary=False,
     )
 
 
-def _metrics_logger(directory: Path) -> CSVLogger:
-    """Writes metrics.csv; rows of an earlier part of the run, which Lightning would delete, are kept."""
+def _metrics_logger(directory: Path, checkpoint: Path | None) -> CSVLogger:
+    """Writes metrics.csv; keeps the rows up to the checkpoint, which Lightning would delete."""
     path = directory / METRICS
-    earlier = path.read_text(encoding="utf-8") if path.exists() else ""
+    rows = []
+    if checkpoint is not None and path.exists():
+        resumed_step = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if float(row["step"]) < resumed_step]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Experiment logs directory")
         logger = CSVLogger(directory, name="", version="", flush_logs_every_n_steps=1)
         writer = logger.experiment
-    if earlier:
-        path.write_text(earlier, encoding="utf-8")
-        writer.metrics_keys = earlier.splitlines()[0].split(",")
+    if rows:
+        writer.metrics_keys = list(rows[0])
+        writer.metrics = rows
+        writer.save()
     return logger
 
 

@@ -38,9 +38,7 @@ def parameter_groups(model: SegmentationModel, rate: float, head_factor: float, 
     ]
 
 
-def create_optimizer(
-    model: SegmentationModel, rate: float, head_factor: float, momentum: float, decay: float
-) -> SGD:
+def create_optimizer(model: SegmentationModel, rate: float, head_factor: float, momentum: float, decay: float) -> SGD:
     """SGD over the groups of ``parameter_groups``."""
     return SGD(parameter_groups(model, rate, head_factor, decay), momentum=momentum)
 
@@ -51,7 +49,8 @@ def poly_schedule(
     """lr(step) = lr(0) * (1 - step / total_steps) ** power, after a linear rise over ``warmup_steps``."""
 
     def factor(step: int) -> float:
-        rise = min(1.0, (step + 1) / (warmup_steps + 1))
-        return rise * max(0.0, 1 - step / total_steps) ** power
+        rise: float = min(1.0, (step + 1) / (warmup_steps + 1))
+        fall: float = max(0.0, 1 - step / total_steps) ** power
+        return rise * fall
 
     return LambdaLR(optimizer, factor)

@@ -13,7 +13,7 @@ from sanet.evaluation.confusion import ConfusionMatrix
 from sanet.inference.views import label_picture
 from sanet.models.networks import SegmentationModel
 from sanet.structures import Sample, SanetError
-from sanet.training.losses import SegmentationLoss
+from sanet.training.losses import LossTerms, SegmentationLoss
 from sanet.training.optimization import create_optimizer, poly_schedule
 
 
@@ -51,7 +51,7 @@ class SegmentationTask(L.LightningModule):
             SanetError: the loss is not finite; nothing has been updated with it.
         """
         output = self.model(batch.image.contiguous(memory_format=torch.channels_last))
-        terms = self.loss(output, batch.mask)
+        terms: LossTerms = self.loss(output, batch.mask)
         if not torch.isfinite(terms.total):
             parts = ", ".join(f"{name} {value:.4g}" for name, value in terms._asdict().items())
             raise SanetError(

@@ -1,0 +1,17 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def camvid_root() -> Path:
+    """The real CamVid; a test that asks for it is skipped where it is not at hand."""
+    root = os.environ.get("SANET_CAMVID")
+    if not root:
+        pytest.skip("set SANET_CAMVID to the folder with CamVid (train/, trainannot/, …) to run this")
+    return Path(root)

@@ -1,0 +1,342 @@
+"""Every fault is found, alone and among others; a clean data set has none; no file is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from sanet.config import DataConfig
+from sanet.data import doctor
+from sanet.data.doctor import Diagnosis, Problem, examine
+from sanet.data.folder import source
+from sanet.structures import UsageError
+
+CLASSES = ("soil", "leaf", "stem")
+COLORS = ((0, 0, 0), (0, 128, 0), (200, 20, 30))
+LISTS = {"train": ["a", "b", "c"], "val": ["d", "e"]}
+Pixels = NDArray[Any]
+# Four quarters of 50 rows and 70 columns each: soil, leaf, stem and ignored.
+MASK: Pixels = np.kron(np.array([[0, 1], [2, 255]], np.uint8), np.ones((50, 70), np.uint8))
+QUARTER = 50 * 70
+INDEX = DataConfig("folder", ".", CLASSES)
+TWO = DataConfig("folder", ".", ("soil", "leaf"))
+COLOR = DataConfig("folder", ".", CLASSES, COLORS, mask_format="color", ignore_color=(255, 255, 255))
+
+
+def write_clean(root: Path) -> None:
+    """Flat layout with lists: five pictures with different pixels, all with the same index mask."""
+    (root / "images").mkdir()
+    (root / "masks").mkdir()
+    for split, names in LISTS.items():
+        (root / f"{split}.txt").write_text("\n".join(names))
+        for name in names:
+            pixels = np.random.default_rng(list(name.encode())).integers(0, 256, (*MASK.shape, 3), np.uint8)
+            Image.fromarray(pixels).save(root / "images" / f"{name}.png")
+            write_mask(root, name, MASK)
+
+
+def write_mask(root: Path, name: str, mask: Pixels) -> None:
+    Image.fromarray(mask).save(root / "masks" / f"{name}.png")
+
+
+def examine_root(root: Path, config: DataConfig = INDEX) -> Diagnosis:
+    fields = {name: getattr(config, name) for name in config.__dataclass_fields__}
+    return examine(source(DataConfig(**{**fields, "root": str(root)})))
+
+
+def in_every_mask(change: Callable[[Pixels], Pixels]) -> Callable[[Path], object]:
+    def apply(root: Path) -> None:
+        for path in (root / "masks").iterdir():
+            Image.fromarray(change(np.array(Image.open(path)))).save(path)
+
+    return apply
+
+
+def colored(mask: Pixels) -> Pixels:
+    return np.array([*COLORS, (255, 255, 255)], np.uint8)[np.minimum(mask, 3)]
+
+
+def stray(root: Path) -> None:
+    mask = MASK.copy()
+    mask[0, :3], mask[1, 0] = 7, 9
+    write_mask(root, "d", mask)
+
+
+def stray_color(root: Path) -> None:
+    in_every_mask(colored)(root)
+    mask = colored(MASK)
+    mask[0, :3] = 1, 2, 3
+    write_mask(root, "d", mask)
+
+
+def shift(root: Path) -> None:
+    in_every_mask(lambda mask: np.where(mask == 255, mask, mask + 1))(root)
+    write_mask(root, "a", np.ones_like(MASK))
+
+
+def resize_smoothly(root: Path) -> None:
+    small = Image.fromarray(MASK[::2, ::2])
+    small.resize((140, 100), Image.Resampling.BICUBIC).save(root / "masks" / "a.png")
+
+
+def compress(root: Path) -> None:
+    y, x = np.mgrid[:100, :140]
+    disc = np.where(np.hypot(x - 70, y - 50) < 33, 255, 1).astype(np.uint8)
+    Image.fromarray(disc).save(root / "once.jpg", quality=60)
+    Image.open(root / "once.jpg").save(root / "masks" / "a.png")
+
+
+def smooth_colors(root: Path) -> None:
+    in_every_mask(colored)(root)
+    small = Image.fromarray(colored(MASK[::2, ::2]))
+    small.resize((140, 100), Image.Resampling.BICUBIC).save(root / "masks" / "a.png")
+
+
+def leave_out_stem(root: Path) -> None:
+    for name in LISTS["train"]:
+        write_mask(root, name, MASK % 2)
+
+
+def save_as_jpg(root: Path) -> None:
+    Image.fromarray(np.zeros_like(MASK)).save(root / "masks" / "a.jpg")
+    (root / "masks" / "a.png").unlink()
+
+
+def save_as_jpg_called_png(root: Path) -> None:
+    Image.fromarray(np.zeros_like(MASK)).save(root / "masks" / "a.png", format="JPEG")
+
+
+def resize_mask(root: Path) -> None:
+    write_mask(root, "a", MASK[:, :120])
+
+
+def rotate_by_exif(root: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.open(root / "images" / "a.png")
+    picture.save(root / "images" / "a.png", exif=exif)
+
+
+def truncate(name: str) -> Callable[[Path], object]:
+    return lambda root: (root / name).write_bytes((root / name).read_bytes()[:60])
+
+
+def append(split: str, line: str) -> Callable[[Path], object]:
+    return lambda root: (root / f"{split}.txt").write_text("\n".join([*LISTS[split], line]))
+
+
+def copy(old: str, new: str) -> Callable[[Path], object]:
+    return lambda root: (root / new).write_bytes((root / old).read_bytes())
+
+
+def remove(name: str) -> Callable[[Path], object]:
+    return lambda root: (root / name).unlink()
+
+
+class Case(NamedTuple):
+    """A fault, and for each finding its problem, split, file name, and a part of its detail."""
+
+    damage: Callable[[Path], object]
+    expected: list[tuple[Problem, str, str | None, str]]
+    config: DataConfig = INDEX
+
+
+def in_all(problem: Problem, detail: str) -> list[tuple[Problem, str, str | None, str]]:
+    return [(problem, split, f"{name}.png", detail) for split, names in LISTS.items() for name in names]
+
+
+CASES = {
+    "unknown value": Case(stray, [(doctor.UNKNOWN, "val", "d.png", "7 on 3 pixels, 9 on 1 pixels")]),
+    "unknown colour": Case(stray_color, [(doctor.UNKNOWN, "val", "d.png", "(1, 2, 3) on 3 pixels")], COLOR),
+    "shifted": Case(shift, in_all(doctor.SHIFTED, "3 on 3500 pixels")[1:]),
+    "0 and 255": Case(
+        in_every_mask(lambda mask: np.uint8(255) * (mask == 1)), in_all(doctor.BINARY, "255 on 3500"), TWO
+    ),
+    "colours as indices": Case(
+        lambda root: write_mask(root, "a", np.where(colored(MASK) == 200, 199, colored(MASK))),
+        [(doctor.COLORS, "train", "a.png", "4 colours")],
+        DataConfig("folder", ".", CLASSES, COLORS),
+    ),
+    "colours of the classes as indices": Case(
+        lambda root: write_mask(root, "a", np.array(COLORS, np.uint8)[MASK % 5 % 3]),
+        [(doctor.COLORS, "train", "a.png", "3 colours and all of them are in data.colors")],
+        DataConfig("folder", ".", CLASSES, COLORS),
+    ),
+    "smoothly resized": Case(resize_smoothly, [(doctor.SMOOTHED, "train", "a.png", "other values on")]),
+    "once a JPEG": Case(compress, [(doctor.SMOOTHED, "train", "a.png", "other values on")]),
+    "anti-aliased colours": Case(smooth_colors, [(doctor.SMOOTHED, "train", "a.png", "other values on")], COLOR),
+    "JPEG mask": Case(save_as_jpg, [(doctor.LOSSY, "train", "a.jpg", "")]),
+    "JPEG mask called .png": Case(save_as_jpg_called_png, [(doctor.LOSSY, "train", "a.png", "")]),
+    "sizes": Case(resize_mask, [(doctor.SIZES, "train", "a.png", "120x100, the picture 140x100")]),
+    "EXIF rotation": Case(rotate_by_exif, [(doctor.ROTATED, "train", "a.png", "140x100, the picture 100x140")]),
+    "no mask": Case(remove("masks/e.png"), [(doctor.NO_MASK, "val", "e.png", "")]),
+    "no picture": Case(remove("images/e.png"), [(doctor.NO_PICTURE, "val", "e.png", "")]),
+    "neither": Case(append("val", "ghost"), [(doctor.NO_FILES, "val", None, "ghost")]),
+    "two pictures of a name": Case(
+        lambda root: Image.new("RGB", (140, 100)).save(root / "images" / "a.bmp"),
+        [(doctor.AMBIGUOUS, "train", "a.bmp", "also a.png")],
+    ),
+    "two masks of a name": Case(
+        copy("masks/a.png", "masks/a.tif"), [(doctor.AMBIGUOUS, "train", "a.png", "also a.tif")]
+    ),
+    "truncated picture": Case(truncate("images/a.png"), [(doctor.UNREADABLE, "train", "a.png", "cannot be read")]),
+    "truncated mask": Case(truncate("masks/a.png"), [(doctor.UNREADABLE, "train", "a.png", "cannot be read")]),
+    "empty split": Case(lambda root: (root / "val.txt").write_text(""), [(doctor.EMPTY, "val", None, "")]),
+    "listed twice": Case(append("train", "b"), [(doctor.LISTED_TWICE, "train", None, "b, 2 times")]),
+    "listed in two splits": Case(append("val", "b"), [(doctor.SHARED, "val", "b.png", "images/b.png")]),
+    "same bytes in two splits": Case(
+        copy("images/b.png", "images/d.png"), [(doctor.SHARED, "val", "d.png", "also in train, ")]
+    ),
+    "same bytes in a split": Case(
+        copy("images/a.png", "images/c.png"), [(doctor.REPEATED, "train", "c.png", "images/a.png")]
+    ),
+    "absent class": Case(leave_out_stem, [(doctor.ABSENT, "train", None, "stem")]),
+    "nothing labelled": Case(
+        lambda root: write_mask(root, "e", np.full_like(MASK, 255)), [(doctor.UNLABELLED, "val", "e.png", "")]
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_each_fault_is_found_and_nothing_else(tmp_path: Path, case: Case) -> None:
+    write_clean(tmp_path)
+    case.damage(tmp_path)
+    found = examine_root(tmp_path, case.config).findings
+    brief = [(finding.problem, finding.split, finding.path and finding.path.name) for finding in found]
+    assert brief == [expected[:3] for expected in case.expected]
+    for finding, expected in zip(found, case.expected, strict=True):
+        assert expected[3] in finding.detail
+
+
+def test_every_kind_of_problem_has_a_case() -> None:
+    problems = {problem for problem in vars(doctor).values() if isinstance(problem, Problem)}
+    assert problems == {expected[0] for case in CASES.values() for expected in case.expected}
+
+
+def test_0_and_255_are_found_whatever_is_ignored(tmp_path: Path) -> None:
+    write_clean(tmp_path)
+    in_every_mask(lambda mask: np.uint8(255) * (mask == 1))(tmp_path)
+    config = DataConfig("folder", ".", ("soil", "leaf"), ignore_index=200)
+    assert {finding.problem for finding in examine_root(tmp_path, config).findings} == {doctor.BINARY}
+
+
+@pytest.mark.parametrize(("config", "change"), [(INDEX, lambda mask: mask), (COLOR, colored)])
+def test_clean_set(tmp_path: Path, config: DataConfig, change: Callable[[Pixels], Pixels]) -> None:
+    write_clean(tmp_path)
+    in_every_mask(change)(tmp_path)
+    diagnosis = examine_root(tmp_path, config)
+    assert diagnosis.findings == []
+    assert str(diagnosis).endswith("nothing wrong")
+
+
+def test_several_faults_at_once_are_all_listed(tmp_path: Path) -> None:
+    write_clean(tmp_path)
+    stray(tmp_path)
+    for name in ("truncated picture", "listed twice", "no picture", "neither", "two pictures of a name"):
+        CASES[name].damage(tmp_path)
+    write_mask(tmp_path, "b", MASK[:20])
+    write_mask(tmp_path, "c", colored(MASK))
+    diagnosis = examine_root(tmp_path)
+    found = {(finding.problem, finding.path and finding.path.name) for finding in diagnosis.findings}
+    assert found == {
+        (doctor.UNREADABLE, "a.png"),
+        (doctor.AMBIGUOUS, "a.bmp"),
+        (doctor.SIZES, "b.png"),
+        (doctor.LISTED_TWICE, None),
+        (doctor.COLORS, "c.png"),
+        (doctor.UNKNOWN, "d.png"),
+        (doctor.NO_PICTURE, "e.png"),
+        (doctor.NO_FILES, None),
+    }
+
+
+def test_report_names_every_file_value_and_remedy(tmp_path: Path) -> None:
+    write_clean(tmp_path)
+    in_every_mask(lambda mask: np.where(mask == 2, 40, mask).astype(np.uint8))(tmp_path)
+    CASES["no mask"].damage(tmp_path)
+    report = str(examine_root(tmp_path))
+    assert "a.png, b.png, c.png: 40 on 3500 pixels" in report
+    assert f"  val, {tmp_path / 'masks'}\n    d.png: 40 on 3500 pixels" in report
+    assert f"ERROR: {doctor.UNKNOWN.title} (4)\nRemedy: {doctor.UNKNOWN.remedy}\n" in report
+    assert f"ERROR: {doctor.NO_MASK.title} (1)\nRemedy: {doctor.NO_MASK.remedy}\n" in report
+    assert f"  val, {tmp_path / 'images'}\n    e.png\n" in report
+    assert f"WARNING: {doctor.ABSENT.title} (1)" in report
+    assert report.endswith("errors: 5, warnings: 1")
+
+
+def test_long_lists_stay_complete_and_names_whole(tmp_path: Path) -> None:
+    write_clean(tmp_path)
+    names = [f"a-rather-long-name-{index:03d}" for index in range(60)]
+    (tmp_path / "train.txt").write_text("\n".join(["a", *names]))
+    for name in names:
+        write_mask(tmp_path, name, MASK)
+    report = str(examine_root(tmp_path))
+    assert all(f"{name}.png" in report for name in names)
+    assert max(map(len, report.splitlines())) < 250
+
+
+def test_summary_agrees_with_a_count_by_hand(tmp_path: Path) -> None:
+    write_clean(tmp_path)
+    rng, masks = np.random.default_rng(0), {}
+    for name in LISTS["train"]:
+        masks[name] = rng.choice(np.array([0, 1, 2, 255], np.uint8), MASK.shape)
+        write_mask(tmp_path, name, masks[name])
+    Image.new("RGB", (20, 10)).save(tmp_path / "images" / "d.png")
+    write_mask(tmp_path, "d", MASK[:10, :20])
+    diagnosis = examine_root(tmp_path)
+    counted = [sum(int((mask == index).sum()) for mask in masks.values()) for index in (0, 1, 2, 255)]
+    assert diagnosis.pixels["train"].dtype == np.int64
+    assert [*diagnosis.pixels["train"].tolist(), diagnosis.ignored["train"]] == counted
+    assert diagnosis.pictures == {"train": 3, "val": 2}
+    assert diagnosis.sizes == {"train": ((140, 100), (140, 100)), "val": ((20, 10), (140, 100))}
+    rows = [line.split() for line in diagnosis.table().splitlines()]
+    assert rows[:4] == [
+        ["train", "val"],
+        ["pictures", "3", "2"],
+        ["smallest", "140x100", "20x10"],
+        ["largest"] + ["140x100"] * 2,
+    ]
+    assert rows[4] == ["soil", f"{counted[0] / sum(counted[:3]):.2%}", f"{(200 + QUARTER) / (200 + 3 * QUARTER):.2%}"]
+    assert rows[7] == ["ignored", f"{counted[3] / sum(counted):.2%}", f"{QUARTER / (200 + 4 * QUARTER):.2%}"]
+
+
+def test_chosen_splits_and_progress(tmp_path: Path) -> None:
+    write_clean(tmp_path)
+    CASES["no mask"].damage(tmp_path)
+    found = source(DataConfig("folder", str(tmp_path), CLASSES))
+    steps: list[tuple[int, int]] = []
+    diagnosis = examine(found, ["train"], lambda done, total: steps.append((done, total)))
+    assert diagnosis.findings == []
+    assert list(diagnosis.pixels) == ["train"]
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+    with pytest.raises(UsageError, match="trian"):
+        examine(found, ["trian"])
+
+
+def test_warnings_are_no_errors(tmp_path: Path) -> None:
+    write_clean(tmp_path)
+    CASES["absent class"].damage(tmp_path)
+    diagnosis = examine_root(tmp_path)
+    assert len(diagnosis.findings) == 1
+    assert diagnosis.errors == []
+
+
+def test_no_file_is_changed(tmp_path: Path) -> None:
+    write_clean(tmp_path)
+    for name in ("unknown value", "truncated picture", "sizes", "two pictures of a name"):
+        CASES[name].damage(tmp_path)
+
+    def state() -> dict[Path, tuple[bytes, int]]:
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        return {path: (sha256(path.read_bytes()).digest(), path.stat().st_mtime_ns) for path in files}
+
+    before = state()
+    examine_root(tmp_path)
+    assert state() == before

@@ -1,0 +1,157 @@
+"""Every layout of a user's folder gives back exactly the masks that were written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from sanet.config import DataConfig
+from sanet.data.files import DataError, FileSource, MaskCoding
+from sanet.data.folder import source
+
+CLASSES = ("soil", "leaf", "stem")
+
+
+def mask_of(name: str) -> NDArray[np.uint8]:
+    """A mask that no other name has."""
+    return np.random.default_rng(list(name.encode())).integers(0, len(CLASSES), (6, 9), np.uint8)
+
+
+def write(root: Path, images: str, masks: str, names: Sequence[str], suffix: str = ".png") -> None:
+    for name in names:
+        for folder in (images, masks):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng([1, *name.encode()]).integers(0, 256, (6, 9, 3), np.uint8)
+        Image.fromarray(pixels).save(root / images / f"{name}{suffix}")
+        Image.fromarray(mask_of(name)).save(root / masks / f"{name}.png")
+
+
+def write_lists(folder: Path, lists: Mapping[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in lists.items():
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+
+
+def open_root(root: Path) -> FileSource:
+    return source(DataConfig("folder", str(root), CLASSES))
+
+
+def assert_holds(found: FileSource, expected: Mapping[str, Sequence[str]]) -> None:
+    """The splits have these pictures, in this order, with exactly the masks that were written for them."""
+    assert {split: found.open(split).names for split in found.splits} == {k: list(v) for k, v in expected.items()}
+    for split, names in expected.items():
+        dataset = found.open(split)
+        for index, name in enumerate(names):
+            np.testing.assert_array_equal(dataset[index].mask.numpy(), mask_of(name))
+
+
+def test_voc(tmp_path: Path) -> None:
+    write(tmp_path, "JPEGImages", "SegmentationClass", ["2007_a", "2007_b", "2007_c", "unlisted"], ".jpg")
+    lists = {"train": "2007_c\n2007_a\n", "val": "2007_b\n", "trainval": "2007_a\n2007_b\n2007_c\n"}
+    write_lists(tmp_path / "ImageSets" / "Segmentation", lists)
+    assert_holds(open_root(tmp_path), {"train": ["2007_c", "2007_a"], "val": ["2007_b"]})
+
+
+def test_trainval_is_never_read_as_train(tmp_path: Path) -> None:
+    write(tmp_path, "JPEGImages", "SegmentationClass", ["a", "b"], ".jpg")
+    write_lists(tmp_path / "ImageSets" / "Segmentation", {"trainval": "a\nb\n", "val": "b\n"})
+    assert_holds(open_root(tmp_path), {"val": ["b"]})
+
+
+@pytest.mark.parametrize("form", ["{split}/{kind}", "{kind}/{split}"])
+def test_split_folders(tmp_path: Path, form: str) -> None:
+    expected = {"train": ["a", "b"], "val": ["a", "c"], "test": ["d"]}
+    for split, names in expected.items():
+        write(tmp_path, form.format(split=split, kind="images"), form.format(split=split, kind="masks"), names)
+    assert_holds(open_root(tmp_path), expected)
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [("training/imgs", "training/labels"), ("Train/Images", "Train/Masks"), ("image/train", "annotations/training")],
+)
+def test_other_names_of_folders(tmp_path: Path, images: str, masks: str) -> None:
+    write(tmp_path, images, masks, ["a", "b"])
+    assert_holds(open_root(tmp_path), {"train": ["a", "b"]})
+
+
+def test_split_without_masks_is_none(tmp_path: Path) -> None:
+    write(tmp_path, "train/images", "train/masks", ["a"])
+    (tmp_path / "test" / "images").mkdir(parents=True)
+    assert_holds(open_root(tmp_path), {"train": ["a"]})
+
+
+@pytest.mark.parametrize("place", [".", "splits"])
+def test_flat_with_lists(tmp_path: Path, place: str) -> None:
+    write(tmp_path, "images", "masks", ["a", "b", "c.v2", "d e", "unlisted"], ".jpg")
+    # A byte order mark, Windows line ends, blank lines, file names and stems: lists as editors leave them.
+    lists = {"train": "\ufeffb.jpg\r\n\r\n a \r\nd e.JPG", "val": "images/c.v2.jpg\n", "test": "c.v2\n", "notes": "x"}
+    write_lists(tmp_path / place, lists)
+    assert_holds(open_root(tmp_path), {"train": ["b", "a", "d e"], "val": ["c.v2"], "test": ["c.v2"]})
+
+
+def test_flat_without_lists_validates_on_every_fifth(tmp_path: Path) -> None:
+    names = [f"{index:02d}" for index in range(12)]
+    write(tmp_path, "images", "masks", names)
+    rest = ["00", "01", "02", "03", "05", "06", "07", "08", "10", "11"]
+    assert_holds(open_root(tmp_path), {"train": rest, "val": ["04", "09"]})
+
+
+def test_listed_names_without_files_are_kept(tmp_path: Path) -> None:
+    write(tmp_path, "images", "masks", ["a"])
+    write_lists(tmp_path, {"train": "a\nghost\na\n"})
+    found = open_root(tmp_path)
+    records = found.list_records("train")
+    assert [record.name for record in records] == ["a", "ghost", "a"]
+    assert records[1].image is None
+    assert records[1].mask is None
+    with pytest.raises(DataError, match="ghost"):
+        found.open("train")
+
+
+def test_colours(tmp_path: Path) -> None:
+    colors = ((0, 0, 0), (0, 128, 0), (9, 9, 9))
+    write(tmp_path, "images", "masks", ["a"])
+    shown = np.array([*colors, (255, 255, 255)], np.uint8)[np.where(mask_of("a") == 1, 3, mask_of("a"))]
+    Image.fromarray(shown).save(tmp_path / "masks" / "a.png")
+    config = DataConfig(
+        "folder", str(tmp_path), CLASSES, colors, 200, "leaf", mask_format="color", ignore_color=(255, 255, 255)
+    )
+    found = source(config)
+    assert found.coding == MaskCoding("color", (255, 255, 255))
+    assert (found.labels.names, found.labels.colors, found.labels.background) == (CLASSES, colors, 1)
+    mask = found.open("train")[0].mask.numpy()
+    np.testing.assert_array_equal(mask, np.where(mask_of("a") == 1, 200, mask_of("a")))
+
+
+def test_unknown_layout_says_what_it_saw(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "readme.txt").touch()
+    with pytest.raises(DataError, match=r"Looked for: images/ and masks/; .* Found: photos/, readme\.txt"):
+        open_root(tmp_path)
+
+
+def test_empty_root_and_no_root(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Found: nothing"):
+        open_root(tmp_path)
+    with pytest.raises(DataError, match=r"nowhere is not a folder"):
+        open_root(tmp_path / "nowhere")
+
+
+def test_two_folders_that_could_be_meant(tmp_path: Path) -> None:
+    write(tmp_path, "images", "masks", ["a"])
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(DataError, match=r"labels and .*masks could both be meant"):
+        open_root(tmp_path)
+
+
+def test_list_that_is_no_text(tmp_path: Path) -> None:
+    write(tmp_path, "images", "masks", ["a"])
+    (tmp_path / "train.txt").write_bytes("Bäume".encode("latin-1"))
+    with pytest.raises(DataError, match=r"train\.txt is not UTF-8"):
+        open_root(tmp_path)

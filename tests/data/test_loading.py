@@ -1,0 +1,190 @@
+"""Which picture comes when, and how it is augmented, follows from (seed, epoch, picture) alone."""
+
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sanet.data.loading import Augmented, EpochSampler, evaluation_loader, training_loader
+from sanet.data.transforms import TrainingTransform
+from sanet.structures import LabelSet, Sample
+
+
+class Pictures:
+    """``count`` pictures of noise, each of a size of its own."""
+
+    def __init__(self, count):
+        self.labels = LabelSet(("a", "b", "c"))
+        self.names = [f"picture {index}" for index in range(count)]
+
+    def __len__(self):
+        return len(self.names)
+
+    def __getitem__(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        generator = torch.Generator().manual_seed(index)
+        height, width = 34 + index, 50 - index
+        image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
+        return Sample(image, torch.randint(0, 3, (height, width), generator=generator), self.names[index])
+
+
+TRANSFORM = TrainingTransform((32, 32), (0.5, 2.0), 0.5, 0.3, 255)
+
+
+def epochs(workers, wanted, count=7, batch_size=3, seed=5):
+    """The batches of some epochs, by epoch, from one loader that lives through them all."""
+    loader = training_loader(Pictures(count), TRANSFORM, batch_size, workers, seed)
+    collected = {}
+    for epoch in wanted:
+        loader.sampler.set_epoch(epoch)
+        collected[epoch] = list(loader)
+    return collected
+
+
+def same(left, right):
+    return len(left) == len(right) and all(
+        list(one.name) == list(other.name) and torch.equal(one.image, other.image) and torch.equal(one.mask, other.mask)
+        for one, other in zip(left, right, strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def four_epochs():
+    return epochs(0, range(4))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_do_not_depend_on_workers(workers, four_epochs):
+    torch.manual_seed(1234)  # nor on the state of the process
+    again = epochs(workers, range(4))
+    assert all(same(again[epoch], four_epochs[epoch]) for epoch in range(4))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_resumed_at_epoch_3_goes_on_as_if_never_stopped(workers, four_epochs):
+    assert same(epochs(workers, [3])[3], four_epochs[3])
+
+
+def test_epochs_and_seeds_differ(four_epochs):
+    orders = [[name for batch in four_epochs[epoch] for name in batch.name] for epoch in range(4)]
+    assert len({tuple(order) for order in orders}) == 4
+    assert not same(epochs(0, [0], seed=6)[0], four_epochs[0])
+
+
+def test_batches_are_samples(four_epochs):
+    batch = four_epochs[0][0]
+    assert isinstance(batch, Sample)
+    assert batch.image.shape == (3, 3, 32, 32)
+    assert batch.image.dtype == torch.uint8
+    assert batch.mask.shape == (3, 32, 32)
+    assert batch.mask.dtype == torch.int64
+    assert len(batch.name) == 3
+    assert all(isinstance(name, str) for name in batch.name)
+
+
+def test_augmentation_follows_from_seed_epoch_and_picture():
+    pictures = Pictures(5)
+    augmented = Augmented(pictures, TRANSFORM, seed=5)
+    # Key 2 is picture 2 in epoch 0, key 7 the same one in epoch 1.
+    first, second, other_seed = augmented[2], augmented[7], Augmented(pictures, TRANSFORM, seed=6)[2]
+    assert first.name == second.name == other_seed.name == "picture 2"
+    assert torch.equal(first.image, augmented[2].image)
+    assert not torch.equal(first.image, second.image)
+    assert not torch.equal(first.image, other_seed.image)
+
+
+def test_pictures_of_one_epoch_are_drawn_apart():
+    def draw(sample):
+        return sample._replace(name=torch.rand(()).item())
+
+    draws = [Augmented(Pictures(5), draw, seed)[key].name for seed in range(4) for key in range(20)]
+    assert len(set(draws)) == len(draws)
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(count=st.integers(1, 25), batch_size=st.integers(1, 8), seed=st.integers(0, 3), epoch=st.integers(0, 5))
+def test_every_picture_comes_at_most_once_and_few_are_left_out(count, batch_size, seed, epoch):
+    def small(sample):
+        return sample._replace(image=torch.zeros(1), mask=torch.zeros(1))
+
+    loader = training_loader(Pictures(count), small, batch_size, 0, seed)
+    loader.sampler.set_epoch(epoch)
+    batches = [batch.name for batch in loader]
+    assert len(batches) == len(loader)
+    seen = Counter(name for names in batches for name in names)
+    assert set(seen.values()) == {1}
+    assert count - len(seen) <= (batch_size - 1 if count > batch_size else 0)
+    # One picture alone cannot train batch norm; only a batch size or a data set of one leads to it.
+    assert batch_size == 1 or count == 1 or all(len(names) > 1 for names in batches)
+    assert all(len(names) == min(batch_size, count) for names in batches)
+
+
+def test_pictures_left_out_change_from_epoch_to_epoch():
+    seen = [{name for batch in batches for name in batch.name} for batches in epochs(0, range(6)).values()]
+    assert all(len(names) == 6 for names in seen)  # of seven
+    assert len(set.union(*seen)) == 7
+    assert len({frozenset(names) for names in seen}) > 1
+
+
+def test_sampler_gives_a_permutation_of_every_epoch():
+    sampler = EpochSampler(10, seed=3)
+    orders = []
+    for epoch in range(5):
+        sampler.set_epoch(epoch)
+        keys = list(sampler)
+        assert list(sampler) == keys
+        assert {key // 10 for key in keys} == {epoch}
+        assert sorted(key % 10 for key in keys) == list(range(10))
+        orders.append(tuple(key % 10 for key in keys))
+    assert len(sampler) == 10
+    assert len(set(orders)) == 5
+
+
+def states():
+    return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
+
+
+@pytest.mark.parametrize("key", [0, 3, 8])
+def test_a_picture_leaves_the_global_generators_alone(key):
+    before = states()
+    Augmented(Pictures(5), TRANSFORM, 5)[key]
+    assert states() == before
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_training_epoch_leaves_the_global_generators_alone(workers):
+    loader = training_loader(Pictures(5), TRANSFORM, 2, workers, 5)
+    before = states()
+    assert len(list(loader)) == 2
+    assert states() == before
+
+
+def test_an_evaluation_leaves_the_global_generators_alone():
+    loader = evaluation_loader(Pictures(3), 0)
+    before = states()
+    assert len(list(loader)) == 3
+    assert states() == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: its generator must stay as it is")
+def test_a_picture_leaves_the_generator_of_the_gpu_alone():
+    torch.cuda.manual_seed(0)
+    before = torch.cuda.get_rng_state()
+    Augmented(Pictures(5), TRANSFORM, 5)[3]
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_sees_every_picture_once_in_order_whole_and_alone(workers):
+    pictures = Pictures(4)
+    for _ in range(2):
+        batches = list(evaluation_loader(pictures, workers))
+        assert [list(batch.name) for batch in batches] == [[name] for name in pictures.names]
+        for index, batch in enumerate(batches):
+            assert torch.equal(batch.image, pictures[index].image[None])
+            assert torch.equal(batch.mask, pictures[index].mask[None])

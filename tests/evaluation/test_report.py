@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64decode
+from html.parser import HTMLParser
+from io import BytesIO
+from math import isnan, nan
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sanet.evaluation.confusion import ConfusionMatrix, scores_of
+from sanet.evaluation.report import score_table, write_json, write_report
+from sanet.evaluation.results import Evaluation, Example
+from sanet.structures import LabelSet
+
+UGLY = '<b>&"'
+VOID_ELEMENTS = {"meta", "img", "line", "circle", "polyline"}
+
+
+class Page(HTMLParser):
+    """A parsed page: its elements and text; fails where a tag is not closed in order."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.pieces: list[str] = []
+        self.open: list[str] = []
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+        assert self.open == []
+        self.text = " ".join(" ".join(self.pieces).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+        if tag not in VOID_ELEMENTS:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.pieces.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def evaluation_of(labels: LabelSet, size: tuple[int, int] = (40, 60), used: int | None = None) -> Evaluation:
+    """Two pictures with classes 0 to used - 1, a fifth of the pixels wrong, some ignored."""
+    generator = np.random.default_rng(0)
+    confusion, examples = ConfusionMatrix(labels), []
+    for name in ("first.png", f"{UGLY}.png"):
+        truth = generator.integers(0, used or len(labels), size)
+        wrong = generator.random(size) < 0.2
+        prediction = np.where(wrong, (truth + 1) % (used or len(labels)), truth)
+        truth[:3] = labels.ignore_index
+        miou = scores_of(confusion.update(torch.from_numpy(truth), torch.from_numpy(prediction)), labels).miou
+        image = generator.integers(0, 256, (*size, 3), dtype=np.uint8)
+        examples.append(Example(name, image, truth, prediction, miou))
+    mious = {example.name: example.miou for example in examples} | {"void.png": nan}
+    protocol = {"split": "test", "scales": [1, 1.5], "mirror": True, "path": Path("run"), UGLY: UGLY, "unknown": nan}
+    return Evaluation(labels, confusion.counts.numpy(), confusion.scores(), mious, examples, protocol)
+
+
+@pytest.fixture
+def evaluation() -> Evaluation:
+    """Sky, road, a class with an ugly name, and one that is absent."""
+    labels = LabelSet(("sky", "road", UGLY, "ghost"), ((0, 0, 255), (90, 90, 90), (255, 0, 0), (0, 255, 0)))
+    return evaluation_of(labels, used=3)
+
+
+def report(path: Path, evaluation: Evaluation, history: list[dict[str, float]]) -> Page:
+    write_report(path / "report.html", evaluation, history, f"A {UGLY} title")
+    return Page(path / "report.html")
+
+
+def test_the_page_needs_nothing_but_itself(tmp_path: Path, evaluation: Evaluation) -> None:
+    page = report(tmp_path, evaluation, [{"epoch": 0, "train/loss": 1.0}])
+    assert len(page.all("img")) == 8
+    for _, attributes in page.elements:
+        assert all(attributes.get(key, "data:").startswith("data:") for key in ("src", "href", "srcset"))
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.elements}
+    style = page.source[page.source.index("<style>") : page.source.index("</style>")]
+    assert not re.search(r"https?:|url\(|@import", style)
+
+
+def test_names_are_escaped_wherever_they_stand(tmp_path: Path, evaluation: Evaluation) -> None:
+    page = report(tmp_path, evaluation, [])
+    assert UGLY not in page.source
+    for text in (f"A {UGLY} title", f"{UGLY}.png", f"{UGLY} {UGLY}", "sky", "road"):
+        assert text in page.text
+    assert f"truth of {UGLY}.png" in [image["alt"] for image in page.all("img")]
+
+
+def test_the_page_shows_the_scores(tmp_path: Path, evaluation: Evaluation) -> None:
+    text = report(tmp_path, evaluation, []).text
+    scores = evaluation.scores
+    assert f"mean IoU {scores.miou:.1%}" in text
+    assert f"pixel accuracy {scores.pixel_accuracy:.1%}" in text
+    assert f"mean class accuracy {scores.mean_accuracy:.1%}" in text
+    assert f"frequency-weighted IoU {scores.frequency_weighted_iou:.1%}" in text
+    assert "without background" not in text
+    assert f"sky {100 * scores.class_iou['sky']:.1f} {100 * scores.class_accuracy['sky']:.1f}" in text
+    assert "3 of 4 classes present" in text
+    assert "scales 1, 1.5 mirror yes path run" in text
+
+
+def test_the_score_without_background_is_shown_where_there_is_one(tmp_path: Path) -> None:
+    evaluation = evaluation_of(LabelSet(("other", "leaf"), background=0))
+    score = evaluation.scores.miou_without_background
+    assert score is not None
+    assert f"mean IoU without background {score:.1%}" in report(tmp_path, evaluation, []).text
+    assert re.search(rf"^mean IoU without background +{100 * score:.1f}$", score_table(evaluation), re.MULTILINE)
+
+
+def test_an_absent_class_is_absent_and_not_0(tmp_path: Path, evaluation: Evaluation) -> None:
+    text = report(tmp_path, evaluation, []).text
+    assert "ghost absent" in text
+    assert "ghost 0.0" not in text
+    assert re.search(r"^ghost +absent +—$", score_table(evaluation), re.MULTILINE)
+
+
+def test_a_class_predicted_but_never_true_is_0(tmp_path: Path) -> None:
+    labels = LabelSet(("sky", "ghost"))
+    confusion = ConfusionMatrix(labels)
+    confusion.update(torch.zeros(4, dtype=torch.int64), torch.tensor([0, 0, 0, 1]))
+    evaluation = Evaluation(labels, confusion.counts.numpy(), confusion.scores(), {"a": 0.375}, [])
+    page = report(tmp_path, evaluation, [])
+    assert "sky 75.0 75.0 ghost 0.0 —" in page.text
+    assert "no true pixel" in page.text
+    assert page.all("img") == []
+    assert re.search(r"^ghost +0\.0 +—$", score_table(evaluation), re.MULTILINE)
+
+
+def test_nothing_scored_at_all_still_makes_a_page(tmp_path: Path) -> None:
+    labels = LabelSet(("sky", "road"))
+    confusion = ConfusionMatrix(labels)
+    evaluation = Evaluation(labels, confusion.counts.numpy(), confusion.scores(), {}, [])
+    assert "mean IoU —" in report(tmp_path, evaluation, []).text
+    assert re.search(r"^mean IoU +—$", score_table(evaluation), re.MULTILINE)
+
+
+def test_classes_are_sorted_by_iou_with_absent_ones_last(tmp_path: Path, evaluation: Evaluation) -> None:
+    bars = report(tmp_path, evaluation, []).text.split("Dashed line")[1].split("Confusions")[0]
+    iou = evaluation.scores.class_iou
+    order = sorted((name for name in iou if name != "ghost"), key=lambda name: -iou[name])
+    places = [bars.index(f"{name} {100 * iou[name]:.1f}") for name in order] + [bars.index("ghost absent")]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("history", [[], [{"epoch": 0, "lr-SGD": 0.1, "val/iou/sky": 0.3}], [{"train/loss": 1.0}]])
+def test_no_curve_no_section(tmp_path: Path, evaluation: Evaluation, history: list[dict[str, float]]) -> None:
+    page = report(tmp_path, evaluation, history)
+    assert "Learning curves" not in page.text
+    assert page.all("svg") == []
+
+
+def test_curves_skip_missing_values(tmp_path: Path, evaluation: Evaluation) -> None:
+    history = [
+        {"epoch": 0, "step": 9, "train/loss": 2.0, "train/mask": nan},
+        {"epoch": 0, "step": 9, "val/miou": 0.25, "val/iou/sky": 0.9, "train/loss": nan},
+        {"epoch": 1, "step": 19, "train/loss": 1.0},
+        {"epoch": 2, "step": 29, "train/loss": 0.5},
+        {"epoch": 2, "step": 29, "val/miou": 0.2},
+    ]
+    page = report(tmp_path, evaluation, history)
+    losses, scores = ([tuple(map(float, point.split(","))) for point in line["points"].split()]
+                      for line in page.all("polyline"))  # fmt: skip
+    assert len(losses) == 3
+    assert len(scores) == 2
+    # Two epochs are twice as far from epoch 1 as one, and lower on the page is less.
+    assert losses[2][0] - losses[0][0] == pytest.approx(2 * (losses[1][0] - losses[0][0]), abs=0.2)
+    assert losses[0][1] < losses[1][1] < losses[2][1]
+    assert scores[1][1] > scores[0][1]
+    assert "train/loss 0.5" in page.text
+    assert "mean IoU best 25.0%, epoch 1" in page.text
+    assert "train/mask" not in page.text
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-7, 0.3, 1.0, 12345.0])
+def test_every_curve_stays_inside_its_axes(tmp_path: Path, evaluation: Evaluation, value: float) -> None:
+    page = report(tmp_path, evaluation, [{"epoch": epoch, "train/loss": value} for epoch in range(13)])
+    heights = [float(line["y1"]) for line in page.all("line")]
+    points = [float(point.split(",")[1]) for point in page.all("polyline")[0]["points"].split()]
+    assert min(heights) <= min(points) <= max(points) <= max(heights)
+    assert len(heights) in range(2, 9)
+
+
+def test_the_confusion_matrix_shows_the_shares_of_each_row(tmp_path: Path, evaluation: Evaluation) -> None:
+    page = report(tmp_path, evaluation, [])
+    share = evaluation.confusion[0] / evaluation.confusion[0].sum()
+    cells = {cell["title"]: cell["class"] for cell in page.all("td") if "title" in cell}
+    assert cells[f"sky → sky: {share[0]:.1%}"].split()[:2] == ["cell", "ok"]
+    assert cells[f"sky → road: {share[1]:.1%}"].split()[:2] == ["cell", "no"]
+    assert len(cells) == 6
+    assert f"sky {100 * share[0]:.0f} {100 * share[1]:.0f}" in page.text.split("predicted →")[1]
+
+
+@pytest.mark.parametrize(("classes", "numbered"), [(2, True), (21, True), (22, False), (60, False)])
+def test_few_classes_have_numbers_in_the_matrix(tmp_path: Path, classes: int, numbered: bool) -> None:
+    evaluation = evaluation_of(LabelSet(tuple(f"c{index}" for index in range(classes))), size=(80, 120))
+    page = report(tmp_path, evaluation, [])
+    assert len([cell for cell in page.all("td") if "cell" in cell.get("class", "")]) == classes**2
+    matrix = page.text.split("predicted →")[1].split("Worst pictures")[0].split()
+    assert any(word.isdecimal() for word in matrix) == numbered
+
+
+def test_wide_pictures_shrink_and_their_masks_keep_pure_colours(tmp_path: Path) -> None:
+    labels = LabelSet(("sky", "road"), ((10, 200, 30), (250, 20, 90)))
+    page = report(tmp_path, evaluation_of(labels, size=(50, 1000)), [])
+    pictures = [Image.open(BytesIO(b64decode(image["src"].split(",")[1]))) for image in page.all("img")]
+    assert {picture.size for picture in pictures} == {(640, 32)}
+    truth = pictures[1].convert("RGB").getcolors()
+    assert {color for _, color in truth or []} == {*labels.colors, (255, 255, 255)}
+
+
+def test_the_worst_pictures_come_in_the_order_given(tmp_path: Path, evaluation: Evaluation) -> None:
+    text = report(tmp_path, evaluation, []).text
+    first, second = evaluation.worst
+    assert text.index(f"{first.name} {first.miou:.1%}") < text.index(f"{second.name} {second.miou:.1%}")
+
+
+def test_json_is_strict_and_holds_the_numbers(tmp_path: Path, evaluation: Evaluation) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    write_json(tmp_path / "scores.json", evaluation)
+    content = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    assert content["scores"] == evaluation.scores.to_dict()
+    assert content["scores"]["class_iou"]["ghost"] is None
+    assert content["confusion"] == evaluation.confusion.tolist()
+    assert content["labels"] == evaluation.labels.to_dict()
+    miou = evaluation.picture_miou
+    assert content["picture_miou"] == {name: None if isnan(value) else value for name, value in miou.items()}
+    assert content["protocol"] == {
+        "split": "test", "scales": [1, 1.5], "mirror": True, "path": "run", UGLY: UGLY, "unknown": None,
+    }  # fmt: skip
+
+
+def test_the_table_is_aligned_and_states_its_rule(evaluation: Evaluation) -> None:
+    *lines, rule = score_table(evaluation).splitlines()
+    assert "absent" in rule
+    header, line, *rows = lines[:6]
+    assert {len(row) for row in (header, line, *rows)} == {len(line)}
+    assert [row.split()[0] for row in rows] == list(evaluation.labels.names)
+    for row in rows[:3]:
+        name, iou, accuracy = row.split()
+        assert float(iou) == pytest.approx(100 * evaluation.scores.class_iou[name], abs=0.051)
+        assert float(accuracy) == pytest.approx(100 * evaluation.scores.class_accuracy[name], abs=0.051)
+    assert re.search(rf"^mean IoU +{100 * evaluation.scores.miou:.1f}$", "\n".join(lines), re.MULTILINE)

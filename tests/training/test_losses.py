@@ -1,0 +1,233 @@
+"""Equations (6) to (9) against loops over pictures n, pixels i and classes j."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sanet.structures import SegmentationOutput
+from sanet.training.losses import SegmentationLoss
+
+IGNORE = 255
+
+
+def batch(pictures=3, classes=4, size=(7, 9), feature_size=(3, 5), seed=0):
+    """An output of random logits, and masks of which about a third is ignored."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape):
+        return (3 * torch.randn(*shape, generator=generator)).requires_grad_()
+
+    output = SegmentationOutput(
+        logits=random(pictures, classes, *size),
+        mask=random(pictures, classes, *feature_size),
+        dense=random(pictures, classes, 2, 3),
+        category=random(pictures, classes),
+    )
+    target = torch.randint(0, classes, (pictures, *size), generator=generator)
+    target[torch.rand(pictures, *size, generator=generator) < 0.3] = IGNORE
+    return output, target
+
+
+def pixel_loops(logits, target, weights=None):
+    """(7) and (9): - 1/M sum_n sum_i sum_j w_j Y_nij log softmax(logits)_nij, M the weight of labelled pixels."""
+    logits = F.interpolate(logits, size=target.shape[-2:], mode="bilinear", align_corners=False)
+    pictures, classes, height, width = logits.shape
+    values, truth = logits.tolist(), target.tolist()
+    total = weight = 0.0
+    for n in range(pictures):
+        for y in range(height):
+            for x in range(width):
+                if truth[n][y][x] == IGNORE:
+                    continue
+                normaliser = sum(math.exp(values[n][k][y][x]) for k in range(classes))
+                for j in range(classes):
+                    if truth[n][y][x] == j:
+                        factor = 1.0 if weights is None else weights[j]
+                        total -= factor * math.log(math.exp(values[n][j][y][x]) / normaliser)
+                        weight += factor
+    return total / weight if weight else 0.0
+
+
+def category_loops(logits, target, kind):
+    """(8): - 1/N sum_n sum_j y_nj log s_nj + (1 - y_nj) log (1 - s_nj), N the pictures with labels."""
+    total, counted = 0.0, 0
+    for values, mask in zip(logits.tolist(), target.tolist(), strict=True):
+        pixels = [value for row in mask for value in row if value != IGNORE]
+        if not pixels:
+            continue
+        counted += 1
+        for j, value in enumerate(values):
+            share = pixels.count(j) / len(pixels)
+            y = share if kind == "share" else float(share > 0)
+            s = 1 / (1 + math.exp(-value))
+            total -= y * math.log(s) + (1 - y) * math.log(1 - s)
+    return total / counted if counted else 0.0
+
+
+def check(output, target, kind="presence", weights=None, alpha=0.2, beta=0.8):
+    classes = output.mask.shape[1]
+    tensor = None if weights is None else torch.tensor(weights)
+    terms = SegmentationLoss(classes, IGNORE, alpha, beta, kind, tensor)(output, target)
+    mask, dense = pixel_loops(output.mask, target, weights), pixel_loops(output.dense, target, weights)
+    category = category_loops(output.category, target, kind)
+    assert terms.mask.item() == pytest.approx(mask, rel=1e-5)
+    assert terms.dense.item() == pytest.approx(dense, rel=1e-5)
+    assert terms.category.item() == pytest.approx(category, rel=1e-5)
+    assert terms.total.item() == pytest.approx(mask + alpha * category + beta * dense, rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, [0.5, 2.0, 1.0, 0.1], [0.0, 1.0, 3.0, 0.0]], ids=str)
+@pytest.mark.parametrize("kind", ["presence", "share"])
+def test_terms_follow_the_equations(kind, weights):
+    check(*batch(), kind, weights)
+
+
+@settings(max_examples=25, derandomize=True, deadline=None)
+@given(
+    pictures=st.integers(1, 3),
+    classes=st.integers(1, 5),
+    size=st.tuples(st.integers(1, 8), st.integers(1, 8)),
+    kind=st.sampled_from(["presence", "share"]),
+    alpha=st.floats(0, 2),
+    beta=st.floats(0, 2),
+    seed=st.integers(0, 1000),
+)
+def test_terms_follow_the_equations_for_any_size(pictures, classes, size, kind, alpha, beta, seed):
+    output, target = batch(pictures, classes, size, seed=seed)
+    check(output, target, kind, alpha=alpha, beta=beta)
+
+
+def test_defaults_are_those_of_the_paper():
+    output, target = batch()
+    terms = SegmentationLoss(4, IGNORE)(output, target)
+    assert terms.total.item() == pytest.approx((terms.mask + 0.2 * terms.category + 0.8 * terms.dense).item())
+
+
+def test_presence_and_share_differ():
+    output, target = batch()
+    sure = output._replace(category=torch.full((3, 4), 4.0))  # every class is in each of the pictures
+    presence, share = (
+        SegmentationLoss(4, IGNORE, category_target=kind)(sure, target) for kind in ("presence", "share")
+    )
+    assert presence.category < 0.1 < 1 < share.category
+    assert torch.equal(presence.mask, share.mask)
+
+
+def test_class_weights_of_one_change_nothing():
+    output, target = batch()
+    plain = SegmentationLoss(4, IGNORE)(output, target)
+    weighted = SegmentationLoss(4, IGNORE, class_weights=torch.full((4,), 3.0))(output, target)
+    assert weighted.total.item() == pytest.approx(plain.total.item(), rel=1e-6)
+
+
+def test_a_mixed_batch_with_a_picture_that_is_all_ignored():
+    output, target = batch()
+    target[1] = IGNORE
+    check(output, target, "presence")
+    check(output, target, "share")
+    others = SegmentationOutput(*(part[[0, 2]] for part in output))
+    whole = SegmentationLoss(4, IGNORE)(output, target)
+    without = SegmentationLoss(4, IGNORE)(others, target[[0, 2]])
+    for one, other in zip(whole, without, strict=True):
+        assert one.item() == pytest.approx(other.item(), rel=1e-6)
+    whole.total.backward()
+    for part in (output.mask, output.dense, output.category):
+        assert not part.grad[1].any()
+        assert part.grad[0].any()
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 2.0, 1.0, 0.1])], ids=["plain", "weighted"])
+@pytest.mark.parametrize("kind", ["presence", "share"])
+def test_a_batch_of_ignored_pixels_only_counts_exactly_zero(kind, weights):
+    output, target = batch()
+    terms = SegmentationLoss(4, IGNORE, category_target=kind, class_weights=weights)(
+        output, torch.full_like(target, IGNORE)
+    )
+    assert [term.item() for term in terms] == [0, 0, 0, 0]
+    terms.total.backward()
+    for part in (output.mask, output.dense, output.category):
+        assert part.grad.isfinite().all()
+        assert not part.grad.any()
+
+
+def test_classes_of_weight_zero_only_count_zero():
+    output, target = batch()
+    target[target != IGNORE] = 2
+    weights = torch.tensor([1.0, 1.0, 0.0, 1.0])
+    terms = SegmentationLoss(4, IGNORE, class_weights=weights)(output, target)
+    assert terms.mask == terms.dense == 0
+    terms.total.backward()
+    assert output.mask.grad.isfinite().all()
+
+
+def test_logits_under_ignored_pixels_change_nothing():
+    """At the masks' own size, where no resize carries a logit to its neighbours."""
+    output, target = batch(feature_size=(7, 9))
+    output = output._replace(dense=(0.5 * output.mask).detach().requires_grad_())
+    ignored = (target == IGNORE)[:, None].expand_as(output.mask)
+    noise = 50 * torch.randn(output.mask.shape, generator=torch.Generator().manual_seed(5)) * ignored
+    parts = {name: (getattr(output, name) + noise).detach().requires_grad_() for name in ("mask", "dense")}
+    changed = output._replace(**parts, category=output.category.detach().clone().requires_grad_())
+    criterion = SegmentationLoss(4, IGNORE)
+    before, after = criterion(output, target), criterion(changed, target)
+    assert [term.item() for term in before] == [term.item() for term in after]
+    before.total.backward()
+    after.total.backward()
+    for name in ("mask", "dense", "category"):
+        assert torch.equal(getattr(output, name).grad, getattr(changed, name).grad), name
+    assert not output.mask.grad[ignored].any()
+    assert output.mask.grad[~ignored].all()
+
+
+@pytest.mark.parametrize("ignore_index", [-1, 255, 4])
+def test_any_ignore_index(ignore_index):
+    output, target = batch()
+    moved = target.masked_fill(target == IGNORE, ignore_index)
+    one, other = SegmentationLoss(4, IGNORE)(output, target), SegmentationLoss(4, ignore_index)(output, moved)
+    assert [term.item() for term in one] == [term.item() for term in other]
+
+
+def test_a_term_without_output_counts_zero():
+    output, target = batch()
+    full = SegmentationLoss(4, IGNORE)(output, target)
+    only_mask = SegmentationLoss(4, IGNORE)(output._replace(dense=None, category=None), target)
+    assert only_mask.category == only_mask.dense == 0
+    assert only_mask.total == only_mask.mask == full.mask
+    no_category = SegmentationLoss(4, IGNORE)(output._replace(category=None), target)
+    assert no_category.total.item() == pytest.approx((full.mask + 0.8 * full.dense).item())
+
+
+def test_logits_are_not_supervised():
+    output, target = batch()
+    terms = SegmentationLoss(4, IGNORE)(output._replace(logits=None), target)
+    assert terms.total == SegmentationLoss(4, IGNORE)(output, target).total
+
+
+def test_gradients_are_those_of_the_equations():
+    """d (7) / d logit_nij = (softmax_nij - Y_nij) / M, where no resize lies between."""
+    output, target = batch(feature_size=(7, 9))
+    SegmentationLoss(4, IGNORE)(output, target).mask.backward()
+    shares = output.mask.detach().softmax(1)
+    labelled = target != IGNORE
+    truth = F.one_hot(target.masked_fill(~labelled, 0), 4).permute(0, 3, 1, 2)
+    expected = (shares - truth) * labelled[:, None] / labelled.sum()
+    torch.testing.assert_close(output.mask.grad, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_half_precision_outputs_are_summed_in_single_precision():
+    output, target = batch()
+    halves = SegmentationOutput(*(part.detach().bfloat16() for part in output))
+    singles = SegmentationOutput(*(part.float() for part in halves))
+    one, other = SegmentationLoss(4, IGNORE)(halves, target), SegmentationLoss(4, IGNORE)(singles, target)
+    assert one.total.dtype == torch.float32
+    assert [term.item() for term in one] == [term.item() for term in other]
+
+
+def test_pixels_are_counted_by_picture():
+    _, target = batch()
+    counts = SegmentationLoss(4, IGNORE).count_pixels(target)
+    assert counts.tolist() == [[int((mask == k).sum()) for k in range(4)] for mask in target]

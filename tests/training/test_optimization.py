@@ -1,0 +1,144 @@
+"""Parameter groups that miss nothing, and the poly schedule."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from sanet.models.networks import NETWORKS, create_model
+from sanet.training.optimization import create_optimizer, parameter_groups, poly_schedule
+
+each_network = pytest.mark.parametrize("network", NETWORKS)
+each_backbone = pytest.mark.parametrize(
+    "backbone", ["test_resnet", "test_efficientnet", "test_efficientnet_gn", "test_efficientnet_ln", "test_convnext"]
+)
+
+
+def build(network, backbone):
+    with torch.device("meta"):
+        return create_model(network, backbone, num_classes=3, output_stride=16)
+
+
+@each_network
+@each_backbone
+def test_every_parameter_is_in_exactly_one_group(network, backbone):
+    model = build(network, backbone)
+    grouped = [id(parameter) for group in parameter_groups(model, 0.1, 10, 0.01) for parameter in group["params"]]
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) == {id(parameter) for parameter in model.parameters()}
+
+
+@each_network
+@each_backbone
+def test_rate_of_a_parameter_follows_from_where_it_lives(network, backbone):
+    model = build(network, backbone)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = parameter_groups(model, 0.1, 10, 0.01)
+    for group in groups:
+        for parameter in group["params"]:
+            inside = names[id(parameter)].startswith("backbone.")
+            assert group["lr"] == (0.1 if inside else 1.0), names[id(parameter)]
+            assert group["name"].startswith("backbone" if inside else "head")
+    assert len({group["name"] for group in groups}) == len(groups)
+
+
+def test_parameters_outside_backbone_and_head_learn_too():
+    model = build("fcn", "test_resnet")
+    model.extra = nn.Linear(2, 2)
+    (group,) = (
+        group
+        for group in parameter_groups(model, 0.1, 10, 0.01)
+        if any(parameter is model.extra.weight for parameter in group["params"])
+    )
+    assert group["lr"] == 1.0
+
+
+@each_network
+@each_backbone
+def test_norms_and_biases_do_not_decay_and_weights_do(network, backbone):
+    model = build(network, backbone)
+    decay = {
+        id(parameter): group["weight_decay"]
+        for group in parameter_groups(model, 0.1, 10, 0.01)
+        for parameter in group["params"]
+    }
+    for name, parameter in model.named_parameters():
+        owner = model.get_submodule(name.rpartition(".")[0])
+        if isinstance(owner, (nn.Conv2d, nn.Linear)) and name.endswith("weight"):
+            assert decay[id(parameter)] == 0.01, name
+        if "Norm" in type(owner).__name__ or name.endswith("bias"):
+            assert decay[id(parameter)] == 0, name
+
+
+@pytest.mark.parametrize("backbone", ["test_efficientnet_evos", "test_convnext"])
+def test_no_vector_decays(backbone):
+    """Norms of every kind and scales of layers are vectors; kernels never are."""
+    model = create_model("sanet", backbone, num_classes=3, output_stride=16)
+    decaying = [p for g in parameter_groups(model, 0.1, 10, 0.01) if g["weight_decay"] for p in g["params"]]
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert [names[id(parameter)] for parameter in decaying if parameter.ndim < 2] == []
+
+
+def test_optimizer_is_sgd_over_the_groups():
+    model = create_model("sanet", "test_resnet", num_classes=3)
+    optimizer = create_optimizer(model, 0.1, 10, 0.9, 0.01)
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert {group["momentum"] for group in optimizer.param_groups} == {0.9}
+    assert {group["lr"] for group in optimizer.param_groups} == {0.1, 1.0}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        assert not torch.equal(parameter, before[name]), name
+
+
+def rates(total, power, warmup):
+    parameters = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = torch.optim.SGD([{"params": parameters[:1], "lr": 0.02}, {"params": parameters[1:], "lr": 0.2}], lr=1.0)
+    schedule = poly_schedule(optimizer, total, power, warmup)
+    history = []
+    for _ in range(total):
+        history.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    return history, [group["lr"] for group in optimizer.param_groups]
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 4])
+@pytest.mark.parametrize("power", [0.9, 1.0, 2.0])
+@pytest.mark.parametrize("total", [1, 2, 7, 50])
+def test_schedule_follows_the_formula(total, power, warmup):
+    history, after = rates(total, power, warmup)
+    for step, (small, large) in enumerate(history):
+        rise = (step + 1) / (warmup + 1) if step < warmup else 1
+        factor = rise * (1 - step / total) ** power
+        assert small == pytest.approx(0.02 * factor, rel=1e-12)
+        assert large == pytest.approx(0.2 * factor, rel=1e-12)
+        assert small > 0
+    assert after == [0, 0]
+
+
+def test_first_step_is_the_base_rate_and_the_rates_fall():
+    history, _ = rates(20, 0.9, 0)
+    small = [rate for rate, _ in history]
+    assert small[0] == 0.02
+    assert all(later < earlier for earlier, later in pairwise(small))
+
+
+def test_warm_up_rises_and_then_meets_the_poly_curve():
+    warm, cold = rates(20, 0.9, 3)[0], rates(20, 0.9, 0)[0]
+    small = [rate for rate, _ in warm]
+    assert small[0] < small[1] < small[2] < small[3]
+    assert warm[3:] == cold[3:]
+
+
+def test_steps_past_the_end_stay_at_zero():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = poly_schedule(optimizer, 2)
+    for _ in range(5):
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] == 0
