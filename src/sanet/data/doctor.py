@@ -5,7 +5,7 @@ Nothing is changed, and nothing is left out of the list. The pixels of each clas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from tqdm import tqdm
 
 from sanet.data.files import (
     IMAGE_SUFFIXES,
@@ -37,7 +38,7 @@ from sanet.structures import LabelSet, choose
 # Decoding leaves the interpreter to others; more threads would mostly hold more large pictures in memory.
 THREADS = 4
 # Stray values come from smoothing where they are so many and each is on so few of the pixels, or where they are more
-# than any list of classes has. Smoothed and JPEG-compressed CamVid masks stay below half that share.
+# than any list of classes has. CamVid index masks, resized smoothly or saved as JPEG, stay below half that share.
 STRAY_VALUES, STRAY_SHARE, MOST_CLASSES = 5, 0.01, 256
 
 LINES = TextWrapper(
@@ -191,15 +192,13 @@ class _Look:
         self.findings.append(Finding(problem, self.split, path, detail))
 
 
-def examine(
-    source: FileSource, splits: Sequence[str] | None = None, progress: Callable[[int, int], None] | None = None
-) -> Diagnosis:
+def examine(source: FileSource, splits: Sequence[str] | None = None, progress: bool = True) -> Diagnosis:
     """Open every picture and mask, and list everything that is wrong.
 
     Args:
         source: the data set.
         splits: those to go through; all that it has where left out.
-        progress: called after every picture with how many are done and how many there are.
+        progress: show a progress bar.
 
     Raises:
         ValueError: an unknown split.
@@ -208,12 +207,9 @@ def examine(
     listed = {split: source.list_records(split) for split in chosen}
     # A line that is there twice is looked at once.
     jobs = [(split, record) for split, records in listed.items() for record in dict.fromkeys(records)]
-    looks: list[_Look] = []
     with ThreadPoolExecutor(THREADS) as pool:
-        for look in pool.map(lambda job: _look(job[0], job[1], source), jobs):
-            looks.append(look)
-            if progress is not None:
-                progress(len(looks), len(jobs))
+        found = pool.map(lambda job: _look(job[0], job[1], source), jobs)
+        looks = list(tqdm(found, "check data", total=len(jobs), unit=" pictures", disable=not progress))
 
     findings = [finding for split, records in listed.items() for finding in _check_list(split, records)]
     pattern = _pattern(looks, source)

@@ -27,11 +27,13 @@ class RandomScale(v2.Transform):
         self.low, self.high = low, high
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the factor, once for picture and mask."""
         height, width = flat_inputs[0].shape[-2:]
         factor = self.low + (self.high - self.low) * torch.rand(()).item()
         return {"size": [max(1, round(height * factor)), max(1, round(width * factor))]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Bilinear for a picture; torchvision takes the nearest neighbour for a mask."""
         return self._call_kernel(F.resize, inpt, size=params["size"], antialias=True)
 
 

@@ -41,6 +41,7 @@ class FCNHead(nn.Module):
         self.classifier = nn.Conv2d(channels[-1], num_classes, 1)
 
     def forward(self, features: list[Tensor]) -> HeadOutput:
+        """Four maps (B, C_i, h_i, w_i) -> predictions."""
         mask = self.classifier(features[-1])
         return HeadOutput(readout=mask, mask=mask)
 
@@ -84,6 +85,7 @@ class SANetHead(nn.Module):
         )
 
     def forward(self, features: list[Tensor]) -> HeadOutput:
+        """Four maps (B, C_i, h_i, w_i) -> predictions."""
         attended = [module(stage) for module, stage in zip(self.attention, features, strict=True)]
         finest = attended[0].shape[-2:]
         mask = self.mask(torch.cat([_resize(stage, finest) for stage in attended], dim=1))

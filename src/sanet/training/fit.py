@@ -105,9 +105,10 @@ def checked_pixels(source: Source) -> Tensor:
         DataError: the data set has faults; the message lists all of them.
     """
     if isinstance(source, FileSource):
-        diagnosis = examine(source)
+        diagnosis = examine(source, ("train", "val"))
         if diagnosis.errors:
-            raise DataError(str(diagnosis))
+            raise DataError(f"the data set has to be mended first\n\n{diagnosis}")
+        print(diagnosis)
         return torch.from_numpy(diagnosis.pixels["train"])
     dataset = source.open("train")
     classes = len(source.labels)
