@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+# Two test processes share two cores, and results must not depend on the number of threads.
+torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -38,12 +38,12 @@ class Sample(NamedTuple):
     Attributes:
         image: (3, H, W) uint8, RGB.
         mask: (H, W) int64, class indices or the label set's ``ignore_index``.
-        name: what the picture is called in messages and reports; a list of B in a batch.
+        name: what the picture is called in messages and reports; B of them in a batch.
     """
 
     image: Tensor
     mask: Tensor
-    name: str | list[str]
+    name: str | tuple[str, ...]
 
 
 class SegmentationOutput(NamedTuple):

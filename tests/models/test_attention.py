@@ -88,21 +88,29 @@ def random_module(channels, classes, **options):
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.uniform_(norm.weight, 0.5, 1.5)
             nn.init.normal_(norm.bias)
-            nn.init.normal_(norm.running_mean)
-            nn.init.uniform_(norm.running_var, 0.5, 2)
+            nn.init.normal_(norm.running_mean, std=0.1)
+            nn.init.uniform_(norm.running_var, 0.1, 0.5)
     return module
+
+
+def rough(*shape):
+    """Noise that differs from pixel to pixel, and from one pooling cell to the next."""
+    cells = 3 * torch.randn(*shape[:-2], -(-shape[-2] // 4), -(-shape[-1] // 4), dtype=torch.float64)
+    grid = cells.repeat_interleave(4, -2).repeat_interleave(4, -1)
+    return grid[..., : shape[-2], : shape[-1]] + torch.randn(*shape, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("pooling", ["average", "max"])
 @pytest.mark.parametrize("size", SIZES)
 def test_module_follows_the_equations(size, pooling):
-    module = random_module(8, 3, pooling=pooling)
-    features = torch.randn(2, 8, *size, dtype=torch.float64)
+    module = random_module(16, 3, pooling=pooling)
+    features = rough(2, 16, *size)
     attended, output = module.attend(features), module(features)
     for index, picture in enumerate(features.numpy()):
         squeezed = channel_loops(pool_loops(picture, 8, pooling), module.attention, groups=2)
         attention = grow_loops(squeezed, 8, *size)
         expected = attention * channel_loops(picture, module.main, groups=2) + attention  # (4)
+        assert max(size) <= 8 or attention.std(axis=(1, 2)).min() > 0.01  # else every way to grow it would do
         np.testing.assert_allclose(attended[index].detach().numpy(), attention, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(output[index].detach().numpy(), expected, rtol=1e-9, atol=1e-9)
 
@@ -110,7 +118,7 @@ def test_module_follows_the_equations(size, pooling):
 @pytest.mark.parametrize(("downsample", "groups", "reduction"), [(1, 1, 1), (2, 4, 2), (3, 2, 4)])
 def test_module_follows_the_equations_with_other_sizes(downsample, groups, reduction):
     module = random_module(8, 2, downsample=downsample, groups=groups, reduction=reduction)
-    picture = torch.randn(1, 8, 7, 10, dtype=torch.float64)
+    picture = rough(1, 8, 7, 10)
     squeezed = channel_loops(pool_loops(picture[0].numpy(), downsample, "average"), module.attention, groups)
     attention = grow_loops(squeezed, downsample, 7, 10)
     expected = attention * channel_loops(picture[0].numpy(), module.main, groups) + attention
@@ -142,7 +150,7 @@ def test_channel_counts_that_do_not_divide(channels, groups):
 
 def test_odd_channels_follow_the_equations():
     module = random_module(9, 3)
-    picture = torch.randn(1, 9, 10, 12, dtype=torch.float64)
+    picture = rough(1, 9, 10, 12)
     attention = grow_loops(channel_loops(pool_loops(picture[0].numpy(), 8, "average"), module.attention, 1), 8, 10, 12)
     expected = attention * channel_loops(picture[0].numpy(), module.main, 1) + attention
     np.testing.assert_allclose(module(picture)[0].detach().numpy(), expected, rtol=1e-9, atol=1e-9)

@@ -59,7 +59,9 @@ class Augmented(Dataset[Sample]):
     def __getitem__(self, key: int) -> Sample:
         sample = self.dataset[key % len(self.dataset)]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.SeedSequence((self.seed, key)).generate_state(1, np.uint64)[0] >> 1))
+            torch.default_generator.manual_seed(
+                int(np.random.SeedSequence((self.seed, key)).generate_state(1, np.uint64)[0] >> 1)
+            )
             return self.transform(sample)
 
 
@@ -75,9 +77,16 @@ def training_loader(
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         drop_last=len(dataset) > batch_size,
+        generator=torch.Generator(),  # its own, so that the global one stays as it is
     )
 
 
 def evaluation_loader(dataset: SegmentationDataset, workers: int) -> DataLoader[Sample]:
     """Every picture once, in order, whole and alone, since pictures differ in size."""
-    return DataLoader(dataset, batch_size=1, num_workers=workers, pin_memory=torch.cuda.is_available())  # type: ignore[arg-type]
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_size=1,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),
+    )

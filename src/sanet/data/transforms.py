@@ -33,7 +33,12 @@ class RandomScale(v2.Transform):
         return {"size": [max(1, round(height * factor)), max(1, round(width * factor))]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Bilinear for a picture; torchvision takes the nearest neighbour for a mask."""
+        """Bilinear for a picture, nearest neighbour for a mask."""
+        if isinstance(inpt, tv_tensors.Mask):
+            # For masks torchvision has the legacy "nearest" only, which lies half a pixel off the picture.
+            mask = inpt.as_subclass(Tensor)[None]
+            resized = F.resize_image(mask, params["size"], interpolation=v2.InterpolationMode.NEAREST_EXACT)
+            return tv_tensors.Mask(resized[0])
         return self._call_kernel(F.resize, inpt, size=params["size"], antialias=True)
 
 

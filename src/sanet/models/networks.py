@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -131,11 +133,13 @@ class SegmentationModel(nn.Module, StoredModel):
         super().__init__()
         head = NETWORKS[choose("network", network, tuple(NETWORKS))]
         self.labels = labels
+        options = options or {}
+        for option, value in options.items():
+            choose(f"option of network {network!r}", option, tuple(inspect.signature(head).parameters)[2:])
+            if isinstance(value, int) and value < 1:
+                raise UsageError(f"network {network!r}: {option} {value}: 1 or more")
         self.backbone = Backbone(backbone, output_stride, pretrained_backbone)
-        try:
-            self.head = head(self.backbone.channels, len(labels), **(options or {}))
-        except TypeError as error:
-            raise UsageError(f"network {network!r}: {error}") from None
+        self.head = head(self.backbone.channels, len(labels), **options)
         self.register_buffer("mean", torch.tensor(self.backbone.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(self.backbone.std).view(1, -1, 1, 1))
 
@@ -199,6 +203,8 @@ def load_model(directory: str | Path) -> SegmentationModel:
         raise SanetError(f"there is no model directory {directory}; `sanet train` writes one in its run, as model/")
     try:
         return SegmentationModel.from_pretrained(directory)
+    except (JSONDecodeError, AttributeError) as error:
+        raise SanetError(f"the config.json of {directory} cannot be read: {error}") from error
     except (OSError, HFValidationError) as error:
         raise SanetError(f"{directory} is no directory here and cannot be had from the hub: {error}") from error
 

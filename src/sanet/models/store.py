@@ -66,8 +66,11 @@ class StoredModel(
     ) -> Self:
         if "network" not in model_kwargs:
             raise SanetError(f"{model_id} holds no {CONFIG_NAME} of a sanet model; name the directory that does")
-        labels = LabelSet(**model_kwargs.pop("labels"))
-        model = cls(**{**model_kwargs, "labels": labels, "pretrained_backbone": False})
+        try:
+            labels = LabelSet(**model_kwargs.pop("labels"))
+            model = cls(**{**model_kwargs, "labels": labels, "pretrained_backbone": False})
+        except (KeyError, TypeError) as error:
+            raise SanetError(f"the {CONFIG_NAME} of {model_id} is not one of a sanet model: {error}") from error
         directory = Path(model_id)
         try:
             if directory.is_dir():

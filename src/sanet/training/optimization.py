@@ -17,12 +17,7 @@ def parameter_groups(model: SegmentationModel, rate: float, head_factor: float, 
 
     Norms and biases take no weight decay.
     """
-    norms_and_biases = {
-        id(parameter)
-        for module in model.modules()
-        for name, parameter in module.named_parameters(recurse=False)
-        if name == "bias" or isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm))
-    }
+    norms_and_biases = {id(parameter) for parameter in model.parameters() if parameter.ndim < 2}
     backbone = {id(parameter) for parameter in model.backbone.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
