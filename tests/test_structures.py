@@ -1,5 +1,6 @@
 """Label sets, their colours, and the choice of a name."""
 
+import dataclasses
 import json
 
 import pytest
@@ -54,7 +55,7 @@ def test_label_set_from_lists_equals_and_hashes_like_one_from_tuples():
 
 def test_label_set_survives_json():
     labels = LabelSet(("sky", "road"), ((1, 2, 3), (4, 5, 6)), ignore_index=-1, background=0)
-    assert LabelSet(**json.loads(json.dumps(labels.to_dict()))) == labels
+    assert LabelSet(**json.loads(json.dumps(dataclasses.asdict(labels)))) == labels
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,15 +111,6 @@ class LabelSet:
         """768 values for a palette PNG; entries beyond the classes are white, so that void shows."""
         flat = [value for color in self.colors for value in color]
         return (flat + [255] * 768)[:768]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, for JSON and YAML."""
-        return {
-            "names": list(self.names),
-            "colors": [list(color) for color in self.colors],
-            "ignore_index": self.ignore_index,
-            "background": self.background,
-        }
 
 
 def default_colors(count: int) -> tuple[Color, ...]:

@@ -133,10 +133,18 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(config, monkeypatch):
             assert torch.equal(value, last["state_dict"][name]), name
 
 
-def test_the_best_is_chosen_by_the_value_that_is_asked_for(config):
-    run = train(dataclasses.replace(config, monitor="val/iou/dark", monitor_mode="min"))
-    values = [row["val/iou/dark"] for row in read_metrics(run.directory) if "val/iou/dark" in row]
-    assert run.evaluation.scores.class_iou["dark"] == pytest.approx(min(values), abs=1e-7)
+@pytest.mark.parametrize(("monitor", "mode", "best"), [("val/iou/dark", "min", min), ("train/loss", "max", max)])
+def test_the_best_is_chosen_by_the_value_that_is_asked_for(config, monitor, mode, best):
+    run = train(dataclasses.replace(config, monitor=monitor, monitor_mode=mode))
+    values = [row[monitor] for row in read_metrics(run.directory) if monitor in row]
+    assert checkpoint(run.directory, "best")["epoch"] == values.index(best(values))
+
+
+def test_the_last_epoch_is_validated(config):
+    run = train(dataclasses.replace(config, epochs=4, validate_every=2))
+    assert [row["epoch"] for row in read_metrics(run.directory) if "val/miou" in row] == [1, 3]
+    with pytest.raises(UsageError, match="must divide epochs 3"):
+        dataclasses.replace(config, validate_every=2)
 
 
 def test_class_balance_and_fcn_train(config, tmp_path):
@@ -197,6 +205,7 @@ def test_validation_windows_hold_no_more_pixels_than_a_training_batch(config):
         ({"model": sanet.ModelConfig(name="sanet", backbone="resnet50000")}, "resnet50000"),
         ({"model": sanet.ModelConfig(name="sant", backbone="test_resnet")}, "did you mean 'sanet'"),
         ({"data": sanet.DataConfig("scens")}, "did you mean 'scenes'"),
+        ({"monitor": "val/mIoU"}, "did you mean 'val/miou'"),
     ],
 )
 def test_unknown_names_are_answered_with_the_choices(config, changes, named):

@@ -7,8 +7,7 @@ accuracy, since there is nothing of it to find.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -39,16 +38,6 @@ class Scores:
     class_iou: dict[str, float]
     class_accuracy: dict[str, float]
     pixels: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them: NaN becomes None."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {key: plain(entry) for key, entry in value.items()}
-            return None if isinstance(value, float) and value != value else value
-
-        return {key: plain(value) for key, value in asdict(self).items()}
 
 
 class ConfusionMatrix(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from dataclasses import asdict
 from io import BytesIO
 from math import ceil, floor, isfinite, log10, nan
 from pathlib import Path
@@ -106,8 +107,8 @@ def write_json(path: Path, evaluation: Evaluation) -> None:
     """Write scores, label set, confusion matrix (rows are the truth), mIoU by picture, and protocol; NaN is null."""
     content = {
         "protocol": evaluation.protocol,
-        "scores": evaluation.scores.to_dict(),
-        "labels": evaluation.labels.to_dict(),
+        "scores": asdict(evaluation.scores),
+        "labels": asdict(evaluation.labels),
         "confusion": evaluation.confusion.tolist(),
         "picture_miou": evaluation.picture_miou,
     }

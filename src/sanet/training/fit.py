@@ -24,10 +24,10 @@ from sanet.data.transforms import TrainingTransform
 from sanet.evaluation.evaluate import evaluate
 from sanet.evaluation.results import Evaluation
 from sanet.models.networks import SegmentationModel, create_model
-from sanet.structures import SanetError
+from sanet.structures import SanetError, choose
 from sanet.training.losses import class_weights
 from sanet.training.metrics import METRICS, read_metrics
-from sanet.training.task import SegmentationTask
+from sanet.training.task import SegmentationTask, logged_names
 
 CONFIG, CHECKPOINTS, MODEL = "config.yaml", "checkpoints", "model"
 
@@ -62,6 +62,7 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
     if not resume:
         _refuse_used(directory)
     source = data_source(config.data)
+    choose("monitored value", config.monitor, logged_names(source.labels))
     pixels = checked_pixels(source)
     L.seed_everything(config.seed, verbose=False)
     model = _create(config, source, from_scratch=checkpoint is None)
@@ -73,6 +74,9 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
         filename="best",
         monitor=config.monitor,
         mode=config.monitor_mode,
+        # After validation and the mean of the losses, so that either can be monitored.
+        every_n_epochs=config.validate_every,
+        save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
     last = ModelCheckpoint(

@@ -9,12 +9,34 @@ import torch
 from torch import Tensor
 
 from sanet.config import TrainConfig
-from sanet.evaluation.confusion import ConfusionMatrix
+from sanet.evaluation.confusion import ConfusionMatrix, Scores
 from sanet.inference.views import label_picture
 from sanet.models.networks import SegmentationModel
-from sanet.structures import Sample, SanetError
+from sanet.structures import LabelSet, Sample, SanetError
 from sanet.training.losses import LossTerms, SegmentationLoss
 from sanet.training.optimization import create_optimizer, poly_schedule
+
+# In the order of LossTerms.
+LOSS_NAMES = ("train/loss", "train/mask", "train/category", "train/dense")
+
+
+def score_values(scores: Scores) -> dict[str, float]:
+    """What validation logs."""
+    values = {
+        "val/miou": scores.miou,
+        "val/pixel_accuracy": scores.pixel_accuracy,
+        "val/mean_accuracy": scores.mean_accuracy,
+        "val/frequency_weighted_iou": scores.frequency_weighted_iou,
+        **{f"val/iou/{name}": value for name, value in scores.class_iou.items()},
+    }
+    if scores.miou_without_background is not None:
+        values["val/miou_without_background"] = scores.miou_without_background
+    return values
+
+
+def logged_names(labels: LabelSet) -> tuple[str, ...]:
+    """Every value that ``monitor`` can choose the best checkpoint by."""
+    return (*LOSS_NAMES, *score_values(ConfusionMatrix(labels).scores()))
 
 
 class SegmentationTask(L.LightningModule):
@@ -59,8 +81,7 @@ class SegmentationTask(L.LightningModule):
                 f"{', '.join(batch.name)}. The last checkpoint is as it was before; lower "
                 "optimizer.learning_rate, or add optimizer.warmup_steps, and start again"
             )
-        names = {"total": "train/loss", "mask": "train/mask", "category": "train/category", "dense": "train/dense"}
-        values = {names[name]: value for name, value in terms._asdict().items()}
+        values = dict(zip(LOSS_NAMES, terms, strict=True))
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(batch.mask))
         return terms.total
 
@@ -72,17 +93,8 @@ class SegmentationTask(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of the whole split."""
-        scores = self.confusion.scores()
+        values = score_values(self.confusion.scores())
         self.confusion.reset()
-        values = {
-            "val/miou": scores.miou,
-            "val/pixel_accuracy": scores.pixel_accuracy,
-            "val/mean_accuracy": scores.mean_accuracy,
-            "val/frequency_weighted_iou": scores.frequency_weighted_iou,
-            **{f"val/iou/{name}": value for name, value in scores.class_iou.items()},
-        }
-        if scores.miou_without_background is not None:
-            values["val/miou_without_background"] = scores.miou_without_background
         self.log("val/miou", values.pop("val/miou"), prog_bar=True)
         self.log_dict(values)
 
