@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# torch.compile, which a test runs, needs a C++ compiler and Python's headers.
+CAN_COMPILE = command -v g++ >/dev/null && test -f "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h"
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: install demo test lint format
@@ -13,7 +15,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.installed-dev
-	@command -v g++ >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q g++; }
+	@$(CAN_COMPILE) || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q g++ python3-dev; }
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
 
 lint: $(VENV)/.installed-dev

@@ -52,7 +52,8 @@ def test_a_folder(predictor, folder, tmp_path):
 
 
 def test_globs_and_files(folder):
-    assert list(find_pictures([str(folder / "*.png"), str(folder / "b.jpg")])) == [folder / "a.png", folder / "b.jpg"]
+    given = [str(folder / "*.png"), str(folder / "b.jpg"), str(folder / "a.png")]
+    assert list(find_pictures(given)) == [folder / "a.png", folder / "b.jpg"]
 
 
 def test_a_corrupt_picture_is_reported_and_the_rest_goes_on(predictor, folder, tmp_path):

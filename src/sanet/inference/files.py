@@ -29,14 +29,15 @@ def find_pictures(inputs: Sequence[str]) -> dict[Path, Path]:
     found: dict[Path, Path] = {}
     for given in inputs:
         paths = [Path(path) for path in sorted(glob.glob(given, recursive=True))] or [Path(given)]
-        before = len(found)
+        matches: dict[Path, Path] = {}
         for path in paths:
             if path.is_dir():
                 inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-                found.update({file: file.relative_to(path).with_suffix("") for file in inside})
+                matches |= {file: file.relative_to(path).with_suffix("") for file in inside}
             elif path.exists():
-                found[path] = Path(path.stem)
-        if len(found) == before:
+                matches[path] = Path(path.stem)
+        found |= matches
+        if not matches:
             raise UsageError(f"{given} names no picture (known types: {', '.join(IMAGE_SUFFIXES)})")
     places: dict[Path, Path] = {}
     for path, place in found.items():

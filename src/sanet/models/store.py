@@ -38,7 +38,6 @@ mask = sanet.Predictor("path/to/this/directory")(image)  # (H, W) class indices
 class StoredModel(
     PyTorchModelHubMixin,
     library_name="sanet",
-    license="apache-2.0",
     pipeline_tag="image-segmentation",
     tags=["semantic-segmentation", "squeeze-and-attention"],
     paper_url="https://arxiv.org/abs/1909.03402",

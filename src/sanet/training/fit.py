@@ -12,7 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
 from sanet.config import TrainConfig
@@ -30,6 +30,15 @@ from sanet.training.metrics import METRICS, read_metrics
 from sanet.training.task import SegmentationTask, logged_names
 
 CONFIG, CHECKPOINTS, MODEL = "config.yaml", "checkpoints", "model"
+
+# Advice about settings that are chosen on purpose, and what Lightning says of itself.
+EXPECTED_WARNINGS = (
+    ".*num_workers",
+    ".*log_every_n_steps",
+    "Experiment logs directory",
+    "Checkpoint directory .* exists and is not empty",
+    ".*LeafSpec",
+)
 
 
 @dataclass(frozen=True)
@@ -69,35 +78,17 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
     task = SegmentationTask(model, config, class_weights(pixels, config.loss.class_balance))
     directory.mkdir(parents=True, exist_ok=True)
     config.save(directory / CONFIG)
-    best = ModelCheckpoint(
-        directory / CHECKPOINTS,
-        filename="best",
-        monitor=config.monitor,
-        mode=config.monitor_mode,
-        # After validation and the mean of the losses, so that either can be monitored.
-        every_n_epochs=config.validate_every,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
+    best = _fit(task, config, source, checkpoint)
+    task.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+    evaluation = evaluate(
+        model,
+        config.data,
+        "val",
+        output=directory,
+        window=task.window,
+        device="cpu" if config.accelerator == "cpu" else None,
+        history=read_metrics(directory),
     )
-    last = ModelCheckpoint(
-        directory / CHECKPOINTS, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
-    )
-    curves = TensorBoardLogger(directory, name="", version="tensorboard")
-    changes = config.augmentation
-    transform = TrainingTransform(
-        changes.crop, changes.scale, changes.mirror, changes.jitter, source.labels.ignore_index
-    )
-    _create_trainer(config, [best, last], [_metrics_logger(directory, checkpoint), curves]).fit(
-        task,
-        training_loader(source.open("train"), transform, config.batch_size, config.workers, config.seed),
-        evaluation_loader(source.open("val"), config.workers),
-        ckpt_path=checkpoint,
-        weights_only=True,
-    )
-    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-    task.load_state_dict(state)
-    history = read_metrics(directory)
-    evaluation = evaluate(model, config.data, "val", output=directory, window=task.window, history=history)
     model.save_pretrained(directory / MODEL, model_card_kwargs=_card(config, evaluation))
     return Run(directory, evaluation)
 
@@ -149,22 +140,61 @@ def _create(config: TrainConfig, source: Source, from_scratch: bool) -> Segmenta
     return model.to(memory_format=torch.channels_last)
 
 
-def _create_trainer(config: TrainConfig, checkpoints: list[ModelCheckpoint], loggers: list[Logger]) -> L.Trainer:
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    # Advice on worker counts and log intervals, about settings that are chosen on purpose.
-    warnings.filterwarnings("ignore", module="lightning", message=".*(num_workers|log_every_n_steps).*")
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    return L.Trainer(
-        accelerator=config.accelerator,
-        devices=1,
-        precision=config.precision,
-        max_epochs=config.epochs,
-        check_val_every_n_epoch=config.validate_every,
-        num_sanity_val_steps=0,
-        logger=loggers,
-        callbacks=[*checkpoints, LearningRateMonitor("epoch"), TQDMProgressBar(refresh_rate=5)],
-        enable_model_summary=False,
+def _fit(task: SegmentationTask, config: TrainConfig, source: Source, checkpoint: Path | None) -> str:
+    """Let Lightning train; returns the path of the best checkpoint."""
+    directory = Path(config.output)
+    changes = config.augmentation
+    transform = TrainingTransform(
+        changes.crop, changes.scale, changes.mirror, changes.jitter, source.labels.ignore_index
     )
+    best = ModelCheckpoint(
+        directory / CHECKPOINTS,
+        filename="best",
+        monitor=config.monitor,
+        mode=config.monitor_mode,
+        # After validation and the mean of the losses, so that either can be monitored.
+        every_n_epochs=config.validate_every,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    last = ModelCheckpoint(
+        directory / CHECKPOINTS, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for message in EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        L.Trainer(
+            accelerator=config.accelerator,
+            devices=1,
+            precision=config.precision,
+            max_epochs=config.epochs,
+            check_val_every_n_epoch=config.validate_every,
+            num_sanity_val_steps=0,
+            logger=[
+                _metrics_logger(directory, checkpoint),
+                TensorBoardLogger(directory, name="", version="tensorboard"),
+            ],
+            callbacks=[best, last, LearningRateMonitor("epoch"), ProgressBar(refresh_rate=5)],
+            enable_model_summary=False,
+        ).fit(
+            task,
+            training_loader(source.open("train"), transform, config.batch_size, config.workers, config.seed),
+            evaluation_loader(source.open("val"), config.workers),
+            ckpt_path=checkpoint,
+            weights_only=True,
+        )
+    return best.best_model_path
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's, without the version number of a logger that has none."""
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Any:
+        """What stands at the end of the bar."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
 
 
 def _metrics_logger(directory: Path, checkpoint: Path | None) -> CSVLogger:
@@ -175,11 +205,9 @@ def _metrics_logger(directory: Path, checkpoint: Path | None) -> CSVLogger:
         resumed_step = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
         with path.open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if float(row["step"]) < resumed_step]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Experiment logs directory")
-        logger = CSVLogger(directory, name="", version="", flush_logs_every_n_steps=1)
-        writer = logger.experiment
+    logger = CSVLogger(directory, name="", version="", flush_logs_every_n_steps=1)
     if rows:
+        writer = logger.experiment
         writer.metrics_keys = list(rows[0])
         writer.metrics = rows
         writer.save()

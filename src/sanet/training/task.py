@@ -82,6 +82,7 @@ class SegmentationTask(L.LightningModule):
                 "optimizer.learning_rate, or add optimizer.warmup_steps, and start again"
             )
         values = dict(zip(LOSS_NAMES, terms, strict=True))
+        self.log("loss", terms.total, prog_bar=True, logger=False, batch_size=len(batch.mask))
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(batch.mask))
         return terms.total
 
