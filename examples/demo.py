@@ -20,7 +20,7 @@ def recipe(network: str) -> sanet.TrainConfig:
     return sanet.TrainConfig(
         output=str(OUTPUT / network),
         data=DATA,
-        augmentation=sanet.AugmentationConfig(crop=(128, 160), scale=(0.75, 1.5)),
+        augmentation=sanet.AugmentationConfig(crop=(128, 160), scale=(1, 1), jitter=0),
         model=sanet.ModelConfig(name=network, backbone="tf_efficientnet_lite0", output_stride=16),
         epochs=12,
     )

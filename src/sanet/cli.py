@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 import sys
-from argparse import RawDescriptionHelpFormatter
+from argparse import Action, ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -27,6 +27,16 @@ Examples, with your own pictures in photos/images and their masks in photos/mask
   sanet train --data.name folder --data.root photos --data.classes "[background, leaf]" --output runs/leaf
   sanet evaluate runs/leaf --split val
   sanet predict holiday/*.jpg --model runs/leaf --output labelled"""
+
+
+class HelpFormatter(RawDescriptionHelpFormatter, ArgumentDefaultsHelpFormatter):
+    """Shows defaults, and one word for a value in place of its dotted name."""
+
+    def _get_default_metavar_for_optional(self, action: Action) -> str:
+        return action.dest.rpartition(".")[2].upper()
+
+    def _get_help_string(self, action: Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 class Parser(ArgumentParser):
@@ -57,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             commands[parsed.subcommand].set_defaults(_defaults_from(Path(run), parsed.subcommand))
             parsed = parser.parse_args(given)
         settings = parser.instantiate(parsed)[parsed.subcommand]
-        return COMMANDS[parsed.subcommand][1](settings)
+        return COMMANDS[parsed.subcommand].run(settings)
     except SanetError as error:
         print(f"sanet: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
@@ -107,7 +117,7 @@ def predict_command(settings: Namespace) -> int:
     from sanet.inference.predictor import Predictor
 
     predictor = Predictor(_model_in(settings.model), settings.device, settings.window)
-    failures = predict_files(predictor, settings.images, settings.output)
+    failures = predict_files(predictor, settings.pictures, settings.output)
     print(f"masks, overlays and predictions.jsonl: {settings.output}")
     for failure in failures:
         print(f"sanet: {failure}", file=sys.stderr)
@@ -136,7 +146,7 @@ def _add_train_options(parser: Parser) -> None:
 
 
 def _add_evaluate_options(parser: Parser) -> None:
-    parser.add_argument("trained", type=str, help="run directory, or a model directory")
+    parser.add_argument("trained", type=str, metavar="MODEL", help="run directory, or a model directory")
     parser.add_argument("--split", type=str, default="test", help="split to score")
     parser.add_argument("--output", type=str | None, help="folder for scores.json and report.html")
     _add_device_options(parser)
@@ -144,7 +154,7 @@ def _add_evaluate_options(parser: Parser) -> None:
 
 
 def _add_predict_options(parser: Parser) -> None:
-    parser.add_argument("images", type=str, nargs="+", help="files, folders and globs")
+    parser.add_argument("pictures", type=str, nargs="+", metavar="PICTURE", help="files, folders and globs")
     parser.add_argument("--model", type=str, required=True, help="run directory, or a model directory")
     parser.add_argument("--output", type=str, default="predictions", help="folder for what is found")
     _add_device_options(parser)
@@ -161,27 +171,43 @@ def _add_check_data_options(parser: Parser) -> None:
     parser.add_class_arguments(DataConfig, "data", help="the data set")
 
 
-COMMANDS: dict[str, tuple[Callable[[Parser], None], Callable[[Namespace], int], str]] = {
-    "check-data": (_add_check_data_options, check_data_command, "list everything that is wrong with a data set"),
-    "train": (_add_train_options, train_command, "train a network"),
-    "evaluate": (_add_evaluate_options, evaluate_command, "score a model on a split of a data set"),
-    "predict": (_add_predict_options, predict_command, "label the pixels of pictures"),
+class Command(NamedTuple):
+    """One word after ``sanet``: what it takes, what it does, and how ``--help`` puts it."""
+
+    add_options: Callable[[Parser], None]
+    run: Callable[[Namespace], int]
+    summary: str
+    usage: str
+
+
+COMMANDS = {
+    "check-data": Command(
+        _add_check_data_options, check_data_command, "list everything that is wrong with a data set", "[options]"
+    ),
+    "train": Command(_add_train_options, train_command, "train a network", "[options]"),
+    "evaluate": Command(
+        _add_evaluate_options, evaluate_command, "score a model on a split of a data set", "MODEL [options]"
+    ),
+    "predict": Command(
+        _add_predict_options,
+        predict_command,
+        "label the pixels of pictures",
+        "PICTURE [PICTURE ...] --model MODEL [options]",
+    ),
 }
 
 
 def _create_parsers() -> tuple[Parser, dict[str, Parser]]:
-    parser = Parser(
-        prog="sanet", description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(prog="sanet", description=DESCRIPTION, formatter_class=HelpFormatter, allow_abbrev=False)
     group = parser.add_subcommands(required=True, metavar="COMMAND")
-    commands = {}
-    for name, (add_options, _, summary) in COMMANDS.items():
-        command = Parser(description=f"{summary[0].upper()}{summary[1:]}.")
-        add_options(command)
-        group.add_subcommand(name, command, help=summary)
-        command.prog = f"sanet {name}"
-        command.words = list(command.get_defaults().keys())
-        commands[name] = command
+    commands: dict[str, Parser] = {}
+    for name, command in COMMANDS.items():
+        summary = f"{command.summary[0].upper()}{command.summary[1:]}."
+        commands[name] = Parser(description=summary, usage=f"sanet {name} {command.usage}")
+        command.add_options(commands[name])
+        group.add_subcommand(name, commands[name], help=command.summary)
+        commands[name].prog = f"sanet {name}"
+        commands[name].words = list(commands[name].get_defaults().keys())
     # A wrong key in a YAML file is reported here, not by the parser of the command.
     parser.words = [*COMMANDS, *(word for command in commands.values() for word in command.words)]
     return parser, commands
