@@ -10,6 +10,7 @@ from PIL import Image
 import sanet
 from sanet.data.catalog import data_source
 from sanet.inference.files import predict_files
+from sanet.training.metrics import read_metrics
 
 OUTPUT = Path("runs/demo")
 DATA = sanet.DataConfig(name="scenes")
@@ -29,14 +30,16 @@ def recipe(network: str) -> sanet.TrainConfig:
 def main() -> int:
     """Run the demo; returns the exit status."""
     if OUTPUT.exists():
-        print(f"{OUTPUT} is there already; delete it to run the demo again", file=sys.stderr)
+        print(f"{OUTPUT} is there already; to run the demo again: rm -r {OUTPUT}", file=sys.stderr)
         return 1
     start = time.monotonic()
     scores = {}
     for network in ("sanet", "fcn"):
         print(f"\nTraining {network} on the built-in scenes")
         run = sanet.train(recipe(network))
-        scores[network] = sanet.evaluate(run.directory / "model", DATA, "test", run.directory / "test").scores
+        history = read_metrics(run.directory)
+        test = sanet.evaluate(run.directory / "model", DATA, "test", run.directory / "test", history=history)
+        scores[network] = test.scores
 
     print("\nLabelling three held-out scenes")
     held_out = data_source(DATA).open("test")

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+# Nothing may be fetched while tests run, and nothing should wait for a network that is not there.
+os.environ["HF_HUB_OFFLINE"] = "1"
 # Two test processes share two cores, and results must not depend on the number of threads.
 torch.set_num_threads(1)
 

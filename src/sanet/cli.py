@@ -11,13 +11,15 @@ from argparse import Action, ArgumentDefaultsHelpFormatter, RawDescriptionHelpFo
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
+from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from sanet.config import DataConfig, TrainConfig
+from sanet.config import CONFIG, MODEL, DataConfig, TrainConfig
 from sanet.structures import SanetError, UsageError
 
 DESCRIPTION = """Semantic segmentation with Squeeze-and-Attention Networks.
@@ -62,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed = parser.parse_args(given)
         chosen = parsed[parsed.subcommand]
         run = chosen.get("resume") or chosen.get("trained")
-        if run and (Path(run) / "config.yaml").exists():
+        other_data = parsed.subcommand == "evaluate" and any(word.startswith("--data.name") for word in given)
+        if run and (Path(run) / CONFIG).exists() and not other_data:
             # What the run was made with becomes the default; what is given on the command line still wins.
             commands[parsed.subcommand].set_defaults(_defaults_from(Path(run), parsed.subcommand))
             parsed = parser.parse_args(given)
@@ -85,7 +88,7 @@ def train_command(settings: Namespace) -> int:
         values["output"] = settings.resume
     run = train(TrainConfig(**values), resume=settings.resume is not None)
     print(score_table(run.evaluation))
-    print(f"model:  {run.directory / 'model'}\nreport: {run.directory / 'report.html'}")
+    print(f"model:  {run.directory / MODEL}\nreport: {run.directory / 'report.html'}")
     return 0
 
 
@@ -96,7 +99,7 @@ def evaluate_command(settings: Namespace) -> int:
     from sanet.training.metrics import read_metrics
 
     run = Path(settings.trained)
-    output = Path(settings.output or (run / settings.split if (run / "model").is_dir() else f"scores-{settings.split}"))
+    output = Path(settings.output or (run / settings.split if (run / MODEL).is_dir() else f"scores-{settings.split}"))
     evaluation = evaluate(
         _model_in(settings.trained),
         settings.data,
@@ -163,7 +166,7 @@ def _add_predict_options(parser: Parser) -> None:
 def _add_device_options(parser: Parser) -> None:
     parser.add_argument("--device", type=str | None, help="cpu, cuda …; by default a GPU where there is one")
     parser.add_argument(
-        "--window", type=int, default=1024, help="pictures of more than WINDOW squared pixels are labelled in windows"
+        "--window", type=int, default=1024, help="pictures of more than WINDOW x WINDOW pixels are labelled in windows"
     )
 
 
@@ -199,6 +202,7 @@ COMMANDS = {
 
 def _create_parsers() -> tuple[Parser, dict[str, Parser]]:
     parser = Parser(prog="sanet", description=DESCRIPTION, formatter_class=HelpFormatter, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('sanet-segmentation')}")
     group = parser.add_subcommands(required=True, metavar="COMMAND")
     commands: dict[str, Parser] = {}
     for name, command in COMMANDS.items():
@@ -215,7 +219,7 @@ def _create_parsers() -> tuple[Parser, dict[str, Parser]]:
 
 def _defaults_from(run: Path, command: str) -> dict[str, Any]:
     """The configuration of a run under dotted names, as far as the command has them."""
-    stored = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    stored = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
     groups = stored if command == "train" else {"data": stored["data"]}
     defaults: dict[str, Any] = {}
     for name, value in groups.items():
@@ -227,8 +231,12 @@ def _defaults_from(run: Path, command: str) -> dict[str, Any]:
 
 def _model_in(directory: str) -> str:
     """A run directory keeps its model in model/."""
-    inside = Path(directory) / "model"
-    return str(inside) if inside.is_dir() else directory
+    run = Path(directory)
+    if (run / MODEL).is_dir():
+        return str(run / MODEL)
+    if (run / CONFIG).exists():
+        raise SanetError(f"{run} is a run that is not finished; go on with it: sanet train --resume {quote(directory)}")
+    return directory
 
 
 if __name__ == "__main__":

@@ -8,11 +8,20 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 
-from sanet.structures import Color, UsageError
+from sanet.structures import Color, UsageError, choose
+
+MaskFormat = Literal["index", "color"]
+CategoryTarget = Literal["presence", "share"]
+ClassBalance = Literal["none", "sqrt", "log"]
+Accelerator = Literal["auto", "cpu", "gpu"]
+Precision = Literal["32-true", "bf16-mixed"]
+
+# What a run directory holds.
+CONFIG, METRICS, CHECKPOINTS, MODEL = "config.yaml", "metrics.csv", "checkpoints", "model"
 
 
 @dataclass(frozen=True)
@@ -36,20 +45,25 @@ class DataConfig:
     colors: tuple[Color, ...] = ()
     ignore_index: int = 255
     background: str | None = None
-    mask_format: Literal["index", "color"] = "index"
+    mask_format: MaskFormat = "index"
     ignore_color: Color | None = None
 
     def __post_init__(self) -> None:
         if self.name == "folder" and not self.classes:
             raise UsageError("data.classes must name the classes of your folder, such as [background, leaf]")
         if self.name != "folder":
-            given = [item.name for item in fields(self)[2:] if getattr(self, item.name) != item.default]
+            own = [item for item in fields(self) if item.name not in {"name", "root"}]
+            given = [item.name for item in own if getattr(self, item.name) != item.default]
             if given:
                 raise UsageError(
                     f"data.{given[0]}: only for your own folder; the data set {self.name!r} brings its own"
                 )
         if self.background is not None and self.background not in self.classes:
             raise UsageError(f"data.background {self.background!r} is not one of data.classes")
+        choose("data.mask_format", self.mask_format, get_args(MaskFormat))
+        used = [tuple(color) for color in (*self.colors, *filter(None, [self.ignore_color]))]
+        if self.mask_format == "color" and len(set(used)) < len(used):
+            raise UsageError("data.colors and data.ignore_color must all differ, or classes cannot be told apart")
         if self.mask_format == "color" and not self.colors:
             raise UsageError('data.mask_format "color" needs data.colors, one RGB colour per class')
         if self.mask_format == "index" and self.ignore_color is not None:
@@ -115,10 +129,12 @@ class LossConfig:
 
     alpha: float = 0.2
     beta: float = 0.8
-    category_target: Literal["presence", "share"] = "presence"
-    class_balance: Literal["none", "sqrt", "log"] = "none"
+    category_target: CategoryTarget = "presence"
+    class_balance: ClassBalance = "none"
 
     def __post_init__(self) -> None:
+        choose("loss.category_target", self.category_target, get_args(CategoryTarget))
+        choose("loss.class_balance", self.class_balance, get_args(ClassBalance))
         if self.alpha < 0 or self.beta < 0:
             raise UsageError(f"loss.alpha {self.alpha} and loss.beta {self.beta}: 0 or more")
 
@@ -146,6 +162,10 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if self.learning_rate <= 0 or self.head_factor <= 0:
             raise UsageError("optimizer.learning_rate and optimizer.head_factor: above 0")
+        if not 0 <= self.momentum < 1:
+            raise UsageError(f"optimizer.momentum {self.momentum}: from 0 to below 1")
+        if self.power <= 0 or self.weight_decay < 0 or self.warmup_steps < 0:
+            raise UsageError("optimizer.power: above 0; optimizer.weight_decay and warmup_steps: 0 or more")
 
 
 @dataclass(frozen=True)
@@ -166,7 +186,7 @@ class TrainConfig:
         validate_every: epochs between two validations; divides ``epochs``, so that the last one is validated.
         monitor: logged value that chooses the best checkpoint.
         monitor_mode: whether the best of it is its "max" or its "min".
-        accelerator: where to train: "auto", "cpu", "gpu" …
+        accelerator: where to train: "cpu", "gpu", or "auto" for a GPU where there is one.
         precision: "32-true", or "bf16-mixed" to compute in bfloat16 where that is safe.
     """
 
@@ -183,10 +203,13 @@ class TrainConfig:
     validate_every: int = 1
     monitor: str = "val/miou"
     monitor_mode: Literal["max", "min"] = "max"
-    accelerator: str = "auto"
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    accelerator: Accelerator = "auto"
+    precision: Precision = "32-true"
 
     def __post_init__(self) -> None:
+        choose("monitor_mode", self.monitor_mode, ("max", "min"))
+        choose("accelerator", self.accelerator, get_args(Accelerator))
+        choose("precision", self.precision, get_args(Precision))
         for name in ("epochs", "batch_size", "validate_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}: 1 or more")

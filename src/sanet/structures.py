@@ -126,6 +126,6 @@ def choose(kind: str, name: str, choices: Sequence[str]) -> str:
     """``name`` if it is one of ``choices``, else a UsageError that lists them and offers the nearest."""
     if name in choices:
         return name
-    near = get_close_matches(name, choices, n=1)
+    near = get_close_matches(str(name), choices, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise UsageError(f"unknown {kind} {name!r}; {hint}Choices: {', '.join(sorted(choices))}")

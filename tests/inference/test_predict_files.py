@@ -53,7 +53,7 @@ def test_a_folder(predictor, folder, tmp_path):
 
 def test_globs_and_files(folder):
     given = [str(folder / "*.png"), str(folder / "b.jpg"), str(folder / "a.png")]
-    assert list(find_pictures(given)) == [folder / "a.png", folder / "b.jpg"]
+    assert list(find_pictures(given, folder / "out")) == [folder / "a.png", folder / "b.jpg"]
 
 
 def test_a_corrupt_picture_is_reported_and_the_rest_goes_on(predictor, folder, tmp_path):
@@ -67,10 +67,23 @@ def test_a_corrupt_picture_is_reported_and_the_rest_goes_on(predictor, folder, t
 def test_results_that_would_overwrite_one_another_are_refused(folder):
     Image.new("RGB", (40, 40)).save(folder / "a.jpg")
     with pytest.raises(UsageError, match=r"a\.(png|jpg) and .*a\.(jpg|png)"):
-        find_pictures([str(folder)])
+        find_pictures([str(folder)], folder / "out")
 
 
 def test_an_input_without_pictures_is_named(folder):
     for given in (str(folder / "*.gif"), str(folder / "nothing.png")):
         with pytest.raises(UsageError, match="names no picture"):
-            find_pictures([str(folder / "a.png"), given])
+            find_pictures([str(folder / "a.png"), given], folder / "out")
+
+
+def test_brackets_in_a_name_are_no_pattern(folder):
+    (folder / "a.png").rename(folder / "photo[1].png")
+    (folder / "b.jpg").rename(folder / "photo1.jpg")
+    assert list(find_pictures([str(folder / "photo[1].png")], folder / "out")) == [folder / "photo[1].png"]
+
+
+def test_results_inside_the_folder_are_not_labelled_again(predictor, folder):
+    output = folder / "labelled"
+    for _ in range(2):
+        assert predict_files(predictor, [str(folder)], output, progress=False) == []
+        assert len(lines(output)) == 3

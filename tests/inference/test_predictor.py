@@ -76,6 +76,26 @@ def test_other_arrays_are_refused(model, picture, named):
         Predictor(model, "cpu")(picture)
 
 
+def test_sixteen_bits_are_scaled(model):
+    values = np.random.default_rng(0).integers(0, 65536, (40, 50), dtype=np.uint16)
+    predictor = Predictor(model, "cpu")
+    assert np.array_equal(predictor(Image.fromarray(values)), predictor((values // 257).astype(np.uint8)))
+
+
+def test_more_than_256_classes():
+    model = create_model("fcn", "test_resnet", num_classes=300)
+    torch.nn.init.zeros_(model.head.classifier.weight)
+    model.head.classifier.bias.data = torch.arange(300.0)
+    mask = Predictor(model, "cpu")(np.zeros((40, 40, 3), np.uint8))
+    assert mask.dtype == np.uint16
+    assert (mask == 299).all()
+
+
+def test_a_device_that_is_not_there_is_named(model):
+    with pytest.raises(ValueError, match="'gpu' cannot be used"):
+        Predictor(model, "gpu")
+
+
 def test_a_missing_model_is_named(tmp_path):
     with pytest.raises(SanetError, match="nothing-here"):
         Predictor(tmp_path / "nothing-here")

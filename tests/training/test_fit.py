@@ -183,6 +183,46 @@ def test_there_must_be_something_to_resume(config):
         train(config, resume=True)
 
 
+def test_a_start_that_failed_can_be_mended(config):
+    output = sanet.config.Path(config.output)
+    output.mkdir()
+    (output / "config.yaml").write_text("epochs: 3")
+    with pytest.raises(SanetError, match="delete it"):
+        train(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model": sanet.ModelConfig(name="fcn", backbone="test_resnet", output_stride=8)}, "model"),
+        ({"optimizer": sanet.OptimizerConfig(learning_rate=0.5)}, "optimizer"),
+        ({"loss": sanet.LossConfig(class_balance="log"), "monitor": "train/loss"}, "loss, monitor"),
+        ({"epochs": 1}, "3 are done already"),
+    ],
+)
+def test_a_run_goes_on_as_it_began(config, changes, named):
+    train(config)
+    written = (sanet.config.Path(config.output) / "config.yaml").read_text()
+    with pytest.raises(UsageError, match=named):
+        train(dataclasses.replace(config, **changes), resume=True)
+    assert (sanet.config.Path(config.output) / "config.yaml").read_text() == written
+
+
+def test_a_moved_run_goes_on_with_its_best(config, tmp_path):
+    first = train(dataclasses.replace(config, monitor="train/loss", monitor_mode="max"))
+    epoch = checkpoint(first.directory, "best")["epoch"]
+    moved = tmp_path / "elsewhere" / "moved"
+    moved.parent.mkdir()
+    first.directory.rename(moved)
+    longer = dataclasses.replace(config, monitor="train/loss", monitor_mode="max", output=str(moved), epochs=5)
+    train(longer, resume=True)
+    values = [row["train/loss"] for row in read_metrics(moved) if "train/loss" in row]
+    assert len(values) == 5
+    assert values.index(max(values)) == epoch == 0
+    assert checkpoint(moved, "best")["epoch"] == epoch
+    assert "trained 5 epochs" in (moved / "model" / "README.md").read_text()
+
+
 def test_every_fault_of_the_data_is_listed_before_anything_is_made(config, root):
     (root / "train" / "masks" / "train0.png").unlink()
     Image.fromarray(np.full((48, 64), 7, np.uint8)).save(root / "val" / "masks" / "val1.png")

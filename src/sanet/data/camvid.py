@@ -8,7 +8,7 @@ beside the folders hold paths of another machine, so the folders decide.
 from __future__ import annotations
 
 from sanet.config import DataConfig
-from sanet.data.files import FileSource, existing_root, pair_by_name
+from sanet.data.files import DataError, FileSource, existing_root, pair_by_name
 from sanet.structures import LabelSet
 
 SPLITS = ("train", "val", "test")
@@ -28,4 +28,7 @@ LABELS = LabelSet(
 def source(config: DataConfig) -> FileSource:
     """Pictures of ``root/train`` paired with the masks of ``root/trainannot`` by file name, and so on."""
     root = existing_root(config)
+    missing = [name for split in SPLITS for name in (split, f"{split}annot") if not (root / name).is_dir()]
+    if missing:
+        raise DataError(f"{root} has no {', '.join(missing)}; data.root is the folder that holds {', '.join(SPLITS)}")
     return FileSource(LABELS, SPLITS, lambda split: pair_by_name(root / split, root / f"{split}annot"))

@@ -37,7 +37,7 @@ def data_source(config: DataConfig) -> Source:
     """The data set that a configuration names.
 
     Raises:
-        ValueError: an unknown name; the message lists the choices.
+        UsageError: an unknown name; the message lists the choices.
         DataError: the root folder is not there or has no layout that is known.
     """
     return DATASETS[choose("data set", config.name, tuple(DATASETS))](config)

@@ -201,7 +201,7 @@ def examine(source: FileSource, splits: Sequence[str] | None = None, progress: b
         progress: show a progress bar.
 
     Raises:
-        ValueError: an unknown split.
+        UsageError: an unknown split.
     """
     chosen = source.splits if splits is None else [choose("split", split, source.splits) for split in splits]
     listed = {split: source.list_records(split) for split in chosen}

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,10 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
-from sanet.config import DataConfig
+from sanet.config import DataConfig, MaskFormat
 from sanet.structures import Color, LabelSet, Sample, SanetError, UsageError, choose
 
-MaskFormat = Literal["index", "color"]
 StoredValue = int | Color
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -74,7 +72,7 @@ class FileSource:
         """The pictures of one split.
 
         Raises:
-            ValueError: no such split.
+            UsageError: no such split.
             DataError: it is empty, or a picture has no mask or a mask no picture.
         """
         return FileDataset(self.list_records(choose("split", split, self.splits)), self.labels, self.coding)
@@ -163,13 +161,25 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         DataError: the file is missing, truncated or no picture, or has values beyond 16 bits.
     """
     with _opened(path) as picture:
-        upright = ImageOps.exif_transpose(picture)
-        if not upright.mode.startswith(("I", "F")):
-            return np.array(upright.convert("RGB"))
-        values = np.asarray(upright)
-        if upright.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise DataError(f"{path} has values beyond 16 bits (mode {upright.mode}); save it with 8 or 16 bits")
-        return np.repeat((values // 257).astype(np.uint8)[..., None], 3, axis=2)
+        try:
+            return rgb(picture)
+        except UsageError as error:
+            raise DataError(f"{path}: {error}") from error
+
+
+def rgb(picture: Image.Image) -> NDArray[np.uint8]:
+    """A PIL picture as (H, W, 3) uint8; see ``read_image``.
+
+    Raises:
+        UsageError: it has values beyond 16 bits.
+    """
+    upright = ImageOps.exif_transpose(picture)
+    if not upright.mode.startswith(("I", "F")):
+        return np.array(upright.convert("RGB"))
+    values = np.asarray(upright)
+    if upright.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise UsageError(f"the picture has values beyond 16 bits (mode {upright.mode}); save it with 8 or 16 bits")
+    return np.repeat((values // 257).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def read_mask(path: Path, coding: MaskCoding) -> NDArray[np.int64]:

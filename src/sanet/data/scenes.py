@@ -79,7 +79,7 @@ class Scenes:
         names: what the pictures are called, in the order of their indices.
 
     Raises:
-        ValueError: an unknown split.
+        UsageError: an unknown split.
     """
 
     def __init__(self, split: str, seed: int = 0) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from math import isnan
 from pathlib import Path
@@ -19,7 +18,7 @@ from sanet.evaluation.report import write_json, write_report
 from sanet.evaluation.results import Evaluation, Example
 from sanet.inference.predictor import DEFAULT_WINDOW, Predictor
 from sanet.models.networks import SegmentationModel
-from sanet.structures import SanetError
+from sanet.structures import Sample, SanetError
 
 PICTURES_KEPT = 12
 
@@ -36,22 +35,21 @@ def evaluate_dataset(
         progress: show a progress bar.
     """
     confusion = ConfusionMatrix(dataset.labels)
-    picture_miou: dict[str, float] = {}
-    # A heap of (-mIoU, index) keeps the worst; the index breaks ties without comparing pictures.
-    kept: list[tuple[float, int, Example]] = []
-    batches = tqdm(evaluation_loader(dataset, workers=0), "evaluate", unit=" pictures", disable=not progress)
-    for index, batch in enumerate(batches):
-        image, truth, name = batch.image[0], batch.mask[0], batch.name[0]
-        prediction = label(image)
-        miou = scores_of(confusion.update(truth, prediction), dataset.labels).miou
-        picture_miou[name] = miou
-        if not isnan(miou):
-            example = Example(name, image.permute(1, 2, 0).numpy(), truth.numpy(), prediction.numpy(), miou)
-            heapq.heappush(kept, (-miou, -index, example))
-            if len(kept) > PICTURES_KEPT:
-                heapq.heappop(kept)
-    worst = [example for _, _, example in sorted(kept, key=lambda entry: entry[:2], reverse=True)]
-    return Evaluation(dataset.labels, confusion.counts.numpy(), confusion.scores(), picture_miou, worst, protocol)
+    miou = []
+    for batch in tqdm(evaluation_loader(dataset, workers=0), "evaluate", unit=" pictures", disable=not progress):
+        counts = confusion.update(batch.mask[0], label(batch.image[0]))
+        miou.append(scores_of(counts, dataset.labels).miou)
+    # Labelling the worst a second time costs less than keeping every picture that might be among them.
+    order = sorted((index for index, value in enumerate(miou) if not isnan(value)), key=lambda index: miou[index])
+    worst = [_example(dataset[index], label, miou[index]) for index in order[:PICTURES_KEPT]]
+    by_name = dict(zip(dataset.names, miou, strict=True))
+    return Evaluation(dataset.labels, confusion.counts.numpy(), confusion.scores(), by_name, worst, protocol)
+
+
+def _example(sample: Sample, label: Callable[[Tensor], Tensor], miou: float) -> Example:
+    assert isinstance(sample.name, str)
+    image = sample.image.permute(1, 2, 0).numpy()
+    return Example(sample.name, image, sample.mask.numpy(), label(sample.image).numpy(), miou)
 
 
 def evaluate(
@@ -79,6 +77,7 @@ def evaluate(
     Raises:
         SanetError: the model's classes are not those of the data set, in the same order.
         DataError: the data set cannot be read.
+        UsageError: no such split or device, or too small a window.
     """
     dataset = data_source(data).open(split)
     predictor = Predictor(model, device, window)

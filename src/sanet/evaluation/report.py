@@ -73,7 +73,7 @@ def write_report(path: Path, evaluation: Evaluation, history: list[dict[str, flo
     Args:
         path: of the file.
         evaluation: what to show.
-        history: rows of Lightning's metrics: "epoch" and any of "train/…", "val/loss" and the scores "val/miou" and
+        history: rows of Lightning's metrics: "epoch" and any of "train/…" and the scores "val/miou" and
             so on; values may be missing or NaN. The learning curves are left out where there is nothing to draw.
         title: heading of the page.
     """
@@ -205,7 +205,7 @@ def _charts(history: list[dict[str, float]]) -> list[_Chart]:
             if isfinite(value) and isfinite(row.get("epoch", nan)):
                 values.setdefault(key, {})[row["epoch"] + 1] = value
     total_first = sorted(values, key=lambda key: (not key.endswith("/loss"), key))
-    losses = {key: values[key] for key in total_first if key.startswith("train/") or key == "val/loss"}
+    losses = {key: values[key] for key in total_first if key.startswith("train/")}
     scores = {name: values[f"val/{key}"] for key, name in SCORE_NAMES.items() if f"val/{key}" in values}
     charts = [_chart("Losses", losses, share=False), _chart("Scores on the validation split", scores, share=True)]
     return [chart for chart in charts if chart.curves]

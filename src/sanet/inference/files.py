@@ -17,8 +17,8 @@ from sanet.structures import UsageError
 RESULTS = "predictions.jsonl"
 
 
-def find_pictures(inputs: Sequence[str]) -> dict[Path, Path]:
-    """The pictures that files, folders and globs name.
+def find_pictures(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
+    """The pictures that files, folders and globs name; in a folder, what lies below ``output`` is left out.
 
     Returns:
         Picture -> its place below the output folder, without suffix: its path below the folder given, or its name.
@@ -28,13 +28,16 @@ def find_pictures(inputs: Sequence[str]) -> dict[Path, Path]:
     """
     found: dict[Path, Path] = {}
     for given in inputs:
-        paths = [Path(path) for path in sorted(glob.glob(given, recursive=True))] or [Path(given)]
+        # A name that exists is meant as it is, also with brackets in it.
+        exists = Path(given).exists()
+        paths = [Path(given)] if exists else [Path(path) for path in sorted(glob.glob(given, recursive=True))]
         matches: dict[Path, Path] = {}
         for path in paths:
             if path.is_dir():
                 inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+                inside = [file for file in inside if output.resolve() not in file.resolve().parents]
                 matches |= {file: file.relative_to(path).with_suffix("") for file in inside}
-            elif path.exists():
+            else:
                 matches[path] = Path(path.stem)
         found |= matches
         if not matches:
@@ -64,16 +67,18 @@ def predict_files(predictor: Predictor, inputs: Sequence[str], output: str | Pat
     Returns:
         What went wrong, one message for each picture that could not be read; the others are done.
     """
-    pictures = find_pictures(inputs)
+    if len(predictor.labels) > 256:
+        raise UsageError(f"a palette PNG holds 256 classes, the model has {len(predictor.labels)}; use sanet.Predictor")
     folder = Path(output)
+    pictures = find_pictures(inputs, folder)
     folder.mkdir(parents=True, exist_ok=True)
     failures = []
     with (folder / RESULTS).open("w", encoding="utf-8") as lines:
         for path, place in tqdm(pictures.items(), "predict", unit=" pictures", disable=not progress):
             try:
                 line = _predict_file(predictor, path, folder, place)
-            except DataError as error:
-                failures.append(str(error))
+            except (DataError, OSError) as error:
+                failures.append(f"{path}: {error}" if isinstance(error, OSError) else str(error))
                 line = {"image": str(path), "error": str(error)}
             lines.write(json.dumps(line) + "\n")
             lines.flush()

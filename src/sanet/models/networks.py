@@ -6,7 +6,7 @@ import inspect
 import re
 from json import JSONDecodeError
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from sanet.models.store import StoredModel
 from sanet.structures import LabelSet, SanetError, SegmentationOutput, UsageError, choose
 
 Readout = Literal["mask", "dense", "sum"]
-READOUTS = ("mask", "dense", "sum")
+READOUTS = get_args(Readout)
 
 
 class HeadOutput(NamedTuple):
@@ -187,7 +187,8 @@ def create_model(
     if (num_classes is None) == (labels is None):
         raise UsageError("give either num_classes or labels")
     if labels is None:
-        labels = LabelSet(tuple(f"class {index}" for index in range(num_classes or 0)))
+        count = num_classes or 0
+        labels = LabelSet(tuple(f"class {index}" for index in range(count)), ignore_index=max(255, count))
     return SegmentationModel(network, backbone, labels, output_stride, pretrained_backbone, options)
 
 

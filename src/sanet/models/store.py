@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -60,7 +60,6 @@ class StoredModel(
         local_files_only: bool,
         token: str | bool | None,
         map_location: str = "cpu",
-        strict: bool = True,
         **model_kwargs: Any,
     ) -> Self:
         if "network" not in model_kwargs:
@@ -87,10 +86,10 @@ class StoredModel(
                     )
                 )
             tensors = load_file(path, device=map_location)
-        except (OSError, SafetensorError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        except (OSError, SafetensorError, HfHubHTTPError) as error:
             raise SanetError(f"the weights of {model_id} cannot be read: {error}") from error
         try:
-            model.load_state_dict(tensors, strict=strict)  # type: ignore[attr-defined]
+            model.load_state_dict(tensors)  # type: ignore[attr-defined]
         except RuntimeError as error:
             raise SanetError(f"the weights of {model_id} do not fit its {CONFIG_NAME}: {error}") from error
         return model.eval()  # type: ignore[attr-defined, no-any-return]

@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import logging
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import lightning as L
 import torch
+import yaml
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
-from sanet.config import TrainConfig
+from sanet.config import CHECKPOINTS, CONFIG, METRICS, MODEL, TrainConfig, plain
 from sanet.data.catalog import Source, data_source
 from sanet.data.doctor import examine
 from sanet.data.files import DataError, FileSource
@@ -24,12 +26,13 @@ from sanet.data.transforms import TrainingTransform
 from sanet.evaluation.evaluate import evaluate
 from sanet.evaluation.results import Evaluation
 from sanet.models.networks import SegmentationModel, create_model
-from sanet.structures import SanetError, choose
+from sanet.structures import SanetError, UsageError, choose
 from sanet.training.losses import class_weights
-from sanet.training.metrics import METRICS, read_metrics
+from sanet.training.metrics import read_metrics
 from sanet.training.task import SegmentationTask, logged_names
 
-CONFIG, CHECKPOINTS, MODEL = "config.yaml", "checkpoints", "model"
+# What may differ when a run goes on: where and how long it trains, not what is trained.
+MAY_CHANGE = {"output", "epochs", "workers", "accelerator"}
 
 # Advice about settings that are chosen on purpose, and what Lightning says of itself.
 EXPECTED_WARNINGS = (
@@ -62,12 +65,12 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
         resume: go on from the last checkpoint in ``config.output``.
 
     Raises:
-        SanetError: the run directory is not empty, there is nothing to resume, the data set has faults (all of
-            them are listed), or the loss stops being finite.
-        ValueError: the configuration names something that does not exist.
+        DataError: the data set has faults; all of them are listed.
+        UsageError: the configuration names something that does not exist, or changes what a resumed run is.
+        SanetError: the run directory is not empty, there is nothing to resume, or the loss stops being finite.
     """
     directory = Path(config.output)
-    checkpoint = _last_checkpoint(directory) if resume else None
+    checkpoint = _checkpoint_to_resume(config) if resume else None
     if not resume:
         _refuse_used(directory)
     source = data_source(config.data)
@@ -89,6 +92,7 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
         device="cpu" if config.accelerator == "cpu" else None,
         history=read_metrics(directory),
     )
+    (directory / MODEL / "README.md").unlink(missing_ok=True)  # the mixin keeps an old card, with old scores
     model.save_pretrained(directory / MODEL, model_card_kwargs=_card(config, evaluation))
     return Run(directory, evaluation)
 
@@ -97,10 +101,16 @@ def checked_pixels(source: Source) -> Tensor:
     """(K,) int64 pixels of each class in the training split, once the data set is found to be whole.
 
     Raises:
-        DataError: the data set has faults; the message lists all of them.
+        DataError: it has no training or validation split, or faults, of which the message lists all.
     """
+    missing = [split for split in ("train", "val") if split not in source.splits]
+    if missing:
+        raise DataError(
+            f"the data set has no {' and no '.join(missing)} (found: {', '.join(source.splits) or 'none'}); a split "
+            "needs pictures, masks and, in layouts with lists, its list"
+        )
     if isinstance(source, FileSource):
-        diagnosis = examine(source, ("train", "val"))
+        diagnosis = examine(source)
         if diagnosis.errors:
             raise DataError(f"the data set has to be mended first\n\n{diagnosis}")
         print(diagnosis)
@@ -113,18 +123,30 @@ def checked_pixels(source: Source) -> Tensor:
     )
 
 
-def _last_checkpoint(directory: Path) -> Path:
+def _checkpoint_to_resume(config: TrainConfig) -> Path:
+    """The last checkpoint, once it is certain that the run can go on from it as it began."""
+    directory = Path(config.output)
     path = directory / CHECKPOINTS / "last.ckpt"
     if not path.exists():
-        raise SanetError(f"there is no {path} to resume from; start without resume")
+        raise SanetError(f"there is no {path} to resume from; delete {directory} and start without resume")
+    stored = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
+    wanted = plain(asdict(config))
+    wanted["data"]["root"] = stored["data"]["root"]  # the data may have moved
+    changed = [name for name in wanted if name not in MAY_CHANGE and wanted[name] != stored.get(name)]
+    if changed:
+        raise UsageError(f"{', '.join(changed)}: cannot change when a run goes on; start a new one with another output")
+    done = torch.load(path, map_location="cpu", weights_only=True)["epoch"] + 1
+    if config.epochs < done:
+        raise UsageError(f"epochs {config.epochs}: {done} are done already")
     return path
 
 
 def _refuse_used(directory: Path) -> None:
-    if directory.exists() and any(directory.iterdir()):
-        raise SanetError(
-            f"{directory} is not empty; choose another output, or go on with it: sanet train --resume {directory}"
-        )
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return
+    begun = (directory / CHECKPOINTS / "last.ckpt").exists()
+    remedy = f"go on with it: sanet train --resume {quote(str(directory))}" if begun else "delete it"
+    raise SanetError(f"{directory} is not empty; choose another output, or {remedy}")
 
 
 def _create(config: TrainConfig, source: Source, from_scratch: bool) -> SegmentationModel:
@@ -140,14 +162,14 @@ def _create(config: TrainConfig, source: Source, from_scratch: bool) -> Segmenta
     return model.to(memory_format=torch.channels_last)
 
 
-def _fit(task: SegmentationTask, config: TrainConfig, source: Source, checkpoint: Path | None) -> str:
+def _fit(task: SegmentationTask, config: TrainConfig, source: Source, checkpoint: Path | None) -> Path:
     """Let Lightning train; returns the path of the best checkpoint."""
     directory = Path(config.output)
     changes = config.augmentation
     transform = TrainingTransform(
         changes.crop, changes.scale, changes.mirror, changes.jitter, source.labels.ignore_index
     )
-    best = ModelCheckpoint(
+    best = BestCheckpoint(
         directory / CHECKPOINTS,
         filename="best",
         monitor=config.monitor,
@@ -160,6 +182,8 @@ def _fit(task: SegmentationTask, config: TrainConfig, source: Source, checkpoint
     last = ModelCheckpoint(
         directory / CHECKPOINTS, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
+    if config.accelerator == "gpu" and not torch.cuda.is_available():
+        raise UsageError('accelerator "gpu": PyTorch finds none here; choose "cpu" or "auto"')
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         for message in EXPECTED_WARNINGS:
@@ -184,7 +208,17 @@ def _fit(task: SegmentationTask, config: TrainConfig, source: Source, checkpoint
             ckpt_path=checkpoint,
             weights_only=True,
         )
-    return best.best_model_path
+    return directory / CHECKPOINTS / "best.ckpt"
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Lightning's, which would forget the best score of a run whose directory was moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Every path is that of this directory."""
+        path, score = str(Path(str(self.dirpath)) / "best.ckpt"), state_dict["best_model_score"]
+        here = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
+        super().load_state_dict({**state_dict, **here, "best_k_models": {path: score}})
 
 
 class ProgressBar(TQDMProgressBar):

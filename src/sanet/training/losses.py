@@ -6,16 +6,14 @@ out of the means, and a mean over nothing is zero.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sanet.config import CategoryTarget, ClassBalance
 from sanet.structures import SegmentationOutput
-
-CategoryTarget = Literal["presence", "share"]
-ClassBalance = Literal["none", "sqrt", "log"]
 
 
 class LossTerms(NamedTuple):

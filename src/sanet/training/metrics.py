@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-METRICS = "metrics.csv"
+from sanet.config import METRICS
 
 
 def read_metrics(directory: Path) -> list[dict[str, float]]:

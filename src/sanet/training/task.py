@@ -78,8 +78,8 @@ class SegmentationTask(L.LightningModule):
             parts = ", ".join(f"{name} {value:.4g}" for name, value in terms._asdict().items())
             raise SanetError(
                 f"the loss is not finite in epoch {self.current_epoch}, batch {batch_index} ({parts}), pictures "
-                f"{', '.join(batch.name)}. The last checkpoint is as it was before; lower "
-                "optimizer.learning_rate, or add optimizer.warmup_steps, and start again"
+                f"{', '.join(batch.name)}. Checkpoints are as they were before; lower "
+                "optimizer.learning_rate, or add optimizer.warmup_steps, and start again with another output"
             )
         values = dict(zip(LOSS_NAMES, terms, strict=True))
         self.log("loss", terms.total, prog_bar=True, logger=False, batch_size=len(batch.mask))
