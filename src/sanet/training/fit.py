@@ -40,6 +40,7 @@ EXPECTED_WARNINGS = (
     ".*log_every_n_steps",
     "Experiment logs directory",
     "Checkpoint directory .* exists and is not empty",
+    "The dirpath has changed",
     ".*LeafSpec",
 )
 
