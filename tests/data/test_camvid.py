@@ -51,6 +51,11 @@ def test_void_is_ignored() -> None:
 def test_missing_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere is not a folder"):
         source(DataConfig("camvid", str(tmp_path / "nowhere")))
+    with pytest.raises(DataError, match="has no train, trainannot, val, valannot, test, testannot"):
+        source(DataConfig("camvid", str(tmp_path)))
+    for split in SPLITS:
+        (tmp_path / split).mkdir()
+        (tmp_path / f"{split}annot").mkdir()
     found = source(DataConfig("camvid", str(tmp_path)))
     with pytest.raises(DataError, match="no pictures"):
         found.open("train")

@@ -104,7 +104,7 @@ def test_16_bit_pgm_is_scaled(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pixels", [np.full((2, 2), 70000, np.int32), np.full((2, 2), 0.5, np.float32)])
 def test_beyond_16_bits_is_refused(tmp_path: Path, pixels: NDArray[Any]) -> None:
     Image.fromarray(pixels).save(tmp_path / "a.tif")
-    with pytest.raises(DataError, match=r"a\.tif has values beyond 16 bits"):
+    with pytest.raises(DataError, match=r"a\.tif: the picture has values beyond 16 bits"):
         read_image(tmp_path / "a.tif")
 
 
