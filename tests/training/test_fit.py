@@ -112,6 +112,30 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(config, tmp_path,
     assert logged == wanted
 
 
+def test_a_run_interrupted_before_its_first_validation_goes_on(config, monkeypatch):
+    config = dataclasses.replace(config, epochs=4, validate_every=2)
+
+    def pull_the_plug(task):
+        if task.current_epoch == 1:
+            raise ConnectionError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationTask, "on_train_epoch_start", pull_the_plug)
+        with pytest.raises(ConnectionError):
+            train(config)
+    run = train(config, resume=True)
+    values = [row["val/miou"] for row in read_metrics(run.directory) if "val/miou" in row]
+    assert len(values) == 2
+    assert run.evaluation.scores.miou == pytest.approx(max(values), abs=1e-7)
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU here, which this must not find")
+def test_a_gpu_that_is_not_there_is_named_before_anything_is_made(config):
+    with pytest.raises(UsageError, match='accelerator "gpu"'):
+        train(dataclasses.replace(config, accelerator="gpu"))
+    assert not sanet.config.Path(config.output).exists()
+
+
 def test_a_loss_that_is_not_finite_stops_before_the_update(config, monkeypatch):
     kept, real_step = {}, SegmentationTask.training_step
 

@@ -66,6 +66,9 @@ def predict_files(predictor: Predictor, inputs: Sequence[str], output: str | Pat
 
     Returns:
         What went wrong, one message for each picture that could not be read; the others are done.
+
+    Raises:
+        UsageError: see ``find_pictures``; or more classes than a palette PNG holds.
     """
     if len(predictor.labels) > 256:
         raise UsageError(f"a palette PNG holds 256 classes, the model has {len(predictor.labels)}; use sanet.Predictor")

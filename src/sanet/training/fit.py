@@ -70,6 +70,8 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
         UsageError: the configuration names something that does not exist, or changes what a resumed run is.
         SanetError: the run directory is not empty, there is nothing to resume, or the loss stops being finite.
     """
+    if config.accelerator == "gpu" and not torch.accelerator.is_available():
+        raise UsageError('accelerator "gpu": PyTorch finds none here; choose "cpu" or "auto"')
     directory = Path(config.output)
     checkpoint = _checkpoint_to_resume(config) if resume else None
     if not resume:
@@ -183,8 +185,6 @@ def _fit(task: SegmentationTask, config: TrainConfig, source: Source, checkpoint
     last = ModelCheckpoint(
         directory / CHECKPOINTS, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
-    if config.accelerator == "gpu" and not torch.cuda.is_available():
-        raise UsageError('accelerator "gpu": PyTorch finds none here; choose "cpu" or "auto"')
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         for message in EXPECTED_WARNINGS:
@@ -216,10 +216,13 @@ class BestCheckpoint(ModelCheckpoint):
     """Lightning's, which would forget the best score of a run whose directory was moved."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Every path is that of this directory."""
-        path, score = str(Path(str(self.dirpath)) / "best.ckpt"), state_dict["best_model_score"]
-        here = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
-        super().load_state_dict({**state_dict, **here, "best_k_models": {path: score}})
+        """Every path is that of this directory; before the first validation there is none."""
+        score = state_dict["best_model_score"]
+        here: dict[str, Any] = {"dirpath": self.dirpath}
+        if score is not None:
+            path = str(Path(str(self.dirpath)) / "best.ckpt")
+            here |= {"best_model_path": path, "kth_best_model_path": path, "best_k_models": {path: score}}
+        super().load_state_dict({**state_dict, **here})
 
 
 class ProgressBar(TQDMProgressBar):
