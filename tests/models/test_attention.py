@@ -1,4 +1,4 @@
-"""The squeeze-and-attention module against loops written from equations (4) and (5)."""
+"""The modules of the paper against loops written from equations (1) to (5)."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sanet.models.attention import BatchNorm2d, SqueezeAttention, convolution_channel
+from sanet.models.attention import BatchNorm2d, SqueezeAttention, SqueezeExcitation, convolution_channel
 
 SIZES = [(11, 19), (16, 8), (8, 8), (5, 3), (1, 1), (17, 25)]
 
@@ -83,7 +83,12 @@ def grow_loops(cells, factor, height, width):
 def random_module(channels, classes, **options):
     """Double precision, evaluation mode, running statistics and affine parameters that are not 0 and 1."""
     torch.manual_seed(0)
-    module = SqueezeAttention(channels, classes, **options).double().eval()
+    return awake(SqueezeAttention(channels, classes, **options))
+
+
+def awake(module):
+    """In double precision, and every norm with statistics and parameters of its own."""
+    module = module.double().eval()
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.uniform_(norm.weight, 0.5, 1.5)
@@ -211,3 +216,47 @@ def test_batch_norm_of_one_value_uses_its_running_statistics_and_keeps_them():
     assert torch.equal(ours.train()(value), theirs.eval()(value))
     for name, tensor in ours.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+# -- squeeze-and-excitation -------------------------------------------------------------------------------------------
+
+
+def excite_loops(features, excite):
+    """Equation (3), with the sigmoid and the ReLU that its text names: one weight for each channel."""
+    first, _, second, _ = excite
+    squeezed = [features[channel].sum() / features[channel].size for channel in range(len(features))]
+    hidden = []
+    for row, bias in zip(first.weight.tolist(), first.bias.tolist(), strict=True):
+        hidden.append(max(0.0, sum(weight * value for weight, value in zip(row, squeezed, strict=True)) + bias))
+    weights = []
+    for row, bias in zip(second.weight.tolist(), second.bias.tolist(), strict=True):
+        total = sum(weight * value for weight, value in zip(row, hidden, strict=True)) + bias
+        weights.append(1 / (1 + math.exp(-total)))
+    return weights
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("residual", [True, False])
+def test_squeeze_and_excitation_is_equation_2(size, residual):
+    torch.manual_seed(0)
+    module = awake(SqueezeExcitation(8, hidden=4, residual=residual))
+    features = torch.randn(2, 8, *size, dtype=torch.float64)
+    with torch.no_grad():
+        found = module(features)
+    for picture, result in zip(features.numpy(), found.numpy(), strict=True):
+        weights = excite_loops(picture, module.excite)
+        expected = np.stack([weight * channel for weight, channel in zip(weights, picture, strict=True)])
+        if residual:
+            expected += channel_loops(picture, module.residual, 2)
+        np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_with_weights_of_one_it_is_the_residual_block_of_equation_1():
+    module = awake(SqueezeExcitation(8))
+    nn.init.zeros_(module.excite[2].weight)
+    nn.init.constant_(module.excite[2].bias, 50.0)  # the sigmoid of it is 1 to the last bit
+    features = torch.randn(1, 8, 6, 7, dtype=torch.float64)
+    with torch.no_grad():
+        found = module(features)[0].numpy()
+    picture = features[0].numpy()
+    np.testing.assert_allclose(found, picture + channel_loops(picture, module.residual, 2), rtol=1e-9, atol=1e-9)

@@ -6,7 +6,7 @@ import importlib.util
 from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -107,9 +107,9 @@ def _create_stages(name: str, output_stride: int, pretrained: bool) -> nn.Module
 
 
 def _timm_features(name: str, output_stride: int, pretrained: bool = False) -> nn.Module | None:
-    """timm's network, or None where it has no four levels down to this stride."""
+    """Timm's network, or None where it has no four levels down to this stride."""
     # Networks that cannot dilate do not know the argument.
-    dilation = {} if output_stride == 32 else {"output_stride": output_stride}
+    dilation: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
     try:
         stages = timm.create_model(name, pretrained=pretrained, features_only=True, **dilation)
     except (AssertionError, AttributeError, IndexError, NotImplementedError, TypeError, ValueError):

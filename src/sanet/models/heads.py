@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,6 +15,8 @@ from sanet.structures import UsageError, choose
 
 Readout = Literal["mask", "dense", "sum"]
 READOUTS = get_args(Readout)
+Branch = Literal["dense", "category"]
+BRANCHES: tuple[Branch, ...] = get_args(Branch)
 
 
 class HeadOutput(NamedTuple):
@@ -74,8 +77,8 @@ class SANetHead(nn.Module):
         downsample: pooling window of the attention channels.
         pooling: "average" (equation 5) or "max" (section 3.3).
         heads: the stages, 1 to 4, that have a squeeze-and-attention module.
-        dense: predict from stage 4 as well (column Den of table 1).
-        category: predict the classes in the picture as well (column Cat of table 1).
+        branches: what the loss supervises beside the mask: "dense", a prediction from stage 4, and "category", the
+            classes in the picture (columns Den and Cat of table 1).
         category_hidden: hidden units of the categorical branch ("set the channel number of the intermediate
             fully connected layer of SE modules to 4").
         readout: what predicts: "mask" (the merged stages, as the abstract says), "dense" (section 3.3) or
@@ -91,18 +94,18 @@ class SANetHead(nn.Module):
         downsample: int = 8,
         pooling: Pooling = "average",
         heads: Sequence[int] = (1, 2, 3, 4),
-        dense: bool = True,
-        category: bool = True,
+        branches: Sequence[Branch] = BRANCHES,
         category_hidden: int = 4,
         readout: Readout = "mask",
     ) -> None:
         super().__init__()
         if not heads or set(heads) - {1, 2, 3, 4} or len(set(heads)) < len(heads):
             raise UsageError(f'heads {list(heads)}: one or more of the stages 1, 2, 3, 4; network "fcn" has none')
-        if choose("readout", readout, READOUTS) != "mask" and not dense:
-            raise UsageError(f'readout "{readout}" needs dense: true')
+        for branch in branches:
+            choose("branch", branch, BRANCHES)
+        if choose("readout", readout, READOUTS) != "mask" and "dense" not in branches:
+            raise UsageError(f'readout "{readout}" needs the branch "dense"')
         self.readout = readout
-        self.num_classes = num_classes
         self.numbers = sorted(heads)
         self.strides = [levels[number - 5].stride for number in self.numbers]
         self.attention = nn.ModuleList(
@@ -111,12 +114,12 @@ class SANetHead(nn.Module):
         )
         channels = levels[-1].channels
         self.mask = nn.Conv2d(len(heads) * num_classes, num_classes, 1)
-        self.dense = nn.Conv2d(channels, num_classes, 1) if dense else None
+        self.dense = nn.Conv2d(channels, num_classes, 1) if "dense" in branches else None
         self.category = (
             nn.Sequential(
                 nn.Linear(channels, category_hidden), nn.ReLU(inplace=True), nn.Linear(category_hidden, num_classes)
             )
-            if category
+            if "category" in branches
             else None
         )
 
@@ -132,8 +135,10 @@ class SANetHead(nn.Module):
             return HeadOutput(mask, mask, None, category)
         # "The regularized dense segmentation prediction of a SANet is Y_den + Y_SA4."
         dense = self.dense(last) + attended[4] if 4 in attended else self.dense(last)
-        readout = {"mask": lambda: mask, "dense": lambda: dense, "sum": lambda: mask + resize(dense, mask.shape[-2:])}
-        return HeadOutput(readout[self.readout](), mask, dense, category)
+        readout = dense if self.readout == "dense" else mask
+        if self.readout == "sum":
+            readout = mask + resize(dense, mask.shape[-2:])
+        return HeadOutput(readout, mask, dense, category)
 
     def merge(self, attended: Sequence[Tensor]) -> Tensor:
         """Y_mask: the maps (B, K, h_i, w_i) at the finest size, concatenated, and a 1x1 convolution -> (B, K, h, w).
@@ -142,7 +147,7 @@ class SANetHead(nn.Module):
         the same function for less time.
         """
         finest = attended[0].shape[-2:]
-        weights = self.mask.weight.split(attended[0].shape[1], dim=1)
+        weights = torch.chunk(self.mask.weight, len(attended), dim=1)
         sums: dict[int, Tensor] = {}
         for stride, maps, weight in zip(self.strides, attended, weights, strict=True):
             # The bias once, with the finest maps.

@@ -15,11 +15,17 @@ from torch import Tensor, nn
 
 from sanet.models.backbones import Backbone
 from sanet.models.heads import FCNHead, FCNSEHead, SANetHead, resize
+from sanet.models.peers import PEERS
 from sanet.models.store import StoredModel
 from sanet.structures import LabelSet, SanetError, SegmentationOutput, UsageError, choose
 
 # A head is built from (levels, num_classes, **options) and turns the maps of those levels into a HeadOutput.
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"sanet": SANetHead, "fcn": FCNHead, "fcn_se": FCNSEHead}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "sanet": SANetHead,
+    "fcn": FCNHead,
+    "fcn_se": FCNSEHead,
+    **PEERS,
+}
 
 
 class SegmentationModel(nn.Module, StoredModel):

@@ -1,0 +1,220 @@
+"""Rivals from ``segmentation_models_pytorch`` (extra ``peers``): its decoders as heads over our backbones.
+
+With equal weights they compute what that library's networks compute, up to the last resize, which aligns corners
+there and never does here. Options have that library's names and defaults. It insists on sides that are multiples of
+32; here feature maps are padded and the prediction is cut, so that any size works. Its PAN (which needs 128 pixels a
+side or more) and DPT (for plain vision transformers) are left out.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sanet.models.attention import BatchNorm2d
+from sanet.models.backbones import Level
+from sanet.models.heads import HeadOutput
+from sanet.structures import SanetError, UsageError
+
+
+class Peer(nn.Module):
+    """A decoder of that library, and the convolution that turns what it gives into classes.
+
+    Args:
+        levels: of the backbone; the last five count.
+        decoder: maps six feature maps, the picture's own first, to one.
+        classifier: (B, C, h, w) -> (B, K, h, w).
+        stride: of what the decoder gives.
+    """
+
+    def __init__(self, levels: Sequence[Level], decoder: nn.Module, classifier: nn.Module, stride: int) -> None:
+        super().__init__()
+        from segmentation_models_pytorch.base import initialization
+
+        initialization.initialize_decoder(decoder)
+        initialization.initialize_head(classifier)
+        for module in decoder.modules():
+            if type(module) is nn.BatchNorm2d:
+                module.__class__ = BatchNorm2d  # the same, but that one value per channel does not stop it
+        self.strides = [level.stride for level in levels[-5:]]
+        self.decoder, self.classifier = decoder, classifier
+        # The map that has the size of the prediction; one with finer strides than any map has a multiple of the finest.
+        self.cut_like = self.strides.index(stride) if stride in self.strides else 0
+        self.cut_factor = self.strides[self.cut_like] // stride
+
+    def forward(self, features: list[Tensor]) -> HeadOutput:
+        """Maps (B, C_i, h_i, w_i) -> predictions."""
+        maps = features[-len(self.strides) :]
+        padded = self.pad(maps)
+        finest = padded[0].shape[-2:]
+        # Decoders ask a missing map for its channels, and the picture for its size.
+        missing = [side * self.strides[0] // 2 for side in finest]
+        stem = [maps[0].new_empty(maps[0].shape[0], 0, *missing)] * (5 - len(maps))
+        picture = maps[0].new_empty(maps[0].shape[0], 0, *(2 * side for side in missing))
+        mask = self.classifier(self.decoder([picture, *stem, *padded]))
+        # What lies over padding is cut.
+        for axis in (-2, -1):
+            mask = mask.narrow(axis, 0, maps[self.cut_like].shape[axis] * self.cut_factor)
+        return HeadOutput(readout=mask, mask=mask)
+
+    def pad(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Repeat last rows and columns until the sizes of the maps are to each other as their strides are."""
+        height, width = maps[-1].shape[-2:]
+        ratios = [self.strides[-1] // stride for stride in self.strides]
+        return [
+            F.pad(stage, (0, width * ratio - stage.shape[-1], 0, height * ratio - stage.shape[-2]), mode="replicate")
+            for stage, ratio in zip(maps, ratios, strict=True)
+        ]
+
+
+def _load(name: str) -> Any:
+    """The module with a decoder."""
+    try:
+        return importlib.import_module(f"segmentation_models_pytorch.decoders.{name}.decoder")
+    except ImportError as error:
+        raise SanetError(
+            f"the networks smp_… need an extra: pip install 'sanet-segmentation[peers]' ({error})"
+        ) from error
+
+
+def _channels(levels: Sequence[Level]) -> list[int]:
+    """Of the six maps that a decoder expects; one that the backbone does not have has no channels."""
+    found = [level.channels for level in levels[-5:]]
+    return [3, *[0] * (5 - len(found)), *found]
+
+
+def _check_pyramid(levels: Sequence[Level]) -> None:
+    """For decoders that double the size from level to level."""
+    strides = [level.stride for level in levels[-5:]]
+    if strides[-4:] != [4, 8, 16, 32]:
+        raise UsageError(f"this network needs output stride 32: its decoder doubles the size over strides {strides}")
+
+
+def deeplabv3(
+    levels: Sequence[Level],
+    num_classes: int,
+    decoder_channels: int = 256,
+    decoder_atrous_rates: Sequence[int] = (12, 24, 36),
+    decoder_aspp_separable: bool = False,
+    decoder_aspp_dropout: float = 0.5,
+) -> Peer:
+    """Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation", 2017."""
+    decoder = _load("deeplabv3").DeepLabV3Decoder(
+        levels[-1].channels, decoder_channels, decoder_atrous_rates, decoder_aspp_separable, decoder_aspp_dropout
+    )
+    return Peer(levels, decoder, nn.Conv2d(decoder_channels, num_classes, 1), stride=levels[-1].stride)
+
+
+def deeplabv3plus(
+    levels: Sequence[Level],
+    num_classes: int,
+    decoder_channels: int = 256,
+    decoder_atrous_rates: Sequence[int] = (12, 24, 36),
+    decoder_aspp_separable: bool = True,
+    decoder_aspp_dropout: float = 0.5,
+) -> Peer:
+    """Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation", ECCV 2018."""
+    stride = levels[-1].stride
+    if stride not in (8, 16):
+        raise UsageError(f"DeepLabV3+ needs output stride 8 or 16, not {stride}")
+    decoder = _load("deeplabv3").DeepLabV3PlusDecoder(
+        encoder_channels=_channels(levels),
+        encoder_depth=5,
+        out_channels=decoder_channels,
+        atrous_rates=decoder_atrous_rates,
+        output_stride=stride,
+        aspp_separable=decoder_aspp_separable,
+        aspp_dropout=decoder_aspp_dropout,
+    )
+    return Peer(levels, decoder, nn.Conv2d(decoder_channels, num_classes, 1), stride=4)
+
+
+def pspnet(levels: Sequence[Level], num_classes: int, psp_out_channels: int = 512, psp_dropout: float = 0.2) -> Peer:
+    """Zhao et al., "Pyramid Scene Parsing Network", CVPR 2017; without its auxiliary loss."""
+    decoder = _load("pspnet").PSPDecoder(_channels(levels), out_channels=psp_out_channels, dropout=psp_dropout)
+    return Peer(levels, decoder, nn.Conv2d(psp_out_channels, num_classes, 3, padding=1), stride=levels[-1].stride)
+
+
+def upernet(levels: Sequence[Level], num_classes: int, decoder_channels: int = 256) -> Peer:
+    """Xiao et al., "Unified Perceptual Parsing for Scene Understanding", ECCV 2018."""
+    decoder = _load("upernet").UPerNetDecoder(_channels(levels), decoder_channels=decoder_channels)
+    return Peer(levels, decoder, nn.Conv2d(decoder_channels, num_classes, 1), stride=4)
+
+
+def segformer(levels: Sequence[Level], num_classes: int, decoder_segmentation_channels: int = 256) -> Peer:
+    """Decoder of Xie et al., "SegFormer", NeurIPS 2021."""
+    decoder = _load("segformer").SegformerDecoder(
+        _channels(levels), segmentation_channels=decoder_segmentation_channels
+    )
+    return Peer(levels, decoder, nn.Conv2d(decoder_segmentation_channels, num_classes, 1), stride=4)
+
+
+def fpn(
+    levels: Sequence[Level],
+    num_classes: int,
+    decoder_pyramid_channels: int = 256,
+    decoder_segmentation_channels: int = 128,
+    decoder_dropout: float = 0.2,
+) -> Peer:
+    """Kirillov et al., "Panoptic Feature Pyramid Networks", CVPR 2019."""
+    _check_pyramid(levels)
+    decoder = _load("fpn").FPNDecoder(
+        _channels(levels),
+        pyramid_channels=decoder_pyramid_channels,
+        segmentation_channels=decoder_segmentation_channels,
+        dropout=decoder_dropout,
+    )
+    return Peer(levels, decoder, nn.Conv2d(decoder_segmentation_channels, num_classes, 1), stride=4)
+
+
+def unet(levels: Sequence[Level], num_classes: int, decoder_channels: Sequence[int] = (256, 128, 64, 32, 16)) -> Peer:
+    """Ronneberger et al., "U-Net", MICCAI 2015."""
+    _check_pyramid(levels)
+    decoder = _load("unet").UnetDecoder(_channels(levels), decoder_channels)
+    return Peer(levels, decoder, nn.Conv2d(decoder_channels[-1], num_classes, 3, padding=1), stride=1)
+
+
+def unetplusplus(
+    levels: Sequence[Level], num_classes: int, decoder_channels: Sequence[int] = (256, 128, 64, 32, 16)
+) -> Peer:
+    """Zhou et al., "UNet++", DLMIA 2018."""
+    _check_pyramid(levels)
+    decoder = _load("unetplusplus").UnetPlusPlusDecoder(_channels(levels), decoder_channels)
+    return Peer(levels, decoder, nn.Conv2d(decoder_channels[-1], num_classes, 3, padding=1), stride=1)
+
+
+def manet(levels: Sequence[Level], num_classes: int, decoder_channels: Sequence[int] = (256, 128, 64, 32, 16)) -> Peer:
+    """Fan et al., "MA-Net", IEEE Access 2020."""
+    _check_pyramid(levels)
+    decoder = _load("manet").MAnetDecoder(_channels(levels), decoder_channels)
+    return Peer(levels, decoder, nn.Conv2d(decoder_channels[-1], num_classes, 3, padding=1), stride=1)
+
+
+def linknet(levels: Sequence[Level], num_classes: int) -> Peer:
+    """Chaurasia and Culurciello, "LinkNet", VCIP 2017."""
+    _check_pyramid(levels)
+    if len(levels) < 5:
+        raise UsageError("LinkNet needs a backbone with a feature level of stride 2")
+    decoder = _load("linknet").LinknetDecoder(_channels(levels), prefinal_channels=32)
+    return Peer(levels, decoder, nn.Conv2d(32, num_classes, 1), stride=1)
+
+
+PEERS: dict[str, Callable[..., Peer]] = {
+    f"smp_{build.__name__}": build
+    for build in (
+        deeplabv3,
+        deeplabv3plus,
+        pspnet,
+        upernet,
+        segformer,
+        fpn,
+        unet,
+        unetplusplus,
+        manet,
+        linknet,
+    )
+}

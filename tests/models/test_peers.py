@@ -1,0 +1,53 @@
+"""Networks of segmentation_models_pytorch behind our interface, against that library's own."""
+
+import warnings
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from awake import CLASSES, PYRAMIDS, build
+
+from sanet.models.peers import PEERS
+from sanet.structures import UsageError
+
+THEIRS = {
+    "smp_deeplabv3": smp.DeepLabV3,
+    "smp_deeplabv3plus": smp.DeepLabV3Plus,
+    "smp_pspnet": smp.PSPNet,
+    "smp_upernet": smp.UPerNet,
+    "smp_segformer": smp.Segformer,
+    "smp_fpn": smp.FPN,
+    "smp_unet": smp.Unet,
+    "smp_unetplusplus": smp.UnetPlusPlus,
+    "smp_manet": smp.MAnet,
+    "smp_linknet": smp.Linknet,
+}
+# The output strides that the library itself offers; without the argument it has 32.
+STRIDES = {"smp_deeplabv3": 8, "smp_deeplabv3plus": 16}
+
+
+@pytest.mark.parametrize("network", PEERS)
+@pytest.mark.parametrize("backbone", ["test_resnet", "convnext_atto"])
+def test_with_the_same_weights_it_is_their_network(network, backbone):
+    if (network, backbone) == ("smp_linknet", "convnext_atto"):
+        with pytest.raises(UsageError, match="stride 2"):
+            build(network, backbone, 32)
+        return
+    stride = STRIDES.get(network, 32)
+    ours = build(network, backbone, stride).eval()
+    arguments = {"encoder_output_stride": stride} if network in STRIDES else {"encoder_depth": 5}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = THEIRS[network](f"tu-{backbone}", encoder_weights=None, classes=CLASSES, **arguments).eval()
+    theirs.encoder.model.load_state_dict(ours.backbone.stages.state_dict())
+    theirs.decoder.load_state_dict(ours.head.decoder.state_dict())
+    theirs.segmentation_head[0].load_state_dict(ours.head.classifier.state_dict())
+    images = torch.rand(2, 3, 128, 160)
+    with torch.no_grad():
+        expected = theirs.segmentation_head[0](theirs.decoder(theirs.encoder((images - ours.mean) / ours.std)))
+        torch.testing.assert_close(ours(images).mask, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_every_peer_is_compared():
+    assert THEIRS.keys() == PEERS.keys()
+    assert PEERS.keys() > PYRAMIDS
