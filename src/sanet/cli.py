@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from sanet.config import CONFIG, MODEL, DataConfig, TrainConfig
+from sanet.config import CONFIG, MODEL, DataConfig, ProfileConfig, TrainConfig
 from sanet.structures import SanetError, UsageError
 
 DESCRIPTION = """Semantic segmentation with Squeeze-and-Attention Networks.
@@ -142,6 +142,19 @@ def check_data_command(settings: Namespace) -> int:
     return 1 if diagnosis.errors else 0
 
 
+def profile_command(settings: Namespace) -> int:
+    """Measure networks, print the tables, and write them where a folder is named."""
+    from sanet.deploy.profile import profile
+    from sanet.deploy.tables import render, write
+
+    config = ProfileConfig(**{item.name: settings[item.name] for item in fields(ProfileConfig)})
+    found = profile(config)
+    print(render(found))
+    if config.output is not None:
+        print("\nwritten: " + ", ".join(str(path) for path in write(found, Path(config.output))))
+    return 1 if any(cost.problem for cost in found.costs) else 0
+
+
 def _add_train_options(parser: Parser) -> None:
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_argument("--resume", type=str | None, help="run directory to go on with, from its last checkpoint")
@@ -174,6 +187,11 @@ def _add_check_data_options(parser: Parser) -> None:
     parser.add_class_arguments(DataConfig, "data", help="the data set")
 
 
+def _add_profile_options(parser: Parser) -> None:
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_class_arguments(ProfileConfig, None)
+
+
 class Command(NamedTuple):
     """One word after ``sanet``: what it takes, what it does, and how ``--help`` puts it."""
 
@@ -196,6 +214,9 @@ COMMANDS = {
         predict_command,
         "label the pixels of pictures",
         "PICTURE [PICTURE ...] --model MODEL [options]",
+    ),
+    "profile": Command(
+        _add_profile_options, profile_command, "measure what networks cost: parameters, MACs, memory, time", "[options]"
     ),
 }
 

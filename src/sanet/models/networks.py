@@ -14,6 +14,8 @@ from huggingface_hub.errors import HFValidationError
 from torch import Tensor, nn
 
 from sanet.models.backbones import Backbone
+from sanet.models.danet import DANetHead
+from sanet.models.encnet import EncNetHead
 from sanet.models.heads import FCNHead, FCNSEHead, SANetHead, resize
 from sanet.models.peers import PEERS
 from sanet.models.store import StoredModel
@@ -24,6 +26,8 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "sanet": SANetHead,
     "fcn": FCNHead,
     "fcn_se": FCNSEHead,
+    "encnet": EncNetHead,
+    "danet": DANetHead,
     **PEERS,
 }
 

@@ -1,0 +1,1 @@
+"""Networks on their way into use: what they cost, and files that run without this package."""

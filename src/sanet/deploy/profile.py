@@ -1,0 +1,303 @@
+"""What networks cost: parameters, multiply-accumulates, memory for training, and time.
+
+Counting runs on the meta device, where tensors have shapes and no values: it takes no memory and seconds. Only timing
+computes.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from sanet.config import ProfileConfig, Published
+from sanet.inference.predictor import Predictor
+from sanet.models.networks import NETWORKS, SegmentationModel, create_model
+from sanet.structures import SanetError, UsageError, choose
+
+WARM_UP = 3
+
+
+class Timing(NamedTuple):
+    """Of whole forward passes, uint8 pictures to logits of their size.
+
+    Attributes:
+        median: seconds.
+        low: seconds that a tenth of the passes stays below.
+        high: seconds that nine tenths stay below.
+        repeats: passes that were timed.
+    """
+
+    median: float
+    low: float
+    high: float
+    repeats: int
+
+
+class Machine(NamedTuple):
+    """Where times were taken.
+
+    Attributes:
+        name: of the processor or the GPU.
+        threads: of the CPU.
+        torch: version.
+    """
+
+    name: str
+    threads: int
+    torch: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one network costs over one backbone at one size of pictures.
+
+    Attributes:
+        network: a name of ``NETWORKS``.
+        backbone: a timm model name.
+        height: of the pictures, in pixels.
+        width: of the pictures, in pixels.
+        parameters: their number.
+        macs: multiply-accumulates in the convolutions and matrix products of one picture.
+        activations: bytes that a training pass over the batch keeps for the way back, parameters and buffers left
+            out, in float32.
+        timing: of the batch, or None where it was not measured.
+        problem: why figures are missing; empty where nothing went wrong.
+    """
+
+    network: str
+    backbone: str
+    height: int
+    width: int
+    parameters: int | None = None
+    macs: int | None = None
+    activations: int | None = None
+    timing: Timing | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The outcome of ``profile``.
+
+    Attributes:
+        config: what was asked for.
+        costs: in the order of the configuration's networks, backbones and sizes.
+        machine: where times were taken, or None where none were.
+    """
+
+    config: ProfileConfig
+    costs: list[Cost]
+    machine: Machine | None = None
+
+    def published(self, cost: Cost) -> Published:
+        """What the configuration knows of a network; empty where that is nothing."""
+        known = self.config.published
+        return known.get(f"{cost.network}/{cost.backbone}") or known.get(cost.network) or Published()
+
+    def label(self, cost: Cost) -> str:
+        """The network, and whatever else tells it apart from the others."""
+        backbone = f"/{cost.backbone}" if len(self.config.backbones) > 1 else ""
+        size = f" {cost.height}x{cost.width}" if len(self.config.sizes) > 1 else ""
+        return f"{cost.network}{backbone}{size}"
+
+
+def profile(config: ProfileConfig, progress: bool = True) -> Profile:
+    """Count every network over every backbone at every size, and time them if that is asked for.
+
+    A network that cannot be had over a backbone says so in its row, and the others are measured all the same.
+
+    Args:
+        config: what to measure.
+        progress: show a bar while passes are timed.
+
+    Raises:
+        UsageError: an unknown network, a GPU that is not there, or not one of the networks can be had.
+    """
+    for network in config.networks:
+        choose("network", network, tuple(NETWORKS))
+    device = _find_device(config) if config.time else None
+    costs = [
+        cost
+        for network in config.networks
+        for backbone in config.backbones
+        for cost in count(network, backbone, config)
+    ]
+    if all(cost.problem for cost in costs):
+        raise UsageError("; ".join(dict.fromkeys(cost.problem for cost in costs)))
+    if device is None:
+        return Profile(config, costs)
+    with _threads(config.threads):
+        return Profile(config, time_passes(costs, config, device, progress), _describe(device))
+
+
+def count(network: str, backbone: str, config: ProfileConfig) -> list[Cost]:
+    """Everything but time, for every size of the configuration."""
+    costs = [Cost(network, backbone, height, width) for height, width in config.sizes]
+    try:
+        with torch.device("meta"):
+            model = create_model(network, backbone, config.num_classes, output_stride=config.output_stride)
+    except (SanetError, RuntimeError) as error:
+        return [replace(cost, problem=_first_line(error)) for cost in costs]
+    return [_count_at_size(model, cost, config.batch) for cost in costs]
+
+
+def _count_at_size(model: SegmentationModel, cost: Cost, batch: int) -> Cost:
+    """The cost with its figures, from a model without values."""
+    images = torch.empty(batch, 3, cost.height, cost.width, device="meta")
+    try:
+        return replace(
+            cost,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            macs=count_macs(model, images[:1]),
+            activations=count_activations(model, images),
+        )
+    except (SanetError, RuntimeError) as error:
+        return replace(cost, problem=_first_line(error))
+
+
+def count_macs(model: nn.Module, images: Tensor) -> int:
+    """Multiply-accumulates of a forward pass in evaluation mode, (B, 3, H, W) -> their number for all B."""
+    model.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(images)
+    # A multiplication and an addition are two of its operations.
+    operations: int = counter.get_total_flops()
+    return operations // 2
+
+
+def count_activations(model: nn.Module, images: Tensor) -> int:
+    """Bytes that autograd keeps from a training pass for the way back.
+
+    Every storage counts once, however many operations keep it, and as a whole. Parameters and buffers do not count:
+    they are there anyway.
+
+    Args:
+        model: the network.
+        images: (B, 3, H, W).
+    """
+    own = {tensor.untyped_storage() for tensor in chain(model.parameters(), model.buffers())}
+    # Held until the pass is over: a storage that is gone may have its place taken by the next.
+    kept: set[torch.UntypedStorage] = set()
+    model.train()
+    with saved_tensors_hooks(lambda tensor: kept.add(tensor.untyped_storage()), _never_unpack):
+        model(images)
+    return sum(storage.nbytes() for storage in kept - own)
+
+
+def time_passes(costs: list[Cost], config: ProfileConfig, device: torch.device, progress: bool = True) -> list[Cost]:
+    """Time all networks in turn, round after round, so that a busy spell of the machine hits all of them alike.
+
+    For that they have to be in memory together. They run as ``Predictor`` runs them: in evaluation and inference
+    mode, channels last.
+
+    Args:
+        costs: what to time; those with a problem are left as they are.
+        config: how.
+        device: where.
+        progress: show a bar.
+
+    Returns:
+        The costs with their ``timing``, or with a ``problem`` where a network could not be run.
+    """
+    models: dict[tuple[str, str], nn.Module] = {}
+    seconds: dict[Cost, list[float]] = {cost: [] for cost in costs if not cost.problem}
+    problems: dict[Cost, str] = {}
+    rounds = tqdm(range(WARM_UP + config.repeats), "time", unit=" rounds", disable=not progress)
+    for number in rounds:
+        for cost in [cost for cost in seconds if cost not in problems]:
+            key = (cost.network, cost.backbone)
+            try:
+                if key not in models:
+                    models[key] = _prepare(*key, config, device)
+                taken = _time_pass(models[key], cost, config, device)
+            except (SanetError, RuntimeError) as error:
+                problems[cost] = f"not timed: {_first_line(error)}"
+            else:
+                if number >= WARM_UP:
+                    seconds[cost].append(taken)
+    return [
+        replace(cost, timing=_summarise(seconds[cost]))
+        if cost in seconds and cost not in problems
+        else replace(cost, problem=problems.get(cost, cost.problem))
+        for cost in costs
+    ]
+
+
+def _prepare(network: str, backbone: str, config: ProfileConfig, device: torch.device) -> SegmentationModel:
+    model = create_model(network, backbone, config.num_classes, output_stride=config.output_stride)
+    Predictor(model, str(device))  # puts the model itself where it runs, and how
+    return model
+
+
+@torch.inference_mode()
+def _time_pass(model: nn.Module, cost: Cost, config: ProfileConfig, device: torch.device) -> float:
+    """Seconds from pictures that are on the device to logits that are ready there."""
+    images = torch.randint(0, 256, (config.batch, 3, cost.height, cost.width), dtype=torch.uint8, device=device)
+    images = images.to(memory_format=torch.channels_last)
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16-mixed"):
+        if device.type != "cuda":
+            start = perf_counter()
+            model(images)
+            return perf_counter() - start
+        begun, done = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize(device)
+        begun.record()
+        model(images)
+        done.record()
+        torch.cuda.synchronize(device)
+        milliseconds: float = begun.elapsed_time(done)
+        return milliseconds / 1000
+
+
+def _summarise(seconds: list[float]) -> Timing:
+    low, median, high = np.percentile(seconds, [10, 50, 90]).tolist()
+    return Timing(median, low, high, len(seconds))
+
+
+def _find_device(config: ProfileConfig) -> torch.device:
+    if config.accelerator == "gpu" and not torch.cuda.is_available():
+        raise UsageError('accelerator "gpu": PyTorch finds none here; choose "cpu" or "auto"')
+    return torch.device("cuda" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _describe(device: torch.device) -> Machine:
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        cpuinfo = Path("/proc/cpuinfo")
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        name = models[0] if models else platform.processor() or platform.machine()
+    return Machine(name, torch.get_num_threads(), torch.__version__)
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """As many threads inside, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _never_unpack(_: None) -> Tensor:
+    raise AssertionError("there is no way back")
