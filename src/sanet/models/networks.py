@@ -69,7 +69,10 @@ class SegmentationModel(nn.Module, StoredModel):
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:
                 raise UsageError(f"network {network!r}: {option} {value}: 1 or more")
         self.backbone = Backbone(backbone, output_stride, pretrained_backbone)
-        self.head = head(self.backbone.levels, len(labels), **options)
+        try:
+            self.head = head(self.backbone.levels, len(labels), **options)
+        except UsageError as error:
+            raise UsageError(f"network {network!r}: {error}") from error
         self.register_buffer("mean", torch.tensor(self.backbone.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(self.backbone.std).view(1, -1, 1, 1))
 

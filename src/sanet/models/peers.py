@@ -91,7 +91,7 @@ def _check_pyramid(levels: Sequence[Level]) -> None:
     """For decoders that double the size from level to level."""
     strides = [level.stride for level in levels[-5:]]
     if strides[-4:] != [4, 8, 16, 32]:
-        raise UsageError(f"this network needs output stride 32: its decoder doubles the size over strides {strides}")
+        raise UsageError(f"needs output stride 32, as its decoder doubles the size from level to level; not {strides}")
 
 
 def deeplabv3(
@@ -120,7 +120,7 @@ def deeplabv3plus(
     """Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation", ECCV 2018."""
     stride = levels[-1].stride
     if stride not in (8, 16):
-        raise UsageError(f"DeepLabV3+ needs output stride 8 or 16, not {stride}")
+        raise UsageError(f"needs output stride 8 or 16, not {stride}")
     decoder = _load("deeplabv3").DeepLabV3PlusDecoder(
         encoder_channels=_channels(levels),
         encoder_depth=5,
@@ -198,7 +198,7 @@ def linknet(levels: Sequence[Level], num_classes: int) -> Peer:
     """Chaurasia and Culurciello, "LinkNet", VCIP 2017."""
     _check_pyramid(levels)
     if len(levels) < 5:
-        raise UsageError("LinkNet needs a backbone with a feature level of stride 2")
+        raise UsageError("needs a backbone with a feature level of stride 2")
     decoder = _load("linknet").LinknetDecoder(_channels(levels), prefinal_channels=32)
     return Peer(levels, decoder, nn.Conv2d(32, num_classes, 1), stride=1)
 
