@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from sanet.config import CONFIG, MODEL, DataConfig, ProfileConfig, TrainConfig
+from sanet.config import CONFIG, MODEL, DataConfig, ExportFormat, ProfileConfig, TrainConfig
 from sanet.structures import SanetError, UsageError
 
 DESCRIPTION = """Semantic segmentation with Squeeze-and-Attention Networks.
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed = parser.parse_args(given)
         chosen = parsed[parsed.subcommand]
         run = chosen.get("resume") or chosen.get("trained")
-        other_data = parsed.subcommand == "evaluate" and any(word.startswith("--data.name") for word in given)
+        other_data = parsed.subcommand != "train" and any(word.startswith("--data.name") for word in given)
         if run and (Path(run) / CONFIG).exists() and not other_data:
             # What the run was made with becomes the default; what is given on the command line still wins.
             commands[parsed.subcommand].set_defaults(_defaults_from(Path(run), parsed.subcommand))
@@ -155,6 +155,23 @@ def profile_command(settings: Namespace) -> int:
     return 1 if any(cost.problem for cost in found.costs) else 0
 
 
+def export_command(settings: Namespace) -> int:
+    """Write a file that runs without this package, and print how it compares with the network."""
+    from sanet.deploy.export import default_path, export
+    from sanet.deploy.quantize import export_int8
+    from sanet.models.networks import load_model
+
+    directory = _model_in(settings.trained)
+    model = load_model(directory)
+    path = settings.output or default_path(directory, settings.format)
+    if settings.format == "onnx-int8":
+        print(export_int8(model, path, settings.data, settings.split, settings.calibration, settings.largest_loss))
+    else:
+        print(export(model, path, settings.format))
+    print(f"export: {path}")
+    return 0
+
+
 def _add_train_options(parser: Parser) -> None:
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_argument("--resume", type=str | None, help="run directory to go on with, from its last checkpoint")
@@ -162,7 +179,7 @@ def _add_train_options(parser: Parser) -> None:
 
 
 def _add_evaluate_options(parser: Parser) -> None:
-    parser.add_argument("trained", type=str, metavar="MODEL", help="run directory, or a model directory")
+    parser.add_argument("trained", type=str, metavar="MODEL", help="run directory, model directory or exported file")
     parser.add_argument("--split", type=str, default="test", help="split to score")
     parser.add_argument("--output", type=str | None, help="folder for scores.json and report.html")
     _add_device_options(parser)
@@ -171,7 +188,7 @@ def _add_evaluate_options(parser: Parser) -> None:
 
 def _add_predict_options(parser: Parser) -> None:
     parser.add_argument("pictures", type=str, nargs="+", metavar="PICTURE", help="files, folders and globs")
-    parser.add_argument("--model", type=str, required=True, help="run directory, or a model directory")
+    parser.add_argument("--model", type=str, required=True, help="run directory, model directory or exported file")
     parser.add_argument("--output", type=str, default="predictions", help="folder for what is found")
     _add_device_options(parser)
 
@@ -190,6 +207,22 @@ def _add_check_data_options(parser: Parser) -> None:
 def _add_profile_options(parser: Parser) -> None:
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_class_arguments(ProfileConfig, None)
+
+
+def _add_export_options(parser: Parser) -> None:
+    parser.add_argument("trained", type=str, metavar="MODEL", help="run directory, or a model directory")
+    parser.add_argument("--format", type=ExportFormat, default="onnx", help="what to write")
+    parser.add_argument("--output", type=str | None, help="the file; by default beside the model, as runs/x/model.onnx")
+    parser.add_argument("--split", type=str, default="val", help="onnx-int8: split on which its cost is measured")
+    parser.add_argument(
+        "--calibration", type=int, default=32, help="onnx-int8: pictures of the train split that set its ranges"
+    )
+    parser.add_argument(
+        "--largest_loss", type=float, default=0.02, help="onnx-int8: of mIoU, from 0 to 1; what loses more is not kept"
+    )
+    parser.add_class_arguments(
+        DataConfig, "data", help="onnx-int8: the data set; by default the one the run was trained on"
+    )
 
 
 class Command(NamedTuple):
@@ -214,6 +247,12 @@ COMMANDS = {
         predict_command,
         "label the pixels of pictures",
         "PICTURE [PICTURE ...] --model MODEL [options]",
+    ),
+    "export": Command(
+        _add_export_options,
+        export_command,
+        "write a network as a file that runs without this package",
+        "MODEL [options]",
     ),
     "profile": Command(
         _add_profile_options, profile_command, "measure what networks cost: parameters, MACs, memory, time", "[options]"

@@ -155,3 +155,13 @@ def test_complexity_of_fcn():
     assert parameters == pytest.approx(42.54, abs=0.005)
     assert parameters == pytest.approx(42.6, rel=0.005)
     assert macs == pytest.approx(177.4, abs=0.05)
+
+
+@pytest.mark.parametrize("network", ["sanet", "fcn", "fcn_se"])
+@pytest.mark.parametrize(
+    "backbone", ["resnet50", "tf_efficientnet_b7", *(f"tf_efficientnet_lite{n}" for n in (0, 1, 2))]
+)
+def test_networks_of_the_paper_over_its_backbones(network, backbone):
+    with torch.device("meta"):
+        output = create_model(network, backbone, num_classes=21, output_stride=8)(torch.empty(2, 3, 97, 130))
+    assert output.logits.shape == (2, 21, 97, 130)

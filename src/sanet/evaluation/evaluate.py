@@ -18,7 +18,7 @@ from sanet.evaluation.report import write_json, write_report
 from sanet.evaluation.results import Evaluation, Example
 from sanet.inference.predictor import DEFAULT_WINDOW, Predictor
 from sanet.models.networks import SegmentationModel
-from sanet.structures import Sample, SanetError
+from sanet.structures import LabelSet, Sample, SanetError
 
 PICTURES_KEPT = 12
 
@@ -46,6 +46,15 @@ def evaluate_dataset(
     return Evaluation(dataset.labels, confusion.counts.numpy(), confusion.scores(), by_name, worst, protocol)
 
 
+def require_same_classes(model: LabelSet, data: LabelSet) -> None:
+    """Raise a SanetError unless the classes of a model are those of a data set, in the same order."""
+    if model.names != data.names:
+        raise SanetError(
+            f"the model's classes are {', '.join(model.names)}, but those of the data are {', '.join(data.names)}; "
+            "a score would compare different things"
+        )
+
+
 def _example(sample: Sample, label: Callable[[Tensor], Tensor], miou: float) -> Example:
     assert isinstance(sample.name, str)
     image = sample.image.permute(1, 2, 0).numpy()
@@ -65,7 +74,7 @@ def evaluate(
     """Score a model on one split of a data set.
 
     Args:
-        model: a model directory, or a model.
+        model: a model directory, an exported file, or a model.
         data: the data set.
         split: the split; it means exactly what it says.
         output: folder for ``scores.json`` and ``report.html``; nothing is written without it.
@@ -81,11 +90,7 @@ def evaluate(
     """
     dataset = data_source(data).open(split)
     predictor = Predictor(model, device, window)
-    if predictor.labels.names != dataset.labels.names:
-        raise SanetError(
-            f"the model's classes are {', '.join(predictor.labels.names)}, but those of the data are "
-            f"{', '.join(dataset.labels.names)}; a score would compare different things"
-        )
+    require_same_classes(predictor.labels, dataset.labels)
     protocol = {
         "data": data.name,
         "split": split,

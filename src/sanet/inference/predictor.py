@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sanet.data.files import rgb
-from sanet.inference.views import label_picture
+from sanet.inference.exported import choose_device, is_exported, open_exported
+from sanet.inference.views import LogitsFunction, label_picture
 from sanet.models.networks import SegmentationModel, load_model
 from sanet.structures import UsageError
 
@@ -21,13 +22,15 @@ class Predictor:
     """Labels the pixels of pictures with a saved model.
 
     Args:
-        model: the directory of a saved model, the name of one on the Hugging Face hub, or a model, which is put
-            onto the device and into evaluation mode.
+        model: the directory of a saved model, the name of one on the Hugging Face hub, a file that `sanet export`
+            wrote, or a model, which is put onto the device and into evaluation mode.
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
         window: pictures of more than ``window ** 2`` pixels go through overlapping windows of this side.
 
     Attributes:
         labels: the classes that the indices of a mask stand for.
+        device: where the model runs.
+        logits_of: the model as a function from pictures, uint8 and on the device, to logits.
 
     Raises:
         SanetError: there is no model there, or it cannot be read.
@@ -39,13 +42,15 @@ class Predictor:
     ) -> None:
         if window < 32:
             raise UsageError(f"window {window}: 32 pixels or more")
-        network = model if isinstance(model, SegmentationModel) else load_model(model)
-        try:
-            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            self.model = network.to(self.device).to(memory_format=torch.channels_last).eval()
-        except (RuntimeError, AssertionError) as error:
-            raise UsageError(f"device {device!r} cannot be used: {error}") from error
-        self.labels = network.labels
+        self.logits_of: LogitsFunction
+        if not isinstance(model, SegmentationModel) and is_exported(model):
+            exported = open_exported(model, device)
+            self.logits_of, self.labels, self.device = exported, exported.labels, exported.device
+        else:
+            network = model if isinstance(model, SegmentationModel) else load_model(model)
+            self.device = choose_device(device)
+            network.to(self.device).to(memory_format=torch.channels_last).eval()
+            self.logits_of, self.labels = lambda pictures: network(pictures).logits, network.labels
         self.window = window
 
     def __call__(self, image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8 | np.uint16]:
@@ -66,7 +71,7 @@ class Predictor:
     @torch.inference_mode()
     def label(self, image: torch.Tensor) -> torch.Tensor:
         """(3, H, W) uint8 -> (H, W) int64 class indices, both on the model's device."""
-        return label_picture(lambda batch: self.model(batch).logits, image, self.window)
+        return label_picture(self.logits_of, image, self.window)
 
 
 def _rgb(image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:

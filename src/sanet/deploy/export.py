@@ -1,0 +1,258 @@
+"""Networks as files that other programs run: ONNX, torch.export and TorchScript, each compared before it is kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+from unittest.mock import patch
+
+import timm.layers.padding
+import torch
+import torch.fx.experimental._config as symbolic_sizes
+from huggingface_hub.constants import CONFIG_NAME
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from sanet.config import ExportFormat
+from sanet.deploy.parity import ParityReport, compare, require_parity
+from sanet.inference.archive import METADATA, strip_debug_records
+from sanet.inference.exported import INPUT, OUTPUT, first_line, open_exported
+from sanet.inference.views import SMALLEST_SIDE
+from sanet.models.networks import SegmentationModel
+from sanet.structures import SanetError, UsageError, choose
+
+SUFFIXES: dict[ExportFormat, str] = {
+    "onnx": ".onnx",
+    "onnx-int8": ".int8.onnx",
+    "torch-export": ".pt2",
+    "torchscript": ".ts",
+}
+# The free ones of the four axes of a batch.
+SIZES = {0: "batch", 2: "height", 3: "width"}
+# Odd sides that differ and more than one picture, so that tracing takes none of them for a constant.
+EXAMPLE = (2, 3, 181, 203)
+
+
+class Logits(nn.Module):
+    """A network as exports have it: (B, 3, H, W) uint8 in, (B, K, H, W) float32 logits out, nothing besides."""
+
+    def __init__(self, network: SegmentationModel) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pictures to logits."""
+        logits: Tensor = self.network(images).logits
+        return logits
+
+
+def export(
+    model: SegmentationModel, path: str | Path, format: ExportFormat = "onnx", progress: bool = True
+) -> ParityReport:
+    """Write a network to a file that runs without this package, for batches and pictures of any size.
+
+    The file holds the normalisation, and the classes and their colours. It is written beside its place, read back, and
+    compared with the network; only then does it take its place, with the comparison in a ``.json`` beside it.
+
+    Args:
+        model: the network; it stays as it is.
+        path: the file; its suffix is that of the format in ``SUFFIXES``.
+        format: "onnx", "torch-export" or "torchscript"; for "onnx-int8" see ``sanet.deploy.quantize``.
+        progress: say on stderr what is being done.
+
+    Raises:
+        UsageError: an unknown format, or a path with another suffix.
+        SanetError: the network cannot be exported, or the file does not do what the network does. Then no file is
+            left, and one that was there before stays.
+    """
+    choose("format", format, tuple(WRITERS))
+    network, metadata = prepare(model), describe(model, format)
+    with replacing(path, format) as partial:
+        start = perf_counter()
+        write(network, partial, format, metadata, progress)
+        seconds = perf_counter() - start
+        say("compare it with the network", progress)
+        cases = compare(network, open_exported(partial, "cpu"))
+        require_parity(cases, Path(path))
+        size = partial.stat().st_size
+    report = ParityReport(Path(path), metadata, size, seconds, torch.get_num_threads(), cases)
+    report.write()
+    return report
+
+
+def prepare(model: SegmentationModel) -> Logits:
+    """A copy of the network on the CPU, in float32 and evaluation mode, channels last as prediction has it."""
+    copy = deepcopy(model).to("cpu", torch.float32, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Logits(copy).eval()
+
+
+def describe(model: SegmentationModel, format: ExportFormat) -> dict[str, Any]:
+    """What every exported file says about its network."""
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        arguments = json.loads((Path(folder) / CONFIG_NAME).read_text(encoding="utf-8"))
+    return {
+        "sanet": version("sanet-segmentation"),
+        "format": format,
+        "labels": arguments["labels"],
+        "network": arguments["network"],
+        "backbone": arguments["backbone"],
+        "output_stride": arguments["output_stride"],
+        "options": arguments["options"] or {},
+        "input": {
+            "name": INPUT,
+            "type": "uint8",
+            "shape": ["batch", 3, "height", "width"],
+            "meaning": f"RGB pictures, 0 to 255, not normalised, {SMALLEST_SIDE} pixels or more a side",
+        },
+        "output": {
+            "name": OUTPUT,
+            "type": "float32",
+            "shape": ["batch", len(model.labels), "height", "width"],
+            "meaning": "logits; the class of a pixel is the index of the largest",
+        },
+    }
+
+
+@contextmanager
+def replacing(path: str | Path, format: ExportFormat) -> Iterator[Path]:
+    """A name beside ``path`` to write to; what is there at the end takes its place, and on an error is removed."""
+    target = Path(path)
+    if not target.name.endswith(SUFFIXES[format]):
+        raise UsageError(f"{target}: a file of format {format} must end in {SUFFIXES[format]}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.stem}.partial{target.suffix}")
+    try:
+        yield partial
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write(network: Logits, path: Path, format: ExportFormat, metadata: dict[str, Any], progress: bool) -> None:
+    """Export without comparing.
+
+    Raises:
+        SanetError: the network cannot be exported, or a package for that is missing.
+    """
+    say(f"write {format}; this can take a minute", progress)
+    try:
+        with quiet(), torch.no_grad():
+            WRITERS[format](network, path, json.dumps(metadata, ensure_ascii=False))
+    except ImportError as error:
+        raise SanetError(f"{error}; pip install 'sanet-segmentation[export]'") from error
+    except Exception as error:  # each exporter has its own, without a class in common
+        raise SanetError(
+            f"the network cannot be exported as {format} ({first_line(error)}); another format may do"
+        ) from error
+
+
+def trace(network: Logits) -> ExportedProgram:
+    """The network as a graph in which batch, height and width are free."""
+    # Channels last would tie the sizes to each other: which layout a map has depends on them.
+    network = deepcopy(network).to(memory_format=torch.contiguous_format)
+    sizes = {axis: Dim(name, min=1 if name == "batch" else SMALLEST_SIDE) for axis, name in SIZES.items()}
+    # By default a size that is not 1 in the example is taken never to be 1, but small pictures pool to one cell.
+    with (
+        symbolic_sizes.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
+        patch.object(timm.layers.padding, "get_same_padding", _same_padding),
+    ):
+        program = torch.export.export(
+            network, (_example(),), dynamic_shapes={INPUT: sizes}, prefer_deferred_runtime_asserts_over_guards=True
+        )
+    program.example_inputs = None  # or they would be stored, as a pickle
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # names the folders of whoever exports
+    return program
+
+
+def write_onnx(network: Logits, path: Path, metadata: str) -> None:
+    """ONNX, through the graph of torch.export."""
+    program = torch.onnx.export(
+        trace(network),
+        dynamo=True,
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_shapes={INPUT: SIZES},
+        verbose=False,
+    )
+    assert program is not None
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
+    program.model.metadata_props[METADATA] = metadata
+    program.save(path)
+
+
+def write_torch_export(network: Logits, path: Path, metadata: str) -> None:
+    """The archive of torch.export."""
+    torch.export.save(trace(network), path, extra_files={METADATA: metadata})
+
+
+def write_torchscript(network: Logits, path: Path, metadata: str) -> None:
+    """TorchScript, by tracing; PyTorch has declared it deprecated."""
+    program = torch.jit.trace(network, (_example(),), check_trace=False)  # type: ignore[no-untyped-call]
+    torch.jit.save(program, path, _extra_files={METADATA: metadata})
+    strip_debug_records(path)
+
+
+def say(text: str, progress: bool) -> None:
+    """One line on stderr."""
+    if progress:
+        print(f"export: {text}", file=sys.stderr, flush=True)
+
+
+def default_path(model: str, format: ExportFormat) -> Path:
+    """Beside the model directory, under its name; in the current folder for a model from the hub."""
+    directory = Path(os.path.normpath(model))
+    if not directory.is_dir():
+        return Path(directory.name + SUFFIXES[format])
+    if directory.name in {"", ".."}:
+        directory = directory.resolve()
+    return directory.with_name(directory.name + SUFFIXES[format])
+
+
+def _example() -> Tensor:
+    return torch.randint(0, 256, EXAMPLE, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def _same_padding(size: int, kernel: int, stride: int, dilation: int) -> int:
+    """What TensorFlow's SAME adds to a side, as in timm.
+
+    timm rounds a quotient of floats up, which torch.export cannot store, and forbids negative results also where
+    there are none. In integers and without that, what a layer adds and takes cancels; else the expressions for sizes
+    grow from layer to layer and take minutes.
+    """
+    reach = (kernel - 1) * dilation + 1
+    missing = ((size + stride - 1) // stride - 1) * stride + reach - size
+    return missing if reach >= stride else max(missing, 0)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporters' own remarks: they are for people who write exporters."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+WRITERS: dict[str, Callable[[Logits, Path, str], None]] = {
+    "onnx": write_onnx,
+    "torch-export": write_torch_export,
+    "torchscript": write_torchscript,
+}

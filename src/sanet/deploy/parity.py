@@ -1,0 +1,175 @@
+"""Whether an exported file does what the network does: differences, labels and speed over sizes and batches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import inf, isfinite
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sanet.data.scenes import Scenes
+from sanet.inference.exported import first_line
+from sanet.inference.views import LogitsFunction
+from sanet.structures import SanetError
+
+# Batch, height, width; the smallest size, odd sizes, tall and wide ones, and one of a real picture.
+CASES = ((1, 32, 32), (3, 33, 47), (2, 64, 161), (5, 97, 65), (1, 255, 129), (1, 360, 480))
+
+# Both sides compute in float32 but add in another order. Over all networks that changed no logit by more than 3e-5 of
+# their size; a wrong padding, resize or constant shows from 1e-2 on.
+LARGEST_DIFFERENCE = 3e-4
+# Below this the two best classes of a pixel are a tie, which rounding decides either way.
+TIE = 1e-5
+SMALLEST_EQUAL_SHARE = 0.999
+REPEATS = 3
+
+
+class ParityCase(NamedTuple):
+    """The comparison for one size.
+
+    Attributes:
+        batch: pictures.
+        height: of them, in pixels.
+        width: of them, in pixels.
+        difference: the largest between two logits, over the root mean square of the network's logits.
+        equal_labels: share of the pixels with the same label; what ties within ``TIE`` counts as the same.
+        eager_seconds: the network's, for the whole batch; the fastest of ``REPEATS``.
+        export_seconds: the file's.
+    """
+
+    batch: int
+    height: int
+    width: int
+    difference: float
+    equal_labels: float
+    eager_seconds: float
+    export_seconds: float
+
+    @property
+    def same(self) -> bool:
+        """Whether the two differ by rounding only."""
+        return self.difference <= LARGEST_DIFFERENCE and self.equal_labels >= SMALLEST_EQUAL_SHARE
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """What an export ended with.
+
+    Attributes:
+        path: the file.
+        metadata: what it says about the network.
+        bytes: its size.
+        seconds: what writing it took.
+        threads: of the CPU, for both speeds.
+        cases: the comparisons.
+    """
+
+    path: Path
+    metadata: dict[str, Any]
+    bytes: int
+    seconds: float
+    threads: int
+    cases: tuple[ParityCase, ...]
+
+    def write(self) -> Path:
+        """Write all of it beside the file, under its name and ``.json``."""
+        path = self.path.with_name(f"{self.path.name}.json")
+        content = asdict(self) | {"path": self.path.name, "cases": [case._asdict() for case in self.cases]}
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return path
+
+    def __str__(self) -> str:
+        rows = [("batch", "pixels", "difference", "equal labels", "eager", "export", "speed")]
+        for case in self.cases:
+            rows.append(
+                (
+                    str(case.batch),
+                    f"{case.width}x{case.height}",
+                    f"{case.difference:.1e}",
+                    f"{case.equal_labels:.3%}",
+                    f"{1000 * case.eager_seconds:.1f} ms",
+                    f"{1000 * case.export_seconds:.1f} ms",
+                    f"{case.eager_seconds / case.export_seconds:.2f} x",
+                )
+            )
+        widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        lines.append("difference: the largest of two logits, over the root mean square of the network's")
+        lines.append(f"{self.bytes / 1e6:.1f} MB, written in {self.seconds:.0f} s; speeds on {self.threads} threads")
+        return "\n".join(lines)
+
+
+@torch.inference_mode()
+def compare(eager: LogitsFunction, exported: LogitsFunction) -> tuple[ParityCase, ...]:
+    """Run both over all ``CASES``, on smooth scenes and on noise in turn.
+
+    Raises:
+        SanetError: the export cannot run one of them.
+    """
+    cases = []
+    for number, (batch, height, width) in enumerate(CASES):
+        images = pictures(batch, height, width, number)
+        try:
+            found = exported(images)
+        except Exception as error:  # each runtime has its own, without a class in common
+            raise SanetError(
+                f"nothing is written: the export cannot run a batch of {batch} at {width}x{height} pixels "
+                f"({first_line(error)}); another format may do"
+            ) from error
+        difference, equal = differences(eager(images), found)
+        seconds = [_fastest(logits_of, images) for logits_of in (eager, exported)]
+        cases.append(ParityCase(batch, height, width, difference, equal, *seconds))
+    return tuple(cases)
+
+
+def require_parity(cases: Sequence[ParityCase], path: Path) -> None:
+    """Raise a SanetError that names the worst size, unless all cases are the ``same``."""
+    wrong = [case for case in cases if not case.same]
+    if wrong:
+        worst = max(wrong, key=lambda case: case.difference if isfinite(case.difference) else inf)
+        raise SanetError(
+            f"{path} is not written: for a batch of {worst.batch} at {worst.width}x{worst.height} pixels the export "
+            f"differs from the network by {worst.difference:.2g} of the size of its logits (allowed: "
+            f"{LARGEST_DIFFERENCE:g}) and agrees on {worst.equal_labels:.2%} of the labels (asked for: "
+            f"{SMALLEST_EQUAL_SHARE:.1%}); another format may do"
+        )
+
+
+def differences(eager: Tensor, exported: Tensor) -> tuple[float, float]:
+    """The largest difference, and the share of equal labels, of two (B, K, H, W); see ``ParityCase``."""
+    if eager.shape != exported.shape:
+        return inf, 0.0
+    size = eager.square().mean().sqrt().clamp(min=torch.finfo(eager.dtype).tiny)
+    labels = exported.argmax(dim=1, keepdim=True)
+    behind = eager.amax(dim=1, keepdim=True) - eager.gather(1, labels)
+    equal = (behind <= TIE * size).double().mean()
+    return ((eager - exported).abs().max() / size).item(), equal.item()
+
+
+def pictures(batch: int, height: int, width: int, first: int) -> Tensor:
+    """(B, 3, H, W) uint8: noise and scenes in turn, counted from ``first``."""
+    scenes, random = Scenes("val"), torch.Generator().manual_seed(first)
+    chosen = []
+    for number in range(first, first + batch):
+        if number % 2:
+            chosen.append(torch.randint(0, 256, (3, height, width), generator=random, dtype=torch.uint8))
+        else:
+            scene = scenes[number].image[None].float()
+            chosen.append(F.interpolate(scene, (height, width), mode="bilinear")[0].round().to(torch.uint8))
+    return torch.stack(chosen)
+
+
+def _fastest(logits_of: LogitsFunction, images: Tensor) -> float:
+    seconds = []
+    for _ in range(REPEATS):
+        start = perf_counter()
+        logits_of(images)
+        seconds.append(perf_counter() - start)
+    return min(seconds)

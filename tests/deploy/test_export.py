@@ -1,0 +1,345 @@
+"""Exports against the network, by the runtimes' own readers; and what is not to be left behind."""
+
+import json
+import re
+import warnings
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import timm.layers.padding
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import sanet.deploy.export as exports
+from sanet.cli import main
+from sanet.config import DataConfig
+from sanet.data.catalog import data_source
+from sanet.deploy.export import SUFFIXES, default_path, export
+from sanet.deploy.parity import CASES, LARGEST_DIFFERENCE, TIE, ParityCase, differences, require_parity
+from sanet.deploy.quantize import evenly_spaced, export_int8
+from sanet.evaluation.evaluate import evaluate
+from sanet.inference.exported import open_exported
+from sanet.inference.predictor import Predictor
+from sanet.models.networks import create_model
+from sanet.structures import LabelSet, SanetError, UsageError
+
+LABELS = LabelSet(("sky", "Straße", "car"), ((1, 2, 3), (200, 10, 0), (0, 255, 7)), ignore_index=250, background=1)
+FORMATS = ("onnx", "torch-export", "torchscript")
+each_format = pytest.mark.parametrize("format", FORMATS)
+# Neither in CASES nor the traced example.
+SIZES = [(1, 32, 33), (4, 75, 111), (2, 201, 37), (7, 40, 32), (1, 181, 203)]
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A network whose batch norms have seen something, in training mode."""
+    torch.manual_seed(0)
+    network = create_model("sanet", "test_resnet", labels=LABELS, output_stride=8, readout="sum").train()
+    network(torch.rand(4, 3, 96, 96))
+    return network
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    """File and report by format."""
+    folder = tmp_path_factory.mktemp("exports")
+    files = {format: folder / f"model{SUFFIXES[format]}" for format in FORMATS}
+    return {format: (path, export(model, path, format, progress=False)) for format, path in files.items()}
+
+
+def opened_elsewhere(path):
+    """Pictures to logits by the runtime alone, nothing of this package in between."""
+    if path.suffix == ".onnx":
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    if path.suffix == ".pt2":
+        return torch.export.load(path).module()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.load(path)
+
+
+@each_format
+def test_equals_the_network_at_sizes_that_nobody_tried(format, exported, model):
+    network = deepcopy(model).eval()
+    path, _ = exported[format]
+    ways = [open_exported(path, "cpu"), opened_elsewhere(path)]
+    for size in SIZES:
+        images = torch.randint(0, 256, (size[0], 3, *size[1:]), dtype=torch.uint8)
+        with torch.inference_mode():
+            expected = network(images).logits
+            for found in (way(images) for way in ways):
+                assert found.dtype == torch.float32
+                assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+                assert torch.equal(found.argmax(1), expected.argmax(1))
+
+
+@each_format
+def test_the_network_stays_as_it_is(format, exported, model):
+    assert model.training
+    assert all(parameter.is_contiguous() for parameter in model.parameters())
+
+
+@each_format
+def test_the_file_says_what_it_is(format, exported):
+    path, report = exported[format]
+    found = open_exported(path, "cpu")
+    assert found.labels == LABELS
+    assert found.metadata == json.loads(json.dumps(report.metadata))
+    assert {key: found.metadata[key] for key in ("format", "network", "backbone", "output_stride", "options")} == {
+        "format": format,
+        "network": "sanet",
+        "backbone": "test_resnet",
+        "output_stride": 8,
+        "options": {"readout": "sum"},
+    }
+    assert found.metadata["output"]["shape"] == ["batch", 3, "height", "width"]
+
+
+@each_format
+def test_the_report_covers_odd_sizes_and_batches(format, exported):
+    path, report = exported[format]
+    assert len({case.batch for case in report.cases}) > 2
+    assert any(case.height % 2 and case.width % 2 for case in report.cases)
+    assert (1, 32, 32) in {(case.batch, case.height, case.width) for case in report.cases}
+    assert all(case.difference <= LARGEST_DIFFERENCE and case.equal_labels == 1 for case in report.cases)
+    assert all(case.eager_seconds > 0 < case.export_seconds for case in report.cases)
+    assert report.bytes == path.stat().st_size
+    stored = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf-8"))
+    assert [ParityCase(**case) for case in stored["cases"]] == list(report.cases)
+    assert stored["metadata"] == open_exported(path, "cpu").metadata
+    lines = str(report).splitlines()
+    assert len({len(line) for line in lines[: len(CASES) + 1]}) == 1
+    assert "47x33" in lines[2]
+
+
+@each_format
+def test_the_file_names_no_folder_of_this_machine(format, exported):
+    content = exported[format][0].read_bytes()
+    for folder in (Path(exports.__file__).parents[3], Path(torch.__file__).parents[1]):
+        assert str(folder).encode() not in content
+
+
+def test_onnx_is_valid_and_its_sizes_are_free(exported):
+    file = onnx.load(exported["onnx"][0])
+    onnx.checker.check_model(file, full_check=True)
+    sizes = [[d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in file.graph.input]
+    assert sizes == [["batch", 3, "height", "width"]]
+    assert [value.name for value in file.graph.output] == ["logits"]
+
+
+class Altered(torch.nn.Module):
+    """A network with something broken on the way out."""
+
+    def __init__(self, network, alter):
+        super().__init__()
+        self.network, self.alter = network, alter
+
+    def forward(self, images):
+        return self.alter(self.network(images))
+
+
+def nudge_a_weight(network):
+    with torch.no_grad():
+        next(network.parameters()).mul_(1.01)
+    return network
+
+
+BREAKS = {
+    "a weight": nudge_a_weight,
+    "the size of the example": lambda network: Altered(network, lambda logits: F.interpolate(logits, (181, 203))),
+    "not a number": lambda network: Altered(network, lambda logits: logits * float("nan")),
+}
+
+
+@pytest.fixture(scope="module")
+def small():
+    torch.manual_seed(0)
+    return create_model("fcn", "test_resnet", labels=LABELS)
+
+
+@pytest.mark.parametrize(
+    ("format", "broken"),
+    [("onnx", "a weight"), ("torch-export", "a weight"), *(("torchscript", name) for name in BREAKS)],
+)
+def test_a_broken_export_leaves_what_was_there(format, broken, small, monkeypatch, tmp_path):
+    writer = exports.WRITERS[format]
+    monkeypatch.setitem(
+        exports.WRITERS, format, lambda network, *rest: writer(BREAKS[broken](deepcopy(network)), *rest)
+    )
+    path = tmp_path / f"model{SUFFIXES[format]}"
+    path.write_text("as before")
+    with pytest.raises(SanetError, match=r"model\S* is not written: for a batch of \d at \d+x\d+ pixels .* 0.0003"):
+        export(small, path, format, progress=False)
+    assert [(file, file.read_text()) for file in tmp_path.iterdir()] == [(path, "as before")]
+    path.unlink()
+    if format == "torchscript":
+        with pytest.raises(SanetError):
+            export(small, path, format, progress=False)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_cannot_run_or_be_made_is_named(small, monkeypatch, tmp_path):
+    def fixed(network, path, metadata):
+        monkeypatch.setattr(exports, "SIZES", {})
+        exports.write_torch_export(network, path, metadata)
+
+    monkeypatch.setitem(exports.WRITERS, "torch-export", fixed)
+    with pytest.raises(SanetError, match="cannot run a batch of 1 at 32x32 pixels"):
+        export(small, tmp_path / "model.pt2", "torch-export", progress=False)
+
+    def impossible(network, path, metadata):
+        raise ValueError("no such operator\nand so on")
+
+    monkeypatch.setitem(exports.WRITERS, "onnx", impossible)
+    with pytest.raises(SanetError, match=r"exported as onnx \(no such operator\)"):
+        export(small, tmp_path / "model.onnx", "onnx", progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_formats_and_suffixes_are_refused(model, tmp_path):
+    with pytest.raises(UsageError, match="unknown format 'onx'; did you mean 'onnx'"):
+        export(model, tmp_path / "model.onnx", "onx")
+    with pytest.raises(UsageError, match=r"model.pt2: a file of format onnx must end in .onnx"):
+        export(model, tmp_path / "model.pt2", "onnx")
+
+
+def test_differences_of_labels_count_only_where_there_is_no_tie():
+    eager = torch.tensor([[1.0, 1.0, 1.0, 1.0], [1 - 0.5 * TIE, 1 - 9 * TIE, 0.0, 0.0]]).view(1, 2, 2, 2)
+    exported = eager.clone()
+    exported[:, 1, 0] += 10 * TIE
+    difference, equal = differences(eager, exported)
+    assert difference == pytest.approx(10 * TIE / (eager**2).mean().sqrt().item(), rel=1e-2)
+    assert equal == 0.75
+    assert differences(eager, eager) == (0, 1)
+    assert differences(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)) == (0, 1)
+    assert differences(eager, eager[..., :1]) == (float("inf"), 0)
+
+
+@pytest.mark.parametrize(("difference", "equal"), [(2 * LARGEST_DIFFERENCE, 1), (float("nan"), 1), (0, 0.998)])
+def test_the_worst_size_is_named(difference, equal):
+    good, bad = ParityCase(1, 32, 40, 0, 1, 1, 1), ParityCase(3, 51, 77, difference, equal, 1, 1)
+    require_parity([good], Path("a.onnx"))
+    with pytest.raises(SanetError, match=r"a\.onnx is not written: for a batch of 3 at 77x51 pixels"):
+        require_parity([good, bad], Path("a.onnx"))
+
+
+def test_same_padding_in_integers_is_that_of_timm():
+    for size in range(1, 80):
+        for kernel, stride, dilation in [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (2, 3, 1), (5, 2, 1), (3, 1, 4)]:
+            expected = timm.layers.padding.get_same_padding(size, kernel, stride, dilation)
+            assert exports._same_padding(size, kernel, stride, dilation) == expected
+
+
+def test_the_default_place_is_beside_the_model(tmp_path, monkeypatch):
+    (tmp_path / "run.v2" / "model").mkdir(parents=True)
+    assert default_path(str(tmp_path / "run.v2" / "model"), "onnx") == tmp_path / "run.v2" / "model.onnx"
+    assert default_path(f"{tmp_path}/run.v2/", "onnx-int8") == tmp_path / "run.v2.int8.onnx"
+    assert default_path("someone/on-the-hub", "torchscript") == Path("on-the-hub.ts")
+    monkeypatch.chdir(tmp_path / "run.v2" / "model")
+    assert default_path(".", "torch-export") == tmp_path / "run.v2" / "model.pt2"
+
+
+# int8
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A small network that knows a little about scenes."""
+    torch.manual_seed(0)
+    scenes = data_source(DataConfig()).open("train")
+    network = create_model("fcn", "test_efficientnet", labels=scenes.labels, output_stride=16).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
+    for step in range(30):
+        samples = [scenes[index] for index in range(6 * step, 6 * step + 6)]
+        logits = network(torch.stack([sample.image for sample in samples])).logits
+        optimizer.zero_grad()
+        F.cross_entropy(logits, torch.stack([sample.mask for sample in samples])).backward()
+        optimizer.step()
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def quantized(trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("int8") / "model.int8.onnx"
+    return path, export_int8(trained, path, DataConfig(), calibration=8, largest_loss=0.1, progress=False)
+
+
+def test_int8_says_what_it_costs(quantized, trained):
+    path, report = quantized
+    cost = report.cost
+    for model, miou in ((trained, cost.scored.float_miou), (path, cost.scored.int8_miou)):
+        scores = evaluate(model, DataConfig(), "val", device="cpu", progress=False).scores
+        assert scores.miou == miou
+    assert cost.scored.float_miou > 0.2
+    assert (cost.data, cost.split, cost.pictures, cost.calibration_pictures) == ("scenes", "val", 48, 8)
+    assert 0.9 < cost.scored.equal_labels < 1
+    assert report.bytes == path.stat().st_size < 0.6 * cost.float_bytes
+    stored = open_exported(path, "cpu").metadata
+    assert stored["format"] == "onnx-int8"
+    assert stored["quantization"] == json.loads(json.dumps(cost.as_dict()))
+    assert json.loads(path.with_name(f"{path.name}.json").read_text())["metadata"] == stored
+    assert re.search(rf"mIoU +{cost.scored.float_miou:.4f} float, {cost.scored.int8_miou:.4f} int8", str(report))
+
+
+def test_int8_takes_any_size(quantized, trained):
+    path, _ = quantized
+    kinds = {node.op_type for node in onnx.load(path).graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+    eager, small = Predictor(trained, "cpu"), Predictor(path, "cpu")
+    scene = data_source(DataConfig()).open("test")[0].image[None]
+    for size, least in {(32, 32): 0, (33, 47): 0, (97, 131): 0.8, (128, 160): 0.9, (255, 201): 0.9}.items():
+        picture = F.interpolate(scene, size)[0].permute(1, 2, 0).numpy()
+        agreement = (eager(picture) == small(picture)).mean()
+        assert agreement > least
+
+
+def test_int8_that_costs_too_much_leaves_no_file(trained, tmp_path, monkeypatch):
+    # A loss below -1 cannot be: whatever int8 does costs too much.
+    with pytest.raises(SanetError, match=r"from 0.\d{4} to 0.\d{4}, by more than -2\. Calibrate on more pictures"):
+        export_int8(trained, tmp_path / "m.int8.onnx", DataConfig(), calibration=1, largest_loss=-2, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_asks_for_what_it_needs(model, trained, tmp_path):
+    with pytest.raises(SanetError, match="sky, Straße, car"):
+        export_int8(model, tmp_path / "m.int8.onnx", DataConfig())
+    with pytest.raises(UsageError, match=r"must end in \.int8\.onnx"):
+        export_int8(trained, tmp_path / "m.onnx", DataConfig())
+    with pytest.raises(UsageError, match="calibration 0"):
+        export_int8(trained, tmp_path / "m.int8.onnx", DataConfig(), calibration=0)
+    with pytest.raises(UsageError, match="unknown split 'vall'"):
+        export_int8(trained, tmp_path / "m.int8.onnx", DataConfig(), "vall")
+
+
+def test_evenly_spaced():
+    assert evenly_spaced(10, 3) == [0, 4, 9]
+    assert evenly_spaced(3, 5) == [0, 1, 2]
+    assert evenly_spaced(10, 1) == [0]
+    assert len(set(evenly_spaced(367, 32))) == 32
+
+
+# The command line
+
+
+def test_export_predict_evaluate(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained.save_pretrained("model")
+    Image.fromarray(np.zeros((45, 60, 3), np.uint8)).save("picture.png")
+    assert main(["export", "model", "--format", "torchscript"]) == 0
+    assert "equal labels" in capsys.readouterr().out
+    assert Path("model.ts").exists()
+    for name in ("model", "model.ts"):
+        assert main(["predict", "picture.png", "--model", name, "--output", f"out-{name}"]) == 0
+        options = ["--split", "val", "--output", f"scores-{name}", "--data.name", "scenes"]
+        assert main(["evaluate", name, *options]) == 0
+    assert Path("out-model/masks/picture.png").read_bytes() == Path("out-model.ts/masks/picture.png").read_bytes()
+    scores = [json.loads(Path(f"scores-{name}/scores.json").read_text()) for name in ("model", "model.ts")]
+    assert scores[0]["confusion"] == scores[1]["confusion"]
+    assert main(["export", "model", "--format", "onnx-int8", "--output", "model.onnx"]) == 2
+    assert "must end in .int8.onnx" in capsys.readouterr().err
