@@ -15,8 +15,11 @@ if TYPE_CHECKING:
         LossConfig,
         ModelConfig,
         OptimizerConfig,
+        ProfileConfig,
         TrainConfig,
     )
+    from sanet.deploy.export import export
+    from sanet.deploy.profile import profile
     from sanet.evaluation.evaluate import evaluate
     from sanet.inference.predictor import Predictor
     from sanet.models.networks import create_model, load_model
@@ -33,13 +36,16 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "Predictor",
+    "ProfileConfig",
     "Sample",
     "SanetError",
     "SegmentationOutput",
     "TrainConfig",
     "create_model",
     "evaluate",
+    "export",
     "load_model",
+    "profile",
     "train",
 ]
 
@@ -47,7 +53,9 @@ _HOMES = {
     "Predictor": "sanet.inference.predictor",
     "create_model": "sanet.models.networks",
     "evaluate": "sanet.evaluation.evaluate",
+    "export": "sanet.deploy.export",
     "load_model": "sanet.models.networks",
+    "profile": "sanet.deploy.profile",
     "train": "sanet.training.fit",
     **dict.fromkeys(("LabelSet", "Sample", "SanetError", "SegmentationOutput"), "sanet.structures"),
 }

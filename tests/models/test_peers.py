@@ -34,18 +34,18 @@ def test_with_the_same_weights_it_is_their_network(network, backbone):
             build(network, backbone, 32)
         return
     stride = STRIDES.get(network, 32)
-    ours = build(network, backbone, stride).eval()
+    ours = build(network, backbone, stride).double().eval()
     arguments = {"encoder_output_stride": stride} if network in STRIDES else {"encoder_depth": 5}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = THEIRS[network](f"tu-{backbone}", encoder_weights=None, classes=CLASSES, **arguments).eval()
+        theirs = THEIRS[network](f"tu-{backbone}", encoder_weights=None, classes=CLASSES, **arguments).double().eval()
     theirs.encoder.model.load_state_dict(ours.backbone.stages.state_dict())
     theirs.decoder.load_state_dict(ours.head.decoder.state_dict())
     theirs.segmentation_head[0].load_state_dict(ours.head.classifier.state_dict())
-    images = torch.rand(2, 3, 128, 160)
+    images = torch.rand(2, 3, 128, 160, dtype=torch.float64)
     with torch.no_grad():
         expected = theirs.segmentation_head[0](theirs.decoder(theirs.encoder((images - ours.mean) / ours.std)))
-        torch.testing.assert_close(ours(images).mask, expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours(images).mask, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_every_peer_is_compared():

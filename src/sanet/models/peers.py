@@ -12,6 +12,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -40,6 +41,8 @@ class Peer(nn.Module):
         for module in decoder.modules():
             if type(module) is nn.BatchNorm2d:
                 module.__class__ = BatchNorm2d  # the same, but that one value per channel does not stop it
+            elif isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size not in (1, (1, 1)):
+                module.__class__ = BinnedAverage
         self.strides = [level.stride for level in levels[-5:]]
         self.decoder, self.classifier = decoder, classifier
         # The map that has the size of the prediction; one with finer strides than any map has a multiple of the finest.
@@ -69,6 +72,26 @@ class Peer(nn.Module):
             F.pad(stage, (0, width * ratio - stage.shape[-1], 0, height * ratio - stage.shape[-2]), mode="replicate")
             for stage, ratio in zip(maps, ratios, strict=True)
         ]
+
+
+class BinnedAverage(nn.AdaptiveAvgPool2d):
+    """Adaptive average pooling as products with matrices, which exports can state for maps of any size."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, n, n) means over bins, which overlap where n does not divide a side."""
+        bins = self.output_size[0] if isinstance(self.output_size, tuple) else self.output_size
+        assert bins is not None
+        rows, columns = (_means(side, bins, input) for side in input.shape[-2:])
+        return F.linear(F.linear(input, columns).transpose(-1, -2), rows).transpose(-1, -2)
+
+
+def _means(length: int, bins: int, like: Tensor) -> Tensor:
+    """(bins, length): the weights of the mean from floor(i length / bins) to ceil((i + 1) length / bins) in row i."""
+    numbers = torch.arange(bins, device=like.device)[:, None]
+    first, behind = numbers * length // bins, ((numbers + 1) * length + bins - 1) // bins
+    places = torch.arange(length, device=like.device)
+    inside = (places >= first) & (places < behind)
+    return inside.to(like.dtype) / (behind - first)
 
 
 def _load(name: str) -> Any:
