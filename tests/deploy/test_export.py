@@ -21,7 +21,7 @@ from sanet.config import DataConfig
 from sanet.data.catalog import data_source
 from sanet.deploy.export import SUFFIXES, default_path, export
 from sanet.deploy.parity import CASES, LARGEST_DIFFERENCE, TIE, ParityCase, differences, require_parity
-from sanet.deploy.quantize import evenly_spaced, export_int8
+from sanet.deploy.quantize import evenly_spaced, export_int8, quantize
 from sanet.evaluation.evaluate import evaluate
 from sanet.inference.exported import open_exported
 from sanet.inference.predictor import Predictor
@@ -299,7 +299,7 @@ def test_int8_takes_any_size(quantized, trained):
         assert agreement > least
 
 
-def test_int8_that_costs_too_much_leaves_no_file(trained, tmp_path, monkeypatch):
+def test_int8_that_costs_too_much_leaves_no_file(trained, tmp_path):
     # A loss below -1 cannot be: whatever int8 does costs too much.
     with pytest.raises(SanetError, match=r"from 0.\d{4} to 0.\d{4}, by more than -2\. Calibrate on more pictures"):
         export_int8(trained, tmp_path / "m.int8.onnx", DataConfig(), calibration=1, largest_loss=-2, progress=False)
@@ -315,6 +315,12 @@ def test_int8_asks_for_what_it_needs(model, trained, tmp_path):
         export_int8(trained, tmp_path / "m.int8.onnx", DataConfig(), calibration=0)
     with pytest.raises(UsageError, match="unknown split 'vall'"):
         export_int8(trained, tmp_path / "m.int8.onnx", DataConfig(), "vall")
+
+
+def test_what_onnxruntime_cannot_quantise_is_named(tmp_path):
+    (tmp_path / "float.onnx").write_text("no network")
+    with pytest.raises(SanetError, match="onnxruntime cannot quantise the network"):
+        quantize(tmp_path / "float.onnx", tmp_path / "int8.onnx", iter([]))
 
 
 def test_evenly_spaced():

@@ -26,7 +26,7 @@ from sanet.deploy.export import Logits, describe, prepare, quiet, replacing, say
 from sanet.deploy.parity import ParityReport, compare, require_parity
 from sanet.evaluation.evaluate import evaluate_dataset, require_same_classes
 from sanet.inference.archive import METADATA
-from sanet.inference.exported import INPUT, open_exported
+from sanet.inference.exported import INPUT, first_line, open_exported
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import SegmentationModel
 from sanet.structures import SanetError, UsageError
@@ -171,32 +171,42 @@ def quantize(source: Path, target: Path, images: Iterator[Tensor]) -> None:
         source: in float32.
         target: is written.
         images: pictures (3, H, W) uint8 of any sizes, for the ranges of the activations.
+
+    Raises:
+        SanetError: onnxruntime cannot do it, or a picture cannot be read.
     """
-    with quiet():
-        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-        from onnxruntime.quantization.shape_inference import quant_pre_process
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
-        class Reader(CalibrationDataReader):  # type: ignore[misc]
-            """The pictures, one at a time."""
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        """The pictures, one at a time."""
 
-            def get_next(self) -> dict[str, NDArray[Any]] | None:
-                """The next one as the network's input."""
-                image = next(images, None)
-                return None if image is None else {INPUT: image[None].numpy()}
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            """The next one as the network's input."""
+            image = next(images, None)
+            return None if image is None else {INPUT: image[None].numpy()}
 
-        prepared = source.with_name("prepared.onnx")
-        # onnxruntime's symbolic shapes take a map and its cut for the same size, and the file then fails at odd sizes.
-        quant_pre_process(source, prepared, skip_symbolic_shape=True)
-        quantize_static(
-            prepared,
-            target,
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            reduce_range=True,
-        )
+    prepared = source.with_name("prepared.onnx")
+    try:
+        with quiet():
+            # onnxruntime's symbolic shapes take a map and its cut for one size; the file then fails at odd sizes.
+            quant_pre_process(source, prepared, skip_symbolic_shape=True)
+            quantize_static(
+                prepared,
+                target,
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                # Weights of 8 bits saturate sums on processors without VNNI, where int8 would then cost more than was
+                # measured here. What else was tried: docs/results/export/int8-variants.json.
+                reduce_range=True,
+            )
+    except SanetError:
+        raise
+    except Exception as error:  # onnxruntime's errors have no class in common
+        raise SanetError(f"onnxruntime cannot quantise the network ({first_line(error)}); export to onnx") from error
 
 
 def compare_on(dataset: SegmentationDataset, network: Logits, path: Path, progress: bool) -> Scored:
