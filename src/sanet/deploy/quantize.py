@@ -200,7 +200,7 @@ def quantize(source: Path, target: Path, images: Iterator[Tensor]) -> None:
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 # Weights of 8 bits saturate sums on processors without VNNI, where int8 would then cost more than was
-                # measured here. What else was tried: docs/results/export/int8-variants.json.
+                # measured here.
                 reduce_range=True,
             )
     except SanetError:
