@@ -155,7 +155,7 @@ def test_a_network_that_cannot_be_had_does_not_take_the_others_with_it():
     found = profile(ProfileConfig(networks=("smp_fpn", "fcn"), **TINY))
     assert "needs output stride 32" in found.costs[0].problem
     assert (found.costs[0].macs, found.costs[1].problem) == (None, "")
-    assert "- smp_fpn: this network needs output stride 32" in render(found)
+    assert "- smp_fpn: network 'smp_fpn': needs output stride 32" in render(found)
     assert records(found)[0]["problem"] == found.costs[0].problem
     with pytest.raises(UsageError, match="needs output stride 32"):
         profile(ProfileConfig(networks=("smp_fpn",), **TINY))
@@ -440,7 +440,7 @@ def test_the_command_prints_the_tables_and_writes_them(tmp_path, capsys):
 def test_the_command_tells_by_its_status_that_a_row_has_no_figures(capsys):
     options = ["--backbones", "[test_resnet]", "--sizes", "[[64, 64]]"]
     assert main(["profile", *options, "--networks", "[fcn, smp_fpn]"]) == 1
-    assert "smp_fpn: this network needs" in capsys.readouterr().out
+    assert "network 'smp_fpn': needs output stride 32" in capsys.readouterr().out
     assert main(["profile", *options, "--networks", "[smp_fpn]"]) == 2
     assert main(["profile", *options, "--networks", "[sannet]"]) == 2
     assert "did you mean 'sanet'?" in capsys.readouterr().err
