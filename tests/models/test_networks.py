@@ -170,7 +170,6 @@ def test_compiled_agrees_with_eager(network, stride):
 
 @each_network
 def test_exported_agrees_with_eager_at_other_sizes(network, stride):
-    """Of the whole program and of its trace; deploy/ writes both, and ONNX from the first."""
     model = evaluated(network, "test_resnet", stride)
     side = torch.export.Dim
     sizes = {0: side("count", min=1, max=8), 2: side("rows", min=32, max=512), 3: side("columns", min=32, max=512)}
@@ -183,6 +182,25 @@ def test_exported_agrees_with_eager_at_other_sizes(network, stride):
         images = torch.rand(shape)
         with torch.no_grad():
             close(exported(images), model(images), tolerance=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+@each_network
+def test_traced_agrees_with_eager_at_other_sizes(network, stride):
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = evaluated(network, "test_resnet", stride)
+
+        def forward(self, images):
+            return self.network(images).logits
+
+    model = Logits()
+    with torch.no_grad():
+        traced = torch.jit.trace(model, (torch.rand(2, 3, 181, 203),), check_trace=False)
+        for shape in ((1, 3, 32, 32), (3, 3, 64, 128), (1, 3, 97, 333)):
+            images = torch.rand(shape)
+            torch.testing.assert_close(traced(images), model(images), rtol=1e-4, atol=1e-5)
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------
