@@ -62,9 +62,10 @@ def test_pictures_of_a_batch_do_not_mix(network, backbone, stride):
 
 
 @each_case
-@pytest.mark.parametrize("side", [36, 70])
+@pytest.mark.parametrize("side", [32, 70])
 def test_a_batch_of_one_trains(network, backbone, stride, side):
     model = build(network, backbone, stride).train()
+    side = max(side, stride + 1)  # two cells: timm's norms do not train on one value per channel
     images, masks = pictures(1, side, side)
     loss = SegmentationLoss(CLASSES, 255)(model(images), masks).total
     loss.backward()
