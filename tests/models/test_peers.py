@@ -1,5 +1,6 @@
 """Networks of segmentation_models_pytorch behind our interface, against that library's own."""
 
+import sys
 import warnings
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from awake import CLASSES, PYRAMIDS, build
 
 from sanet.models.peers import PEERS
-from sanet.structures import UsageError
+from sanet.structures import SanetError, UsageError
 
 THEIRS = {
     "smp_deeplabv3": smp.DeepLabV3,
@@ -51,3 +52,9 @@ def test_with_the_same_weights_it_is_their_network(network, backbone):
 def test_every_peer_is_compared():
     assert THEIRS.keys() == PEERS.keys()
     assert PEERS.keys() > PYRAMIDS
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "segmentation_models_pytorch.decoders.upernet.decoder", None)
+    with pytest.raises(SanetError, match=r"pip install 'sanet-segmentation\[peers\]'"):
+        build("smp_upernet")
