@@ -1,0 +1,49 @@
+"""Runs a function in several processes that share a job, as torchrun would start them."""
+
+import multiprocessing
+import traceback
+
+import torch
+import torch.distributed as dist
+
+
+def run_in_processes(count, function, *arguments):
+    """The results of ``function(*arguments)`` in ``count`` processes, in the order of their ranks.
+
+    The processes are forked, so the function may be local; what it returns has to pickle.
+    """
+    context = multiprocessing.get_context("fork")
+    port = _free_port()
+    pipes = [context.Pipe(duplex=False) for _ in range(count)]
+    workers = [
+        context.Process(target=_run, args=(rank, count, port, pipes[rank][1], function, arguments))
+        for rank in range(count)
+    ]
+    for worker in workers:
+        worker.start()
+    outcomes = [receiver.recv() if receiver.poll(120) else (False, "no answer") for receiver, _ in pipes]
+    for worker in workers:
+        worker.join(10)
+        worker.kill()
+    for rank, (succeeded, outcome) in enumerate(outcomes):
+        assert succeeded, f"process {rank}: {outcome}"
+    return [outcome for _, outcome in outcomes]
+
+
+def _free_port():
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _run(rank, count, port, sender, function, arguments):
+    torch.set_num_threads(1)
+    try:
+        dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=count)
+        sender.send((True, function(*arguments)))
+        dist.barrier()
+        dist.destroy_process_group()
+    except BaseException:
+        sender.send((False, traceback.format_exc()))

@@ -1,0 +1,36 @@
+import pytest
+import torch
+from gloo import run_in_processes
+
+from sanet import processes
+
+
+def everything():
+    rank = processes.rank()
+    return (
+        rank,
+        processes.count(),
+        processes.first(),
+        processes.total(torch.tensor([rank + 1, 10])).tolist(),
+        processes.gathered({"rank": rank}),
+        processes.from_first(f"from {rank}"),
+    )
+
+
+def test_a_process_that_is_alone():
+    assert everything() == (0, 1, True, [1, 10], [{"rank": 0}], "from 0")
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_that_share_a_job(count):
+    for rank, found in enumerate(run_in_processes(count, everything)):
+        total = [sum(range(1, count + 1)), 10 * count]
+        assert found == (rank, count, rank == 0, total, [{"rank": other} for other in range(count)], "from 0")
+
+
+def test_a_total_leaves_its_tensor_alone():
+    def both():
+        values = torch.ones(2)
+        return processes.total(values).tolist(), values.tolist()
+
+    assert run_in_processes(2, both) == [([2.0, 2.0], [1.0, 1.0])] * 2
