@@ -1,6 +1,7 @@
 """Runs a function in several processes that share a job, as torchrun would start them."""
 
 import multiprocessing
+import os
 import traceback
 
 import torch
@@ -40,6 +41,9 @@ def _free_port():
 
 def _run(rank, count, port, sender, function, arguments):
     torch.set_num_threads(1)
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "GROUP_RANK": 0}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
+    os.environ.update({name: str(value) for name, value in (place | address).items()})
     try:
         dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=count)
         sender.send((True, function(*arguments)))

@@ -8,7 +8,7 @@ import torch
 import yaml
 from PIL import Image
 
-from sanet.cli import COMMANDS, main
+from sanet.cli.main import COMMANDS, main
 from sanet.config import TrainConfig
 from sanet.models.networks import create_model
 from sanet.structures import LabelSet
@@ -53,7 +53,11 @@ def refused(arguments, capsys):
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help_reads_without_torch(command):
-    code = "import sys; from sanet.cli import main\ntry: main(sys.argv[1:])\nfinally: assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from sanet.cli.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, check=True)
     assert "usage: sanet" in done.stdout
     assert "<" not in done.stdout.replace("<class", "")

@@ -12,6 +12,9 @@ RED, GREEN = (255, 0, 0), (0, 255, 0)
         (lambda: DataConfig("folder", "."), "data.classes"),
         (lambda: DataConfig("camvid", ".", classes=("a",)), "data.classes: only for your own folder"),
         (lambda: DataConfig("scenes", ignore_index=3), "data.ignore_index: only for your own folder"),
+        (lambda: DataConfig("voc", ".", classes=("a",)), "data.classes: only for your own folder"),
+        (lambda: DataConfig("folder", ".", ("a",), partial=True), "data.partial: only for voc, voc_aug, context59"),
+        (lambda: DataConfig("camvid", ".", partial=True), "'camvid' has no published counts"),
         (lambda: DataConfig("folder", ".", ("a",), background="b"), "'b' is not one of data.classes"),
         (lambda: DataConfig("folder", ".", ("a",), mask_format="colour"), "did you mean 'color'"),
         (lambda: DataConfig("folder", ".", ("a",), mask_format="color"), "needs data.colors"),
@@ -41,3 +44,8 @@ RED, GREEN = (255, 0, 0), (0, 255, 0)
 def test_a_setting_that_cannot_be_is_named_with_the_remedy(build, named):
     with pytest.raises(UsageError, match=named):
         build()
+
+
+@pytest.mark.parametrize("name", ["voc", "voc_aug", "context59", "context60", "coco"])
+def test_a_part_of_a_published_data_set_may_be_meant(name):
+    assert DataConfig(name, ".", partial=True).partial

@@ -1,7 +1,7 @@
 import pytest
 import torch
-from gloo import run_in_processes
 
+from gloo import run_in_processes
 from sanet import processes
 
 

@@ -56,6 +56,12 @@ def test_label_set_from_lists_equals_and_hashes_like_one_from_tuples():
 def test_label_set_survives_json():
     labels = LabelSet(("sky", "road"), ((1, 2, 3), (4, 5, 6)), ignore_index=-1, background=0)
     assert LabelSet(**json.loads(json.dumps(dataclasses.asdict(labels)))) == labels
+    ignored = LabelSet(("sky", "road"), background_ignored=True)
+    stored = json.loads(json.dumps(dataclasses.asdict(ignored)))
+    assert LabelSet(**stored) == ignored
+    # Models saved before the field was there load as they did.
+    del stored["background_ignored"]
+    assert not LabelSet(**stored).background_ignored
 
 
 @pytest.mark.parametrize(
@@ -70,6 +76,7 @@ def test_label_set_survives_json():
         ({"names": ("a", "b"), "ignore_index": 0}, "ignore_index 0 is also class 'a'"),
         ({"names": ("a", "b"), "background": 2}, "background 2"),
         ({"names": ("a", "b"), "background": -1}, "background -1"),
+        ({"names": ("a", "b"), "background": 0, "background_ignored": True}, "cannot be ignored as well"),
     ],
 )
 def test_label_sets_that_contradict_themselves(arguments, words):

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
         LossConfig,
         ModelConfig,
         OptimizerConfig,
-        ProfileConfig,
         TrainConfig,
+        ViewsConfig,
     )
+    from sanet.deploy.config import ProfileConfig
     from sanet.deploy.export import export
     from sanet.deploy.profile import profile
     from sanet.evaluation.evaluate import evaluate
@@ -41,6 +42,7 @@ __all__ = [
     "SanetError",
     "SegmentationOutput",
     "TrainConfig",
+    "ViewsConfig",
     "create_model",
     "evaluate",
     "export",
@@ -50,6 +52,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ProfileConfig": "sanet.deploy.config",
     "Predictor": "sanet.inference.predictor",
     "create_model": "sanet.models.networks",
     "evaluate": "sanet.evaluation.evaluate",

@@ -7,6 +7,7 @@ answers at once.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,9 +21,15 @@ ClassBalance = Literal["none", "sqrt", "log"]
 Accelerator = Literal["auto", "cpu", "gpu"]
 Precision = Literal["32-true", "bf16-mixed"]
 ExportFormat = Literal["onnx", "onnx-int8", "torch-export", "torchscript"]
+EngineName = Literal["local", "ray"]
+# comp5: trained on the data of PASCAL VOC only; comp6: on other data as well.
+Competition = Literal["comp5", "comp6"]
 
 # What a run directory holds.
 CONFIG, METRICS, CHECKPOINTS, MODEL = "config.yaml", "metrics.csv", "checkpoints", "model"
+
+# Data sets of which the number of pictures is published, and checked.
+COUNTED = ("voc", "voc_aug", "context59", "context60", "coco")
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,8 @@ class DataConfig:
     """Which data set, and where it lies.
 
     Args:
-        name: "scenes" (built in, needs no files), "folder" (your own pictures and masks) or "camvid".
+        name: "scenes" (built in, needs no files), "folder" (your own pictures and masks), "camvid", "voc", "voc_aug",
+            "context59", "context60" or "coco".
         root: folder that holds the data set.
         classes: folder only: class names, in the order of their indices in the masks.
         colors: folder only: one RGB colour per class; the colours in the masks with mask_format "color".
@@ -38,6 +46,8 @@ class DataConfig:
         background: folder only: name of the class that means "none of the others".
         mask_format: folder only: "index" (greyscale or palette PNG) or "color" (the exact RGB colours above).
         ignore_color: folder only: with mask_format "color", the colour that counts nowhere.
+        partial: voc, voc_aug, context59, context60 and coco only: a part of the published data set is meant; its
+            counts are not checked, and scores on it cannot be compared with published ones.
     """
 
     name: str = "scenes"
@@ -48,12 +58,15 @@ class DataConfig:
     background: str | None = None
     mask_format: MaskFormat = "index"
     ignore_color: Color | None = None
+    partial: bool = False
 
     def __post_init__(self) -> None:
         if self.name == "folder" and not self.classes:
             raise UsageError("data.classes must name the classes of your folder, such as [background, leaf]")
+        if self.partial and self.name not in COUNTED:
+            raise UsageError(f"data.partial: only for {', '.join(COUNTED)}; {self.name!r} has no published counts")
         if self.name != "folder":
-            own = [item for item in fields(self) if item.name not in {"name", "root"}]
+            own = [item for item in fields(self) if item.name not in {"name", "root", "partial"}]
             given = [item.name for item in own if getattr(self, item.name) != item.default]
             if given:
                 raise UsageError(
@@ -109,6 +122,8 @@ class ModelConfig:
         output_stride: stride of the last feature stage: 8 as in the paper; 16 or 32 are faster.
         pretrained_backbone: start the backbone from its ImageNet weights.
         options: further arguments of the network, such as {pooling: max} for "sanet".
+        start_from: run directory, saved model or checkpoint whose weights the network starts from.
+        keep_what_fits: start from those of its weights that fit, and say which do not; without it all have to.
     """
 
     name: str = "sanet"
@@ -116,6 +131,12 @@ class ModelConfig:
     output_stride: int = 16
     pretrained_backbone: bool = True
     options: dict[str, Any] = field(default_factory=dict)
+    start_from: str | None = None
+    keep_what_fits: bool = False
+
+    def __post_init__(self) -> None:
+        if self.keep_what_fits and self.start_from is None:
+            raise UsageError("model.keep_what_fits: of what? model.start_from names no weights")
 
 
 @dataclass(frozen=True)
@@ -171,6 +192,30 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class ViewsConfig:
+    """How a picture is looked at to label its pixels.
+
+    Args:
+        window: pictures of more than window**2 pixels go through overlapping windows of this side.
+        scales: factors by which a picture is resized; the class probabilities of all of them are averaged.
+        mirror: look at the left-right mirror of the picture too, at every scale.
+    """
+
+    window: int = 1024
+    scales: tuple[float, ...] = (1.0,)
+    mirror: bool = False
+
+    def __post_init__(self) -> None:
+        # [1.5, 1] of a YAML file and (1.0, 1.5) are the same.
+        object.__setattr__(self, "scales", tuple(sorted(float(scale) for scale in self.scales)))
+        if self.window < 32:
+            raise UsageError(f"views.window {self.window}: 32 pixels or more")
+        positive = all(0 < scale < inf for scale in self.scales)
+        if not positive or not 0 < len(self.scales) == len({*self.scales}):
+            raise UsageError(f"views.scales {list(self.scales)}: one or more factors above 0, none twice")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides the outcome of a training run.
 
@@ -182,10 +227,13 @@ class TrainConfig:
         loss: the loss.
         optimizer: the optimiser.
         epochs: passes over the training split.
-        batch_size: pictures in a step.
-        workers: processes that load pictures; 0 loads them in the main process.
+        batch_size: pictures in a step, of all processes together.
+        accumulate: parts that a step is computed in, one after the other, where its pictures do not fit into memory.
+        workers: processes that load pictures, for each that trains; 0 loads them in the main process.
         seed: of the weights, the order of the pictures and their augmentation.
         validate_every: epochs between two validations; divides ``epochs``, so that the last one is validated.
+        window: pictures of more than ``window ** 2`` pixels are validated in windows of this side.
+        checkpoint_minutes: minutes after which a checkpoint is written, besides those at the end of every epoch.
         monitor: logged value that chooses the best checkpoint.
         monitor_mode: whether the best of it is its "max" or its "min".
         accelerator: where to train: "cpu", "gpu", or "auto" for a GPU where there is one.
@@ -200,9 +248,12 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     epochs: int = 30
     batch_size: int = 8
+    accumulate: int = 1
     workers: int = 1
     seed: int = 0
     validate_every: int = 1
+    window: int = 1024
+    checkpoint_minutes: float = 10.0
     monitor: str = "val/miou"
     monitor_mode: Literal["max", "min"] = "max"
     accelerator: Accelerator = "auto"
@@ -212,97 +263,21 @@ class TrainConfig:
         choose("monitor_mode", self.monitor_mode, ("max", "min"))
         choose("accelerator", self.accelerator, get_args(Accelerator))
         choose("precision", self.precision, get_args(Precision))
-        for name in ("epochs", "batch_size", "validate_every"):
+        for name in ("epochs", "batch_size", "accumulate", "validate_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}: 1 or more")
         if self.epochs % self.validate_every:
             raise UsageError(f"validate_every {self.validate_every} must divide epochs {self.epochs}")
+        if self.batch_size % self.accumulate:
+            raise UsageError(f"accumulate {self.accumulate} must divide batch_size {self.batch_size}")
+        if self.window < 32 or self.checkpoint_minutes <= 0:
+            raise UsageError("window: 32 pixels or more; checkpoint_minutes: above 0")
         if self.workers < 0 or self.seed < 0:
             raise UsageError("workers and seed: 0 or more")
 
     def save(self, path: Path) -> None:
         """Write as YAML; ``sanet train --config`` reads it back."""
         path.write_text(yaml.safe_dump(plain(asdict(self)), sort_keys=False), encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Published:
-    """What a paper, or a run of your own, says of a network.
-
-    Args:
-        parameters: in millions.
-        macs: multiply-accumulates of one picture, in 10^9.
-        miou: mean IoU in per cent.
-        note: why what is counted here differs, where it does by more than 1 %.
-    """
-
-    parameters: float | None = None
-    macs: float | None = None
-    miou: float | None = None
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        for name in ("parameters", "macs"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UsageError(f"published {name} {value}: above 0")
-        if self.miou is not None and not 0 <= self.miou <= 100:
-            raise UsageError(f"published miou {self.miou}: in per cent, from 0 to 100")
-
-
-@dataclass(frozen=True)
-class ProfileConfig:
-    """Which networks to measure, and how.
-
-    Args:
-        networks: names of networks.
-        backbones: timm model names; every network is measured over every backbone.
-        sizes: heights and widths of the pictures, such as [[512, 512], [1024, 2048]].
-        output_stride: stride of the last feature stage: 8 as in the paper, 16 or 32.
-        num_classes: classes that are told apart.
-        batch: pictures at a time, for memory and time.
-        time: measure time as well; without it nothing is computed, only counted.
-        repeats: timed passes of every network, after those that warm up.
-        accelerator: where to measure time: "cpu", "gpu", or "auto" for a GPU where there is one.
-        precision: of the timed passes: "32-true", or "bf16-mixed" to compute in bfloat16 where that is safe.
-        threads: of the CPU; by default as many as PyTorch takes.
-        output: folder for profile.csv, profile.md and the plot of accuracy against cost.
-        published: figures to compare with, and accuracies to plot, such as {fcn: {miou: 78.7, macs: 162.7}}; with
-            several backbones, "fcn/resnet101" in place of "fcn".
-    """
-
-    networks: tuple[str, ...] = ("sanet", "fcn")
-    backbones: tuple[str, ...] = ("resnet101",)
-    sizes: tuple[tuple[int, int], ...] = ((512, 512),)
-    output_stride: int = 8
-    num_classes: int = 21
-    batch: int = 1
-    time: bool = False
-    repeats: int = 20
-    accelerator: Accelerator = "auto"
-    precision: Precision = "32-true"
-    threads: int | None = None
-    output: str | None = None
-    published: dict[str, Published] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("networks", "backbones", "sizes"):
-            values = getattr(self, name)
-            if not values or any(values.count(value) > 1 for value in values):
-                raise UsageError(f"{name} {plain(values)}: one or more, none twice")
-        for size in self.sizes:
-            if min(size) < 32:
-                raise UsageError(f"sizes {list(size)}: 32 pixels or more a side")
-        for name in ("num_classes", "batch", "repeats", "threads"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UsageError(f"{name} {getattr(self, name)}: 1 or more")
-        choose("accelerator", self.accelerator, get_args(Accelerator))
-        choose("precision", self.precision, get_args(Precision))
-        if self.published and len(self.sizes) > 1:
-            raise UsageError(f"published figures belong to one size of pictures, but sizes has {len(self.sizes)}")
-        keys = [f"{network}/{backbone}" for network in self.networks for backbone in self.backbones]
-        for key in self.published:
-            choose("published network", key, [*keys, *(self.networks if len(self.backbones) == 1 else ())])
 
 
 def plain(value: Any) -> Any:

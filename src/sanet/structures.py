@@ -32,6 +32,20 @@ class UsageError(SanetError, ValueError):
     """An argument or a setting that cannot be."""
 
 
+class Interrupted(SanetError):
+    """Work that was stopped from outside and can go on.
+
+    Attributes:
+        status: what the command line ends with: 75 (EX_TEMPFAIL, "try again") after SIGTERM, 130 after Ctrl-C.
+    """
+
+    ON_REQUEST, BY_KEYBOARD = 75, 130
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class Sample(NamedTuple):
     """One labelled picture, or a batch of them (then every tensor has a leading B).
 
@@ -71,15 +85,19 @@ class LabelSet:
         colors: K RGB colours, 0 to 255; ``default_colors`` where left empty.
         ignore_index: mask value that counts nowhere: not in the loss, not in a score.
         background: index of the class that means "none of the others", or None.
+        background_ignored: what is none of the classes has the ignore value, so that a network cannot be wrong there;
+            a score with the background is given beside the other.
 
     Raises:
-        UsageError: no names, a name twice, colours that do not fit, or an ``ignore_index`` that is a class.
+        UsageError: no names, a name twice, colours that do not fit, an ``ignore_index`` that is a class, or a
+            background that is both a class and ignored.
     """
 
     names: tuple[str, ...]
     colors: tuple[Color, ...] = ()
     ignore_index: int = 255
     background: int | None = None
+    background_ignored: bool = False
 
     def __post_init__(self) -> None:
         # YAML and JSON have lists only: make them hashable here, once.
@@ -102,6 +120,8 @@ class LabelSet:
             )
         if self.background is not None and not 0 <= self.background < len(self.names):
             raise UsageError(f"background {self.background} is not one of the {len(self.names)} classes")
+        if self.background is not None and self.background_ignored:
+            raise UsageError(f"background {self.background} is a class, so it cannot be ignored as well")
 
     def __len__(self) -> int:
         return len(self.names)

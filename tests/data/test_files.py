@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -9,21 +10,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from sanet.config import DataConfig
+from sanet.data.catalog import DATASETS, data_source
+from sanet.data.coding import MaskCoding
 from sanet.data.files import (
     DataError,
     FileDataset,
-    MaskCoding,
+    FileSource,
     Record,
     decode_mask,
     pair_by_name,
     read_image,
+    read_list,
     read_mask,
-    unknown_values,
-    value_counts,
+    require_disjoint,
 )
 from sanet.structures import LabelSet
 
@@ -208,28 +213,6 @@ def test_colours_are_no_indices(tmp_path: Path) -> None:
         read_mask(tmp_path / "a.png", INDEX)
 
 
-@pytest.mark.parametrize(
-    ("coding", "stored", "message"),
-    [
-        (INDEX, [[0, 7, 7], [4, 255, 1]], "7 on 2 pixels, 4 on 1 pixels: no class"),
-        (INDEX, [[0, -1]], "-1 on 1 pixels"),
-        (COLOR, [[(0, 0, 0), (0, 128, 1)], [(255, 255, 255), (10, 20, 30)]], "(0, 128, 1) on 1 pixels: no colour"),
-        (MaskCoding("color"), [[(255, 255, 255)]], "(255, 255, 255) on 1 pixels"),
-    ],
-)
-def test_unknown_values_are_named(coding: MaskCoding, stored: Any, message: str) -> None:
-    with pytest.raises(DataError) as caught:
-        decode_mask(np.array(stored), LABELS, coding, "some.png")
-    assert str(caught.value).startswith(f"some.png: {message}")
-
-
-def test_values_are_counted() -> None:
-    stored = np.array([[[9, 9, 9], [0, 0, 0], [9, 9, 9]], [[1, 2, 3], [255, 255, 255], [9, 9, 9]]])
-    assert next(iter(value_counts(stored, COLOR).items())) == ((9, 9, 9), 3)
-    assert unknown_values(stored, LABELS, COLOR) == {(9, 9, 9): 3, (1, 2, 3): 1}
-    assert list(unknown_values(np.array([[8, 4, 4, 255, 2]]), LABELS, INDEX).items()) == [(4, 2), (8, 1)]
-
-
 def test_pairs_lose_no_file(tmp_path: Path) -> None:
     images, masks = tmp_path / "images", tmp_path / "masks"
     for name in ("images/b.jpg", "images/a.PNG", "images/c.png", "images/c.jpg", "images/notes.txt"):
@@ -279,3 +262,80 @@ def test_dataset_refuses_what_does_not_fit(tmp_path: Path) -> None:
         FileDataset([Record("a", None, mask)], LABELS)
     with pytest.raises(DataError, match="no pictures"):
         FileDataset([], LABELS)
+
+
+def test_masks_of_different_kinds_in_one_data_set(tmp_path: Path) -> None:
+    coding = MaskCoding(table=(255, 2, 0), variable=("LabelMap",))
+    stored = np.array([[0, 1, 2]], np.uint8)
+    Image.fromarray(np.zeros((1, 3, 3), np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(stored).save(tmp_path / "mask.png")
+    scipy.io.savemat(tmp_path / "mask.mat", {"LabelMap": stored})
+    records = [Record(kind, tmp_path / "a.png", tmp_path / f"mask.{kind}") for kind in ("png", "mat")]
+    dataset = pickle.loads(pickle.dumps(FileDataset(records, LABELS, coding)))
+    assert [sample.mask.tolist() for sample in (dataset[0], dataset[1])] == [[[255, 2, 0]]] * 2
+    with pytest.raises(DataError, match=r"mask\.mat cannot be read as a picture"):
+        read_mask(tmp_path / "mask.mat", INDEX)
+
+
+def records_of(folder: Path, *names: str) -> list[Record]:
+    return [Record(Path(name).stem, folder / name, folder / name) for name in names]
+
+
+def test_a_picture_of_two_splits_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "a")
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/3.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "b" / "4.png").symlink_to(tmp_path / "a" / "2.png")
+    train = records_of(tmp_path, "a/1.png", "a/2.png")
+    for others, shared in (
+        (("b/1.png", "b/3.png"), None),
+        (("b/3.png", "a/1.png"), "1"),
+        (("b/3.png", "linked/1.png"), "1"),
+        (("b/4.png",), "4"),
+    ):
+        splits = {"train": train, "val": records_of(tmp_path, "b/3.png"), "test": records_of(tmp_path, *others)}
+        source = FileSource(LABELS, tuple(splits), splits.__getitem__)
+        if shared is None:
+            assert len(source.open("train")) == 2
+            with pytest.raises(DataError, match="also in test: 1; leave them in one"):
+                FileSource(LABELS, tuple(splits), splits.__getitem__, published=True).open("train")
+        else:
+            with pytest.raises(DataError, match=f"1 pictures of train are also in test: {shared};"):
+                source.open("train")
+        assert len(source.open("test")) == len(others)
+
+
+def test_many_shared_pictures_are_counted_and_some_named(tmp_path: Path) -> None:
+    records = records_of(tmp_path, *(f"{index}.png" for index in range(9)))
+    source = FileSource(LABELS, ("train", "val"), lambda split: records)
+    with pytest.raises(DataError, match=r"9 pictures of train are also in val: 0, 1, 2, 3, 4, 5 and 3 more"):
+        require_disjoint(source, records)
+
+
+def test_splits_without_masks(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    splits = {"train": records_of(tmp_path, "a.png"), "test": [Record("t", tmp_path / "t.png", None)]}
+    source = FileSource(LABELS, tuple(splits), splits.__getitem__, unlabelled=("test",))
+    assert source.pictures("test") == splits["test"]
+    assert source.open("train").names == ["a"]
+    with pytest.raises(DataError, match="test has 1 pictures but no masks"):
+        source.open("test")
+
+
+def test_a_list_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train\.txt does not exist"):
+        read_list(tmp_path / "train.txt")
+
+
+def test_the_built_in_splits_share_no_name() -> None:
+    source = data_source(DataConfig("scenes"))
+    names = [name for split in source.splits for name in source.open(split).names]
+    assert len(set(names)) == len(names)
+
+
+def test_every_data_set_in_files_checks_what_it_trains_on(tmp_path: Path) -> None:
+    for name in DATASETS.keys() - {"scenes"}:
+        with pytest.raises(DataError, match="is not a folder"):
+            data_source(DataConfig(name, str(tmp_path / "nowhere"), ("a",) if name == "folder" else ()))

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sanet.config import DataConfig
-from sanet.data.files import DataError, FileSource, MaskCoding
+from sanet.data.coding import MaskCoding
+from sanet.data.files import DataError, FileSource
 from sanet.data.folder import source
 
 CLASSES = ("soil", "leaf", "stem")
@@ -93,6 +94,15 @@ def test_flat_with_lists(tmp_path: Path, place: str) -> None:
     lists = {"train": "\ufeffb.jpg\r\n\r\n a \r\nd e.JPG", "val": "images/c.v2.jpg\n", "test": "c.v2\n", "notes": "x"}
     write_lists(tmp_path / place, lists)
     assert_holds(open_root(tmp_path), {"train": ["b", "a", "d e"], "val": ["c.v2"], "test": ["c.v2"]})
+
+
+def test_a_picture_on_two_lists_is_not_trained_on(tmp_path: Path) -> None:
+    write(tmp_path, "images", "masks", ["a", "b", "c"])
+    write_lists(tmp_path, {"train": "a\nb\n", "val": "b\nc\n"})
+    found = open_root(tmp_path)
+    with pytest.raises(DataError, match="1 pictures of train are also in val: b"):
+        found.open("train")
+    assert found.open("val").names == ["b", "c"]
 
 
 def test_flat_without_lists_validates_on_every_fifth(tmp_path: Path) -> None:

@@ -82,9 +82,29 @@ def test_batches_are_samples(four_epochs):
     assert batch.image.shape == (3, 3, 32, 32)
     assert batch.image.dtype == torch.uint8
     assert batch.mask.shape == (3, 32, 32)
-    assert batch.mask.dtype == torch.int64
+    assert batch.mask.dtype == torch.uint8
     assert len(batch.name) == 3
     assert all(isinstance(name, str) for name in batch.name)
+
+
+@pytest.mark.parametrize(
+    ("classes", "ignore_index", "dtype"),
+    [
+        (3, 255, torch.uint8),
+        (255, 255, torch.uint8),
+        (3, 256, torch.int64),
+        (3, -1, torch.int64),
+        (257, 300, torch.int64),
+    ],
+)
+def test_masks_are_bytes_if_every_value_fits(classes, ignore_index, dtype):
+    """Either way they are the masks of the data set."""
+    pictures = Pictures(2)
+    pictures.labels = LabelSet(tuple(str(index) for index in range(classes)), ignore_index=ignore_index)
+    mask = Augmented(pictures, TrainingTransform((40, 50), (1, 1), 0, 0, ignore_index), 5)[0].mask
+    assert mask.dtype == dtype
+    assert (mask == ignore_index).sum() == 6 * 50
+    assert torch.equal(mask[mask != ignore_index].long(), pictures[0].mask.flatten())
 
 
 def test_augmentation_follows_from_seed_epoch_and_picture():

@@ -1,12 +1,18 @@
 """Picture and mask stay together; what is not picture is ignored."""
 
+import itertools
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 
-from sanet.data.transforms import PADDING_GREY, RandomScale, TrainingTransform
+from sanet.data.transforms import PADDING_GREY, Span, TrainingTransform, color_jitter, nearest_part, resized_part
 from sanet.structures import Sample
 
 IGNORE = 99_999
@@ -92,14 +98,77 @@ def test_scaling_keeps_picture_and_mask_registered(factor):
 
 
 def test_scale_factors_fill_their_range_and_keep_the_shape():
-    torch.manual_seed(0)
-    scale, image = RandomScale(0.5, 2.0), torch.zeros(3, 200, 100, dtype=torch.uint8)
-    sizes = [scale.make_params([image])["size"] for _ in range(400)]
-    factors = [height / 200 for height, _ in sizes]
-    assert 0.5 <= min(factors) < 0.55
-    assert 1.95 < max(factors) <= 2.0
-    assert sum(factors) / 400 == pytest.approx(1.25, abs=0.1)
+    """A white picture that fits is seen whole: the box of what is no padding has its size."""
+    sample = Sample(torch.full((3, 60, 30), 255, dtype=torch.uint8), torch.zeros(60, 30, dtype=torch.int64), "x")
+    sizes = []
+    for seed in range(400):
+        inside = run(sample, seed, crop=(128, 128), scale=(0.5, 2.0)).mask != IGNORE
+        sizes.append((inside.any(1).sum().item(), inside.any(0).sum().item()))
+    heights = [height for height, _ in sizes]
+    assert set(heights) >= {*range(31, 120, 10)}
+    assert 30 <= min(heights) <= 31
+    assert 119 <= max(heights) <= 120
+    assert sum(heights) / 400 == pytest.approx(75, abs=5)
     assert all(abs(width - height / 2) <= 1 for height, width in sizes)
+
+
+def ties(span, length):
+    return (2 * torch.arange(span.start, span.start + span.kept) + 1) * length % (2 * span.size) == 0
+
+
+lengths, factors = st.integers(1, 150), st.floats(0.3, 2.5)
+
+
+@settings(max_examples=150, derandomize=True, deadline=None)
+@given(height=lengths, width=lengths, factor=factors, crop=st.tuples(lengths, lengths), seed=st.integers(0, 999))
+def test_a_part_is_what_a_crop_of_the_resized_picture_is(height, width, factor, crop, seed):
+    """Pillow, which resizes a box of the picture, differs by two levels at most, torchvision's floats by 1.5."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
+    mask = torch.arange(height * width).view(height, width)
+    draws = torch.rand(2, generator=generator).tolist()
+    rows, columns = (
+        Span.place(*side, draw)
+        for side, draw in zip(((height, factor, crop[0]), (width, factor, crop[1])), draws, strict=True)
+    )
+    size, window = [rows.size, columns.size], (..., rows.source, columns.source)
+
+    part = resized_part(image, rows, columns).float()
+    naive = F.resize(image.float(), size, antialias=True)[window]
+    # PyTorch 2.15 repeats the first row of floats that become one pixel wide.
+    assert columns.size == 1 or (part - naive).abs().max() < 1.5
+    box = (
+        columns.start * width / columns.size,
+        rows.start * height / rows.size,
+        (columns.start + columns.kept) * width / columns.size,
+        (rows.start + rows.kept) * height / rows.size,
+    )
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    boxed = np.array(picture.resize((columns.kept, rows.kept), Image.Resampling.BILINEAR, box=box))
+    assert (part - torch.from_numpy(boxed).permute(2, 0, 1)).abs().max() <= 2
+
+    naive_mask = F.resize_image(mask.double()[None], size, interpolation=v2.InterpolationMode.NEAREST_EXACT)[0][window]
+    labels = nearest_part(mask, rows, columns)
+    assert labels.shape == part.shape[1:]
+    # Where two pixels are as near, torchvision's floats choose either.
+    sure = ~ties(rows, height)[:, None] & ~ties(columns, width)
+    assert torch.equal(labels.double()[sure], naive_mask[sure])
+
+
+@given(length=lengths, factor=factors, crop=lengths, draw=st.floats(0, 1 - 2**-24))
+def test_a_span_stays_within_its_side_and_the_crop(length, factor, crop, draw):
+    span = Span.place(length, factor, crop, draw)
+    assert span.size == max(1, round(length * factor))
+    assert span.kept == min(span.size, crop)
+    assert 0 <= span.start <= span.size - span.kept
+    assert 0 <= span.offset <= crop - span.kept
+
+
+@pytest.mark.parametrize(("length", "crop"), [(40, 36), (36, 40)])
+def test_every_place_is_as_likely(length, crop):
+    """Of the crop in the side, and of a side in the crop that is longer."""
+    places = [max(Span.place(length, 1, crop, index / 1000)[1::2]) for index in range(1000)]
+    assert [places.count(place) for place in range(5)] == [200] * 5
 
 
 def test_mirror_is_certain_never_or_as_often_as_asked():
@@ -128,6 +197,38 @@ def test_jitter_changes_the_picture_and_leaves_the_mask(seed):
     plain, jittered = (run(sample, seed, scale=(0.5, 2.0), jitter=jitter) for jitter in (0.0, 0.5))
     assert torch.equal(plain.mask, jittered.mask)
     assert not torch.equal(plain.image, jittered.image)
+
+
+def test_jitter_leaves_the_padding():
+    image, mask, _ = run(coordinates(20, 30), 0, jitter=0.9)
+    assert (image[:, mask == IGNORE] == PADDING_GREY).all()
+    assert (image[:, mask != IGNORE] != coordinates(20, 30).image.flatten(1)).any()
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("strengths", [(1.3, 0.7, 1.3), (0.7, 1.3, 0.6), (1.6, 1.6, 0.4)])
+def test_jitter_is_that_of_torchvision_but_for_its_rounding(order, strengths):
+    """torchvision cuts off the fraction after each of the three, and that of the grey besides."""
+    image = torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    cut, exact = image, image.double() / 255
+    for change in order:
+        adjust = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)[change]
+        cut, exact = adjust(cut, strengths[change]), adjust(exact, strengths[change])
+    got = color_jitter(image, list(strengths), list(order))
+    assert got.dtype == torch.uint8
+    assert (got - 255 * exact).abs().max() < 0.6  # torchvision's weights of grey add up to 0.9999
+    assert (got.double() - cut).abs().max() <= 5
+    assert (got.double() - cut).mean().abs() < 2
+
+
+@pytest.mark.parametrize("size", [(40, 50), (7, 9), (300, 200)])
+@pytest.mark.parametrize("setting", [{}, {"jitter": 0.5}, {"mirror": 0.0}, {"scale": (0.5, 2.0)}, {"crop": (32, 90)}])
+def test_as_much_is_drawn_whatever_the_picture_and_the_settings(size, setting):
+    states = []
+    for sample, settings_ in ((coordinates(40, 50), {}), (coordinates(*size), setting)):
+        run(sample, 7, **settings_)
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
 
 
 def test_the_sample_itself_stays_as_it_is():

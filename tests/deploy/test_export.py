@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import sanet.deploy.export as exports
-from sanet.cli import main
+from sanet.cli.main import main
 from sanet.config import DataConfig
 from sanet.data.catalog import data_source
 from sanet.deploy.export import SUFFIXES, default_path, export

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from sanet.cli import _create_parsers, main
-from sanet.config import ProfileConfig, Published
+from sanet.cli.main import create_parsers, main
+from sanet.deploy.config import ProfileConfig, Published
 from sanet.deploy.profile import Cost, Machine, Profile, Timing, count_activations, count_macs, profile
 from sanet.deploy.tables import comparisons, markdown_table, records, render, write
 from sanet.models.networks import create_model
@@ -166,7 +166,7 @@ def test_a_network_that_cannot_be_had_does_not_take_the_others_with_it():
 
 @pytest.fixture(scope="module")
 def table_6():
-    parser = _create_parsers()[1]["profile"]
+    parser = create_parsers()[1]["profile"]
     settings = parser.instantiate(parser.parse_args(["--config", str(RECIPE)]))
     settings.pop("config")
     return profile(ProfileConfig(**settings.as_dict()))

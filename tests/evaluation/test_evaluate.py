@@ -1,12 +1,19 @@
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import sanet
+from gloo import run_in_processes
+from sanet.config import ViewsConfig
 from sanet.data.catalog import data_source
-from sanet.evaluation.evaluate import evaluate_dataset
-from sanet.structures import SanetError
+from sanet.data.files import DataError
+from sanet.evaluation.evaluate import evaluate, evaluate_dataset
+from sanet.evaluation.protocol import Protocol
+from sanet.evaluation.results import read_scores
+from sanet.structures import LabelSet, Sample, SanetError
 
 NAMES = ("ground", "tree", "lamp")
 
@@ -28,10 +35,19 @@ def data(tmp_path):
     return sanet.DataConfig("folder", str(tmp_path), NAMES, background="ground")
 
 
+def protocol_of(data, dataset):
+    return Protocol.of(data, "val", dataset.names, dataset.labels, ViewsConfig())
+
+
 @pytest.fixture(scope="module")
 def model():
+    """A network that finds all classes in noise, and changes its mind from pixel to pixel."""
     torch.manual_seed(3)
-    return sanet.create_model("fcn", "test_resnet", labels=sanet.LabelSet(NAMES, background=0)).eval()
+    model = sanet.create_model("fcn", "test_resnet", labels=sanet.LabelSet(NAMES, background=0)).eval()
+    with torch.inference_mode():
+        logits = model(torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)).logits
+        model.head.classifier.bias -= logits.mean(dim=(0, 2, 3))
+    return model
 
 
 def test_equals_a_count_by_hand_over_whole_pictures(data, model, tmp_path):
@@ -45,6 +61,7 @@ def test_equals_a_count_by_hand_over_whole_pictures(data, model, tmp_path):
             if true != 255:
                 expected[true, predicted] += 1
     evaluation = sanet.evaluate(model, data, "val", tmp_path / "out", device="cpu", progress=False)
+    assert (expected[:2] > 100).all()
     assert np.array_equal(evaluation.confusion, expected)
     assert list(evaluation.picture_miou) == ["0", "1", "2", "3", "4"]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"scores.json", "report.html"}
@@ -63,7 +80,7 @@ def test_the_worst_pictures_come_first(data):
         truth[rows:] = 1 - truth[rows:]
         return truth
 
-    evaluation = evaluate_dataset(label, dataset, {}, progress=False)
+    evaluation = evaluate_dataset(label, dataset, protocol_of(data, dataset), progress=False)
     assert [example.name for example in evaluation.worst] == ["3", "1", "4", "2", "0"]
     assert evaluation.worst[0].miou == 0
     assert evaluation.worst[-1].miou == 1
@@ -79,3 +96,108 @@ def test_other_classes_are_refused(data):
     model = sanet.create_model("fcn", "test_resnet", num_classes=3)
     with pytest.raises(SanetError, match="class 0, class 1, class 2"):
         sanet.evaluate(model, data, "val", progress=False)
+
+
+def test_the_protocol_says_how_it_was_done(data, model, tmp_path):
+    views = ViewsConfig(512, (0.5, 1.0), True)
+    evaluation = evaluate(model, data, "val", tmp_path / "out", views, "cpu", progress=False)
+    protocol = evaluation.protocol
+    assert (protocol.data, protocol.partial, protocol.split, protocol.pictures) == ("folder", False, "val", 5)
+    assert (protocol.classes, protocol.background, protocol.ignore_index) == (NAMES, "class ground", 255)
+    assert (protocol.scales, protocol.mirror, protocol.window) == ((0.5, 1.0), True, 512)
+    assert evaluation.facts == {"model": "in memory"}
+    assert protocol.digest[:12] in (tmp_path / "out" / "report.html").read_text()
+    found = read_scores(tmp_path / "out")
+    assert found.protocol == protocol
+    assert np.array_equal(found.confusion, evaluation.confusion)
+    plain = evaluate(model, data, "val", device="cpu", progress=False)
+    assert not np.array_equal(plain.confusion, evaluation.confusion)
+    assert plain.protocol.digest != protocol.digest
+
+
+def test_workers_change_nothing(data, model, tmp_path):
+    for workers in (0, 2):
+        evaluate(model, data, "val", tmp_path / str(workers), device="cpu", progress=False, workers=workers)
+    assert (tmp_path / "0" / "scores.json").read_bytes() == (tmp_path / "2" / "scores.json").read_bytes()
+
+
+class Pictures:
+    """Pictures of different sizes; every third has no labelled pixel, and one that is asked for may be unreadable."""
+
+    labels = LabelSet(("a", "b", "c"))
+
+    def __init__(self, count, unreadable=None):
+        self.names = [f"picture {index}" for index in range(count)]
+        self.unreadable = unreadable
+
+    def __len__(self):
+        return len(self.names)
+
+    def __getitem__(self, index):
+        if index == self.unreadable:
+            raise DataError(f"{self.names[index]} cannot be read")
+        generator = torch.Generator().manual_seed(index)
+        size = (33 + index, 40)
+        mask = torch.randint(0, 3, size, generator=generator)
+        if index % 3 == 2:
+            mask[:] = 255
+        return Sample(
+            torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8), mask, self.names[index]
+        )
+
+
+def label_by_channel(image):
+    return image.float().argmax(0)
+
+
+def scores_in(count, unreadable=None):
+    """What a process of a job gets, and what it writes."""
+    dataset = Pictures(count, unreadable)
+    found = evaluate_dataset(label_by_channel, dataset, protocol_of(sanet.DataConfig(), dataset), progress=False)
+    # NaN is equal to nothing, so as texts.
+    return found.confusion.tolist(), repr(found.scores), repr(found.picture_miou), [item.name for item in found.worst]
+
+
+@pytest.mark.parametrize("pictures", range(1, 8))
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_processes_count_every_picture_exactly_once(count, pictures):
+    *expected, worst = scores_in(pictures)
+    assert sum(map(sum, expected[0])) == sum((33 + index) * 40 for index in range(pictures) if index % 3 != 2)
+    found = run_in_processes(count, scores_in, pictures)
+    assert [item[:3] for item in found] == [tuple(expected)] * count
+    assert [item[3] for item in found] == [worst] + [[]] * (count - 1)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_processes_write_what_one_writes(count, data, model, tmp_path):
+    """Seven processes have two that see no picture."""
+
+    def run(name):
+        found = evaluate(model, data, "val", tmp_path / name, device="cpu", progress=False)
+        return repr((found.confusion.tolist(), found.scores, found.picture_miou, found.protocol))
+
+    expected = run("one")
+    assert run_in_processes(count, run, "several") == [expected] * count
+    for file in ("scores.json", "report.html"):
+        assert (tmp_path / "several" / file).read_bytes() == (tmp_path / "one" / file).read_bytes()
+    assert json.loads((tmp_path / "one" / "scores.json").read_text())["protocol"]["pictures"] == 5
+
+
+def test_only_the_first_process_writes(data, model, tmp_path):
+    def run():
+        from sanet import processes
+
+        evaluate(model, data, "val", tmp_path / str(processes.rank()), device="cpu", progress=False)
+
+    run_in_processes(2, run)
+    assert [path.name for path in tmp_path.iterdir() if path.name.isdecimal()] == ["0"]
+
+
+@pytest.mark.parametrize("unreadable", [0, 1])
+def test_a_picture_that_one_process_cannot_read_stops_all(unreadable):
+    def run():
+        with pytest.raises(DataError, match=f"picture {unreadable} cannot be read"):
+            scores_in(5, unreadable)
+
+    run()
+    run_in_processes(2, run)

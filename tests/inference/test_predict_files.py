@@ -1,20 +1,40 @@
 import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from sanet.inference.files import find_pictures, predict_files
+from sanet.config import ViewsConfig
+from sanet.inference.files import LocalEngine, PredictorSettings, find_pictures, predict_collection, predict_files
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import create_model
-from sanet.structures import LabelSet, UsageError
+from sanet.structures import LabelSet, SanetError, UsageError
+
+LABELS = LabelSet(("sky", "road", "car"))
+
+# Labels slowly, so that it can be killed in the middle.
+SLOWLY = """
+import time
+from sanet.inference.files import LocalEngine, PredictorSettings, predict_collection
+settings = PredictorSettings("model", "cpu")
+engine = LocalEngine(settings.open(), settings.fingerprint())
+label = engine.predictor.label
+engine.predictor.label = lambda picture: (time.sleep(0.05), label(picture))[1]
+predict_collection(engine, ["photos"], "out", progress=False)
+"""
 
 
 @pytest.fixture(scope="module")
 def predictor():
     torch.manual_seed(0)
-    return Predictor(create_model("fcn", "test_resnet", labels=LabelSet(("sky", "road", "car"))), "cpu")
+    return Predictor(create_model("fcn", "test_resnet", labels=LABELS), "cpu")
 
 
 @pytest.fixture
@@ -87,3 +107,156 @@ def test_results_inside_the_folder_are_not_labelled_again(predictor, folder):
     for _ in range(2):
         assert predict_files(predictor, [str(folder)], output, progress=False) == []
         assert len(lines(output)) == 3
+
+
+@pytest.fixture
+def collection(folder, tmp_path, monkeypatch):
+    """A saved model in model/, pictures in photos/, and both within the working directory."""
+    torch.manual_seed(0)
+    create_model("fcn", "test_resnet", labels=LABELS).save_pretrained(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def predict(output="out", model="model", **views):
+    settings = PredictorSettings(model, "cpu", ViewsConfig(**views))
+    return predict_collection(LocalEngine(settings.open(), settings.fingerprint()), ["photos"], output, progress=False)
+
+
+def written(output):
+    """When each mask and overlay was written."""
+    return {path: path.stat().st_mtime_ns for path in output.rglob("*.*") if path.suffix in {".png", ".jpg"}}
+
+
+def test_what_is_done_is_kept(collection):
+    assert predict() == (3, 0, [])
+    before, text = written(collection / "out"), (collection / "out" / "predictions.jsonl").read_bytes()
+    assert len(before) == 6
+    assert predict() == (0, 3, [])
+    assert written(collection / "out") == before
+    assert (collection / "out" / "predictions.jsonl").read_bytes() == text
+
+
+def test_new_pictures_are_added_and_lines_keep_the_order(collection):
+    (collection / "photos" / "a.png").rename(collection / "a.png")
+    assert predict() == (2, 0, [])
+    (collection / "a.png").rename(collection / "photos" / "a.png")
+    assert predict() == (1, 2, [])
+    assert [line["image"] for line in lines(collection / "out")] == [
+        "photos/a.png",
+        "photos/b.jpg",
+        "photos/deep/c.bmp",
+    ]
+
+
+def test_another_model_or_other_settings_label_again(collection):
+    predict()
+    torch.manual_seed(1)
+    create_model("fcn", "test_resnet", labels=LABELS).save_pretrained(collection / "model")
+    assert predict() == (3, 0, [])
+    assert predict(window=64) == (3, 0, [])
+    renamed = LabelSet(("sky", "street", "car"))
+    create_model("fcn", "test_resnet", labels=renamed).save_pretrained(collection / "renamed")
+    (collection / "model" / "model.safetensors").replace(collection / "renamed" / "model.safetensors")
+    assert predict(model="renamed", window=64) == (3, 0, [])
+    assert predict(model="renamed", window=64) == (0, 3, [])
+
+
+def test_a_changed_picture_is_labelled_again(collection):
+    predict()
+    picture = collection / "photos" / "a.png"
+    Image.fromarray(255 - np.array(Image.open(picture))).save(picture)
+    assert predict() == (1, 2, [])
+    os.utime(picture, ns=(0, 0))
+    assert predict() == (1, 2, [])
+
+
+@pytest.mark.parametrize("lost", ["masks/a.png", "overlays/deep/c.jpg"])
+def test_a_result_that_is_gone_is_made_again(collection, lost):
+    predict()
+    (collection / "out" / lost).unlink()
+    assert predict() == (1, 2, [])
+    assert (collection / "out" / lost).exists()
+
+
+def test_a_picture_that_failed_is_tried_again(collection):
+    whole = (collection / "photos" / "b.jpg").read_bytes()
+    (collection / "photos" / "b.jpg").write_bytes(whole[:300])
+    labelled, kept, failures = predict()
+    assert (labelled, kept) == (2, 0)
+    assert "photos/b.jpg" in failures[0]
+    assert predict() == (0, 2, failures)
+    (collection / "photos" / "b.jpg").write_bytes(whole)
+    assert predict() == (1, 2, [])
+    assert not any("error" in line for line in lines(collection / "out"))
+
+
+def test_torn_and_foreign_lines_count_for_nothing(collection):
+    predict()
+    path = collection / "out" / "predictions.jsonl"
+    text = path.read_text()
+    first, second, third = text.splitlines()
+    path.write_text(f'{first}\n[1]\n{{"image": ["photos"]}}\n{second}\n{third[:50]}')
+    assert predict() == (1, 2, [])
+    again = path.read_text()
+    assert again.splitlines()[:2] == [first, second]
+    assert json.loads(again.splitlines()[2]) == json.loads(third)
+
+
+def test_lines_of_an_older_version_count_for_nothing(collection):
+    predict()
+    path = collection / "out" / "predictions.jsonl"
+    old = [{key: line[key] for key in ("image", "mask", "overlay", "shares")} for line in lines(collection / "out")]
+    path.write_text("".join(json.dumps(line) + "\n" for line in old))
+    assert predict() == (3, 0, [])
+
+
+def test_a_line_never_speaks_of_another_models_mask(collection):
+    """The model changes, and the first picture of the second call is labelled before it breaks off."""
+    predict()
+    first = PredictorSettings("model", "cpu").fingerprint()
+
+    class Broken(LocalEngine):
+        def results(self, jobs):
+            yield next(super().results(jobs))
+            raise SanetError("broken")
+
+    settings = PredictorSettings("model", "cpu", ViewsConfig(window=64))
+    with pytest.raises(SanetError, match="broken"):
+        predict_collection(Broken(settings.open(), settings.fingerprint()), ["photos"], "out", progress=False)
+    assert [line["fingerprint"] != first for line in lines(collection / "out")] == [True]
+    assert predict() == (3, 0, [])
+
+
+def test_a_call_that_was_killed_is_taken_up(collection):
+    rng = np.random.default_rng(0)
+    for index in range(30):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(collection / "photos" / f"{index}.png")
+    process = subprocess.Popen([sys.executable, "-c", SLOWLY])
+    path = collection / "out" / "predictions.jsonl"
+    until = time.monotonic() + 60
+    while not (path.exists() and path.read_bytes().count(b"\n") >= 3):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.5))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for result in written(collection / "out"):
+        Image.open(result).load()  # is whole
+    done = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    before = {line["mask"]: os.stat(line["mask"]).st_mtime_ns for line in done}
+    assert 3 <= len(before) < 33
+    assert predict() == (33 - len(done), len(done), [])
+    assert {mask: os.stat(mask).st_mtime_ns for mask in before} == before
+    assert predict("undisturbed") == (33, 0, [])
+    assert contents(collection / "out") == contents(collection / "undisturbed")
+
+
+def contents(output):
+    """All files below a folder; the folder's own name is taken out of the lines."""
+    return {
+        str(path.relative_to(output)): path.read_bytes().replace(f'"{output.name}/'.encode(), b'"')
+        for path in output.rglob("*")
+        if path.is_file()
+    }

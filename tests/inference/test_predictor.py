@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sanet.config import ViewsConfig
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import create_model
 from sanet.structures import LabelSet, SanetError
@@ -12,8 +13,13 @@ LABELS = LabelSet(("sky", "road", "car"))
 
 @pytest.fixture(scope="module")
 def model():
+    """A network that finds all classes in noise."""
     torch.manual_seed(0)
-    return create_model("sanet", "test_resnet", labels=LABELS).eval()
+    model = create_model("sanet", "test_resnet", labels=LABELS).eval()
+    with torch.inference_mode():
+        logits = model(torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)).logits
+        model.head.mask.bias -= logits.mean(dim=(0, 2, 3))
+    return model
 
 
 @pytest.fixture
@@ -26,6 +32,7 @@ def test_equals_the_network_itself(model, pixels):
     with torch.inference_mode():
         logits = model(torch.from_numpy(pixels).permute(2, 0, 1)[None]).logits
     assert mask.dtype == np.uint8
+    assert np.bincount(mask.ravel()).min() > 100
     assert np.array_equal(mask, logits.argmax(1)[0].numpy())
 
 
@@ -56,11 +63,19 @@ def test_the_exif_rotation_of_a_pil_picture_is_applied(model, pixels, tmp_path):
 def test_large_pictures_go_through_windows(model):
     seen = []
     handle = model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-2:]))
-    mask = Predictor(model, "cpu", window=64)(np.zeros((150, 200, 3), np.uint8))
+    mask = Predictor(model, "cpu", ViewsConfig(window=64))(np.zeros((150, 200, 3), np.uint8))
     handle.remove()
     assert mask.shape == (150, 200)
     assert len(seen) > 1
     assert set(seen) == {(64, 64)}
+
+
+def test_scales_and_mirror_average_probabilities(model, pixels):
+    mask = Predictor(model, "cpu", ViewsConfig(mirror=True))(pixels)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        views = model(image).logits.softmax(1) + model(image.flip(-1)).logits.softmax(1).flip(-1)
+    assert np.array_equal(mask, views.argmax(1)[0].numpy())
 
 
 @pytest.mark.parametrize(

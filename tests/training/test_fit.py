@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from brightness import CLASSES, assert_same_weights, checkpoint, weights
 from PIL import Image
 
 import sanet
@@ -13,60 +14,14 @@ from sanet.training.fit import train
 from sanet.training.metrics import read_metrics
 from sanet.training.task import SegmentationTask
 
-CLASSES = ("dark", "light")
-
-
-@pytest.fixture
-def root(tmp_path):
-    """Pictures of one to two sizes whose class is their brightness, 10 to train on and 3 to validate."""
-    rng = np.random.default_rng(0)
-    for split, count in {"train": 10, "val": 3}.items():
-        for kind in ("images", "masks"):
-            (tmp_path / "data" / split / kind).mkdir(parents=True)
-        for index in range(count):
-            size = (48, 64) if index % 2 else (57, 51)
-            mask = np.zeros(size, np.uint8)
-            mask[:, int(rng.integers(10, 40)) :] = 1
-            mask[:3] = 255
-            image = np.clip(60 + 120 * (mask == 1)[..., None] + rng.normal(0, 25, (*size, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(image).save(tmp_path / "data" / split / "images" / f"{split}{index}.png")
-            Image.fromarray(mask).save(tmp_path / "data" / split / "masks" / f"{split}{index}.png")
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def config(root, tmp_path):
-    return sanet.TrainConfig(
-        output=str(tmp_path / "run"),
-        data=sanet.DataConfig("folder", str(root), CLASSES),
-        augmentation=sanet.AugmentationConfig(crop=(40, 40)),
-        model=sanet.ModelConfig(backbone="test_resnet", output_stride=8, pretrained_backbone=False),
-        epochs=3,
-        batch_size=4,
-        workers=0,
-        accelerator="cpu",
-    )
-
-
-def weights(directory):
-    return sanet.load_model(directory / "model").state_dict()
-
-
-def checkpoint(directory, name="last"):
-    return torch.load(directory / "checkpoints" / f"{name}.ckpt", weights_only=True)
-
-
-def assert_same_weights(one, other):
-    assert one.keys() == other.keys()
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
-
 
 def test_a_run_directory_holds_what_it_promises(config):
     run = train(config)
     names = {path.name for path in run.directory.iterdir()}
     assert {"config.yaml", "metrics.csv", "checkpoints", "model", "report.html", "scores.json", "tensorboard"} <= names
-    assert {path.name for path in (run.directory / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    kept = {path.name for path in (run.directory / "checkpoints").iterdir()}
+    assert kept >= {"index.json", "step-00000005.ckpt", "step-00000006.ckpt"}
+    assert len(kept) <= 4  # the best besides
     model = sanet.load_model(run.directory / "model")
     assert model.labels.names == CLASSES
     rows = read_metrics(run.directory)
@@ -79,7 +34,7 @@ def test_a_run_directory_holds_what_it_promises(config):
 
 def test_the_written_configuration_repeats_the_run_exactly(config, tmp_path):
     first = train(config)
-    from sanet.cli import main
+    from sanet.cli.main import main
 
     again = tmp_path / "again"
     assert main(["train", "--config", str(first.directory / "config.yaml"), "--output", str(again)]) == 0
@@ -95,8 +50,10 @@ def test_workers_do_not_change_the_outcome(config, tmp_path):
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(config, tmp_path, monkeypatch):
     unbroken = train(config)
     broken = dataclasses.replace(config, output=str(tmp_path / "broken"))
+    begin = SegmentationTask.on_train_epoch_start
 
     def pull_the_plug(task):
+        begin(task)
         if task.current_epoch == 2:
             raise ConnectionError("power cut")
 
@@ -161,7 +118,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(config, monkeypatch):
 def test_the_best_is_chosen_by_the_value_that_is_asked_for(config, monitor, mode, best):
     run = train(dataclasses.replace(config, monitor=monitor, monitor_mode=mode))
     values = [row[monitor] for row in read_metrics(run.directory) if monitor in row]
-    assert checkpoint(run.directory, "best")["epoch"] == values.index(best(values))
+    assert checkpoint(run.directory, "best", mode)["epoch"] == values.index(best(values))
 
 
 def test_the_last_epoch_is_validated(config):
@@ -203,7 +160,7 @@ def test_a_used_directory_is_refused(config):
 
 
 def test_there_must_be_something_to_resume(config):
-    with pytest.raises(SanetError, match=r"last\.ckpt"):
+    with pytest.raises(SanetError, match="no checkpoint to resume from"):
         train(config, resume=True)
 
 
@@ -255,12 +212,6 @@ def test_every_fault_of_the_data_is_listed_before_anything_is_made(config, root)
     assert "train0" in str(faults.value)
     assert "val1" in str(faults.value)
     assert not sanet.config.Path(config.output).exists()
-
-
-def test_validation_windows_hold_no_more_pixels_than_a_training_batch(config):
-    model = sanet.create_model("fcn", "test_resnet", num_classes=2)
-    task = SegmentationTask(model, config, None)
-    assert task.window**2 <= config.batch_size * 40 * 40 < (task.window + 1) ** 2
 
 
 @pytest.mark.parametrize(

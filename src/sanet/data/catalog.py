@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from sanet.config import DataConfig
-from sanet.data import camvid, folder, scenes
+from sanet.data import camvid, coco, context, folder, scenes, voc
 from sanet.data.loading import SegmentationDataset
 from sanet.structures import LabelSet, choose
 
@@ -28,8 +28,13 @@ class Source(Protocol):
 
 DATASETS: dict[str, Callable[[DataConfig], Source]] = {
     "camvid": camvid.source,
+    "coco": coco.source,
+    "context59": context.source59,
+    "context60": context.source60,
     "folder": folder.source,
     "scenes": scenes.source,
+    "voc": voc.source,
+    "voc_aug": voc.source_augmented,
 }
 
 

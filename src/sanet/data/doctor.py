@@ -5,6 +5,7 @@ Nothing is changed, and nothing is left out of the list. The pixels of each clas
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,23 +21,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from sanet.data.files import (
-    IMAGE_SUFFIXES,
-    DataError,
-    FileSource,
-    MaskCoding,
-    Record,
-    StoredValue,
-    meanings,
-    read_image,
-    read_mask,
-    value_counts,
-    values_text,
-)
+from sanet.data.coding import MaskCoding, StoredValue, meanings, value_counts, values_text
+from sanet.data.files import IMAGE_SUFFIXES, DataError, FileSource, Record, read_image, read_mask
 from sanet.structures import LabelSet, choose
 
 # Decoding leaves the interpreter to others; more threads would mostly hold more large pictures in memory.
-THREADS = 4
+THREADS = min(16, os.cpu_count() or 1)
 # Stray values come from smoothing where they are so many and each is on so few of the pixels, or where they are more
 # than any list of classes has. CamVid index masks, resized smoothly or saved as JPEG, stay below half that share.
 STRAY_VALUES, STRAY_SHARE, MOST_CLASSES = 5, 0.01, 256
@@ -94,7 +84,9 @@ BINARY = Problem(
 UNLABELLED = Problem("mask without a labelled pixel", "label it, or take it out with its picture", "warning")
 ABSENT = Problem("class that no picture of train has", "it cannot be learnt; move pictures with it there", "warning")
 SHARED = Problem("picture that is in two splits", "leave it in one of them: scores would flatter the model")
-REPEATED = Problem("picture that is twice in its split", "leave out one of the two", "warning")
+REPEATED = Problem(
+    "picture that is there twice", "leave out one of the two, unless the data set was published so", "warning"
+)
 
 
 @dataclass(frozen=True)
@@ -211,12 +203,12 @@ def examine(source: FileSource, splits: Sequence[str] | None = None, progress: b
         found = pool.map(lambda job: _look(job[0], job[1], source), jobs)
         looks = list(tqdm(found, "check data", total=len(jobs), unit=" pictures", disable=not progress))
 
-    findings = [finding for split, records in listed.items() for finding in _check_list(split, records)]
+    findings = [finding for split, records in listed.items() for finding in _check_list(split, records, source)]
     pattern = _pattern(looks, source)
     for look in looks:
         _check_values(look, source, pattern)
         findings += look.findings
-    findings += _find_shared(looks)
+    findings += _find_shared(looks, source)
     by_split = {split: [look for look in looks if look.split == split] for split in chosen}
     sizes = {split: sorted({look.size for look in found if look.size}, key=prod) for split, found in by_split.items()}
     tallies = {split: _tally(found, source) for split, found in by_split.items()}
@@ -234,7 +226,7 @@ def examine(source: FileSource, splits: Sequence[str] | None = None, progress: b
     )
 
 
-def _check_list(split: str, records: list[Record]) -> Iterable[Finding]:
+def _check_list(split: str, records: list[Record], source: FileSource) -> Iterable[Finding]:
     """Empty lists, repeated lines, ambiguous names and missing partners: what shows before a file is opened."""
     if not records:
         yield Finding(EMPTY, split, None)
@@ -251,9 +243,9 @@ def _check_list(split: str, records: list[Record]) -> Iterable[Finding]:
             yield Finding(LISTED_TWICE, split, None, f"{name}, {group.count(group[0])} times")
         if not images and not masks:
             yield Finding(NO_FILES, split, None, name)
-        elif not masks:
+        elif not masks and split not in source.unlabelled:
             yield Finding(NO_MASK, split, images[0])
-        elif not images:
+        elif masks and not images:
             yield Finding(NO_PICTURE, split, masks[0])
 
 
@@ -285,8 +277,9 @@ def _look_at_mask(look: _Look, path: Path, source: FileSource) -> None:
         look.add(COLORS, path, f"{len(colors)} colours{known}")
         return
     look.values = value_counts(stored, source.coding)
-    with Image.open(path) as picture:
-        look.lossy = picture.format in {"JPEG", "MPO"}
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        with Image.open(path) as picture:
+            look.lossy = picture.format in {"JPEG", "MPO"}
     size = (stored.shape[1], stored.shape[0])
     if look.record.image and look.size and size != look.size:
         with Image.open(look.record.image) as picture:
@@ -296,6 +289,8 @@ def _look_at_mask(look: _Look, path: Path, source: FileSource) -> None:
 
 def _pattern(looks: list[_Look], source: FileSource) -> Problem | None:
     """The mistake that explains the values of all masks together, where they show one."""
+    if source.published:
+        return None
     used = {value for look in looks for value in look.values}
     if source.coding.format == "index" and len(source.labels) == 2 and used == {0, 255}:
         return BINARY
@@ -319,14 +314,17 @@ def _check_values(look: _Look, source: FileSource, pattern: Problem | None) -> N
         look.add(UNLABELLED, look.record.mask)
 
 
-def _find_shared(looks: list[_Look]) -> Iterable[Finding]:
-    """Pictures with the same bytes as an earlier one, in another split or in their own."""
+def _find_shared(looks: list[_Look], source: FileSource) -> Iterable[Finding]:
+    """Pictures with the same bytes as an earlier one, in another split or in their own.
+
+    Scores are compared on a published data set as it is, so that what was published twice is no error there.
+    """
     same: dict[bytes, list[_Look]] = {}
     for look in looks:
         earlier = same.setdefault(look.digest, []) if look.digest else []
         if earlier:
             first = next((other for other in earlier if other.split != look.split), earlier[0])
-            problem = REPEATED if first.split == look.split else SHARED
+            problem = REPEATED if first.split == look.split or source.published else SHARED
             yield Finding(problem, look.split, look.record.image, f"also in {first.split}, {first.record.image}")
         earlier.append(look)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
-from sanet.config import DataConfig, MaskFormat
-from sanet.structures import Color, LabelSet, Sample, SanetError, UsageError, choose
+from sanet.config import DataConfig
+from sanet.data.coding import MaskCoding, meanings, packed, unknown_values, unpacked, values_text
+from sanet.data.matlab import read_matrix
+from sanet.structures import LabelSet, Sample, SanetError, UsageError, choose
 
-StoredValue = int | Color
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
 
@@ -39,20 +40,6 @@ class Record:
 
 
 @dataclass(frozen=True)
-class MaskCoding:
-    """How the numbers of a mask file become class indices.
-
-    Args:
-        format: "index", the stored number is the class (greyscale, or a palette PNG whatever its colours), or
-            "color", the RGB colour is one of ``labels.colors``.
-        ignore_color: with "color", the colour that stands for the ignore index.
-    """
-
-    format: MaskFormat = "index"
-    ignore_color: Color | None = None
-
-
-@dataclass(frozen=True)
 class FileSource:
     """A data set in files before any of them is opened.
 
@@ -61,21 +48,49 @@ class FileSource:
         splits: the splits that it has.
         list_records: the records of one split, in a stable order; incomplete ones too.
         coding: how its mask files are to be read.
+        unlabelled: those of the splits that have pictures only.
+        published: its splits were published, so that a name is one picture in all of them.
     """
 
     labels: LabelSet
     splits: tuple[str, ...]
     list_records: Callable[[str], list[Record]]
-    coding: MaskCoding = MaskCoding()
+    coding: MaskCoding = field(default_factory=MaskCoding)
+    unlabelled: tuple[str, ...] = ()
+    published: bool = False
 
     def open(self, split: str) -> FileDataset:
-        """The pictures of one split.
+        """The pictures of one split with their masks.
 
         Raises:
             UsageError: no such split.
-            DataError: it is empty, or a picture has no mask or a mask no picture.
+            DataError: it is empty, it has no masks, a picture has no mask or a mask no picture, or, of "train", a
+                picture is in another split as well.
         """
-        return FileDataset(self.list_records(choose("split", split, self.splits)), self.labels, self.coding)
+        records = self.list_records(choose("split", split, self.splits))
+        if split in self.unlabelled:
+            raise DataError(
+                f"{split} has {len(records)} pictures but no masks, which its publisher keeps; label them with "
+                "`sanet predict`, and train and score on a split with masks"
+            )
+        if split == "train":
+            require_disjoint(self, records)
+        return FileDataset(records, self.labels, self.coding)
+
+    def pictures(self, split: str) -> list[Record]:
+        """The records of one split, with masks or without; every one has a picture.
+
+        Raises:
+            UsageError: no such split.
+            DataError: a picture is missing.
+        """
+        records = self.list_records(choose("split", split, self.splits))
+        missing = [record.name for record in records if record.image is None]
+        if missing:
+            raise DataError(
+                f"{split} lists {len(missing)} pictures that are not there, {names_text(missing)}; add them"
+            )
+        return records
 
 
 class FileDataset(Dataset[Sample]):
@@ -115,6 +130,38 @@ class FileDataset(Dataset[Sample]):
         return Sample(torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(mask), self.names[index])
 
 
+def require_disjoint(source: FileSource, records: Sequence[Record]) -> None:
+    """Raise a DataError if a picture of the training split, given by its records, is in another split as well.
+
+    The same file is the same picture, however a link may call it; in a published data set so is the same name. Your
+    own folders may use a name once in every split. What is in a file, ``sanet check-data`` compares.
+    """
+    names = {record.name for record in records} if source.published else set()
+    parents: dict[Path, Path] = {}
+    files = {_real(record.image, parents) for record in records if record.image}
+    for split in source.splits:
+        others = source.list_records(split) if split != "train" else []
+        shared = [
+            other.name
+            for other in others
+            if other.name in names or (other.image and _real(other.image, parents) in files)
+        ]
+        if shared:
+            raise DataError(
+                f"{len(shared)} pictures of train are also in {split}: {names_text(shared)}; leave them in one of the "
+                "two, or scores would flatter the model"
+            )
+
+
+def _real(path: Path, parents: dict[Path, Path]) -> Path:
+    """The path without links; folders are resolved once."""
+    if path.is_symlink():
+        return path.resolve()
+    if path.parent not in parents:
+        parents[path.parent] = path.parent.resolve()
+    return parents[path.parent] / path.name
+
+
 def existing_root(config: DataConfig) -> Path:
     """The folder of a data set that lies in files.
 
@@ -128,6 +175,24 @@ def existing_root(config: DataConfig) -> Path:
     if not root.is_dir():
         raise DataError(f"data.root {root} is not a folder")
     return root
+
+
+def read_list(path: Path) -> list[str]:
+    """The pictures of a list, one a line, without their folders and suffixes.
+
+    Raises:
+        DataError: there is no such file, or it is no text.
+    """
+    try:
+        # Windows editors put a byte order mark first, which would become part of the first name.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error}); save it as UTF-8, one picture a line") from error
+    names = [Path(line.strip()) for line in lines if line.strip()]
+    # A dot may also be a part of the stem, so only the suffix of a picture is taken off.
+    return [name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name for name in names]
 
 
 def pair_by_name(images: Path, masks: Path, names: Iterable[str] | None = None) -> list[Record]:
@@ -183,14 +248,21 @@ def rgb(picture: Image.Image) -> NDArray[np.uint8]:
 
 
 def read_mask(path: Path, coding: MaskCoding) -> NDArray[np.int64]:
-    """The numbers stored in a mask file, before anything is made of them.
+    """The numbers stored in a mask file, a picture or a .mat file, before anything is made of them.
 
     Returns:
         (H, W) int64 with "index", (H, W, 3) int64 with "color".
 
     Raises:
-        DataError: the file is missing, truncated or no picture, or has colours where indices are expected.
+        DataError: the file is missing, damaged, of no known kind, or has colours where indices are expected.
     """
+    if path.suffix == ".mat" and coding.variable:
+        try:
+            return read_matrix(path, coding.variable)
+        except FileNotFoundError as error:
+            raise DataError(f"{path} does not exist") from error
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read as a mask ({error}); replace it or take it out") from error
     with _opened(path) as picture:
         if coding.format == "color":
             return np.array(picture.convert("RGB"), np.int64)
@@ -210,60 +282,31 @@ def decode_mask(
     Raises:
         DataError: a number that is neither a class nor the ignore index, or a colour that is not in the table.
     """
+    if coding.format == "index":
+        inside = (stored >= 0) & (stored < (len(coding.table) or len(labels)))
+        if not coding.table:
+            inside |= stored == labels.ignore_index
+        if inside.all():
+            return np.array(coding.table, np.int64)[stored] if coding.table else stored
     unknown = unknown_values(stored, labels, coding)
     if unknown:
         known = f"class (0 to {len(labels) - 1}) and not the ignore value {labels.ignore_index}"
+        known = f"label (0 to {len(coding.table) - 1})" if coding.table else known
         known = known if coding.format == "index" else "colour of a class and not data.ignore_color"
         raise DataError(f"{path}: {values_text(unknown)}: no {known}; `sanet check-data` lists all such files")
-    if coding.format == "index":
-        return stored
     table = meanings(labels, coding)
-    colors, inverse = np.unique(_packed(stored), return_inverse=True)
-    return np.array([table[_unpacked(color)] for color in colors.tolist()], np.int64)[inverse].reshape(stored.shape[:2])
+    colors, inverse = np.unique(packed(stored), return_inverse=True)
+    return np.array([table[unpacked(color)] for color in colors.tolist()], np.int64)[inverse].reshape(stored.shape[:2])
 
 
-def meanings(labels: LabelSet, coding: MaskCoding) -> dict[StoredValue, int]:
-    """Every number or colour that may stand in a mask file, with its class index or the ignore index."""
-    if coding.format == "index":
-        return {value: value for value in (*range(len(labels)), labels.ignore_index)}
-    table: dict[StoredValue, int] = {color: index for index, color in enumerate(labels.colors)}
-    if coding.ignore_color is not None:
-        table[coding.ignore_color] = labels.ignore_index
-    return table
-
-
-def value_counts(stored: NDArray[np.int64], coding: MaskCoding) -> dict[StoredValue, int]:
-    """The numbers or colours stored in a mask, each with its number of pixels, most frequent first."""
-    values, counts = np.unique(stored if coding.format == "index" else _packed(stored), return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    pairs = zip(values[order].tolist(), counts[order].tolist(), strict=True)
-    return {value if coding.format == "index" else _unpacked(value): count for value, count in pairs}
-
-
-def unknown_values(stored: NDArray[np.int64], labels: LabelSet, coding: MaskCoding) -> dict[StoredValue, int]:
-    """Those of ``value_counts`` that mean nothing."""
-    known = meanings(labels, coding)
-    return {value: count for value, count in value_counts(stored, coding).items() if value not in known}
-
-
-def values_text(counts: dict[StoredValue, int]) -> str:
-    """The most frequent values with their numbers of pixels, and how much there is besides."""
-    text = ", ".join(f"{value} on {count} pixels" for value, count in list(counts.items())[:6])
-    rest = list(counts.values())[6:]
-    return text + (f", {len(rest)} other values on {sum(rest)} pixels" if rest else "")
+def names_text(names: Sequence[str]) -> str:
+    """The first names, and how many there are besides."""
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 def shape_text(array: NDArray[np.generic]) -> str:
     """Width x height, as people write picture sizes."""
     return f"{array.shape[1]}x{array.shape[0]}"
-
-
-def _packed(colors: NDArray[np.int64]) -> NDArray[np.int64]:
-    return colors[..., 0] << 16 | colors[..., 1] << 8 | colors[..., 2]
-
-
-def _unpacked(color: int) -> Color:
-    return color >> 16, color >> 8 & 255, color & 255
 
 
 @contextmanager

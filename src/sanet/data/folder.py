@@ -28,7 +28,8 @@ from functools import partial
 from pathlib import Path
 
 from sanet.config import DataConfig
-from sanet.data.files import IMAGE_SUFFIXES, DataError, FileSource, MaskCoding, Record, existing_root, pair_by_name
+from sanet.data.coding import MaskCoding
+from sanet.data.files import DataError, FileSource, Record, existing_root, pair_by_name, read_list
 from sanet.structures import LabelSet
 
 IMAGES = ("images", "image", "imgs", "img")
@@ -104,18 +105,7 @@ def _listed(images: Path, masks: Path, lists: dict[str, list[str]]) -> dict[str,
 def _lists(*folders: Path) -> dict[str, list[str]]:
     """The stems on the list of every split that has one in one of the folders."""
     paths = {split: _entry(tuple(f"{name}.txt" for name in names), *folders) for split, names in SPLITS.items()}
-    return {split: _stems(path) for split, path in paths.items() if path}
-
-
-def _stems(path: Path) -> list[str]:
-    try:
-        # Windows editors put a byte order mark first, which would become part of the first name.
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error}); save it as UTF-8, one picture a line") from error
-    names = [Path(line.strip()) for line in lines if line.strip()]
-    # A dot may also be a part of the stem, so only the suffix of a picture is taken off.
-    return [name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name for name in names]
+    return {split: read_list(path) for split, path in paths.items() if path}
 
 
 def _entry(names: tuple[str, ...], *folders: Path | None) -> Path | None:

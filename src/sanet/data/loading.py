@@ -1,18 +1,20 @@
 """Batches from a data set, with randomness that follows from (seed, epoch, picture) alone.
 
-Neither the number of workers nor a resumed run changes which picture comes when, or how it is augmented.
+Neither the number of workers or processes nor a resumed run changes which picture comes when, or how it is augmented.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
-from sanet.structures import LabelSet, Sample
+from sanet import processes
+from sanet.structures import LabelSet, Sample, UsageError
 
 
 class SegmentationDataset(Protocol):
@@ -26,38 +28,82 @@ class SegmentationDataset(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
 
-class EpochSampler(Sampler[int]):
-    """A new order of ``count`` pictures every epoch; yields ``epoch * count + picture``.
+@dataclass(frozen=True)
+class Batching:
+    """How the pictures of an epoch become steps.
 
-    The key carries the epoch to the workers, which live on from one epoch to the next.
+    A step has the same pictures however many processes share it and however many parts each of them computes it in.
+
+    Args:
+        step: pictures in a step; a step of a data set that has fewer has them all.
+        parts: parts of a step that follow each other.
+        done: epoch and number of its parts that are done already, for a run that goes on in the middle of an epoch.
     """
 
-    def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed, self.epoch = count, seed, 0
+    step: int
+    parts: int = 1
+    done: tuple[int, int] = (0, 0)
+
+
+class EpochSampler(Sampler[int]):
+    """A new order of ``count`` pictures every epoch, for this process; yields ``epoch * count + picture``.
+
+    The key carries the epoch to the workers, which live on from one epoch to the next. An incomplete last step is left
+    to the next epoch's order.
+
+    Raises:
+        UsageError: a step does not divide among processes and parts, or the data set has fewer pictures than a step
+            that has to be divided.
+    """
+
+    def __init__(self, count: int, seed: int, batching: Batching) -> None:
+        shares = batching.parts * processes.count()
+        step = min(count, batching.step)
+        if step % shares:
+            reason = f"of only {count} pictures" if step < batching.step else f"batch_size {batching.step}"
+            raise UsageError(
+                f"a step ({reason}) does not divide among {processes.count()} processes with accumulate "
+                f"{batching.parts}; batch_size has to be a multiple of their product, {shares}"
+            )
+        self.count, self.seed, self.epoch, self.step, self.batching = count, seed, 0, step, batching
+
+    @property
+    def batch(self) -> int:
+        """Pictures that this process computes at once."""
+        return self.step // (self.batching.parts * processes.count())
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before every epoch, also the first one after a resume."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count
+        return self.count // self.step * self.step // processes.count()
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
-        return iter((self.epoch * self.count + order).tolist())
+        parts = order[: self.count // self.step * self.step].reshape(-1, processes.count(), self.batch)
+        begun, done = self.batching.done
+        first = done if self.epoch == begun else 0
+        return iter((self.epoch * self.count + parts[first:, processes.rank()].flatten()).tolist())
 
 
 class Augmented(Dataset[Sample]):
-    """The transformed pictures of a data set; takes the keys of ``EpochSampler``."""
+    """The transformed pictures of a data set; takes the keys of ``EpochSampler``.
+
+    Masks are uint8 if the label set's values fit, an eighth of the bytes on their way to the device; else int64.
+    """
 
     def __init__(self, dataset: SegmentationDataset, transform: Callable[[Sample], Sample], seed: int) -> None:
         self.dataset, self.transform, self.seed = dataset, transform, seed
+        fit = 0 <= dataset.labels.ignore_index < 256 and len(dataset.labels) <= 256
+        self.mask_type = torch.uint8 if fit else torch.int64
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, key: int) -> Sample:
         sample = self.dataset[key % len(self.dataset)]
+        sample = sample._replace(mask=sample.mask.to(self.mask_type))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(
                 int(np.random.SeedSequence((self.seed, key)).generate_state(1, np.uint64)[0] >> 1)
@@ -66,25 +112,29 @@ class Augmented(Dataset[Sample]):
 
 
 def training_loader(
-    dataset: SegmentationDataset, transform: Callable[[Sample], Sample], batch_size: int, workers: int, seed: int
+    dataset: SegmentationDataset, transform: Callable[[Sample], Sample], batching: Batching, workers: int, seed: int
 ) -> DataLoader[Sample]:
-    """Shuffled, augmented batches; an incomplete last batch is left to the next epoch's order."""
+    """Shuffled, augmented batches; see ``EpochSampler`` for which pictures come when."""
+    sampler = EpochSampler(len(dataset), seed, batching)
     return DataLoader(
         Augmented(dataset, transform, seed),
-        batch_size=batch_size,
-        sampler=EpochSampler(len(dataset), seed),
+        batch_size=sampler.batch,
+        sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        drop_last=len(dataset) > batch_size,
         generator=torch.Generator(),  # its own, so that the global one stays as it is
     )
 
 
 def evaluation_loader(dataset: SegmentationDataset, workers: int) -> DataLoader[Sample]:
-    """Every picture once, in order, whole and alone, since pictures differ in size."""
+    """Every picture once, in order, whole and alone, since pictures differ in size.
+
+    Of several processes that share the job each has every so manyth picture, from its rank on, whatever the remainder.
+    """
+    share = range(processes.rank(), len(dataset), processes.count())
     return DataLoader(
-        dataset,  # type: ignore[arg-type]
+        Subset(dataset, share),  # type: ignore[arg-type]
         batch_size=1,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
-from sanet.config import Published
+from sanet.deploy.config import Published
 from sanet.deploy.profile import Profile, Timing
 
 COLOR, FAINT = "#0072B2", "#8c8c8c"

@@ -22,7 +22,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from sanet.config import ProfileConfig, Published
+from sanet.deploy.config import ProfileConfig, Published
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import NETWORKS, SegmentationModel, create_model
 from sanet.structures import SanetError, UsageError, choose

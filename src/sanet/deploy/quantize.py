@@ -19,12 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sanet.config import DataConfig, ExportFormat
+from sanet.config import DataConfig, ExportFormat, ViewsConfig
 from sanet.data.catalog import data_source
 from sanet.data.loading import SegmentationDataset
 from sanet.deploy.export import Logits, describe, prepare, quiet, replacing, say, write
 from sanet.deploy.parity import ParityReport, compare, require_parity
 from sanet.evaluation.evaluate import evaluate_dataset, require_same_classes
+from sanet.evaluation.protocol import Protocol
 from sanet.inference.archive import METADATA
 from sanet.inference.exported import INPUT, first_line, open_exported
 from sanet.inference.predictor import Predictor
@@ -145,7 +146,8 @@ def export_int8(
         quantize(plain, partial, (calibration_set[index].image for index in indices))
         seconds = perf_counter() - start
         say(f"score both on {len(dataset)} pictures of {split}", progress)
-        comparison = compare_on(dataset, network, partial, progress)
+        protocol = Protocol.of(data, split, dataset.names, dataset.labels, ViewsConfig())
+        comparison = compare_on(dataset, protocol, network, partial, progress)
         cost = Int8Cost(data.name, split, len(dataset), len(indices), plain.stat().st_size, comparison)
         require_small_loss(cost, largest_loss, Path(path))
         metadata |= {"quantization": cost.as_dict()}
@@ -209,7 +211,7 @@ def quantize(source: Path, target: Path, images: Iterator[Tensor]) -> None:
         raise SanetError(f"onnxruntime cannot quantise the network ({first_line(error)}); export to onnx") from error
 
 
-def compare_on(dataset: SegmentationDataset, network: Logits, path: Path, progress: bool) -> Scored:
+def compare_on(dataset: SegmentationDataset, protocol: Protocol, network: Logits, path: Path, progress: bool) -> Scored:
     """Score a network and its file in int8."""
     eager, quantized = Timed(Predictor(network.network, "cpu")), Timed(Predictor(path, "cpu"))
     pixels = equal = 0
@@ -221,7 +223,7 @@ def compare_on(dataset: SegmentationDataset, network: Logits, path: Path, progre
         equal += int((labels == eager(image)).sum())
         return labels
 
-    before, after = (evaluate_dataset(label, dataset, {}, progress).scores for label in (eager, label_twice))
+    before, after = (evaluate_dataset(label, dataset, protocol, progress).scores for label in (eager, label_twice))
     class_iou = {
         name: (_or_none(before.class_iou[name]), _or_none(after.class_iou[name])) for name in dataset.labels.names
     }

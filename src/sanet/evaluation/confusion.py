@@ -22,6 +22,7 @@ class Scores:
     Attributes:
         miou: mean IoU over the classes present in truth or prediction.
         miou_without_background: the same without the background class; None where the set has none.
+        miou_with_background: the same with the background as one more class of IoU 0; None unless the set ignores it.
         pixel_accuracy: correct pixels over labelled pixels.
         mean_accuracy: mean over the true classes of the share found ("mean class accuracy").
         frequency_weighted_iou: IoU of each class weighted by its share of the labelled pixels.
@@ -32,6 +33,7 @@ class Scores:
 
     miou: float
     miou_without_background: float | None
+    miou_with_background: float | None
     pixel_accuracy: float
     mean_accuracy: float
     frequency_weighted_iou: float
@@ -91,9 +93,12 @@ def scores_of(counts: Tensor, labels: LabelSet) -> Scores:
     foreground = torch.ones(len(labels), dtype=torch.bool)
     if labels.background is not None:
         foreground[labels.background] = False
+    present = int((~iou.isnan()).sum())
+    miou = iou.nanmean().item()
     return Scores(
-        miou=iou.nanmean().item(),
+        miou=miou,
         miou_without_background=None if labels.background is None else iou[foreground].nanmean().item(),
+        miou_with_background=miou * present / (present + 1) if labels.background_ignored else None,
         pixel_accuracy=(hits.sum() / truth.sum()).item(),
         mean_accuracy=accuracy.nanmean().item(),
         frequency_weighted_iou=((truth / truth.sum()) * iou.nan_to_num()).sum().item(),

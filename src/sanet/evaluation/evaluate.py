@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
-from typing import Any
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sanet.config import DataConfig
+import sanet.processes as processes
+from sanet.config import DataConfig, ViewsConfig
 from sanet.data.catalog import data_source
 from sanet.data.loading import SegmentationDataset, evaluation_loader
 from sanet.evaluation.confusion import ConfusionMatrix, scores_of
-from sanet.evaluation.report import write_json, write_report
-from sanet.evaluation.results import Evaluation, Example
-from sanet.inference.predictor import DEFAULT_WINDOW, Predictor
+from sanet.evaluation.protocol import Protocol
+from sanet.evaluation.report import write_report
+from sanet.evaluation.results import SCORES, Evaluation, Example, write_scores
+from sanet.inference.predictor import Predictor
 from sanet.models.networks import SegmentationModel
 from sanet.structures import LabelSet, Sample, SanetError
 
@@ -24,26 +27,47 @@ PICTURES_KEPT = 12
 
 
 def evaluate_dataset(
-    label: Callable[[Tensor], Tensor], dataset: SegmentationDataset, protocol: dict[str, Any], progress: bool = True
+    label: Callable[[Tensor], Tensor],
+    dataset: SegmentationDataset,
+    protocol: Protocol,
+    progress: bool = True,
+    workers: int = 0,
 ) -> Evaluation:
     """Label every picture of a data set, whole and at its original size, and count.
+
+    Processes that share the job share the pictures: each is counted once, and all return the same scores. All of them
+    have to call.
 
     Args:
         label: (3, H, W) uint8 -> (H, W) int64 class indices on the CPU.
         dataset: pictures and their truth.
         protocol: what is evaluated and how; kept with the result.
         progress: show a progress bar.
+        workers: processes that read pictures, of each process that labels them; 0 reads in the process itself.
+
+    Raises:
+        DataError: a picture or its truth cannot be read, in whichever process.
     """
-    confusion = ConfusionMatrix(dataset.labels)
-    miou = []
-    for batch in tqdm(evaluation_loader(dataset, workers=0), "evaluate", unit=" pictures", disable=not progress):
-        counts = confusion.update(batch.mask[0], label(batch.image[0]))
-        miou.append(scores_of(counts, dataset.labels).miou)
-    # Labelling the worst a second time costs less than keeping every picture that might be among them.
-    order = sorted((index for index, value in enumerate(miou) if not isnan(value)), key=lambda index: miou[index])
-    worst = [_example(dataset[index], label, miou[index]) for index in order[:PICTURES_KEPT]]
+    confusion, own, failure = ConfusionMatrix(dataset.labels), [], None
+    hidden = not (progress and processes.first())
+    try:
+        for batch in tqdm(evaluation_loader(dataset, workers), "evaluate", unit=" pictures", disable=hidden):
+            counts = confusion.update(batch.mask[0], label(batch.image[0]))
+            own.append(scores_of(counts, dataset.labels).miou)
+    except SanetError as error:
+        failure = error
+    # As objects, which reach the others whatever device their counts would have to be on.
+    shares = processes.gathered((confusion.counts, own, failure))
+    for _, _, error_of_one in shares:
+        if error_of_one is not None:
+            raise error_of_one
+    counts = torch.stack([share[0] for share in shares]).sum(dim=0)
+    miou = [0.0] * len(dataset)
+    for rank, (_, part, _) in enumerate(shares):
+        miou[rank :: len(shares)] = part
+    worst = _worst(dataset, label, miou) if processes.first() else []
     by_name = dict(zip(dataset.names, miou, strict=True))
-    return Evaluation(dataset.labels, confusion.counts.numpy(), confusion.scores(), by_name, worst, protocol)
+    return Evaluation(dataset.labels, counts.numpy(), scores_of(counts, dataset.labels), by_name, worst, protocol)
 
 
 def require_same_classes(model: LabelSet, data: LabelSet) -> None:
@@ -53,6 +77,13 @@ def require_same_classes(model: LabelSet, data: LabelSet) -> None:
             f"the model's classes are {', '.join(model.names)}, but those of the data are {', '.join(data.names)}; "
             "a score would compare different things"
         )
+
+
+def _worst(dataset: SegmentationDataset, label: Callable[[Tensor], Tensor], miou: list[float]) -> list[Example]:
+    """The pictures with the lowest mIoU; labelling them again costs less than keeping all that might be among them."""
+    scored = [index for index, value in enumerate(miou) if not isnan(value)]
+    worst = sorted(scored, key=lambda index: miou[index])[:PICTURES_KEPT]
+    return [_example(dataset[index], label, miou[index]) for index in worst]
 
 
 def _example(sample: Sample, label: Callable[[Tensor], Tensor], miou: float) -> Example:
@@ -66,49 +97,48 @@ def evaluate(
     data: DataConfig,
     split: str = "test",
     output: str | Path | None = None,
-    window: int = DEFAULT_WINDOW,
+    views: ViewsConfig = ViewsConfig(),
     device: str | None = None,
     history: list[dict[str, float]] | None = None,
     progress: bool = True,
+    workers: int = 0,
 ) -> Evaluation:
     """Score a model on one split of a data set.
+
+    Processes that share a job (``torchrun``) share the pictures; the first one writes the files.
 
     Args:
         model: a model directory, an exported file, or a model.
         data: the data set.
         split: the split; it means exactly what it says.
         output: folder for ``scores.json`` and ``report.html``; nothing is written without it.
-        window: side of the windows for pictures of more than ``window ** 2`` pixels.
+        views: how to look at a picture: in which sizes, mirrored or not, and from where on in windows.
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
         history: rows of a run's metrics, for the learning curves of the report.
         progress: show a progress bar.
+        workers: processes that read pictures; 0 reads them in the main process.
 
     Raises:
         SanetError: the model's classes are not those of the data set, in the same order.
         DataError: the data set cannot be read.
-        UsageError: no such split or device, or too small a window.
+        UsageError: no such split or device.
     """
     dataset = data_source(data).open(split)
-    predictor = Predictor(model, device, window)
+    predictor = Predictor(model, device, views)
     require_same_classes(predictor.labels, dataset.labels)
-    protocol = {
-        "data": data.name,
-        "split": split,
-        "pictures": len(dataset),
-        "classes": len(dataset.labels),
-        "ignore_index": dataset.labels.ignore_index,
-        "absent classes": "left out of the means",
-        "resolution": "original",
-        "scales": "1",
-        "window": window,
-        "model": str(model) if not isinstance(model, SegmentationModel) else "in memory",
-    }
-    evaluation = evaluate_dataset(
-        lambda image: predictor.label(image.to(predictor.device)).cpu(), dataset, protocol, progress
+    evaluation = replace(
+        evaluate_dataset(
+            lambda image: predictor.label(image.to(predictor.device)).cpu(),
+            dataset,
+            Protocol.of(data, split, dataset.names, dataset.labels, views),
+            progress,
+            workers,
+        ),
+        facts={"model": str(model) if not isinstance(model, SegmentationModel) else "in memory"},
     )
-    if output is not None:
+    if output is not None and processes.first():
         folder = Path(output)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "scores.json", evaluation)
+        write_scores(folder / SCORES, evaluation)
         write_report(folder / "report.html", evaluation, history or [], f"{data.name} · {split}")
     return evaluation

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
-from dataclasses import asdict
 from io import BytesIO
 from math import ceil, floor, isfinite, log10, nan
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from sanet.evaluation.protocol import plain_text
 from sanet.evaluation.results import Evaluation, Example
 from sanet.inference.pictures import IGNORED, WRONG, Mask, Picture, colorize, error_map
 from sanet.structures import Color, LabelSet
@@ -22,6 +21,7 @@ from sanet.structures import Color, LabelSet
 SCORE_NAMES = {
     "miou": "mean IoU",
     "miou_without_background": "mean IoU without background",
+    "miou_with_background": "mean IoU with background (as IoU 0)",
     "pixel_accuracy": "pixel accuracy",
     "mean_accuracy": "mean class accuracy",
     "frequency_weighted_iou": "frequency-weighted IoU",
@@ -87,7 +87,7 @@ def write_report(path: Path, evaluation: Evaluation, history: list[dict[str, flo
         means={name: value for name, value in means.items() if value is not None},
         pixels=scores.pixels,
         classes=sorted(_classes(evaluation), key=lambda row: -row.iou if isfinite(row.iou) else 1),
-        protocol=evaluation.protocol,
+        protocol=evaluation.protocol.shown() | evaluation.facts,
         charts=_charts(history),
         matrix=_matrix(evaluation),
         numbered=len(labels) <= NUMBERED_CLASSES,
@@ -101,19 +101,6 @@ def write_report(path: Path, evaluation: Evaluation, history: list[dict[str, flo
         ignored=IGNORED,
     )
     path.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, evaluation: Evaluation) -> None:
-    """Write scores, label set, confusion matrix (rows are the truth), mIoU by picture, and protocol; NaN is null."""
-    content = {
-        "protocol": evaluation.protocol,
-        "scores": asdict(evaluation.scores),
-        "labels": asdict(evaluation.labels),
-        "confusion": evaluation.confusion.tolist(),
-        "picture_miou": evaluation.picture_miou,
-    }
-    text = json.dumps(_jsonable(content), indent=1, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
 
 
 def score_table(evaluation: Evaluation) -> str:
@@ -142,7 +129,7 @@ def _environment() -> Environment:
     )
     environment.filters["percent"] = lambda share: f"{share:.1%}" if isfinite(share) else _number(share)
     environment.filters["number"] = _number
-    environment.filters["plain"] = _plain
+    environment.filters["plain"] = plain_text
     environment.filters["rgb"] = lambda color: f"rgb({color[0]},{color[1]},{color[2]})"
     environment.tests["finite"] = isfinite
     return environment
@@ -151,28 +138,6 @@ def _environment() -> Environment:
 def _number(share: float) -> str:
     """In per cent, or a dash where there is nothing to score."""
     return f"{100 * share:.1f}" if isfinite(share) else "—"
-
-
-def _plain(value: Any) -> str:
-    """A setting as a reader would write it."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {_plain(entry)}" for key, entry in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_plain(entry) for entry in value)
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    return str(value)
-
-
-def _jsonable(value: Any) -> Any:
-    """Numbers that are none as None, all the way down; what JSON has no word for, such as a path, as text."""
-    if isinstance(value, dict):
-        return {str(key): _jsonable(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(entry) for entry in value]
-    if isinstance(value, float):
-        return value if isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int)) else str(value)
 
 
 def _classes(evaluation: Evaluation) -> list[_Class]:

@@ -1,15 +1,22 @@
-"""The outcome of an evaluation, as data."""
+"""The outcome of an evaluation, as data, and the file that keeps it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
+from math import isfinite, nan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from sanet.evaluation.confusion import Scores
-from sanet.structures import LabelSet
+from sanet.evaluation.confusion import Scores, scores_of
+from sanet.evaluation.protocol import Protocol, digest_of
+from sanet.structures import LabelSet, SanetError
+
+SCORES = "scores.json"
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,9 @@ class Evaluation:
         confusion: (K, K) int64, rows are the truth.
         scores: what follows from ``confusion``.
         picture_miou: mIoU of every picture by itself, by name; NaN where a picture has no labelled pixel.
-        worst: the pictures with the lowest mIoU, worst first.
-        protocol: what was evaluated and how; goes into every file.
+        worst: the pictures with the lowest mIoU, worst first; of processes that share a job, in the first one only.
+        protocol: what was evaluated and how; scores of another protocol cannot be compared with these.
+        facts: what else is worth keeping, such as which model it was.
     """
 
     labels: LabelSet
@@ -49,4 +57,80 @@ class Evaluation:
     scores: Scores
     picture_miou: dict[str, float]
     worst: list[Example]
-    protocol: dict[str, Any] = field(default_factory=dict)
+    protocol: Protocol
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def write_scores(path: Path, evaluation: Evaluation) -> None:
+    """Write protocol, scores, label set, confusion matrix (rows are the truth) and mIoU by picture; NaN is null.
+
+    The file ends with the SHA-256 of what it holds, by which ``read_scores`` knows that nobody has changed it.
+    """
+    content = _jsonable(
+        {
+            "protocol": asdict(evaluation.protocol),
+            "protocol_sha256": evaluation.protocol.digest,
+            "facts": evaluation.facts,
+            "scores": asdict(evaluation.scores),
+            "labels": asdict(evaluation.labels),
+            "confusion": evaluation.confusion.tolist(),
+            "picture_miou": evaluation.picture_miou,
+        }
+    )
+    text = json.dumps(content | {"sha256": digest_of(content)}, indent=1, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_scores(path: str | Path) -> Evaluation:
+    """Read a ``scores.json`` back, all but the pictures; the scores follow anew from the confusion matrix.
+
+    Args:
+        path: the file, or the folder that holds it.
+
+    Raises:
+        SanetError: there is no such file, it cannot be read, or it is not as `sanet evaluate` wrote it.
+    """
+    file = scores_file(path)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        intact = content.pop("sha256") == digest_of(content)
+        protocol = Protocol.read(content["protocol"])
+        if not intact or protocol.digest != content["protocol_sha256"]:
+            raise SanetError(f"{file} was changed after it was written: its SHA-256 is another one; evaluate again")
+        confusion = np.array(content["confusion"], np.int64)
+        labels = LabelSet(**content["labels"])
+        scores = scores_of(torch.from_numpy(confusion), labels)
+        miou = {name: nan if value is None else float(value) for name, value in content["picture_miou"].items()}
+        return Evaluation(labels, confusion, scores, miou, [], protocol, content["facts"])
+    except OSError as error:
+        raise SanetError(f"{file} cannot be read: {error}") from error
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise SanetError(
+            f"{file} cannot be read as scores that this version of `sanet evaluate` wrote ({error!r}); evaluate again"
+        ) from error
+
+
+def scores_file(path: str | Path) -> Path:
+    """The file itself, or the one in a folder.
+
+    Raises:
+        SanetError: there is none.
+    """
+    given = Path(path)
+    file = given / SCORES if given.is_dir() else given
+    if file.is_file():
+        return file
+    inside = sorted(str(found.parent) for found in given.glob(f"*/{SCORES}")) if given.is_dir() else []
+    hint = f"there is one in {', '.join(inside)}" if inside else "`sanet evaluate` writes one"
+    raise SanetError(f"there is no {file}; {hint}")
+
+
+def _jsonable(value: Any) -> Any:
+    """Numbers that are none as None, all the way down; what JSON has no word for, such as a path, as text."""
+    if isinstance(value, dict):
+        return {str(key): _jsonable(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(entry) for entry in value]
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int)) else str(value)

@@ -1,20 +1,124 @@
-"""Prediction for files: masks, overlays, and one JSON line for each picture."""
+"""Prediction for files: masks, overlays, and one JSON line for each picture.
+
+``predictions.jsonl`` is the memory of a collection. While pictures are labelled, a line is added for each of them; a
+process that is killed leaves what it did, and the same call goes on from there. Masks and overlays are written aside
+and renamed, so that one that exists is whole. Who labels is an ``Engine``: this process, or ``ray_engine.py``.
+"""
 
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
+from huggingface_hub import hf_hub_download
+from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
+from PIL import Image
 from tqdm import tqdm
 
+from sanet.config import ViewsConfig
 from sanet.data.files import IMAGE_SUFFIXES, DataError, read_image
+from sanet.inference.exported import is_exported
 from sanet.inference.pictures import overlay, palette_image, shares, with_legend
 from sanet.inference.predictor import Predictor
-from sanet.structures import UsageError
+from sanet.structures import LabelSet, UsageError
 
 RESULTS = "predictions.jsonl"
+
+Line = dict[str, Any]
+
+
+class Job(NamedTuple):
+    """A picture, and the files that are written for it."""
+
+    image: str
+    mask: str
+    overlay: str
+
+
+class Outcome(NamedTuple):
+    """What became of a collection.
+
+    Attributes:
+        labelled: pictures that were labelled now.
+        kept: pictures whose results were there already.
+        failures: what went wrong, one message for each picture that could not be read or written.
+    """
+
+    labelled: int
+    kept: int
+    failures: list[str]
+
+
+class Engine(Protocol):
+    """Who labels the pictures, and with what.
+
+    Attributes:
+        labels: the classes.
+        fingerprint: the same for the same model and settings; None where that is not known, and then nothing that is
+            there already counts.
+    """
+
+    labels: LabelSet
+    fingerprint: str | None
+
+    def results(self, jobs: Sequence[Job]) -> Iterator[Line]:
+        """What ``label_file`` says of every job, in any order, as soon as it is known."""
+        ...
+
+
+@dataclass(frozen=True)
+class PredictorSettings:
+    """What a predictor is opened from; unlike the predictor, it can be sent to other machines.
+
+    Args:
+        model: the directory of a saved model, the name of one on the Hugging Face hub, or an exported file.
+        device: such as "cpu" or "cuda"; by default a GPU where there is one.
+        views: how to look at a picture.
+    """
+
+    model: str
+    device: str | None = None
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+
+    def open(self) -> Predictor:
+        """Read the model; see ``Predictor`` for what it raises."""
+        return Predictor(self.model, self.device, self.views)
+
+    def fingerprint(self) -> str:
+        """Hash of the contents of the model's files, its classes among them, and of the views; not of the device."""
+        if is_exported(self.model):
+            files = [Path(self.model)]
+        elif Path(self.model).is_dir():
+            files = [Path(self.model) / name for name in (CONFIG_NAME, SAFETENSORS_SINGLE_FILE)]
+        else:
+            files = [Path(hf_hub_download(self.model, name)) for name in (CONFIG_NAME, SAFETENSORS_SINGLE_FILE)]
+        digest = hashlib.sha256(json.dumps(asdict(self.views), sort_keys=True).encode())
+        for path in files:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()[:16]
+
+
+class LocalEngine:
+    """Labels in this process, one picture after the other.
+
+    Args:
+        predictor: the model.
+        fingerprint: see ``Engine``; that of the settings the predictor was opened from.
+    """
+
+    def __init__(self, predictor: Predictor, fingerprint: str | None = None) -> None:
+        self.predictor, self.labels, self.fingerprint = predictor, predictor.labels, fingerprint
+
+    def results(self, jobs: Sequence[Job]) -> Iterator[Line]:
+        """See ``Engine``; in the order of the jobs."""
+        return (label_file(self.predictor, job) for job in jobs)
 
 
 def find_pictures(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
@@ -53,50 +157,142 @@ def find_pictures(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
 
 
 def predict_files(predictor: Predictor, inputs: Sequence[str], output: str | Path, progress: bool = True) -> list[str]:
-    """Label pictures and write what was found below ``output``.
+    """Label pictures in this process, all of them, and write what was found below ``output``.
 
-    For each picture: ``masks/NAME.png`` (palette PNG of class indices, at the picture's size),
-    ``overlays/NAME.jpg`` (with a legend), and a line of ``predictions.jsonl`` with each class's share of the pixels.
+    A predictor does not say which file it comes from, so that results that are there already are replaced; give
+    ``predict_collection`` an engine with a fingerprint to go on from them.
 
     Args:
         predictor: the model.
         inputs: files, folders and globs.
-        output: the folder; results of the same name in it are replaced.
+        output: the folder; see ``predict_collection`` for what is in it.
         progress: show a progress bar.
 
     Returns:
         What went wrong, one message for each picture that could not be read; the others are done.
 
     Raises:
-        UsageError: see ``find_pictures``; or more classes than a palette PNG holds.
+        UsageError: see ``predict_collection``.
     """
-    if len(predictor.labels) > 256:
-        raise UsageError(f"a palette PNG holds 256 classes, the model has {len(predictor.labels)}; use sanet.Predictor")
+    return predict_collection(LocalEngine(predictor), inputs, output, progress).failures
+
+
+def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path, progress: bool = True) -> Outcome:
+    """Label pictures and write what was found below ``output``; what is there already is kept.
+
+    For each picture: ``masks/NAME.png`` (palette PNG of class indices, at the picture's size),
+    ``overlays/NAME.jpg`` (with a legend), and a line of ``predictions.jsonl`` with each class's share of the pixels.
+    At the end, the lines stand in the order of the pictures, whatever the engine.
+
+    A picture is done when its line says that this model, with these settings, has labelled it, when it still has the
+    size and the time of modification that the line says, and when its mask and overlay exist. Pictures that failed
+    are tried again.
+
+    Args:
+        engine: who labels them, and with what.
+        inputs: files, folders and globs.
+        output: the folder; one call at a time writes to it.
+        progress: show a progress bar.
+
+    Raises:
+        UsageError: see ``find_pictures``; or more classes than a palette PNG holds.
+        SanetError: the engine cannot go on; what is done is kept.
+    """
+    if len(engine.labels) > 256:
+        raise UsageError(f"a palette PNG holds 256 classes, the model has {len(engine.labels)}; use sanet.Predictor")
     folder = Path(output)
-    pictures = find_pictures(inputs, folder)
+    jobs = [
+        Job(str(path), str(folder / "masks" / f"{place}.png"), str(folder / "overlays" / f"{place}.jpg"))
+        for path, place in find_pictures(inputs, folder).items()
+    ]
     folder.mkdir(parents=True, exist_ok=True)
-    failures = []
-    with (folder / RESULTS).open("w", encoding="utf-8") as lines:
-        for path, place in tqdm(pictures.items(), "predict", unit=" pictures", disable=not progress):
+    lines = _done(folder / RESULTS, jobs, engine.fingerprint)
+    left = [job for job in jobs if job.image not in lines]
+    kept = len(lines)
+    # First of all, forget what is about to be replaced: a line never speaks of a mask that another model wrote.
+    _replace(folder / RESULTS, lines.values())
+    failures = {}
+    with (
+        (folder / RESULTS).open("a", encoding="utf-8") as file,
+        tqdm(desc="predict", unit=" pictures", total=len(jobs), initial=kept, disable=not progress) as bar,
+    ):
+        for line in engine.results(left) if left else ():
+            if "error" in line:
+                failures[line["image"]] = line["error"]
+            elif engine.fingerprint is not None:
+                line["fingerprint"] = engine.fingerprint
+            lines[line["image"]] = json.dumps(line)
+            file.write(lines[line["image"]] + "\n")
+            file.flush()
+            bar.update()
+    _replace(folder / RESULTS, (lines[job.image] for job in jobs))
+    messages = [failures[job.image] for job in left if job.image in failures]
+    return Outcome(len(left) - len(messages), kept, messages)
+
+
+def label_file(predictor: Predictor, job: Job) -> Line:
+    """Label one picture and write its mask and its overlay.
+
+    Returns:
+        Its line of ``predictions.jsonl``: the files, the shares, and which version of the picture it was; or the error.
+    """
+    try:
+        picture = _version(job.image)
+        image = read_image(Path(job.image))
+        mask = predictor(image)
+        found = shares(mask, predictor.labels)
+        _save(palette_image(mask, predictor.labels), Path(job.mask), "PNG")
+        blended = with_legend(overlay(image, mask, predictor.labels), predictor.labels, found)
+        _save(blended, Path(job.overlay), "JPEG", quality=92)
+    except DataError as error:
+        return {"image": job.image, "error": str(error)}
+    except OSError as error:
+        return {"image": job.image, "error": f"{job.image}: {error}"}
+    return {"image": job.image, "mask": job.mask, "overlay": job.overlay, "shares": found, **picture}
+
+
+def _version(picture: str) -> Line:
+    """What a change of the picture changes."""
+    status = os.stat(picture)
+    return {"bytes": status.st_size, "modified": status.st_mtime_ns}
+
+
+def _save(image: Image.Image, path: Path, format: str, **options: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".new")  # no longer than the name it gets, and no result has this suffix
+    image.save(aside, format, **options)
+    aside.replace(path)
+
+
+def _replace(path: Path, lines: Iterable[str]) -> None:
+    aside = path.with_suffix(".new")
+    with aside.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
+    aside.replace(path)
+
+
+def _done(path: Path, jobs: Sequence[Job], fingerprint: str | None) -> dict[str, str]:
+    """The lines of an earlier call that still hold, by picture, in the order of the jobs."""
+    if fingerprint is None or not path.exists():
+        return {}
+    found: dict[str, str] = {}
+    wanted = {job.image: job for job in jobs}
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for text in file:
             try:
-                line = _predict_file(predictor, path, folder, place)
-            except (DataError, OSError) as error:
-                failures.append(f"{path}: {error}" if isinstance(error, OSError) else str(error))
-                line = {"image": str(path), "error": str(error)}
-            lines.write(json.dumps(line) + "\n")
-            lines.flush()
-    return failures
+                line = json.loads(text)
+            except json.JSONDecodeError:
+                continue  # torn: the process was killed while it wrote
+            job = wanted.get(str(line.get("image"))) if isinstance(line, dict) else None
+            if job is not None and _holds(line, job, fingerprint):
+                found[job.image] = text.rstrip("\n")
+    return {job.image: found[job.image] for job in jobs if job.image in found}
 
 
-def _predict_file(predictor: Predictor, path: Path, folder: Path, place: Path) -> dict[str, object]:
-    image = read_image(path)
-    mask = predictor(image)
-    found = shares(mask, predictor.labels)
-    mask_path = folder / "masks" / f"{place}.png"
-    overlay_path = folder / "overlays" / f"{place}.jpg"
-    mask_path.parent.mkdir(parents=True, exist_ok=True)
-    overlay_path.parent.mkdir(parents=True, exist_ok=True)
-    palette_image(mask, predictor.labels).save(mask_path)
-    blended = overlay(image, mask, predictor.labels)
-    with_legend(blended, predictor.labels, found).save(overlay_path, quality=92)
-    return {"image": str(path), "mask": str(mask_path), "overlay": str(overlay_path), "shares": found}
+def _holds(line: Mapping[str, Any], job: Job, fingerprint: str) -> bool:
+    try:
+        wanted = {"fingerprint": fingerprint, "mask": job.mask, "overlay": job.overlay, **_version(job.image)}
+    except OSError:
+        return False
+    same = all(line.get(key) == value for key, value in wanted.items())
+    return same and os.path.exists(job.mask) and os.path.exists(job.overlay)

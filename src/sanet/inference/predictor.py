@@ -9,13 +9,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from sanet.config import ViewsConfig
 from sanet.data.files import rgb
 from sanet.inference.exported import choose_device, is_exported, open_exported
 from sanet.inference.views import LogitsFunction, label_picture
 from sanet.models.networks import SegmentationModel, load_model
 from sanet.structures import UsageError
-
-DEFAULT_WINDOW = 1024
 
 
 class Predictor:
@@ -25,23 +24,22 @@ class Predictor:
         model: the directory of a saved model, the name of one on the Hugging Face hub, a file that `sanet export`
             wrote, or a model, which is put onto the device and into evaluation mode.
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
-        window: pictures of more than ``window ** 2`` pixels go through overlapping windows of this side.
+        views: how to look at a picture: in which sizes, mirrored or not, and from where on in windows.
 
     Attributes:
         labels: the classes that the indices of a mask stand for.
         device: where the model runs.
         logits_of: the model as a function from pictures, uint8 and on the device, to logits.
+        views: as given.
 
     Raises:
         SanetError: there is no model there, or it cannot be read.
-        UsageError: there is no such device, or the window is too small.
+        UsageError: there is no such device.
     """
 
     def __init__(
-        self, model: str | Path | SegmentationModel, device: str | None = None, window: int = DEFAULT_WINDOW
+        self, model: str | Path | SegmentationModel, device: str | None = None, views: ViewsConfig = ViewsConfig()
     ) -> None:
-        if window < 32:
-            raise UsageError(f"window {window}: 32 pixels or more")
         self.logits_of: LogitsFunction
         if not isinstance(model, SegmentationModel) and is_exported(model):
             exported = open_exported(model, device)
@@ -51,7 +49,7 @@ class Predictor:
             self.device = choose_device(device)
             network.to(self.device).to(memory_format=torch.channels_last).eval()
             self.logits_of, self.labels = lambda pictures: network(pictures).logits, network.labels
-        self.window = window
+        self.views = views
 
     def __call__(self, image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8 | np.uint16]:
         """Label every pixel.
@@ -71,7 +69,7 @@ class Predictor:
     @torch.inference_mode()
     def label(self, image: torch.Tensor) -> torch.Tensor:
         """(3, H, W) uint8 -> (H, W) int64 class indices, both on the model's device."""
-        return label_picture(self.logits_of, image, self.window)
+        return label_picture(self.logits_of, image, self.views)
 
 
 def _rgb(image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:

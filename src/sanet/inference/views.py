@@ -1,16 +1,24 @@
 """Labels for a picture of any size, from any callable that maps pictures to logits.
 
 Validation, evaluation and prediction all go through ``label_picture``.
+
+A picture can be looked at in several sizes, and mirrored, as scores in papers often are: EncNet (Zhang et al., CVPR
+2018) and PSPNet (Zhao et al., CVPR 2017) take the scales 0.5, 0.75, 1, 1.25, 1.5 and 1.75 with their mirrors. What is
+averaged here are the class probabilities of every view, at the size of the picture, all with the same weight. One
+convention holds for every resize: bilinear between the centres of the pixels (``align_corners=False``); pictures with
+an antialias, as torchvision and Pillow resize, and logits, which are smooth, without.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from sanet.config import ViewsConfig
 
 # (B, 3, H, W) uint8 or float in [0, 1] -> (B, K, H, W) logits
 LogitsFunction = Callable[[Tensor], Tensor]
@@ -19,25 +27,65 @@ SMALLEST_SIDE = 32
 OVERLAP = 1 / 3
 
 
-def label_picture(logits_of: LogitsFunction, image: Tensor, window: int) -> Tensor:
+def label_picture(logits_of: LogitsFunction, image: Tensor, views: ViewsConfig = ViewsConfig()) -> Tensor:
     """The most likely class of every pixel.
 
     Args:
         logits_of: the network.
         image: (3, H, W), uint8 or float in [0, 1], of any size, on the network's device.
-        window: side in pixels. A picture of no more than ``window ** 2`` pixels is labelled whole; a larger one
-            through overlapping windows of this size, whose logits are blended at the seams.
+        views: how to look at it. With one scale of 1 and no mirror the logits decide by themselves; else the mean of
+            the class probabilities of all views.
 
     Returns:
         (H, W) int64 class indices.
     """
+    if views.scales != (1.0,) or views.mirror:
+        return class_probabilities(logits_of, image, views).argmax(dim=0)
     height, width = image.shape[-2:]
-    image = _grown_to_smallest_side(image)
+    bands = _bands(logits_of, _grown_to_smallest_side(image), views.window)
+    return torch.cat([band.argmax(dim=0) for band in bands])[:height, :width]
+
+
+def class_probabilities(logits_of: LogitsFunction, image: Tensor, views: ViewsConfig = ViewsConfig()) -> Tensor:
+    """The mean of the class probabilities of all views.
+
+    Memory: the sum over the views is kept whole, in ``4 K H W`` bytes, beside one resized picture. The logits of a view
+    are not, where it goes through windows: they are resized and added in bands of rows, as the windows finish them.
+    Labels in bands would need the windows of all views at the same time.
+
+    Args:
+        logits_of: the network.
+        image: (3, H, W), uint8 or float in [0, 1], of any size, on the network's device.
+        views: how to look at it. Each view is a picture of ``max(32, round(scale * side))`` pixels a side, whole or in
+            windows by the rule of ``window``. Those of a mirror are mirrored back.
+
+    Returns:
+        (K, H, W) float32; every pixel's add up to 1.
+    """
+    height, width = image.shape[-2:]
+    sums: Tensor | None = None
+    for scale in views.scales:
+        for mirrored in (False, True) if views.mirror else (False,):
+            seen = _grown_to_smallest_side(image.flip(-1) if mirrored else image)
+            bands = _bands(logits_of, _resized(seen, scale), views.window)
+            first = 0
+            for logits in _resized_bands(bands, _scaled_sides(seen, scale)[0], seen.shape[-2:]):
+                rows = min(len(logits[0]), height - first)
+                found = logits[:, :rows, :width].softmax(dim=0)
+                if sums is None:
+                    sums = found.new_zeros(len(found), height, width)
+                sums[:, first : first + rows] += found.flip(-1) if mirrored else found
+                first += rows
+    assert sums is not None
+    return sums.div_(len(views.scales) * (1 + views.mirror))
+
+
+def _bands(logits_of: LogitsFunction, image: Tensor, window: int) -> Iterator[Tensor]:
+    """Logits (K, rows, W) from top to bottom: of the whole picture at once, or as its windows finish them."""
     if image.shape[-2] * image.shape[-1] <= window**2:
-        labels = logits_of(image[None]).argmax(dim=1)[0]
+        yield logits_of(image[None])[0]
     else:
-        labels = torch.cat([band.argmax(dim=0) for band in blended_bands(logits_of, image, window)])
-    return labels[:height, :width]
+        yield from blended_bands(logits_of, image, window)
 
 
 def blended_bands(logits_of: LogitsFunction, image: Tensor, window: int) -> Iterator[Tensor]:
@@ -101,3 +149,49 @@ def _grown_to_smallest_side(image: Tensor) -> Tensor:
     if len(rows) == height and len(columns) == width:
         return image
     return image[:, rows][:, :, columns]
+
+
+def _scaled_sides(image: Tensor, scale: float) -> tuple[int, int]:
+    height, width = image.shape[-2:]
+    return max(SMALLEST_SIDE, round(scale * height)), max(SMALLEST_SIDE, round(scale * width))
+
+
+def _resized(image: Tensor, scale: float) -> Tensor:
+    """(3, H, W) in another size and the same dtype; uint8 is rounded, since exported networks take nothing else."""
+    sides = _scaled_sides(image, scale)
+    if sides == tuple(image.shape[-2:]):
+        return image
+    planes = []
+    for plane in image:  # one after the other, since a large picture in float32 takes more than its logits
+        pixels = plane[None, None] if image.is_floating_point() else plane[None, None].float()
+        resized = F.interpolate(pixels, sides, mode="bilinear", align_corners=False, antialias=True)[0]
+        planes.append(resized if image.is_floating_point() else resized.round_().to(image.dtype))
+    return torch.cat(planes)
+
+
+def _resized_bands(bands: Iterable[Tensor], height: int, size: Sequence[int]) -> Iterator[Tensor]:
+    """Logits (K, height, w) that come in bands of rows, in another size, bilinearly and as bands of rows again.
+
+    Args:
+        bands: (K, rows, w) from top to bottom.
+        height: rows of all of them together.
+        size: rows and columns of what is yielded.
+    """
+    rows, columns = size
+    # The centres of the new rows among the old ones, in float64: a row more or less shows in thousands of them.
+    centres = ((torch.arange(rows, dtype=torch.float64) + 0.5) * height / rows - 0.5).clamp(0, height - 1)
+    above = centres.long()
+    below = (above + 1).clamp(max=height - 1)
+    held, first, done = None, 0, 0
+    for band in bands:
+        held = band.float() if held is None else torch.cat([held, band.float()], dim=1)
+        ready = int((below < first + held.shape[1]).sum())
+        if ready > done:
+            upper, lower = (held[:, (place[done:ready] - first).to(held.device)] for place in (above, below))
+            share = (centres - above)[done:ready, None].to(held)
+            rows_of_band = torch.lerp(upper, lower, share)[None]
+            yield F.interpolate(rows_of_band, (ready - done, columns), mode="bilinear", align_corners=False)[0]
+            done = ready
+        if done < rows:
+            kept_from = min(int(above[done]), first + held.shape[1])
+            held, first = held[:, kept_from - first :], kept_from

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import lightning as L
 import torch
-import yaml
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
-from sanet.config import CHECKPOINTS, CONFIG, METRICS, MODEL, TrainConfig, plain
+from sanet import processes
+from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig, ViewsConfig
 from sanet.data.catalog import Source, data_source
 from sanet.data.doctor import examine
 from sanet.data.files import DataError, FileSource
-from sanet.data.loading import evaluation_loader, training_loader
+from sanet.data.loading import Batching, evaluation_loader, training_loader
 from sanet.data.transforms import TrainingTransform
 from sanet.evaluation.evaluate import evaluate
 from sanet.evaluation.results import Evaluation
 from sanet.models.networks import SegmentationModel, create_model
-from sanet.structures import SanetError, UsageError, choose
+from sanet.structures import SanetError, choose
+from sanet.training import memory
+from sanet.training.checkpoints import CheckpointFolder, WholeCheckpointIO, read_checkpoint
+from sanet.training.cluster import Cluster, joined
 from sanet.training.losses import class_weights
 from sanet.training.metrics import read_metrics
+from sanet.training.normalization import synchronize_batch_norm
+from sanet.training.run import Position, held, position_in, refuse_used
+from sanet.training.saving import Saving
+from sanet.training.start import differences, enumerated, network_weights, start_from
 from sanet.training.task import SegmentationTask, logged_names
-
-# What may differ when a run goes on: where and how long it trains, not what is trained.
-MAY_CHANGE = {"output", "epochs", "workers", "accelerator"}
 
 # Advice about settings that are chosen on purpose, and what Lightning says of itself.
 EXPECTED_WARNINGS = (
@@ -40,8 +43,9 @@ EXPECTED_WARNINGS = (
     ".*log_every_n_steps",
     "Experiment logs directory",
     "Checkpoint directory .* exists and is not empty",
-    "The dirpath has changed",
     ".*LeafSpec",
+    "You're resuming from a checkpoint that ended before the epoch ended",  # EpochSampler goes on where it ended
+    "It is recommended to use `self.log.*sync_dist",  # what is logged is the same in every process
 )
 
 
@@ -59,44 +63,61 @@ class Run:
 
 
 def train(config: TrainConfig, resume: bool = False) -> Run:
-    """Train a network, keep the best and the last checkpoint, and report on the best.
+    """Train a network, keep the best and the newest checkpoints, and report on the best.
+
+    Started by torchrun or srun, every process calls this, and together they take the steps that one would.
 
     Args:
         config: everything that decides the outcome.
-        resume: go on from the last checkpoint in ``config.output``.
+        resume: go on from the newest whole checkpoint in ``config.output``.
 
     Raises:
         DataError: the data set has faults; all of them are listed.
         UsageError: the configuration names something that does not exist, or changes what a resumed run is.
-        SanetError: the run directory is not empty, there is nothing to resume, or the loss stops being finite.
+        Interrupted: SIGTERM or Ctrl-C; a checkpoint has been written.
+        SanetError: the run directory is not empty or in use, there is nothing to resume, the loss stops being finite,
+            memory or disk are full, or a process that loads pictures was killed.
     """
-    if config.accelerator == "gpu" and not torch.accelerator.is_available():
-        raise UsageError('accelerator "gpu": PyTorch finds none here; choose "cpu" or "auto"')
     directory = Path(config.output)
-    checkpoint = _checkpoint_to_resume(config) if resume else None
-    if not resume:
-        _refuse_used(directory)
-    source = data_source(config.data)
-    choose("monitored value", config.monitor, logged_names(source.labels))
-    pixels = checked_pixels(source)
-    L.seed_everything(config.seed, verbose=False)
-    model = _create(config, source, from_scratch=checkpoint is None)
-    task = SegmentationTask(model, config, class_weights(pixels, config.loss.class_balance))
-    directory.mkdir(parents=True, exist_ok=True)
-    config.save(directory / CONFIG)
-    best = _fit(task, config, source, checkpoint)
-    task.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+    with joined(config.accelerator) as cluster, held(directory):
+        if not resume:
+            refuse_used(directory)
+        position = position_in(config) if resume else None
+        source = data_source(config.data)
+        choose("monitored value", config.monitor, logged_names(source.labels))
+        pixels = processes.from_first(checked_pixels(source) if processes.first() else None)
+        assert pixels is not None
+        L.seed_everything(config.seed, verbose=False)
+        model = _create(config, source, from_scratch=not resume)
+        task = SegmentationTask(model, config, class_weights(pixels, config.loss.class_balance))
+        if processes.first():
+            config.save(directory / CONFIG)
+        if not cluster.alone:
+            synchronize_batch_norm(model, cluster.gpu)
+        _fit(task, config, source, cluster, position)
+        return _finish(task, config)
+
+
+def _finish(task: SegmentationTask, config: TrainConfig) -> Run:
+    """Score the best checkpoint and save its network."""
+    directory = Path(config.output)
+    folder = CheckpointFolder(directory / CHECKPOINTS, config.monitor_mode)
+    best = processes.from_first(folder.best() if processes.first() else None)
+    assert best is not None
+    task.load_state_dict(read_checkpoint(best)["state_dict"])
     evaluation = evaluate(
-        model,
+        task.model,
         config.data,
         "val",
         output=directory,
-        window=task.window,
+        views=ViewsConfig(window=config.window),
         device="cpu" if config.accelerator == "cpu" else None,
         history=read_metrics(directory),
+        progress=processes.first(),
     )
-    (directory / MODEL / "README.md").unlink(missing_ok=True)  # the mixin keeps an old card, with old scores
-    model.save_pretrained(directory / MODEL, model_card_kwargs=_card(config, evaluation))
+    if processes.first():
+        (directory / MODEL / "README.md").unlink(missing_ok=True)  # the mixin keeps an old card, with old scores
+        task.model.save_pretrained(directory / MODEL, model_card_kwargs=_card(config, evaluation))
     return Run(directory, evaluation)
 
 
@@ -126,32 +147,6 @@ def checked_pixels(source: Source) -> Tensor:
     )
 
 
-def _checkpoint_to_resume(config: TrainConfig) -> Path:
-    """The last checkpoint, once it is certain that the run can go on from it as it began."""
-    directory = Path(config.output)
-    path = directory / CHECKPOINTS / "last.ckpt"
-    if not path.exists():
-        raise SanetError(f"there is no {path} to resume from; delete {directory} and start without resume")
-    stored = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
-    wanted = plain(asdict(config))
-    wanted["data"]["root"] = stored["data"]["root"]  # the data may have moved
-    changed = [name for name in wanted if name not in MAY_CHANGE and wanted[name] != stored.get(name)]
-    if changed:
-        raise UsageError(f"{', '.join(changed)}: cannot change when a run goes on; start a new one with another output")
-    done = torch.load(path, map_location="cpu", weights_only=True)["epoch"] + 1
-    if config.epochs < done:
-        raise UsageError(f"epochs {config.epochs}: {done} are done already")
-    return path
-
-
-def _refuse_used(directory: Path) -> None:
-    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
-        return
-    begun = (directory / CHECKPOINTS / "last.ckpt").exists()
-    remedy = f"go on with it: sanet train --resume {quote(str(directory))}" if begun else "delete it"
-    raise SanetError(f"{directory} is not empty; choose another output, or {remedy}")
-
-
 def _create(config: TrainConfig, source: Source, from_scratch: bool) -> SegmentationModel:
     settings = config.model
     model = create_model(
@@ -159,70 +154,81 @@ def _create(config: TrainConfig, source: Source, from_scratch: bool) -> Segmenta
         settings.backbone,
         labels=source.labels,
         output_stride=settings.output_stride,
-        pretrained_backbone=settings.pretrained_backbone and from_scratch,
+        pretrained_backbone=settings.pretrained_backbone and from_scratch and settings.start_from is None,
         **settings.options,
     )
+    if settings.start_from is not None and from_scratch:
+        start_from(model, settings.start_from, settings.keep_what_fits)
     return model.to(memory_format=torch.channels_last)
 
 
-def _fit(task: SegmentationTask, config: TrainConfig, source: Source, checkpoint: Path | None) -> Path:
-    """Let Lightning train; returns the path of the best checkpoint."""
-    directory = Path(config.output)
+def _fit(
+    task: SegmentationTask, config: TrainConfig, source: Source, cluster: Cluster, position: Position | None
+) -> None:
+    """Let Lightning train, and say in plain words why it could not."""
     changes = config.augmentation
     transform = TrainingTransform(
         changes.crop, changes.scale, changes.mirror, changes.jitter, source.labels.ignore_index
     )
-    best = BestCheckpoint(
-        directory / CHECKPOINTS,
-        filename="best",
-        monitor=config.monitor,
-        mode=config.monitor_mode,
-        # After validation and the mean of the losses, so that either can be monitored.
-        every_n_epochs=config.validate_every,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    last = ModelCheckpoint(
-        directory / CHECKPOINTS, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
-    )
+    done = (position.epochs, position.batches) if position else (0, 0)
+    batching = Batching(config.batch_size, config.accumulate, done)
+    loader = training_loader(source.open("train"), transform, batching, config.workers, config.seed)
+    if position:
+        state = network_weights(read_checkpoint(position.checkpoint)["state_dict"])
+        differing = differences(task.model.state_dict(), state)
+        if differing:
+            raise SanetError(f"{position.checkpoint} is of another network: {enumerated(differing)}")
+    trainer = _trainer(config, cluster)
+    out_of_memory = False
+    try:
+        with warnings.catch_warnings():
+            for message in EXPECTED_WARNINGS:
+                warnings.filterwarnings("ignore", message=message)
+            trainer.fit(
+                task,
+                loader,
+                evaluation_loader(source.open("val"), config.workers),
+                ckpt_path=position.checkpoint if position else None,
+                weights_only=True,
+            )
+    except torch.OutOfMemoryError:
+        out_of_memory = True  # what the error holds on to is freed only outside
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise SanetError(
+            f"a process that loads pictures has died ({str(error).splitlines()[0]}): most often the machine is out of "
+            f"memory, or of shared memory (/dev/shm); lower workers (now {config.workers}) and go on with --resume"
+        ) from error
+    if out_of_memory:
+        raise SanetError(memory.advice(task, config, loader.batch_size or 1))
+
+
+def _trainer(config: TrainConfig, cluster: Cluster) -> L.Trainer:
+    directory = Path(config.output)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        for message in EXPECTED_WARNINGS:
-            warnings.filterwarnings("ignore", message=message)
-        L.Trainer(
-            accelerator=config.accelerator,
-            devices=1,
-            precision=config.precision,
-            max_epochs=config.epochs,
-            check_val_every_n_epoch=config.validate_every,
-            num_sanity_val_steps=0,
-            logger=[
-                _metrics_logger(directory, checkpoint),
-                TensorBoardLogger(directory, name="", version="tensorboard"),
-            ],
-            callbacks=[best, last, LearningRateMonitor("epoch"), ProgressBar(refresh_rate=5)],
-            enable_model_summary=False,
-        ).fit(
-            task,
-            training_loader(source.open("train"), transform, config.batch_size, config.workers, config.seed),
-            evaluation_loader(source.open("val"), config.workers),
-            ckpt_path=checkpoint,
-            weights_only=True,
-        )
-    return directory / CHECKPOINTS / "best.ckpt"
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """Lightning's, which would forget the best score of a run whose directory was moved."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Every path is that of this directory; before the first validation there is none."""
-        score = state_dict["best_model_score"]
-        here: dict[str, Any] = {"dirpath": self.dirpath}
-        if score is not None:
-            path = str(Path(str(self.dirpath)) / "best.ckpt")
-            here |= {"best_model_path": path, "kth_best_model_path": path, "best_k_models": {path: score}}
-        super().load_state_dict({**state_dict, **here})
+    return L.Trainer(
+        accelerator=config.accelerator,
+        devices=cluster.processes,
+        num_nodes=cluster.machines,
+        # Buffers are the same everywhere, since batch norm is synchronised; the confusion matrix must not be.
+        strategy="auto" if cluster.alone else DDPStrategy(broadcast_buffers=False),
+        use_distributed_sampler=False,
+        precision=config.precision,
+        max_epochs=config.epochs,
+        accumulate_grad_batches=config.accumulate,
+        check_val_every_n_epoch=config.validate_every,
+        num_sanity_val_steps=0,
+        logger=TensorBoardLogger(directory, name="", version="tensorboard"),
+        callbacks=[
+            Saving(config, CheckpointFolder(directory / CHECKPOINTS, config.monitor_mode)),
+            LearningRateMonitor("epoch"),
+            ProgressBar(refresh_rate=5),
+        ],
+        plugins=[WholeCheckpointIO()],
+        enable_checkpointing=True,
+        enable_model_summary=False,
+    )
 
 
 class ProgressBar(TQDMProgressBar):
@@ -233,23 +239,6 @@ class ProgressBar(TQDMProgressBar):
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return metrics
-
-
-def _metrics_logger(directory: Path, checkpoint: Path | None) -> CSVLogger:
-    """Writes metrics.csv; keeps the rows up to the checkpoint, which Lightning would delete."""
-    path = directory / METRICS
-    rows = []
-    if checkpoint is not None and path.exists():
-        resumed_step = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if float(row["step"]) < resumed_step]
-    logger = CSVLogger(directory, name="", version="", flush_logs_every_n_steps=1)
-    if rows:
-        writer = logger.experiment
-        writer.metrics_keys = list(rows[0])
-        writer.metrics = rows
-        writer.save()
-    return logger
 
 
 def _card(config: TrainConfig, evaluation: Evaluation) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sanet import processes
 from sanet.config import CategoryTarget, ClassBalance
 from sanet.structures import SegmentationOutput
 
@@ -72,7 +73,7 @@ class SegmentationLoss(nn.Module):
             total_weight = labelled.sum().to(losses.dtype)
         else:
             total_weight = self.class_weights[target[labelled]].sum()
-        return losses / total_weight.clamp(min=torch.finfo(losses.dtype).tiny)
+        return losses / shared_by_all(total_weight, torch.finfo(losses.dtype).tiny)
 
     def category_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Binary cross entropy of (B, K) logits, summed over classes, the mean over pictures with labels."""
@@ -84,7 +85,7 @@ class SegmentationLoss(nn.Module):
             expected = counts / labelled.clamp(min=1)[:, None]
         losses = F.binary_cross_entropy_with_logits(logits.float(), expected, reduction="none").sum(dim=1)
         counted = (labelled > 0).to(losses.dtype)
-        return (losses * counted).sum() / counted.sum().clamp(min=1)
+        return (losses * counted).sum() / shared_by_all(counted.sum(), 1.0)
 
     def count_pixels(self, target: Tensor) -> Tensor:
         """(B, K) pixels of each class in each picture."""
@@ -92,6 +93,14 @@ class SegmentationLoss(nn.Module):
         labelled = target != self.ignore_index
         flat = batch[labelled] * self.num_classes + target[labelled]
         return torch.bincount(flat, minlength=len(target) * self.num_classes).view(len(target), -1)
+
+
+def shared_by_all(weight: Tensor, least: float) -> Tensor:
+    """What all processes count together, divided among them; zero becomes ``least``.
+
+    Their gradients are averaged, and a pixel of one must not weigh more than a pixel of another that has more of them.
+    """
+    return processes.total(weight).clamp(min=least) / processes.count()
 
 
 def class_weights(pixels: Tensor, balance: ClassBalance) -> Tensor | None:

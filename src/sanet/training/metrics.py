@@ -1,4 +1,4 @@
-"""The metrics that a run has logged."""
+"""The metrics that a run has logged: one row for every epoch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,21 @@ import csv
 from pathlib import Path
 
 from sanet.config import METRICS
+from sanet.training.checkpoints import replaced
+
+Row = dict[str, float]
 
 
-def read_metrics(directory: Path) -> list[dict[str, float]]:
+def write_metrics(directory: Path, rows: list[Row]) -> None:
+    """Write a run's metrics.csv anew; where a row has no value its cell is empty."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    with replaced(directory / METRICS) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, tuple(names))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_metrics(directory: Path) -> list[Row]:
     """Rows of a run's metrics.csv, without their empty cells; none where there is no file."""
     path = directory / METRICS
     if not path.exists():

@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 
-from sanet.config import TrainConfig
-from sanet.evaluation.confusion import ConfusionMatrix, Scores
+from sanet import processes
+from sanet.config import TrainConfig, ViewsConfig
+from sanet.evaluation.confusion import ConfusionMatrix, Scores, scores_of
 from sanet.inference.views import label_picture
 from sanet.models.networks import SegmentationModel
 from sanet.structures import LabelSet, Sample, SanetError
 from sanet.training.losses import LossTerms, SegmentationLoss
+from sanet.training.metrics import Row
 from sanet.training.optimization import create_optimizer, poly_schedule
 
+# What a checkpoint keeps beside what Lightning puts there.
+STATE = "sanet"
 # In the order of LossTerms.
 LOSS_NAMES = ("train/loss", "train/mask", "train/category", "train/dense")
 
@@ -31,6 +36,8 @@ def score_values(scores: Scores) -> dict[str, float]:
     }
     if scores.miou_without_background is not None:
         values["val/miou_without_background"] = scores.miou_without_background
+    if scores.miou_with_background is not None:
+        values["val/miou_with_background"] = scores.miou_with_background
     return values
 
 
@@ -46,6 +53,10 @@ class SegmentationTask(L.LightningModule):
         model: the network.
         config: the run.
         class_weights: (K,) factors of the classes' pixels in the loss, or None.
+
+    Attributes:
+        history: a row for every finished epoch: its number, steps, learning rate, mean losses and, where it was
+            validated, scores. Goes into checkpoints.
     """
 
     def __init__(self, model: SegmentationModel, config: TrainConfig, class_weights: Tensor | None) -> None:
@@ -62,18 +73,34 @@ class SegmentationTask(L.LightningModule):
             class_weights,
         )
         self.confusion = ConfusionMatrix(model.labels)
-        # Whole pictures at validation take no more pixels than a batch of crops at training.
-        height, width = config.augmentation.crop
-        self.window = int((config.batch_size * height * width) ** 0.5)
+        self.views = ViewsConfig(window=config.window)
+        self.history: list[Row] = []
+        self.scores: Row = {}
+        # Sums of the losses of this epoch's batches in this process, and the number of those.
+        self.sums, self.batches = torch.zeros(len(LOSS_NAMES), dtype=torch.float64), 0
+
+    def loss_of(self, batch: Sample) -> LossTerms:
+        """The loss of a batch and its parts."""
+        output = self.model(batch.image.contiguous(memory_format=torch.channels_last))
+        terms: LossTerms = self.loss(output, batch.mask.long())  # narrow until here, to be moved faster
+        return terms
+
+    def on_train_epoch_start(self) -> None:
+        """Begin the means of the losses anew; not called for an epoch that goes on after a resume."""
+        self.sums, self.batches, self.scores = torch.zeros_like(self.sums), 0, {}
+
+    def on_train_batch_start(self, batch: Sample, batch_index: int) -> None:
+        """Let what a network draws, as for dropping out, follow from (seed, epoch, batch, process) alone."""
+        key = (self.config.seed, self.current_epoch, batch_index, processes.rank())
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
 
     def training_step(self, batch: Sample, batch_index: int) -> Tensor:
-        """The loss of a batch, its parts logged.
+        """The loss of a batch, its parts summed up.
 
         Raises:
             SanetError: the loss is not finite; nothing has been updated with it.
         """
-        output = self.model(batch.image.contiguous(memory_format=torch.channels_last))
-        terms: LossTerms = self.loss(output, batch.mask)
+        terms = self.loss_of(batch)
         if not torch.isfinite(terms.total):
             parts = ", ".join(f"{name} {value:.4g}" for name, value in terms._asdict().items())
             raise SanetError(
@@ -81,23 +108,52 @@ class SegmentationTask(L.LightningModule):
                 f"{', '.join(batch.name)}. Checkpoints are as they were before; lower "
                 "optimizer.learning_rate, or add optimizer.warmup_steps, and start again with another output"
             )
-        values = dict(zip(LOSS_NAMES, terms, strict=True))
+        self.sums += torch.stack(terms).detach().cpu()
+        self.batches += 1
         self.log("loss", terms.total, prog_bar=True, logger=False, batch_size=len(batch.mask))
-        self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(batch.mask))
         return terms.total
 
     def validation_step(self, batch: Sample, batch_index: int) -> None:
         """Count the pixels of whole pictures at their original size."""
         for image, mask in zip(batch.image, batch.mask, strict=True):
-            prediction = label_picture(lambda pictures: self.model(pictures).logits, image, self.window)
+            prediction = label_picture(lambda pictures: self.model(pictures).logits, image, self.views)
             self.confusion.update(mask, prediction)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the scores of the whole split."""
-        values = score_values(self.confusion.scores())
+        """Log the scores of the whole split, the pictures of all processes together."""
+        counts = processes.total(self.confusion.counts)
+        self.scores = score_values(scores_of(counts, self.model.labels))
         self.confusion.reset()
-        self.log("val/miou", values.pop("val/miou"), prog_bar=True)
-        self.log_dict(values)
+        self.log("val/miou", self.scores["val/miou"], prog_bar=True)
+        self.log_dict({name: value for name, value in self.scores.items() if name != "val/miou"})
+
+    def on_train_epoch_end(self) -> None:
+        """Log the mean losses, and close the epoch's row."""
+        losses = dict(zip(LOSS_NAMES, (self._shared_sums() / self.batches).tolist(), strict=True))
+        self.log_dict(losses)
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        place = {"epoch": self.current_epoch, "step": self.global_step, "learning_rate": rate}
+        self.history.append({**place, **losses, **self.scores})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what has been logged, and which part of a step one batch is."""
+        checkpoint[STATE] = {
+            "history": self.history,
+            "sums": self._shared_sums().tolist(),
+            "batches": self.batches,
+            "processes": processes.count(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up what has been logged."""
+        state = checkpoint[STATE]
+        self.history, self.batches = list(state["history"]), state["batches"]
+        self.sums = torch.tensor(state["sums"], dtype=torch.float64)
+
+    def _shared_sums(self) -> Tensor:
+        """The mean over all processes of their sums; every one of them has as many batches."""
+        sums = self.sums.to(self.device) if processes.together() else self.sums
+        return processes.total(sums).cpu() / processes.count()
 
     def configure_optimizers(self) -> Any:
         """SGD with the poly schedule over all steps of the run."""

@@ -1,0 +1,113 @@
+"""How many training pictures a second one core reads, changes and hands over, step by step.
+
+python benchmarks/loading.py OUTPUT.csv [CAMVID]   # pictures of the folder CAMVID, else of the built-in scenes
+
+The pictures are written as JPEGs of PASCAL's usual size, 500x375, with palette PNGs as masks, to a temporary folder.
+A step goes over all of them, PASSES times after one to warm up; the fastest pass counts.
+"""
+
+import csv
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import torch
+from PIL import Image
+from torch.utils.data import default_collate
+
+from sanet.config import DataConfig
+from sanet.data.catalog import data_source
+from sanet.data.files import FileDataset, Record, decode_mask, read_image, read_mask
+from sanet.data.loading import Augmented, Batching, training_loader
+from sanet.data.transforms import TrainingTransform
+
+SIZE, QUALITY, PICTURES, PASSES = (500, 375), 95, 64, 9
+CROP, SCALE, MIRROR, JITTER, BATCH = (480, 480), (0.5, 2.0), 0.5, 0.3, 16
+EPOCH = 10  # times PICTURES, through worker processes; what fills their queues counts, their start does not
+
+
+def write_pictures(folder: Path, camvid: str | None) -> FileDataset:
+    """The pictures that are measured, as files in ``folder``."""
+    dataset = data_source(DataConfig("camvid", camvid) if camvid else DataConfig()).open("train")
+    records = []
+    for index in range(PICTURES):
+        image, mask, name = dataset[index]
+        record = Record(name, folder / f"{index}.jpg", folder / f"{index}.png")
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(SIZE, Image.Resampling.BICUBIC)
+        picture.save(record.image, quality=QUALITY)
+        labelled = Image.fromarray(mask.to(torch.uint8).numpy()).resize(SIZE, Image.Resampling.NEAREST)
+        labelled.putpalette(dataset.labels.palette)
+        labelled.save(record.mask)
+        records.append(record)
+    return FileDataset(records * EPOCH, dataset.labels)
+
+
+def fastest(step: Callable[[int], object]) -> float:
+    """Seconds a picture."""
+    passes = []
+    for _ in range(PASSES + 1):
+        started = perf_counter()
+        for index in range(PICTURES):
+            step(index)
+        passes.append((perf_counter() - started) / PICTURES)
+    return min(passes[1:])
+
+
+def in_this_process(dataset: FileDataset) -> dict[str, float]:
+    """Seconds a picture, by step."""
+    labels, coding, files = dataset.labels, dataset.coding, dataset.files
+    moved, jittered = (TrainingTransform(CROP, SCALE, MIRROR, jitter, labels.ignore_index) for jitter in (0.0, JITTER))
+    read, whole = Augmented(dataset, lambda sample: sample, 0), Augmented(dataset, jittered, 0)
+    samples, items = ([pictures[index] for index in range(PICTURES)] for pictures in (read, whole))
+    torch.manual_seed(0)
+    seconds = {
+        "JPEG decoded": fastest(lambda index: read_image(files[index][0])),
+        "mask decoded and checked": fastest(
+            lambda index: decode_mask(read_mask(files[index][1], coding), labels, coding)
+        ),
+        "picture of the data set": fastest(lambda index: dataset[index]),
+        "scale, crop, mirror": fastest(lambda index: moved(samples[index])),
+        "scale, crop, mirror, jitter": fastest(lambda index: jittered(samples[index])),
+        "training item": fastest(lambda index: whole[index]),
+    }
+    batches = [items[first : first + BATCH] for first in range(0, PICTURES, BATCH)]
+    collated = fastest(lambda index: default_collate(batches[index // BATCH]) if index % BATCH == 0 else None)
+    return {**seconds, f"collated, {BATCH} a batch": collated}
+
+
+def from_workers(dataset: FileDataset, workers: int) -> tuple[float, int, int]:
+    """Seconds a picture until it is here, and the bytes of the pictures and masks of a batch."""
+    transform = TrainingTransform(CROP, SCALE, MIRROR, JITTER, dataset.labels.ignore_index)
+    loader = training_loader(dataset, transform, Batching(BATCH), workers, 0)
+    passes = []
+    for epoch in range(PASSES):
+        loader.sampler.set_epoch(epoch)
+        started = perf_counter()
+        *_, batch = loader
+        passes.append((perf_counter() - started) / (len(loader) * BATCH))
+    return min(passes[1:]), batch.image.nbytes, batch.mask.nbytes
+
+
+def main(output: str, camvid: str | None = None) -> None:
+    """Print the table and write it."""
+    torch.set_num_threads(1)
+    with TemporaryDirectory() as folder:
+        dataset = write_pictures(Path(folder), camvid)
+        size = sum(image.stat().st_size for image, _ in dataset.files[:PICTURES]) / PICTURES / 1024
+        seconds = in_this_process(dataset)
+        for workers in (1, 2):
+            seconds[f"here from {workers} worker{'s'[: workers - 1]}"], images, masks = from_workers(dataset, workers)
+    rows = [(name, round(1000 * value, 3), round(1 / value)) for name, value in seconds.items()]
+    print(f"{PICTURES} JPEGs of {size:.0f} KiB; a batch of {BATCH} is {images} bytes of pictures and {masks} of masks")
+    for name, milliseconds, rate in rows:
+        print(f"{milliseconds:8.2f} ms {rate:6d}/s  {name}")
+    with Path(output).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([("step", "ms", "images_per_s"), *rows])
+        writer.writerows([("bytes of pictures a batch", images, ""), ("bytes of masks a batch", masks, "")])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""The command line, a folder of its own: parsing, options, commands, main."""

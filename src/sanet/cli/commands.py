@@ -1,0 +1,196 @@
+"""What every command does. Torch is imported inside, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from shlex import quote
+
+from jsonargparse import Namespace
+
+from sanet.config import CONFIG, MODEL, TrainConfig, ViewsConfig
+from sanet.deploy.config import ProfileConfig
+from sanet.structures import Interrupted, SanetError, UsageError
+
+
+def train_command(settings: Namespace) -> int:
+    """Train, and say where everything is."""
+    from sanet import processes
+    from sanet.evaluation.report import score_table
+    from sanet.experiments.recipes import pretrained, recipe
+    from sanet.training.cluster import joined
+    from sanet.training.fit import train
+
+    config = TrainConfig(**{item.name: settings[item.name] for item in fields(TrainConfig)})
+    if settings.resume:
+        config = replace(config, output=settings.resume)
+    chosen = recipe(settings.recipe) if settings.recipe and not settings.resume else None
+    with joined(config.accelerator) as cluster:
+        if cluster.idle:
+            print(f"{cluster.idle} more GPUs here: torchrun --nproc-per-node {cluster.idle + 1} -m sanet train …")
+        try:
+            if chosen:
+                config = pretrained(chosen, config)
+            run = train(config, resume=settings.resume is not None)
+        except Interrupted as stop:
+            remedy = "the same command" if chosen and chosen.pretraining else f"sanet train --resume {config.output}"
+            raise Interrupted(f"{stop}; go on with: {remedy}", stop.status) from stop
+        if processes.first():
+            print(score_table(run.evaluation))
+            print(f"model:  {run.directory / MODEL}\nreport: {run.directory / 'report.html'}")
+            if chosen and chosen.published:
+                published = ", ".join(f"{name} {value}" for name, value in chosen.published.items())
+                print(
+                    f"published ({chosen.where}): {published}; evaluated as there: {chosen.evaluation(config.output)}"
+                )
+    return 0
+
+
+def recipes_command(settings: Namespace) -> int:
+    """List the published runs."""
+    from sanet.experiments.recipes import recipe_table
+
+    print(recipe_table())
+    return 0
+
+
+def evaluate_command(settings: Namespace) -> int:
+    """Score a model, and print the table; several processes share the pictures."""
+    from sanet import processes
+    from sanet.evaluation.evaluate import evaluate
+    from sanet.evaluation.report import score_table
+    from sanet.training.cluster import joined
+    from sanet.training.metrics import read_metrics
+
+    run = Path(settings.trained)
+    output = Path(settings.output or (run / settings.split if (run / MODEL).is_dir() else f"scores-{settings.split}"))
+    with joined("cpu" if settings.device == "cpu" else "auto"):
+        evaluation = evaluate(
+            _model_in(settings.trained),
+            settings.data,
+            settings.split,
+            output,
+            _views(settings),
+            settings.device,
+            read_metrics(run),
+            progress=processes.first(),
+            workers=settings.workers,
+        )
+        if processes.first():
+            print(score_table(evaluation))
+            print(f"report: {output / 'report.html'}")
+    return 0
+
+
+def scores_command(settings: Namespace) -> int:
+    """Print results side by side, if they can be compared."""
+    from sanet.evaluation.compare import compare
+
+    print(compare(settings.results))
+    return 0
+
+
+def submit_command(settings: Namespace) -> int:
+    """Write what the VOC server takes."""
+    from sanet.evaluation.submission import submit
+
+    archive = submit(
+        _model_in(settings.trained),
+        settings.data,
+        settings.output,
+        settings.competition,
+        _views(settings),
+        settings.device,
+    )
+    print(f"checked, and ready for the server: {archive}")
+    return 0
+
+
+def predict_command(settings: Namespace) -> int:
+    """Label files; a picture that cannot be read is named at the end, after the others are done."""
+    from sanet.inference.files import LocalEngine, PredictorSettings, predict_collection
+    from sanet.inference.ray_engine import RayEngine
+
+    if settings.workers is not None and settings.engine != "ray":
+        raise UsageError("workers: only with --engine ray; without it one process labels all pictures")
+    predictor = PredictorSettings(_model_in(settings.model), settings.device, _views(settings))
+    engine = (
+        RayEngine(predictor, settings.workers)
+        if settings.engine == "ray"
+        else LocalEngine(predictor.open(), predictor.fingerprint())
+    )
+    outcome = predict_collection(engine, settings.pictures, settings.output)
+    print(f"masks, overlays and predictions.jsonl: {settings.output}")
+    if outcome.kept:
+        print(f"labelled: {outcome.labelled}, there already: {outcome.kept}")
+    for failure in outcome.failures:
+        print(f"sanet: {failure}", file=sys.stderr)
+    return 1 if outcome.failures else 0
+
+
+def download_command(settings: Namespace) -> int:
+    """Fetch a public data set."""
+    from sanet.data.download import download
+
+    download(settings.name, settings.root, settings.archive, settings.mirrors)
+    return 0
+
+
+def check_data_command(settings: Namespace) -> int:
+    """List everything that is wrong with a data set."""
+    from sanet.data.catalog import data_source
+    from sanet.data.doctor import examine
+    from sanet.data.files import FileSource
+
+    source = data_source(settings.data)
+    if not isinstance(source, FileSource):
+        print(f"{settings.data.name} is generated: there are no files to check")
+        return 0
+    diagnosis = examine(source)
+    print(diagnosis)
+    return 1 if diagnosis.errors else 0
+
+
+def profile_command(settings: Namespace) -> int:
+    """Measure networks, print the tables, and write them where a folder is named."""
+    from sanet.deploy.profile import profile
+    from sanet.deploy.tables import render, write
+
+    config = ProfileConfig(**{item.name: settings[item.name] for item in fields(ProfileConfig)})
+    found = profile(config)
+    print(render(found))
+    if config.output is not None:
+        print("\nwritten: " + ", ".join(str(path) for path in write(found, Path(config.output))))
+    return 1 if any(cost.problem for cost in found.costs) else 0
+
+
+def export_command(settings: Namespace) -> int:
+    """Write a file that runs without this package, and print how it compares with the network."""
+    from sanet.deploy.export import default_path, export
+    from sanet.deploy.quantize import export_int8
+    from sanet.models.networks import load_model
+
+    directory = _model_in(settings.trained)
+    model = load_model(directory)
+    path = settings.output or default_path(directory, settings.format)
+    if settings.format == "onnx-int8":
+        print(export_int8(model, path, settings.data, settings.split, settings.calibration, settings.largest_loss))
+    else:
+        print(export(model, path, settings.format))
+    print(f"export: {path}")
+    return 0
+
+
+def _model_in(directory: str) -> str:
+    """A run directory keeps its model in model/."""
+    run = Path(directory)
+    if (run / MODEL).is_dir():
+        return str(run / MODEL)
+    if (run / CONFIG).exists():
+        raise SanetError(f"{run} is a run that is not finished; go on with it: sanet train --resume {quote(directory)}")
+    return directory
+
+
+def _views(settings: Namespace) -> ViewsConfig:
+    return ViewsConfig(**{item.name: settings[item.name] for item in fields(ViewsConfig)})

@@ -1,0 +1,158 @@
+"""The command line: parses and dispatches, nothing else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from jsonargparse import Namespace
+
+from sanet.cli import commands, options
+from sanet.cli.parsing import HelpFormatter, Parser
+from sanet.config import CONFIG, plain
+from sanet.structures import Interrupted, SanetError, UsageError
+
+DESCRIPTION = """Semantic segmentation with Squeeze-and-Attention Networks.
+
+Examples, with your own pictures in photos/images and their masks in photos/masks:
+  sanet check-data --data.name folder --data.root photos --data.classes "[background, leaf]"
+  sanet train --data.name folder --data.root photos --data.classes "[background, leaf]" --output runs/leaf
+  sanet evaluate runs/leaf --split val
+  sanet predict holiday/*.jpg --model runs/leaf --output labelled"""
+
+
+class Command(NamedTuple):
+    """One word after ``sanet``: what it takes, what it does, and how ``--help`` puts it."""
+
+    add_options: Callable[[Parser], None]
+    run: Callable[[Namespace], int]
+    summary: str
+    usage: str
+
+
+COMMANDS = {
+    "download": Command(
+        options.download_options, commands.download_command, "fetch a public data set", "NAME --root DIR [options]"
+    ),
+    "check-data": Command(
+        options.check_data_options,
+        commands.check_data_command,
+        "list everything that is wrong with a data set",
+        "[options]",
+    ),
+    "recipes": Command(options.recipes_options, commands.recipes_command, "list the published runs", ""),
+    "train": Command(options.train_options, commands.train_command, "train a network", "[options]"),
+    "evaluate": Command(
+        options.evaluate_options, commands.evaluate_command, "score a model on a split of a data set", "MODEL [options]"
+    ),
+    "scores": Command(
+        options.scores_options, commands.scores_command, "show results side by side", "SCORES [SCORES ...]"
+    ),
+    "submit": Command(
+        options.submit_options,
+        commands.submit_command,
+        "label the test pictures of PASCAL VOC for its server",
+        "MODEL [options]",
+    ),
+    "predict": Command(
+        options.predict_options,
+        commands.predict_command,
+        "label the pixels of pictures",
+        "PICTURE [PICTURE ...] --model MODEL [options]",
+    ),
+    "export": Command(
+        options.export_options,
+        commands.export_command,
+        "write a network as a file that runs without this package",
+        "MODEL [options]",
+    ),
+    "profile": Command(
+        options.profile_options,
+        commands.profile_command,
+        "measure what networks cost: parameters, MACs, memory, time",
+        "[options]",
+    ),
+}
+
+
+def create_parsers() -> tuple[Parser, dict[str, Parser]]:
+    """The parser of the whole command line, and those of its commands by name."""
+    parser = Parser(prog="sanet", description=DESCRIPTION, formatter_class=HelpFormatter, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('sanet-segmentation')}")
+    group = parser.add_subcommands(required=True, metavar="COMMAND")
+    parsers: dict[str, Parser] = {}
+    for name, command in COMMANDS.items():
+        summary = f"{command.summary[0].upper()}{command.summary[1:]}."
+        parsers[name] = Parser(description=summary, usage=f"sanet {name} {command.usage}".rstrip())
+        command.add_options(parsers[name])
+        group.add_subcommand(name, parsers[name], help=command.summary)
+        parsers[name].prog = f"sanet {name}"
+        parsers[name].words = list(parsers[name].get_defaults().keys())
+    # A wrong key in a YAML file is reported here, not by the parser of the command.
+    parser.words = [*COMMANDS, *(word for each in parsers.values() for word in each.words)]
+    return parser, parsers
+
+
+def _defaults(stored: dict[str, Any], command: str) -> dict[str, Any]:
+    """The configuration of a run under dotted names, as far as the command has them."""
+    if command != "train":
+        stored = {"data": stored["data"], **({"window": stored["window"]} if "window" in stored else {})}
+    if command not in {"train", "evaluate", "submit"}:
+        stored.pop("window", None)
+    defaults: dict[str, Any] = {}
+    for name, value in stored.items():
+        defaults |= (
+            {f"{name}.{key}": entry for key, entry in value.items()} if isinstance(value, dict) else {name: value}
+        )
+    return defaults
+
+
+def _known(chosen: Namespace, command: str, other_data: bool) -> dict[str, Any]:
+    """What the run that is meant, or the recipe, was made with."""
+    run = chosen.get("resume") or chosen.get("trained")
+    if run and (Path(run) / CONFIG).exists() and not other_data:
+        return _defaults(yaml.safe_load((Path(run) / CONFIG).read_text(encoding="utf-8")), command)
+    if chosen.get("recipe"):
+        from sanet.experiments.recipes import recipe
+
+        return _defaults(plain(asdict(recipe(chosen["recipe"]).config)), command)
+    return {}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit status: 0, 1 for a failure, 2 for a wrong command line, 75 for a run that SIGTERM stopped and that can
+        go on, 130 after Ctrl-C.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser, parsers = create_parsers()
+    try:
+        parsed = parser.parse_args(given)
+        command = parsed.subcommand
+        other_data = command != "train" and any(word.startswith("--data.name") for word in given)
+        defaults = _known(parsed[command], command, other_data)
+        if defaults:
+            # They become the defaults; what is given on the command line still wins.
+            parsers[command].set_defaults(defaults)
+            parsed = parser.parse_args(given)
+        settings = parser.instantiate(parsed)[command]
+        return COMMANDS[command].run(settings)
+    except Interrupted as stop:
+        print(f"sanet: {stop}", file=sys.stderr)
+        return stop.status
+    except SanetError as error:
+        print(f"sanet: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

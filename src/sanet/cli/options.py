@@ -1,0 +1,104 @@
+"""What every command takes."""
+
+from __future__ import annotations
+
+from sanet.cli.parsing import Parser
+from sanet.config import Competition, DataConfig, EngineName, ExportFormat, TrainConfig, ViewsConfig
+from sanet.deploy.config import ProfileConfig
+
+MODEL_HELP = "run directory, model directory or exported file"
+
+
+def train_options(parser: Parser) -> None:
+    """Those of a run."""
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_argument("--recipe", type=str | None, help="a published run, as `sanet recipes` lists them")
+    parser.add_argument("--resume", type=str | None, help="run directory to go on with, from its newest checkpoint")
+    parser.add_class_arguments(TrainConfig, None)
+
+
+def recipes_options(parser: Parser) -> None:
+    """None."""
+
+
+def evaluate_options(parser: Parser) -> None:
+    """The model, the split, and how pictures are looked at."""
+    parser.add_argument("trained", type=str, metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("--split", type=str, default="test", help="split to score")
+    parser.add_argument("--output", type=str | None, help="folder for scores.json and report.html")
+    parser.add_argument("--workers", type=int, default=0, help="processes that load pictures")
+    views_options(parser)
+    parser.add_class_arguments(DataConfig, "data", help="the data set; by default the one the run was trained on")
+
+
+def scores_options(parser: Parser) -> None:
+    """The results."""
+    parser.add_argument("results", type=str, nargs="+", metavar="SCORES", help="scores.json files, or their folders")
+
+
+def submit_options(parser: Parser) -> None:
+    """The model, the competition, and how pictures are looked at."""
+    parser.add_argument("trained", type=str, metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument(
+        "--competition",
+        type=Competition,
+        default="comp6",
+        help="comp5: trained on the data of VOC 2012 alone; comp6: on other data as well (ImageNet, SBD, COCO)",
+    )
+    parser.add_argument("--output", type=str, default="submission", help="folder for the results and their archive")
+    views_options(parser)
+    parser.add_class_arguments(DataConfig, "data", help="the data set; by default the one the run was trained on")
+
+
+def predict_options(parser: Parser) -> None:
+    """The pictures and the model."""
+    parser.add_argument("pictures", type=str, nargs="+", metavar="PICTURE", help="files, folders and globs")
+    parser.add_argument("--model", type=str, required=True, help=MODEL_HELP)
+    parser.add_argument("--output", type=str, default="predictions", help="folder for what is found")
+    parser.add_argument(
+        "--engine", type=EngineName, default="local", help="ray: on all cores, GPUs and machines of a Ray cluster"
+    )
+    parser.add_argument("--workers", type=int | None, help="ray: how many at most; by default one for each GPU or core")
+    views_options(parser)
+
+
+def views_options(parser: Parser) -> None:
+    """Device, windows, scales and mirroring."""
+    parser.add_argument("--device", type=str | None, help="cpu, cuda …; by default a GPU where there is one")
+    parser.add_class_arguments(ViewsConfig, None)
+
+
+def download_options(parser: Parser) -> None:
+    """The data set and where it goes."""
+    parser.add_argument("name", type=str, metavar="NAME", help="voc, voc_aug, context or coco")
+    parser.add_argument("--root", type=str, required=True, help="folder for it, to be named as data.root")
+    parser.add_argument("--archive", type=list[str], default=[], help="files that are there already, such as [a.tar]")
+    parser.add_argument("--mirrors", type=str | None, help="YAML file: {file name: {urls: […], sha256: …}}")
+
+
+def check_data_options(parser: Parser) -> None:
+    """The data set."""
+    parser.add_class_arguments(DataConfig, "data", help="the data set")
+
+
+def profile_options(parser: Parser) -> None:
+    """Those of a measurement."""
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_class_arguments(ProfileConfig, None)
+
+
+def export_options(parser: Parser) -> None:
+    """The model and the format."""
+    parser.add_argument("trained", type=str, metavar="MODEL", help="run directory, or a model directory")
+    parser.add_argument("--format", type=ExportFormat, default="onnx", help="what to write")
+    parser.add_argument("--output", type=str | None, help="the file; by default beside the model, as runs/x/model.onnx")
+    parser.add_argument("--split", type=str, default="val", help="onnx-int8: split on which its cost is measured")
+    parser.add_argument(
+        "--calibration", type=int, default=32, help="onnx-int8: pictures of the train split that set its ranges"
+    )
+    parser.add_argument(
+        "--largest_loss", type=float, default=0.02, help="onnx-int8: of mIoU, from 0 to 1; what loses more is not kept"
+    )
+    parser.add_class_arguments(
+        DataConfig, "data", help="onnx-int8: the data set; by default the one the run was trained on"
+    )

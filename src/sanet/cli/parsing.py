@@ -1,0 +1,37 @@
+"""A parser that answers a mistake in one line, and help that is short."""
+
+from __future__ import annotations
+
+import re
+import sys
+from argparse import Action, ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import NoReturn
+
+from jsonargparse import ArgumentParser
+
+
+class HelpFormatter(RawDescriptionHelpFormatter, ArgumentDefaultsHelpFormatter):
+    """Shows defaults, and one word for a value in place of its dotted name."""
+
+    def _get_default_metavar_for_optional(self, action: Action) -> str:
+        return action.dest.rpartition(".")[2].upper()
+
+    def _get_help_string(self, action: Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+class Parser(ArgumentParser):
+    """Answers a mistake in one line, with the nearest right word where one was misspelt."""
+
+    words: Sequence[str] = ()
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Leave with exit status 2."""
+        word = re.search(r"(?:unrecognized arguments: |not accept option '|invalid choice: ')-*([\w.-]+)", message)
+        near = get_close_matches(word[1], self.words, n=1) if word else []
+        hint = f"; did you mean {near[0]}?" if near else ""
+        print(f"{self.prog}: {' '.join(message.split())}{hint}", file=sys.stderr)
+        print(f"`{self.prog} --help` lists what there is", file=sys.stderr)
+        sys.exit(2)

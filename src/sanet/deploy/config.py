@@ -1,0 +1,89 @@
+"""Settings of ``sanet profile``; nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import get_args
+
+from sanet.config import Accelerator, Precision, plain
+from sanet.structures import UsageError, choose
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a paper, or a run of your own, says of a network.
+
+    Args:
+        parameters: in millions.
+        macs: multiply-accumulates of one picture, in 10^9.
+        miou: mean IoU in per cent.
+        note: why what is counted here differs, where it does by more than 1 %.
+    """
+
+    parameters: float | None = None
+    macs: float | None = None
+    miou: float | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("parameters", "macs"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UsageError(f"published {name} {value}: above 0")
+        if self.miou is not None and not 0 <= self.miou <= 100:
+            raise UsageError(f"published miou {self.miou}: in per cent, from 0 to 100")
+
+
+@dataclass(frozen=True)
+class ProfileConfig:
+    """Which networks to measure, and how.
+
+    Args:
+        networks: names of networks.
+        backbones: timm model names; every network is measured over every backbone.
+        sizes: heights and widths of the pictures, such as [[512, 512], [1024, 2048]].
+        output_stride: stride of the last feature stage: 8 as in the paper, 16 or 32.
+        num_classes: classes that are told apart.
+        batch: pictures at a time, for memory and time.
+        time: measure time as well; without it nothing is computed, only counted.
+        repeats: timed passes of every network, after those that warm up.
+        accelerator: where to measure time: "cpu", "gpu", or "auto" for a GPU where there is one.
+        precision: of the timed passes: "32-true", or "bf16-mixed" to compute in bfloat16 where that is safe.
+        threads: of the CPU; by default as many as PyTorch takes.
+        output: folder for profile.csv, profile.md and the plot of accuracy against cost.
+        published: figures to compare with, and accuracies to plot, such as {fcn: {miou: 78.7, macs: 162.7}}; with
+            several backbones, "fcn/resnet101" in place of "fcn".
+    """
+
+    networks: tuple[str, ...] = ("sanet", "fcn")
+    backbones: tuple[str, ...] = ("resnet101",)
+    sizes: tuple[tuple[int, int], ...] = ((512, 512),)
+    output_stride: int = 8
+    num_classes: int = 21
+    batch: int = 1
+    time: bool = False
+    repeats: int = 20
+    accelerator: Accelerator = "auto"
+    precision: Precision = "32-true"
+    threads: int | None = None
+    output: str | None = None
+    published: dict[str, Published] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("networks", "backbones", "sizes"):
+            values = getattr(self, name)
+            if not values or any(values.count(value) > 1 for value in values):
+                raise UsageError(f"{name} {plain(values)}: one or more, none twice")
+        for size in self.sizes:
+            if min(size) < 32:
+                raise UsageError(f"sizes {list(size)}: 32 pixels or more a side")
+        for name in ("num_classes", "batch", "repeats", "threads"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)}: 1 or more")
+        choose("accelerator", self.accelerator, get_args(Accelerator))
+        choose("precision", self.precision, get_args(Precision))
+        if self.published and len(self.sizes) > 1:
+            raise UsageError(f"published figures belong to one size of pictures, but sizes has {len(self.sizes)}")
+        keys = [f"{network}/{backbone}" for network in self.networks for backbone in self.backbones]
+        for key in self.published:
+            choose("published network", key, [*keys, *(self.networks if len(self.backbones) == 1 else ())])

@@ -1,0 +1,136 @@
+"""What makes two scores comparable, as data that can be hashed and compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from hashlib import sha256
+from typing import Any, Self
+
+from sanet.config import DataConfig, ViewsConfig, plain
+from sanet.structures import LabelSet, UsageError
+
+NAMES = {
+    "data": "data set",
+    "partial": "partial",
+    "split": "split",
+    "pictures": "pictures",
+    "names_sha256": "SHA-256 of their names",
+    "classes": "classes",
+    "ignore_index": "ignored value",
+    "background": "background",
+    "absent_classes": "absent classes",
+    "resolution": "resolution",
+    "scales": "scales",
+    "mirror": "mirror",
+    "window": "window",
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Everything that two evaluations must have in common before their scores can be compared.
+
+    Which model was scored, on what device and by how many processes, is not part of it.
+
+    Args:
+        data: name of the data set.
+        partial: whether only a part of the published data set was meant.
+        split: the split.
+        pictures: how many it holds.
+        names_sha256: of the sorted names of the pictures, one a line.
+        classes: class names, in the order of their indices.
+        ignore_index: value of the truth that counts nowhere.
+        background: "class NAME" that means "none of the others", "ignored", or "none".
+        absent_classes: what becomes of a class that is neither true nor predicted anywhere.
+        resolution: at which size pixels are counted.
+        scales: factors by which pictures were resized.
+        mirror: whether pictures were looked at mirrored too.
+        window: pictures of more than window**2 pixels went through windows of this side.
+    """
+
+    data: str
+    partial: bool
+    split: str
+    pictures: int
+    names_sha256: str
+    classes: tuple[str, ...]
+    ignore_index: int
+    background: str
+    absent_classes: str
+    resolution: str
+    scales: tuple[float, ...]
+    mirror: bool
+    window: int
+
+    @classmethod
+    def of(cls, data: DataConfig, split: str, names: Sequence[str], labels: LabelSet, views: ViewsConfig) -> Self:
+        """How `sanet evaluate` scores the pictures of these names."""
+        background = "none" if labels.background is None else f"class {labels.names[labels.background]}"
+        return cls(
+            data=data.name,
+            partial=data.partial,
+            split=split,
+            pictures=len(names),
+            names_sha256=sha256("\n".join(sorted(names)).encode()).hexdigest(),
+            classes=labels.names,
+            ignore_index=labels.ignore_index,
+            background="ignored" if labels.background_ignored else background,
+            absent_classes="in no mean",
+            resolution="original",
+            scales=views.scales,
+            mirror=views.mirror,
+            window=views.window,
+        )
+
+    @classmethod
+    def read(cls, content: dict[str, Any]) -> Self:
+        """Back from JSON.
+
+        Raises:
+            UsageError: fields that are missing, or more than there are.
+        """
+        wrong = sorted(content.keys() ^ {item.name for item in fields(cls)})
+        if wrong:
+            raise UsageError(f"fields of the protocol that are missing, or unknown: {', '.join(wrong)}")
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
+        }
+        return cls(**values)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the protocol, 64 hexadecimal digits; scores with the same one can be compared."""
+        return digest_of(asdict(self))
+
+    def differences(self, other: Protocol) -> list[str]:
+        """Every field that differs, with the values of this one and the other."""
+        return [
+            f"{name}: {plain_text(getattr(self, field))} against {plain_text(getattr(other, field))}"
+            for field, name in NAMES.items()
+            if getattr(self, field) != getattr(other, field)
+        ]
+
+    def shown(self) -> dict[str, Any]:
+        """For a reader: classes by number, and of the digests the beginning."""
+        values = {name: getattr(self, field) for field, name in NAMES.items()}
+        short = {NAMES["classes"]: len(self.classes), NAMES["names_sha256"]: self.names_sha256[:12]}
+        return values | short | {"SHA-256 of this protocol": self.digest[:12]}
+
+
+def digest_of(content: Any) -> str:
+    """SHA-256 of the canonical JSON: keys sorted, no spaces, UTF-8, tuples as lists; numbers must be finite."""
+    text = json.dumps(plain(content), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return sha256(text.encode()).hexdigest()
+
+
+def plain_text(value: Any) -> str:
+    """A setting as a reader would write it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {plain_text(entry)}" for key, entry in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain_text(entry) for entry in value)
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

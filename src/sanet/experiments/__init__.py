@@ -1,0 +1,1 @@
+"""The published runs as recipes that derive from one another."""

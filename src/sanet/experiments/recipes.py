@@ -1,0 +1,217 @@
+"""What to train, and how, for the rows of the paper's tables; each recipe says what differs from another.
+
+The paper gives: poly schedule, SGD, batch 16, synchronised batch norm, a learning rate of 0.001 on PASCAL Context
+and 0.0001 on PASCAL VOC, 80 epochs on Context, 20 for ablations, 50 on VOC after pre-training on COCO. It is silent
+on crops and augmentation, on the heads' rate and on the schedule over COCO; those are its reference [40]'s (EncNet):
+crops of 480, scales 0.5 to 2, mirroring, ten times the rate for the heads, multi-scale and mirrored evaluation, and on
+COCO 30 epochs at 0.01. The ImageNet weights are those that PyTorch users had when it was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sanet.config import (
+    CHECKPOINTS,
+    MODEL,
+    AugmentationConfig,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    ViewsConfig,
+)
+from sanet.structures import choose
+
+RESNET50, RESNET101, EFFICIENTNET_B7 = "resnet50.tv_in1k", "resnet101.tv_in1k", "tf_efficientnet_b7.aa_in1k"
+MULTI_SCALE = ViewsConfig(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), mirror=True)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run that somebody has published a figure of.
+
+    Args:
+        config: the run; its data.root and output are left to the user.
+        where: where the figure stands.
+        published: scores in per cent, by the names that ours have, "miou" and so on.
+        views: how the network is evaluated.
+        split: on which split the figure was taken.
+        pretraining: the recipe whose network it starts from, where it has one.
+    """
+
+    config: TrainConfig
+    where: str
+    published: Mapping[str, float]
+    views: ViewsConfig = MULTI_SCALE
+    split: str = "val"
+    pretraining: str | None = field(default=None)
+
+    def but(self, where: str, published: Mapping[str, float], **changes: Any) -> Recipe:
+        """Another row that differs in settings of ``TrainConfig``."""
+        return replace(self, config=replace(self.config, **changes), where=where, published=published)
+
+    def evaluation(self, run: str) -> str:
+        """The command that scores a run of it as the paper did."""
+        scales = ",".join(f"{scale:g}" for scale in self.views.scales)
+        views = f' --scales "[{scales}]" --mirror true' if self.views != ViewsConfig() else ""
+        return f"sanet evaluate {run} --split {self.split}{views}"
+
+
+def sanet(backbone: str, **options: Any) -> ModelConfig:
+    """SANet over a dilated backbone, as in the paper."""
+    return ModelConfig("sanet", backbone, output_stride=8, options=options)
+
+
+def baseline(name: str, backbone: str) -> ModelConfig:
+    """Another network over the same backbone."""
+    return ModelConfig(name, backbone, output_stride=8)
+
+
+CONTEXT = TrainConfig(
+    data=DataConfig("context59"),
+    augmentation=AugmentationConfig(crop=(480, 480), scale=(0.5, 2.0), mirror=0.5, jitter=0.0),
+    model=sanet(RESNET101),
+    optimizer=OptimizerConfig(learning_rate=1e-3),
+    epochs=80,
+    batch_size=16,
+    workers=4,
+    validate_every=5,
+)
+VOC = replace(CONTEXT, data=DataConfig("voc_aug"), optimizer=OptimizerConfig(learning_rate=1e-4), epochs=50)
+COCO = replace(VOC, data=DataConfig("coco"), optimizer=OptimizerConfig(learning_rate=1e-2), epochs=30)
+CAMVID = TrainConfig(
+    data=DataConfig("camvid"),
+    augmentation=AugmentationConfig(crop=(288, 384)),
+    model=ModelConfig("sanet", "tf_efficientnet_lite0", output_stride=16, options={"readout": "sum"}),
+    loss=LossConfig(class_balance="sqrt"),  # without it, the thin and rare classes are hardly found
+    epochs=50,
+    validate_every=5,
+)
+
+best = Recipe(CONTEXT, "table 1, and table 2 with background", {"miou": 53.0, "miou_with_background": 52.1})
+best = replace(best, published={**best.published, "pixel_accuracy": 80.6})
+voc_test = Recipe(VOC, "table 4, test server", {"miou": 83.2}, split="val")
+
+
+def _table_1() -> dict[str, Recipe]:
+    """PASCAL Context, 59 classes: what each part of SANet adds, and larger backbones."""
+
+    def ablation(model: ModelConfig, miou: float, accuracy: float) -> Recipe:
+        return best.but("table 1", {"miou": miou, "pixel_accuracy": accuracy}, model=model, epochs=20)
+
+    return {
+        "table1-fcn-resnet50": ablation(baseline("fcn", RESNET50), 43.2, 74.5),
+        "table1-sa-resnet50": ablation(sanet(RESNET50, branches=[]), 49.2, 77.2),
+        "table1-sa-cat-resnet50": ablation(sanet(RESNET50, branches=["category"]), 50.7, 79.0),
+        "table1-sanet-resnet50": ablation(sanet(RESNET50), 51.9, 79.3),
+        "table1-sanet-resnet101": best,
+        "table1-sanet-efficientnet_b7": best.but(
+            best.where,
+            {"miou": 55.3, "miou_with_background": 54.4, "pixel_accuracy": 81.6},
+            model=sanet(EFFICIENTNET_B7),
+        ),
+    }
+
+
+def _table_3() -> dict[str, Recipe]:
+    """PASCAL Context, 20 epochs: squeeze-and-attention against squeeze-and-excitation."""
+    rows = {
+        "fcn": ((76.2, 44.9), (76.7, 45.6)),
+        "fcn_se": ((76.0, 44.6), (76.6, 45.7)),
+        "sanet": ((78.9, 49.0), (79.2, 50.1)),
+    }
+    return {
+        f"table3-{name}-{backbone.partition('.')[0]}": best.but(
+            "table 3", {"miou": miou, "pixel_accuracy": accuracy}, model=baseline(name, backbone), epochs=20
+        )
+        for name, scores in rows.items()
+        for backbone, (accuracy, miou) in zip((RESNET50, RESNET101), scores, strict=True)
+    }
+
+
+def _voc() -> dict[str, Recipe]:
+    """PASCAL VOC: the figures are the test server's, for which `sanet submit` writes the archive."""
+    coco = Recipe(COCO, "none: pre-training for table 5", {}, views=ViewsConfig())
+    return {
+        "table4-sanet-resnet101": voc_test,
+        "table5-coco-resnet101": coco,
+        "table5-sanet-resnet101": replace(
+            voc_test, where="table 5, test server", published={"miou": 86.1}, pretraining="table5-coco-resnet101"
+        ),
+        "table6-fcn-resnet101": voc_test.but("table 6, test server", {"miou": 78.7}, model=baseline("fcn", RESNET101)),
+        "table6-deeplabv3plus-resnet101": voc_test.but(
+            "table 6, test server", {"miou": 81.5}, model=baseline("smp_deeplabv3plus", RESNET101)
+        ),
+    }
+
+
+RECIPES: dict[str, Recipe] = {
+    **_table_1(),
+    **_table_3(),
+    **_voc(),
+    # Of this package, measured: docs/results.md.
+    "camvid": Recipe(CAMVID, "docs/results.md", {"miou": 60.9}, views=ViewsConfig(), split="test"),
+}
+
+
+def recipe(name: str) -> Recipe:
+    """A recipe by name.
+
+    Raises:
+        UsageError: there is none of that name; the message lists the choices.
+    """
+    return RECIPES[choose("recipe", name, tuple(RECIPES))]
+
+
+def pretrained(chosen: Recipe, config: TrainConfig) -> TrainConfig:
+    """The run of a recipe with the network that it starts from, which is trained first where it is not there yet.
+
+    It goes into a folder beside the run's, and what was interrupted goes on when the command is repeated.
+
+    Args:
+        chosen: the recipe.
+        config: its run, as the user wants it.
+    """
+    if chosen.pretraining is None or config.model.start_from is not None:
+        return config
+    from sanet.training.checkpoints import CheckpointFolder
+    from sanet.training.fit import train
+
+    output = Path(config.output)
+    output = output.with_name(f"{output.name}-pretraining")
+    if not (output / MODEL).is_dir():
+        first = recipe(chosen.pretraining).config
+        kept = (
+            "accumulate",
+            "workers",
+            "seed",
+            "accelerator",
+            "precision",
+            "window",
+            "checkpoint_minutes",
+            "batch_size",
+        )
+        first = replace(
+            first,
+            output=str(output),
+            data=replace(first.data, root=config.data.root, partial=config.data.partial),
+            model=replace(config.model, pretrained_backbone=first.model.pretrained_backbone),
+            **{name: getattr(config, name) for name in kept},
+        )
+        train(first, resume=bool(CheckpointFolder(output / CHECKPOINTS).listed()))
+    return replace(config, model=replace(config.model, start_from=str(output)))
+
+
+def recipe_table() -> str:
+    """What there is: name, where its figure stands, and the figure, in per cent."""
+    width = max(map(len, RECIPES))
+    lines = [f"{'recipe':{width}}  {'mIoU':>5}  where", "-" * (width + 45)]
+    for name, row in RECIPES.items():
+        miou = f"{row.published['miou']:.1f}" if row.published else "—"
+        lines.append(f"{name:{width}}  {miou:>5}  {row.where}")
+    return "\n".join(lines)

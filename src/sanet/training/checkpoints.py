@@ -1,0 +1,207 @@
+"""Checkpoints that count only when they are whole.
+
+One is written aside, synced, renamed and only then listed, with its size and hash, in ``index.json``; a run goes on
+from the newest that is what the list says. So neither a kill nor a full disk, at whatever moment, costs more than the
+steps since the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from math import isnan
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from torch import Tensor
+
+from sanet.structures import SanetError
+
+INDEX = "index.json"
+SUFFIX, PARTIAL = ".ckpt", ".partial"
+# The newest, and one to fall back to; the best is kept besides.
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A checkpoint that was whole when it was listed.
+
+    Attributes:
+        file: its name.
+        step: steps of the optimiser that it has behind it.
+        score: the monitored value, where it was written after a validation.
+        bytes: its size.
+        sha256: of its content.
+    """
+
+    file: str
+    step: int
+    score: float | None
+    bytes: int
+    sha256: str
+
+
+class CheckpointFolder:
+    """The checkpoints of a run.
+
+    Args:
+        folder: made where it is not there.
+        mode: whether the best score is the "max" or the "min".
+    """
+
+    def __init__(self, folder: Path, mode: Literal["max", "min"] = "max") -> None:
+        self.folder, self.mode = folder, mode
+
+    def listed(self) -> list[Listed]:
+        """Every checkpoint that counts, oldest first."""
+        try:
+            entries = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
+            return [Listed(**entry) for entry in entries]
+        except FileNotFoundError:
+            return []
+        except (ValueError, TypeError) as error:
+            raise SanetError(
+                f"{self.folder / INDEX} cannot be read ({error}); without it no checkpoint is known to be whole"
+            ) from error
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step belongs."""
+        return self.folder / f"step-{step:08d}{SUFFIX}"
+
+    def add(self, step: int, score: float | None) -> None:
+        """List the checkpoint of a step, which has been written, and delete those that are not needed any more."""
+        path = self.path(step)
+        entry = Listed(path.name, step, score, path.stat().st_size, _sha256(path))
+        entries = [*(other for other in self.listed() if other.file != entry.file), entry]
+        best = self._ranked(entries)[:1]
+        entries = [other for other in entries if other in entries[-KEPT:] + best]
+        text = json.dumps([asdict(other) for other in entries], indent=1)
+        with replaced(self.folder / INDEX) as partial:
+            partial.write_text(text + "\n", encoding="utf-8")
+        names = {other.file for other in entries}
+        for path in self.folder.iterdir():
+            if path.suffix in {SUFFIX, PARTIAL} and path.name not in names:
+                path.unlink(missing_ok=True)
+
+    def newest(self) -> Path:
+        """The newest checkpoint that is whole; the damaged ones that are passed over are named on stderr.
+
+        Raises:
+            SanetError: there is none.
+        """
+        return self._first_whole(list(reversed(self.listed())))
+
+    def best(self) -> Path:
+        """The checkpoint with the best score, or the next best that is whole; see ``newest``."""
+        return self._first_whole(self._ranked(self.listed()))
+
+    def _ranked(self, entries: list[Listed]) -> list[Listed]:
+        """Those with a score, best first, and of equals the earlier one."""
+        scored = [entry for entry in entries if entry.score is not None and not isnan(entry.score)]
+        sign = -1 if self.mode == "max" else 1
+        return sorted(scored, key=lambda entry: sign * (entry.score or 0.0))
+
+    def _first_whole(self, entries: list[Listed]) -> Path:
+        passed_over: list[str] = []
+        for entry in entries:
+            fault = self._fault(entry)
+            if fault is None:
+                for line in passed_over:
+                    print(f"sanet: {line}; {entry.file} is taken instead", file=sys.stderr)
+                return self.folder / entry.file
+            passed_over.append(f"{self.folder / entry.file} {fault}")
+        raise SanetError("; ".join([*passed_over, f"{self.folder} holds no whole checkpoint that would do"]))
+
+    def _fault(self, entry: Listed) -> str | None:
+        path = self.folder / entry.file
+        if not path.exists():
+            return "is gone"
+        if path.stat().st_size != entry.bytes or _sha256(path) != entry.sha256:
+            return "is damaged: it is not what was written"
+        return None
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """What Lightning writes checkpoints with: a file is there whole, or not at all."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write aside, sync and rename.
+
+        Raises:
+            SanetError: there is no room; what was there before is untouched.
+        """
+        path = Path(path)
+        try:
+            with replaced(path) as partial:
+                torch.save(checkpoint, partial)
+        except (OSError, RuntimeError) as error:  # torch's writer reports a short write as a RuntimeError
+            needed, free = _size(checkpoint), shutil.disk_usage(path.parent).free
+            raise SanetError(
+                f"{path} cannot be written ({str(error).splitlines()[0]}): about {needed / 1e6:.1f} MB are needed and "
+                f"{free / 1e6:.1f} MB are free. The checkpoints before it are whole; make room and go on with --resume"
+            ) from error
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A file to write in place of another, which it replaces once it is whole and on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU: tensors and plain values; nothing else is unpickled.
+
+    Raises:
+        SanetError: it cannot be read, or holds something that would run code.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise SanetError(
+            f"{path} holds more than tensors and plain values, and is not unpickled, since that could run code of it "
+            f"({str(error).splitlines()[0][:200]})"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise SanetError(f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0][:200]})") from error
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise SanetError(f"{path} is no checkpoint of a run: it has no state_dict")
+    return content
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size(value: Any) -> int:
+    """Bytes of all tensors in there."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, (list, tuple)) else 0

@@ -1,0 +1,78 @@
+"""Batch norm over the pictures of all processes, so that a step does not depend on how many share it."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+from sanet import processes
+
+
+def synchronize_batch_norm(module: nn.Module, gpu: bool) -> nn.Module:
+    """The module with every batch norm replaced by one that shares its statistics; parameters stay the same objects.
+
+    PyTorch's own conversion drops the activation that timm's batch norms carry, so timm's is used. PyTorch synchronises
+    on GPUs only; elsewhere ``SynchronizedBatchNorm2d`` stands in.
+
+    Args:
+        module: a network.
+        gpu: whether it trains on GPUs.
+    """
+    if gpu:
+        converted: nn.Module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        return converted
+    if isinstance(module, nn.BatchNorm2d):
+        return _synchronized(module)
+    for name, child in module.named_children():
+        setattr(module, name, synchronize_batch_norm(child, gpu))
+    return module
+
+
+class SynchronizedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm with the mean and variance of all processes, in PyTorch's terms and differentiable through them."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w); B may differ between processes."""
+        if not self.training:
+            return super().forward(input)
+        axes = (0, 2, 3)
+        count = processes.total(input.new_tensor([input.numel() / input.shape[1]]))
+        mean: Tensor = all_reduce(input.sum(axes)) / count  # type: ignore[no-untyped-call]
+        centred = input - mean.view(1, -1, 1, 1)
+        variance: Tensor = all_reduce(centred.square().sum(axes)) / count  # type: ignore[no-untyped-call]
+        if count.item() <= 1:  # as sanet.models.attention.BatchNorm2d: the variance of one value says nothing
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        rate = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.detach(), rate)
+        self.running_var.lerp_(variance.detach() * count / (count - 1), rate)
+        scale = self.weight / (variance + self.eps).sqrt()
+        return centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+
+
+class SynchronizedBatchNormAct2d(SynchronizedBatchNorm2d):
+    """The same with what timm's batch norm does after it: dropping out, and activation."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
+        output: Tensor = self.act(self.drop(super().forward(input)))
+        return output
+
+
+def _synchronized(norm: nn.BatchNorm2d) -> SynchronizedBatchNorm2d:
+    kind = SynchronizedBatchNormAct2d if isinstance(norm, BatchNormAct2d) else SynchronizedBatchNorm2d
+    other = kind(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    other.train(norm.training)
+    for name, value in (*norm.named_parameters(recurse=False), *norm.named_buffers(recurse=False)):
+        setattr(other, name, value)
+    for name, child in norm.named_children():
+        setattr(other, name, child)
+    return other

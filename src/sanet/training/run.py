@@ -1,0 +1,125 @@
+"""The directory of a training run: one run at a time uses it, and goes on in it as it began."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from sanet import processes
+from sanet.config import CHECKPOINTS, CONFIG, TrainConfig, plain
+from sanet.structures import SanetError, UsageError
+from sanet.training.checkpoints import CheckpointFolder, read_checkpoint
+from sanet.training.task import STATE
+
+LOCK = "run.lock"
+# What may differ when a run goes on: where and how long it trains, not what is trained.
+MAY_CHANGE = {"output", "epochs", "workers", "accelerator", "checkpoint_minutes"}
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run goes on.
+
+    Attributes:
+        checkpoint: the file, found to be whole.
+        epochs: finished epochs.
+        batches: of the epoch after them, batches that each process has behind it.
+    """
+
+    checkpoint: Path
+    epochs: int
+    batches: int
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Keep every other run out of a directory; the lock falls with the process, however that ends.
+
+    Raises:
+        SanetError: another run is using it.
+    """
+    if not processes.first():
+        yield
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / LOCK
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise SanetError(f"{directory} is in use by another run ({_holder(path)}); choose another output") from None
+    try:
+        (directory / f"{LOCK}.holder").write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        yield
+    finally:
+        (directory / f"{LOCK}.holder").unlink(missing_ok=True)
+        lock.release()
+        path.unlink(missing_ok=True)
+        if not any(directory.iterdir()):
+            directory.rmdir()
+
+
+def _holder(path: Path) -> str:
+    holder = path.with_name(f"{LOCK}.holder")
+    return holder.read_text(encoding="utf-8") if holder.exists() else "just begun"
+
+
+def refuse_used(directory: Path) -> None:
+    """Raise a SanetError where there is anything that a new run would mix with."""
+    found = [path for path in directory.iterdir() if not path.name.startswith(LOCK)] if directory.is_dir() else []
+    if directory.exists() and not directory.is_dir():
+        raise SanetError(f"{directory} is a file; choose another output")
+    if found:
+        begun = bool(CheckpointFolder(directory / CHECKPOINTS).listed())
+        remedy = f"go on with it: sanet train --resume {quote(str(directory))}" if begun else "delete it"
+        raise SanetError(f"{directory} is not empty; choose another output, or {remedy}")
+
+
+def position_in(config: TrainConfig) -> Position:
+    """The newest whole checkpoint, once it is certain that the run can go on from it as it began.
+
+    Raises:
+        SanetError: there is none, or it cannot be read.
+        UsageError: something has changed that decides the outcome, or fewer epochs are wanted than are done.
+    """
+    directory = Path(config.output)
+    folder = CheckpointFolder(directory / CHECKPOINTS)
+    if not folder.listed():
+        raise SanetError(
+            f"{folder.folder} has no checkpoint to resume from; delete {directory} and start without resume"
+        )
+    stored = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
+    wanted = plain(asdict(config))
+    wanted["data"]["root"] = stored["data"]["root"]  # the data may have moved
+    changed = [name for name in wanted if name not in MAY_CHANGE and wanted[name] != stored.get(name)]
+    if changed:
+        raise UsageError(f"{', '.join(changed)}: cannot change when a run goes on; start a new one with another output")
+    path = folder.newest()
+    state = read_checkpoint(path)
+    position = Position(path, *_progress(state))
+    if config.epochs < position.epochs:
+        raise UsageError(f"epochs {config.epochs}: {position.epochs} are done already")
+    before = state[STATE]["processes"]
+    if position.batches and before != processes.count():
+        raise UsageError(
+            f"{path} was written in the middle of an epoch by {before} processes, and this run has "
+            f"{processes.count()}; go on with as many, at least to the end of the epoch"
+        )
+    return position
+
+
+def _progress(state: dict[str, Any]) -> tuple[int, int]:
+    """Finished epochs, and finished batches of an epoch that has begun, as Lightning counts them."""
+    loops = state["loops"]["fit_loop"]
+    epochs = loops["epoch_progress"]["current"]
+    begun = epochs["ready"] > epochs["processed"]
+    return epochs["processed"], loops["epoch_loop.batch_progress"]["current"]["processed"] if begun else 0

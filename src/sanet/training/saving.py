@@ -1,0 +1,130 @@
+"""When a run writes checkpoints, and how it stops when it is asked to."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from time import monotonic
+from types import FrameType
+from typing import Any, cast
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+
+from sanet import processes
+from sanet.config import CHECKPOINTS, TrainConfig
+from sanet.structures import Interrupted
+from sanet.training.checkpoints import CheckpointFolder
+from sanet.training.metrics import write_metrics
+from sanet.training.task import SegmentationTask
+
+
+class StopRequest:
+    """Turns the first SIGTERM or Ctrl-C into a wish that training grants after the step; a second Ctrl-C insists."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def listen(self) -> None:
+        """Take the two signals over; only a main thread can."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+
+    def forget(self) -> None:
+        """Give them back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+
+
+class Saving(Checkpoint):
+    """Writes metrics and a checkpoint at the end of every epoch, and checkpoints in between.
+
+    In between: after so many minutes, before the last step of an epoch that is validated, so that a stop during a long
+    validation loses one step, and where a stop is asked for. Only the first process writes files.
+
+    Args:
+        config: of the run.
+        folder: its checkpoints.
+    """
+
+    def __init__(self, config: TrainConfig, folder: CheckpointFolder) -> None:
+        self.config, self.folder = config, folder
+        self.stop = StopRequest()
+        self.saved = monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen; this comes after Lightning has set its own handlers, which would stop without a checkpoint."""
+        self.stop.listen()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Listen no longer."""
+        self.stop.forget()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where it is time to, and stop where that is wished; only between whole steps."""
+        parts = self.config.accumulate
+        left = int(trainer.num_training_batches) - batch_idx - 1
+        if left % parts:
+            return
+        wished, due = self._agreed(pl_module)
+        validates = (trainer.current_epoch + 1) % self.config.validate_every == 0
+        if left and (wished or due or (left == parts and validates)):
+            self._save(trainer, None)
+        # After the last step of an epoch that is not validated, its end is near and saves by itself.
+        if wished and (left or validates):
+            self._interrupt(trainer)
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        """Stop; the checkpoint before the last step is there."""
+        if self.stop.signal is not None:
+            raise self._interrupted()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save, with the monitored value if the epoch has one, and stop where that is wished."""
+        task = cast(SegmentationTask, pl_module)
+        if processes.first():
+            write_metrics(Path(self.config.output), task.history)
+        # Losses are known for every epoch, but what was validated is what may be the best.
+        validated = (trainer.current_epoch + 1) % self.config.validate_every == 0
+        self._save(trainer, task.history[-1][self.config.monitor] if validated else None)
+        if self._agreed(pl_module)[0]:
+            self._interrupt(trainer)
+
+    def _save(self, trainer: L.Trainer, score: float | None) -> None:
+        trainer.save_checkpoint(self.folder.path(trainer.global_step))
+        if processes.first():
+            self.folder.add(trainer.global_step, score)
+        self.saved = monotonic()
+
+    def _agreed(self, module: L.LightningModule) -> tuple[bool, bool]:
+        """Whether a stop is wished in any process, and whether the minutes are over in any."""
+        due = monotonic() - self.saved > 60 * self.config.checkpoint_minutes
+        mine = [self.stop.signal is not None, due]
+        if not processes.together():
+            return mine[0], mine[1]
+        wishes = processes.total(torch.tensor(mine, dtype=torch.int64, device=module.device)).tolist()
+        return wishes[0] > 0, wishes[1] > 0
+
+    def _interrupt(self, trainer: L.Trainer) -> None:
+        trainer.strategy.barrier()
+        raise self._interrupted()
+
+    def _interrupted(self) -> Interrupted:
+        number = self.stop.signal or signal.SIGTERM
+        return Interrupted(
+            f"stopped by {number.name}, with everything up to the last checkpoint kept in "
+            f"{Path(self.config.output) / CHECKPOINTS}",
+            status=Interrupted.BY_KEYBOARD if number == signal.SIGINT else Interrupted.ON_REQUEST,
+        )

@@ -1,0 +1,78 @@
+"""Weights to start from, and how they differ from those of a network."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from sanet import processes
+from sanet.config import MODEL
+from sanet.models.networks import load_model
+from sanet.structures import SanetError
+from sanet.training.checkpoints import SUFFIX, read_checkpoint
+
+LISTED = 12
+# What Lightning puts before the names of the network's tensors in a checkpoint.
+PREFIX = "model."
+
+
+def start_from(model: nn.Module, source: str, keep_what_fits: bool) -> None:
+    """Give a network the weights of another.
+
+    Args:
+        model: is changed.
+        source: run directory, directory of a saved model, name of one on the hub, or checkpoint of a run.
+        keep_what_fits: take over the tensors that fit and name the others on stderr.
+
+    Raises:
+        SanetError: the source cannot be read, a tensor does not fit and ``keep_what_fits`` is off, or none fits.
+    """
+    found = read_weights(source)
+    own = model.state_dict()
+    differing = differences(own, found)
+    if differing and not keep_what_fits:
+        raise SanetError(
+            f"the weights of {source} are not those of this network: {enumerated(differing)}. With "
+            "--model.keep_what_fits true it starts from the others"
+        )
+    fitting = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise SanetError(f"none of the weights of {source} fits this network: {enumerated(differing)}")
+    model.load_state_dict({**own, **fitting})
+    if differing and processes.first():
+        print(f"{source}: {len(fitting)} tensors kept; dropped: {'; '.join(differing)}", file=sys.stderr)
+
+
+def read_weights(source: str) -> dict[str, Tensor]:
+    """The tensors of a network by name, without running anything that comes with them."""
+    path = Path(source)
+    if path.suffix == SUFFIX:
+        return network_weights(read_checkpoint(path)["state_dict"])
+    return dict(load_model(path / MODEL if (path / MODEL).is_dir() else source).state_dict())
+
+
+def network_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's tensors in the state of a task."""
+    return {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+
+
+def differences(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """One phrase for each tensor that one of them has not, or has in another shape."""
+    phrases = []
+    for name in dict.fromkeys((*own, *found)):
+        if name not in found:
+            phrases.append(f"{name} is missing")
+        elif name not in own:
+            phrases.append(f"{name} is not a tensor of the network")
+        elif own[name].shape != found[name].shape:
+            phrases.append(f"{name} is {tuple(found[name].shape)}, the network's {tuple(own[name].shape)}")
+    return phrases
+
+
+def enumerated(phrases: list[str]) -> str:
+    """The first of them, and how many there are besides."""
+    rest = len(phrases) - LISTED
+    return "; ".join(phrases[:LISTED]) + (f"; and {rest} more" if rest > 0 else "")

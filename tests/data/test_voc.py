@@ -1,0 +1,264 @@
+"""VOC and its augmented training list: exactly the published pictures, and never one that is validated on."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+from hypothesis import given
+from hypothesis import strategies as st
+from miniatures import (
+    SBD_TRAIN,
+    SBD_VAL,
+    VOC_TEST,
+    VOC_TRAIN,
+    VOC_VAL,
+    write_list,
+    write_picture,
+    write_sbd,
+    write_voc,
+)
+from PIL import Image
+
+from sanet.config import DataConfig
+from sanet.data import voc
+from sanet.data.catalog import data_source
+from sanet.data.doctor import LISTED_TWICE, NO_MASK, REPEATED, SIZES, UNKNOWN, UNREADABLE, examine
+from sanet.data.files import DataError, FileSource
+from sanet.structures import default_colors
+
+
+def open_root(root: Path, name: str = "voc", partial: bool = True) -> FileSource:
+    found = data_source(DataConfig(name, str(root), partial=partial))
+    assert isinstance(found, FileSource)
+    return found
+
+
+def lists_of(root: Path) -> Path:
+    return root / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation"
+
+
+def sbd_of(root: Path) -> Path:
+    return root / "benchmark_RELEASE" / "dataset"
+
+
+def test_miniature_comes_back_with_its_borders(tmp_path: Path) -> None:
+    masks = write_voc(tmp_path)
+    found = open_root(tmp_path)
+    assert found.splits == ("train", "val", "test")
+    for split, names in (("train", VOC_TRAIN), ("val", VOC_VAL)):
+        dataset = found.open(split)
+        assert dataset.names == list(names)
+        for index, name in enumerate(names):
+            mask = dataset[index].mask.numpy()
+            np.testing.assert_array_equal(mask, masks[name])
+            assert (mask[0] == 255).all()
+    diagnosis = examine(found)
+    assert diagnosis.findings == []
+    assert diagnosis.pictures == {"train": 3, "val": 2, "test": 2}
+
+
+def test_classes_are_those_of_the_devkit() -> None:
+    assert (len(voc.LABELS), voc.LABELS.background, voc.LABELS.ignore_index) == (21, 0, 255)
+    assert voc.LABELS.names[1:] == tuple(sorted(voc.LABELS.names[1:]))
+    assert voc.LABELS.colors == default_colors(21)
+
+
+@pytest.mark.parametrize("inner", [".", "VOCdevkit", "VOCdevkit/VOC2012"])
+def test_the_inner_folders_are_roots_as_well(tmp_path: Path, inner: str) -> None:
+    write_voc(tmp_path)
+    assert open_root(tmp_path / inner).open("val").names == list(VOC_VAL)
+
+
+def test_test_pictures_have_no_masks(tmp_path: Path) -> None:
+    write_voc(tmp_path)
+    found = open_root(tmp_path)
+    assert found.unlabelled == ("test",)
+    with pytest.raises(DataError, match="test has 2 pictures but no masks"):
+        found.open("test")
+    assert [record.name for record in found.pictures("test")] == list(VOC_TEST)
+    assert all(record.image and record.image.is_file() and record.mask is None for record in found.pictures("test"))
+    assert [record.name for record in found.pictures("val")] == list(VOC_VAL)
+    images = lists_of(tmp_path).parents[1] / "JPEGImages"
+    (images / f"{VOC_TEST[0]}.jpg").write_bytes(b"no picture")
+    assert [finding.problem for finding in examine(found).findings] == [UNREADABLE]
+    (images / f"{VOC_TEST[0]}.jpg").unlink()
+    with pytest.raises(DataError, match=rf"test lists 1 pictures that are not there, {VOC_TEST[0]}"):
+        open_root(tmp_path).pictures("test")
+    (images / f"{VOC_TEST[1]}.jpg").unlink()
+    assert open_root(tmp_path).splits == ("train", "val")
+
+
+def test_trainval_is_never_read_as_train(tmp_path: Path) -> None:
+    write_voc(tmp_path)
+    assert open_root(tmp_path).open("train").names == list(VOC_TRAIN)
+    (lists_of(tmp_path) / "train.txt").unlink()
+    with pytest.raises(DataError, match=r"train\.txt does not exist"):
+        open_root(tmp_path)
+
+
+def test_augmented_list_follows_the_rule(tmp_path: Path) -> None:
+    own, added = write_voc(tmp_path), write_sbd(tmp_path)
+    found = open_root(tmp_path, "voc_aug")
+    dataset = found.open("train")
+    assert set(dataset.names) == (set(SBD_TRAIN) | set(SBD_VAL) | set(VOC_TRAIN)) - set(VOC_VAL)
+    assert len(set(dataset.names)) == len(dataset)
+    assert found.open("val").names == list(VOC_VAL)
+    for index, name in enumerate(dataset.names):
+        expected = own[name] if name in VOC_TRAIN else added[name]
+        np.testing.assert_array_equal(dataset[index].mask.numpy(), expected)
+    diagnosis = examine(found)
+    assert diagnosis.findings == []
+    assert diagnosis.pictures == {"train": 5, "val": 2, "test": 2}
+
+
+NAMES = st.lists(st.sampled_from("abcdefghij"), max_size=8, unique=True)
+
+
+@given(train=NAMES, val=NAMES, sbd_train=NAMES, sbd_val=NAMES)
+def test_augmented_list_against_sets(
+    tmp_path_factory: pytest.TempPathFactory, train: list[str], val: list[str], sbd_train: list[str], sbd_val: list[str]
+) -> None:
+    root = tmp_path_factory.mktemp("lists")
+    train = [name for name in train if name not in val]
+    (lists_of(root).parents[1] / "JPEGImages").mkdir(parents=True)
+    (sbd_of(root) / "cls").mkdir(parents=True)
+    for folder, split, names in (
+        (lists_of(root), "train", train),
+        (lists_of(root), "val", val),
+        (sbd_of(root), "train", sbd_train),
+        (sbd_of(root), "val", sbd_val),
+    ):
+        write_list(folder / f"{split}.txt", names)
+    found = open_root(root, "voc_aug")
+    names = [record.name for record in found.list_records("train")]
+    assert set(names) == (set(sbd_train) | set(sbd_val) | set(train)) - set(val)
+    assert len(names) == len(set(names))
+    assert [record.name for record in found.list_records("val")] == val
+
+
+def test_a_val_picture_in_vocs_own_train_list_is_refused(tmp_path: Path) -> None:
+    write_voc(tmp_path, train=(*VOC_TRAIN, VOC_VAL[0]))
+    found = open_root(tmp_path)
+    with pytest.raises(DataError, match=f"1 pictures of train are also in val: {VOC_VAL[0]}"):
+        found.open("train")
+    assert found.open("val").names == list(VOC_VAL)
+
+
+def test_a_test_picture_in_sbds_list_is_refused(tmp_path: Path) -> None:
+    write_voc(tmp_path)
+    write_sbd(tmp_path, train=(*SBD_TRAIN, VOC_TEST[1]))
+    with pytest.raises(DataError, match=f"also in test: {VOC_TEST[1]}"):
+        open_root(tmp_path, "voc_aug").open("train")
+
+
+@pytest.mark.parametrize("name", ["voc", "voc_aug"])
+def test_other_counts_than_the_published_are_refused(tmp_path: Path, name: str) -> None:
+    write_voc(tmp_path)
+    write_sbd(tmp_path)
+    with pytest.raises(DataError, match=rf"train\.txt has 3 pictures, the published {name} 1464; .*data\.partial"):
+        open_root(tmp_path, name, partial=False)
+
+
+def test_counts_of_every_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_voc(tmp_path)
+    write_sbd(tmp_path)
+    monkeypatch.setattr(voc, "COUNTS", {"train": 3, "val": 2, "test": 2})
+    monkeypatch.setattr(voc, "SBD_COUNTS", {"train": 3, "val": 2})
+    monkeypatch.setattr(voc, "AUGMENTED", 5)
+    assert len(open_root(tmp_path, "voc_aug", partial=False).open("train")) == 5
+    for path, message in (
+        (lists_of(tmp_path) / "test.txt", r"test\.txt has 1 pictures, the published voc_aug 2"),
+        (lists_of(tmp_path) / "val.txt", r"val\.txt has 1 pictures, the published voc_aug 2"),
+        (sbd_of(tmp_path) / "train.txt", r"dataset/train\.txt has 1 pictures, the published voc_aug 3"),
+    ):
+        text = path.read_text()
+        # A line twice makes no picture more.
+        path.write_text("2008_000006\n" * len(text.splitlines()))
+        with pytest.raises(DataError, match=message):
+            open_root(tmp_path, "voc_aug", partial=False)
+        path.write_text(text)
+    monkeypatch.setattr(voc, "AUGMENTED", 6)
+    with pytest.raises(DataError, match=r"the union of VOC train and .* has 5 pictures, the published voc_aug 6"):
+        open_root(tmp_path, "voc_aug", partial=False)
+
+
+def test_published_counts() -> None:
+    assert voc.COUNTS == {"train": 1464, "val": 1449, "test": 1456}
+    assert (voc.SBD_COUNTS, voc.AUGMENTED) == ({"train": 8498, "val": 2857}, 10582)
+
+
+def test_missing_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"has no VOCdevkit/VOC2012/ with JPEGImages/ and ImageSets/Segmentation/"):
+        open_root(tmp_path)
+    write_voc(tmp_path)
+    with pytest.raises(DataError, match=r"benchmark_RELEASE/dataset/cls is not there; .*sanet download voc_aug"):
+        open_root(tmp_path, "voc_aug")
+
+
+def test_doctor_finds_faults_of_both_kinds_of_masks(tmp_path: Path) -> None:
+    write_voc(tmp_path)
+    write_sbd(tmp_path, train=(*SBD_TRAIN, "2008_000021", "2008_000022", "2008_000023", "2008_000024"))
+    cls, img = sbd_of(tmp_path) / "cls", sbd_of(tmp_path) / "img"
+    (cls / "2008_000021.mat").write_bytes((cls / "2008_000021.mat").read_bytes()[:150])
+    scipy.io.savemat(cls / "2008_000022.mat", {"GTcls": {"Segmentation": np.full((48, 64), 21, np.uint8)}})
+    write_picture(img / "2008_000023.jpg", (40, 64))
+    (cls / "2008_000024.mat").unlink()
+    (img / "2008_000002.jpg").write_bytes((img / "2008_000010.jpg").read_bytes())
+    with (lists_of(tmp_path) / "val.txt").open("a") as file:
+        file.write(VOC_VAL[0])
+    findings = {(finding.problem, finding.path and finding.path.name) for finding in
+                examine(open_root(tmp_path, "voc_aug")).findings}  # fmt: skip
+    assert findings == {
+        (LISTED_TWICE, None),
+        (UNREADABLE, "2008_000021.mat"),
+        (UNKNOWN, "2008_000022.mat"),
+        (SIZES, "2008_000023.mat"),
+        (NO_MASK, "2008_000024.jpg"),
+        (REPEATED, "2008_000010.jpg"),
+    }
+
+
+def test_what_was_published_twice_is_no_error(tmp_path: Path) -> None:
+    write_voc(tmp_path)
+    images = lists_of(tmp_path).parents[1] / "JPEGImages"
+    (images / f"{VOC_VAL[0]}.jpg").write_bytes((images / f"{VOC_TRAIN[0]}.jpg").read_bytes())
+    diagnosis = examine(open_root(tmp_path))
+    assert [(finding.problem, finding.split) for finding in diagnosis.findings] == [(REPEATED, "val")]
+    assert diagnosis.errors == []
+
+
+def test_mat_masks_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    write_voc(tmp_path)
+    write_sbd(tmp_path)
+    path = sbd_of(tmp_path) / "cls" / "2008_000002.mat"
+    scipy.io.savemat(path, {"GTcls": {"Segmentation": np.zeros((64, 48), np.uint8)}})
+    dataset = open_root(tmp_path, "voc_aug").open("train")
+    index = dataset.names.index("2008_000002")
+    with pytest.raises(DataError, match=r"2008_000002\.mat is 48x64 but .*2008_000002\.jpg is 64x48"):
+        dataset[index]
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"2008_000002\.mat cannot be read as a mask"):
+        dataset[index]
+    path.unlink()
+    with pytest.raises(DataError, match=r"2008_000002\.mat does not exist"):
+        dataset[index]
+
+
+def test_data_sets_pickle(tmp_path: Path) -> None:
+    write_voc(tmp_path)
+    write_sbd(tmp_path)
+    found = open_root(tmp_path, "voc_aug")
+    dataset = pickle.loads(pickle.dumps(found.open("train")))
+    assert dataset[len(dataset) - 1].mask.shape == (48, 64)
+    assert pickle.loads(pickle.dumps(found)).open("val").names == list(VOC_VAL)
+
+
+def test_palette_of_the_miniature_is_vocs(tmp_path: Path) -> None:
+    write_voc(tmp_path)
+    with Image.open(tmp_path / "VOCdevkit/VOC2012/SegmentationClass" / f"{VOC_VAL[0]}.png") as picture:
+        assert picture.mode == "P"
+        assert picture.convert("RGB").getpixel((0, 0)) == (224, 224, 192)

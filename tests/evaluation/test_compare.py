@@ -1,0 +1,207 @@
+"""Results that are written, read back, and set side by side."""
+
+import dataclasses
+import json
+import re
+from math import isnan, nan
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sanet.config import DataConfig, ViewsConfig
+from sanet.evaluation.compare import compare
+from sanet.evaluation.confusion import scores_of
+from sanet.evaluation.protocol import Protocol
+from sanet.evaluation.results import Evaluation, read_scores, write_scores
+from sanet.structures import LabelSet, SanetError, UsageError
+
+UGLY = '<b>&"ü'
+LABELS = LabelSet(("sky", UGLY, "ghost"), background=0)
+
+
+def evaluation_of(seed=0, labels=LABELS, names=("a", "b", "void"), views=ViewsConfig(), **facts):
+    """Counts of all classes but the last one, mIoUs of all pictures but the last one."""
+    generator = np.random.default_rng(seed)
+    counts = generator.integers(0, 10**12, (len(labels), len(labels)))
+    counts[-1] = counts[:, -1] = 0
+    miou = dict(zip(names, [*generator.random(len(names) - 1).tolist(), nan], strict=True))
+    protocol = Protocol.of(DataConfig("camvid"), "test", names, labels, views)
+    return Evaluation(labels, counts, scores_of(torch.from_numpy(counts), labels), miou, [], protocol, facts)
+
+
+def written(folder, *evaluations):
+    paths = []
+    for index, evaluation in enumerate(evaluations):
+        paths.append(folder / f"run{index}")
+        paths[-1].mkdir()
+        write_scores(paths[-1] / "scores.json", evaluation)
+    return paths
+
+
+def test_json_is_strict_and_holds_the_numbers(tmp_path):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    evaluation = evaluation_of(path=Path("run"), unknown=nan, **{UGLY: [1, (2,)]})
+    (folder,) = written(tmp_path, evaluation)
+    content = json.loads((folder / "scores.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    scores = dataclasses.asdict(evaluation.scores)
+    for name in ("class_iou", "class_accuracy"):
+        scores[name] = {key: None if isnan(value) else value for key, value in scores[name].items()}
+    assert content["scores"] == scores
+    assert content["scores"]["class_iou"]["ghost"] is None
+    assert content["confusion"] == evaluation.confusion.tolist()
+    assert LabelSet(**content["labels"]) == LABELS
+    assert content["picture_miou"] == {**evaluation.picture_miou, "void": None}
+    assert content["facts"] == {"path": "run", "unknown": None, UGLY: [1, [2]]}
+    assert content["protocol_sha256"] == evaluation.protocol.digest
+    assert Protocol.read(content["protocol"]) == evaluation.protocol
+
+
+@pytest.mark.parametrize("labels", [LABELS, LabelSet(("x", "y")), LabelSet(("x", "y"), background_ignored=True)])
+def test_what_was_written_is_read_back(tmp_path, labels):
+    evaluation = evaluation_of(labels=labels, model="m")
+    (folder,) = written(tmp_path, evaluation)
+    for path in (folder, str(folder), folder / "scores.json"):
+        found = read_scores(path)
+        assert np.array_equal(found.confusion, evaluation.confusion)
+        assert found.confusion.dtype == np.int64
+        for name in ("scores", "picture_miou"):  # NaN is equal to nothing
+            assert repr(getattr(found, name)) == repr(getattr(evaluation, name))
+        for name in ("labels", "protocol", "facts", "worst"):
+            assert getattr(found, name) == getattr(evaluation, name)
+
+
+EDITS = [
+    ("confusion", lambda content: content["confusion"][0].__setitem__(0, 1)),
+    ("a score", lambda content: content["scores"].update(miou=0.99)),
+    ("a picture", lambda content: content["picture_miou"].update(a=1.0)),
+    ("a fact", lambda content: content["facts"].update(model="another")),
+    ("protocol", lambda content: content["protocol"].update(split="val")),
+    ("protocol's digest", lambda content: content.update(protocol_sha256="0" * 64)),
+    ("digest", lambda content: content.update(sha256="0" * 64)),
+    ("an addition", lambda content: content.update(note="better")),
+]
+
+
+@pytest.mark.parametrize("edit", [edit for _, edit in EDITS], ids=[name for name, _ in EDITS])
+def test_a_file_that_was_changed_is_refused(tmp_path, edit):
+    (folder,) = written(tmp_path, evaluation_of(model="m"))
+    path = folder / "scores.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    edit(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(SanetError, match=re.escape(f"{path} was changed")):
+        read_scores(folder)
+
+
+def test_white_space_is_no_change(tmp_path):
+    (folder,) = written(tmp_path, evaluation_of())
+    path = folder / "scores.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
+    assert read_scores(folder).labels == LABELS
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", '"text"', '{"sha256": ""}', '{"protocol": {"data": "camvid"}, "scores": {"miou": 0.5}}'],
+)
+def test_what_is_no_result_is_named(tmp_path, text):
+    path = tmp_path / "scores.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SanetError, match=re.escape(f"{path} cannot be read as scores")):
+        read_scores(path)
+
+
+@pytest.mark.parametrize("key", ["protocol", "protocol_sha256", "facts", "labels", "confusion", "picture_miou"])
+@pytest.mark.parametrize("value", [None, 3, [[1]], {"x": 1}, "text"])
+def test_parts_of_another_kind_are_no_result(tmp_path, key, value):
+    (folder,) = written(tmp_path, evaluation_of())
+    path = folder / "scores.json"
+    content = json.loads(path.read_text(encoding="utf-8")) | {key: value}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(SanetError, match=re.escape(str(path))):
+        read_scores(path)
+
+
+def test_a_folder_without_scores_names_those_below(tmp_path):
+    with pytest.raises(SanetError, match=r"no .*scores.json; `sanet evaluate` writes one"):
+        read_scores(tmp_path)
+    (folder,) = written(tmp_path, evaluation_of())
+    with pytest.raises(SanetError, match=re.escape(f"there is one in {folder}")):
+        read_scores(tmp_path)
+    with pytest.raises(SanetError, match="nowhere"):
+        read_scores(tmp_path / "nowhere")
+
+
+def test_results_stand_side_by_side(tmp_path):
+    results = [evaluation_of(seed) for seed in range(3)]
+    paths = written(tmp_path, *results)
+    table = compare([paths[0], paths[1] / "scores.json", str(paths[2])])
+    lines = table.splitlines()
+    assert lines[:3] == [f"[1] {paths[0]}", f"[2] {paths[1] / 'scores.json'}", f"[3] {paths[2]}"]
+    assert lines[3] == f"camvid test, 3 pictures; protocol {results[0].protocol.digest[:12]}"
+    assert len({len(line) for line in lines[5:-1]}) == 1
+
+    def column(pick):
+        return [f"{100 * pick(result):.1f}" for result in results]
+
+    text = {name: values for line in lines[5:-1] for name, values in [_row(line, 3)]}
+    assert text["sky"] == column(lambda result: result.scores.class_iou["sky"])
+    assert text[UGLY] == column(lambda result: result.scores.class_iou[UGLY])
+    assert text["ghost"] == ["absent"] * 3
+    assert text["mean IoU"] == column(lambda result: result.scores.miou)
+    assert text["mean IoU without background"] == column(lambda result: result.scores.miou_without_background)
+    assert "mean IoU with background (as IoU 0)" not in text
+    assert text["pixel accuracy"] == column(lambda result: result.scores.pixel_accuracy)
+    a, b = ([result.picture_miou[name] for result in results] for name in ("a", "b"))
+    assert text["mean of the pictures' mIoU"] == [f"{50 * (x + y):.1f}" for x, y in zip(a, b, strict=True)]
+    differences = [50 * (a[i] - a[0] + b[i] - b[0]) for i in (1, 2)]
+    assert text["pictures' mIoU against [1], mean"] == ["—", *(f"{value:+.1f}" for value in differences)]
+    counts = [f"{(a[i] > a[0]) + (b[i] > b[0])}/0/{(a[i] < a[0]) + (b[i] < b[0])}" for i in (1, 2)]
+    assert text["better/same/worse"] == ["—", *counts]
+
+
+def _row(line, columns):
+    """The name at the left, and the values."""
+    words = line.split()
+    return " ".join(words[:-columns]), words[-columns:]
+
+
+def test_a_result_against_itself_and_alone(tmp_path):
+    (path,) = written(tmp_path, evaluation_of())
+    text = dict(_row(line, 2) for line in compare([path, path]).splitlines()[4:-1])
+    assert text["pictures' mIoU against [1], mean"] == ["—", "+0.0"]
+    assert text["better/same/worse"] == ["—", "0/2/0"]
+    assert "against [1]" not in compare([path])
+    with pytest.raises(UsageError, match="name the results"):
+        compare([])
+
+
+def test_a_picture_that_one_result_cannot_score_is_in_no_pair(tmp_path):
+    other = evaluation_of(1)
+    paths = written(
+        tmp_path, evaluation_of(0), dataclasses.replace(other, picture_miou={**other.picture_miou, "a": nan})
+    )
+    text = dict(_row(line, 2) for line in compare(paths).splitlines()[4:-1])
+    assert sum(map(int, text["better/same/worse"][1].split("/"))) == 1
+
+
+def test_other_protocols_are_refused_with_every_difference(tmp_path):
+    paths = written(
+        tmp_path,
+        evaluation_of(),
+        evaluation_of(1),
+        evaluation_of(2, views=ViewsConfig(512, mirror=True)),
+        evaluation_of(3, names=("a", "c", "void")),
+    )
+    with pytest.raises(SanetError) as caught:
+        compare(paths)
+    message = str(caught.value)
+    assert f"{paths[0]} against {paths[2]}: mirror: no against yes" in message
+    assert f"{paths[0]} against {paths[2]}: window: 1024 against 512" in message
+    assert f"{paths[0]} against {paths[3]}: SHA-256 of their names" in message
+    assert str(paths[1]) not in message
+    assert compare(paths[:2])

@@ -1,0 +1,228 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sanet.inference import ray_engine
+from sanet.inference.files import Job, LocalEngine, PredictorSettings, predict_collection
+from sanet.inference.ray_engine import Pool, RayEngine, Worker
+from sanet.models.networks import create_model
+from sanet.structures import LabelSet, SanetError, UsageError
+
+pytest.importorskip("ray.data")
+PICTURES, BAD = 24, 11
+MARK = "SANET_TEST_OF_RAY"
+ALONE = """
+from sanet.inference.files import PredictorSettings, predict_collection
+from sanet.inference.ray_engine import RayEngine
+predict_collection(RayEngine(PredictorSettings("model", "cpu"), workers=1), ["photos"], "out", progress=False)
+"""
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """One small Ray for all tests of a process; engines use it and leave it running."""
+    import ray
+
+    os.environ[MARK] = mark = str(os.getpid())
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=100_000_000,
+        log_to_driver=False,
+        logging_level="CRITICAL",
+    )
+    del os.environ[MARK]
+    yield
+    assert ray.is_initialized()
+    ray.shutdown()
+    kill_marked(mark)  # what did not end in time
+
+
+@pytest.fixture
+def collection(tmp_path, monkeypatch):
+    """A model, and pictures of which one is broken, within the working directory."""
+    torch.manual_seed(0)
+    labels = LabelSet(("sky", "road", "car"))
+    create_model("fcn", "test_resnet", labels=labels).save_pretrained(tmp_path / "model")
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(PICTURES):
+        pixels = rng.integers(0, 256, (40, 50 + index, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{index:02}é.png")
+    broken = picture(tmp_path, BAD)
+    broken.write_bytes(broken.read_bytes()[:100])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def picture(folder, index):
+    return folder / "photos" / f"{index:02}é.png"
+
+
+def settings(device="cpu"):
+    return PredictorSettings("model", device)
+
+
+def in_this_process(output):
+    opened = settings()
+    return predict_collection(LocalEngine(opened.open(), opened.fingerprint()), ["photos"], output, progress=False)
+
+
+def contents(output):
+    """All files below a folder; the folder's own name is taken out of the lines."""
+    return {
+        str(path.relative_to(output)): path.read_bytes().replace(f'"{output.name}/'.encode(), b'"')
+        for path in output.rglob("*")
+        if path.is_file()
+    }
+
+
+def dying_worker(folder, deaths):
+    """A worker that is killed at the last picture, so many times."""
+
+    class Dying(Worker):  # within a function, so that it travels by value: workers cannot import this file
+        def __call__(self, batch):
+            count = len(list(folder.glob("death*")))
+            if any(f"{PICTURES - 1:02}" in Job(*json.loads(job)).image for job in batch["job"]) and count < deaths:
+                (folder / f"death{count}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().__call__(batch)
+
+    return Dying
+
+
+def test_writes_what_this_process_writes(cluster, collection, monkeypatch):
+    """With a worker that dies on the way; and then everything is there."""
+    monkeypatch.setattr(ray_engine, "Worker", dying_worker(collection, deaths=1))
+    plain, spread = in_this_process("plain"), predict_collection(RayEngine(settings()), ["photos"], "out", False)
+    assert (collection / "death0").exists()
+    assert spread == plain
+    assert (plain.labelled, plain.kept, len(plain.failures)) == (PICTURES - 1, 0, 1)
+    assert picture(Path(), BAD).name in plain.failures[0]
+    assert contents(collection / "out") == contents(collection / "plain")
+    picture(collection, BAD).unlink()
+    text = (collection / "out" / "predictions.jsonl").read_text().splitlines()
+    assert predict_collection(RayEngine(settings()), ["photos"], "out", False) == (0, PICTURES - 1, [])
+    assert in_this_process("out") == (0, PICTURES - 1, [])
+    assert (collection / "out" / "predictions.jsonl").read_text().splitlines() == text[:BAD] + text[BAD + 1 :]
+
+
+def test_what_is_done_stays_where_ray_gives_up(cluster, collection, monkeypatch):
+    monkeypatch.setattr(ray_engine, "Worker", dying_worker(collection, deaths=9))
+    monkeypatch.setattr(ray_engine, "RETRIES", 0)
+    with pytest.raises(SanetError, match=r"Ray gave up: .*the same call goes on from there"):
+        predict_collection(RayEngine(settings(), workers=1), ["photos"], "out", False)
+    in_this_process("plain")
+    outcome = in_this_process("out")
+    assert outcome.kept > 0
+    assert outcome.labelled > 0
+    assert contents(collection / "out") == contents(collection / "plain")
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for Ray's processes in /proc")
+def test_a_call_that_was_killed_is_taken_up_and_nothing_works_on(collection):
+    path = collection / "out" / "predictions.jsonl"
+    process = subprocess.Popen([sys.executable, "-c", ALONE], env={**os.environ, MARK: str(collection)})
+    try:
+        wait_until(lambda: process.poll() is not None or (path.exists() and path.read_bytes().count(b"\n") >= 3))
+        assert process.poll() is None
+        assert any("Worker" in command for command in marked(collection).values())
+        process.kill()
+        process.wait()
+        # Two agents of Ray's take a minute to see it.
+        wait_until(lambda: all("Agent" in command for command in marked(collection).values()))
+    finally:
+        kill_marked(collection)
+    outcome = in_this_process("out")
+    assert outcome.kept >= 3
+    in_this_process("plain")
+    assert contents(collection / "out") == contents(collection / "plain")
+
+
+def wait_until(true, seconds=60):
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def kill_marked(mark):
+    for process in marked(mark):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def marked(mark):
+    """Command lines of the processes that inherited the mark, those of Ray among them."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{MARK}={mark}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found[int(process.name)] = (process / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue  # gone, or somebody else's
+    return found
+
+
+def test_a_worker_stops_at_what_is_no_pictures_fault(collection):
+    engine = RayEngine(settings())
+    jobs = [Job(f"photos/{index:02}é.png", f"out/masks/{index}.png", f"out/overlays/{index}.jpg") for index in range(3)]
+    worker = Worker(engine.settings, engine.fingerprint, 1, str(collection))
+    worker.predictor = fails_at(worker.predictor, (40, 51))
+    assert [line.get("stopped", "") for line in worker.lines(jobs)] == ["", "photos/01é.png: out of memory"]
+    other = Worker(engine.settings, "another", 1, None)
+    assert "is another model on" in next(other.lines(jobs))["stopped"]
+    lost = Worker(engine.settings, engine.fingerprint, 1, "/nowhere/at/all")
+    assert "/nowhere/at/all" in next(lost.lines(jobs))["stopped"]
+
+
+def fails_at(predictor, size):
+    def predict(image):
+        if image.shape[:2] == size:
+            raise RuntimeError("out of memory\nat length")
+        return predictor(image)
+
+    predict.labels = predictor.labels
+    return predict
+
+
+@pytest.mark.parametrize(
+    ("device", "workers", "resources", "jobs", "pool"),
+    [
+        (None, None, {"CPU": 8.0}, 100, Pool(8, "cpu", 1)),
+        (None, None, {"CPU": 8.0}, 3, Pool(3, "cpu", 2)),
+        (None, 2, {"CPU": 8.0}, 100, Pool(2, "cpu", 4)),
+        (None, 20, {"CPU": 8.0}, 100, Pool(8, "cpu", 1)),
+        (None, None, {}, 100, Pool(1, "cpu", 1)),
+        (None, None, {"CPU": 32.0, "GPU": 4.0}, 100, Pool(4, "cuda", 8)),
+        ("cpu", None, {"CPU": 32.0, "GPU": 4.0}, 100, Pool(32, "cpu", 1)),
+        ("cuda", 1, {"CPU": 2.0, "GPU": 4.0}, 100, Pool(1, "cuda", 2)),
+    ],
+)
+def test_the_pool_fits_the_cluster(collection, device, workers, resources, jobs, pool):
+    assert RayEngine(settings(device), workers)._pool(resources, jobs) == pool
+
+
+def test_what_cannot_be_is_said_before_ray_starts(collection, monkeypatch):
+    with pytest.raises(UsageError, match="workers 0"):
+        RayEngine(settings(), workers=0)
+    with pytest.raises(UsageError, match="cuda:1"):
+        RayEngine(settings("cuda:1"))
+    with pytest.raises(UsageError, match="has no GPU"):
+        RayEngine(settings("cuda"))._pool({"CPU": 2.0}, 10)
+    with pytest.raises(SanetError, match="no model directory"):
+        RayEngine(PredictorSettings("nothing"))
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SanetError, match=r"pip install 'sanet-segmentation\[scale\]'"):
+        RayEngine(settings())
