@@ -21,7 +21,7 @@ from sanet.config import DataConfig
 from sanet.data.catalog import data_source
 from sanet.data.files import FileDataset, Record, decode_mask, read_image, read_mask
 from sanet.data.loading import Augmented, Batching, training_loader
-from sanet.data.transforms import TrainingTransform
+from sanet.data.transforms import Span, TrainingTransform, resized_part
 
 SIZE, QUALITY, PICTURES, PASSES = (500, 375), 95, 64, 9
 CROP, SCALE, MIRROR, JITTER, BATCH = (480, 480), (0.5, 2.0), 0.5, 0.3, 16
@@ -77,6 +77,28 @@ def in_this_process(dataset: FileDataset) -> dict[str, float]:
     return {**seconds, f"collated, {BATCH} a batch": collated}
 
 
+def resizes(dataset: FileDataset) -> dict[str, float]:
+    """Seconds a picture, of the resize that is used, of the whole, and of one that leaves out what the crop does."""
+    low, high = SCALE
+    images, spans, boxes = [], [], []
+    torch.manual_seed(0)
+    for index in range(PICTURES):
+        image = dataset[index].image
+        images.append(image.permute(1, 2, 0).contiguous().permute(2, 0, 1))
+        scale, *places = torch.rand(3).tolist()
+        sides = list(zip(image.shape[1:], CROP, places, strict=True))
+        rows, columns = (Span.place(side, low + (high - low) * scale, crop, place) for side, crop, place in sides)
+        spans.append((rows, columns))
+        left, top = columns.start * SIZE[0] / columns.size, rows.start * SIZE[1] / rows.size
+        box = (left, top, left + columns.kept * SIZE[0] / columns.size, top + rows.kept * SIZE[1] / rows.size)
+        boxes.append(((columns.kept, rows.kept), Image.Resampling.BILINEAR, box))
+    pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
+    return {
+        "resize: the whole, by PyTorch": fastest(lambda index: resized_part(images[index], *spans[index])),
+        "resize: the part, by Pillow": fastest(lambda index: pictures[index].resize(*boxes[index])),
+    }
+
+
 def from_workers(dataset: FileDataset, workers: int) -> tuple[float, int, int]:
     """Seconds a picture until it is here, and the bytes of the pictures and masks of a batch."""
     transform = TrainingTransform(CROP, SCALE, MIRROR, JITTER, dataset.labels.ignore_index)
@@ -96,7 +118,7 @@ def main(output: str, camvid: str | None = None) -> None:
     with TemporaryDirectory() as folder:
         dataset = write_pictures(Path(folder), camvid)
         size = sum(image.stat().st_size for image, _ in dataset.files[:PICTURES]) / PICTURES / 1024
-        seconds = in_this_process(dataset)
+        seconds = in_this_process(dataset) | resizes(dataset)
         for workers in (1, 2):
             seconds[f"here from {workers} worker{'s'[: workers - 1]}"], images, masks = from_workers(dataset, workers)
     rows = [(name, round(1000 * value, 3), round(1 / value)) for name, value in seconds.items()]

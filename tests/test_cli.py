@@ -4,7 +4,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from PIL import Image
 
@@ -122,12 +121,21 @@ def test_train_evaluate_predict(root, tmp_path, capsys):
     # The data set of the run is the default of its evaluation.
     assert main(["evaluate", str(run), "--split", "val"]) == 0
     assert "mean IoU" in capsys.readouterr().out
-    scores = json.loads((run / "val" / "scores.json").read_text())
-    assert scores == {**json.loads((run / "scores.json").read_text()), "protocol": scores["protocol"]}
-    assert scores["protocol"]["split"] == "val"
+    found, logged = (json.loads((folder / "scores.json").read_text()) for folder in (run / "val", run))
+    for part in ("protocol", "protocol_sha256", "scores", "confusion", "picture_miou"):
+        assert found[part] == logged[part], part
+    assert found["protocol"]["split"] == "val"
+    assert main(["scores", str(run), str(run / "val")]) == 0
+    assert "mean IoU" in capsys.readouterr().out
+    views = ["--scales", "[1, 1.5]", "--mirror", "true", "--output", str(tmp_path / "views")]
+    assert main(["evaluate", str(run), "--split", "val", *views]) == 0
+    assert main(["scores", str(run), str(tmp_path / "views")]) == 1
+    assert "scales: 1 against 1, 1.5" in capsys.readouterr().err.replace("1.0", "1")
     output = tmp_path / "out"
     assert main(["predict", str(root / "val" / "images"), "--model", str(run), "--output", str(output)]) == 0
     assert len(list((output / "masks").iterdir())) == 4
+    assert main(["predict", str(root / "val" / "images"), "--model", str(run), "--output", str(output)]) == 0
+    assert "labelled: 0, there already: 4" in capsys.readouterr().out
     (root / "val" / "images" / "val0.png").write_bytes(b"no picture")
     capsys.readouterr()
     assert main(["predict", str(root / "val" / "images"), "--model", str(run), "--output", str(output)]) == 1
@@ -139,7 +147,33 @@ def test_resume_takes_the_configuration_of_the_run(root, tmp_path):
     assert main(train_options(root, run)) == 0
     assert main(["train", "--resume", str(run), "--epochs", "4"]) == 0
     assert yaml.safe_load((run / "config.yaml").read_text())["epochs"] == 4
-    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 3
+    assert "step-00000008.ckpt" in {path.name for path in (run / "checkpoints").iterdir()}
+
+
+def test_a_recipe_is_a_default_that_options_change(root, tmp_path, capsys):
+    assert main(["recipes"]) == 0
+    assert "table1-sanet-resnet101" in capsys.readouterr().out
+    changed = [
+        *train_options(root, tmp_path / "run"),
+        "--recipe",
+        "camvid",
+        "--model.options",
+        "{}",
+        "--validate_every",
+        "1",
+    ]
+    assert main(changed) == 0
+    assert "published (docs/results.md): miou 60.9" in capsys.readouterr().out
+    resolved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert resolved["loss"]["class_balance"] == "sqrt"  # the recipe's
+    assert resolved["epochs"] == 2  # given
+    message = refused(["train", "--recipe", "camvit", "--data.root", "x"], capsys)
+    assert "did you mean 'camvid'?" in message
+
+
+def test_a_download_that_is_not_known_lists_what_there_is(tmp_path, capsys):
+    message = refused(["download", "vok", "--root", str(tmp_path)], capsys)
+    assert "did you mean 'voc'?" in message
 
 
 def test_check_data_tells_by_its_exit_status(root, capsys):

@@ -1,33 +1,133 @@
 """Every recipe and every place that quotes a version agrees with the code."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import sanet
-from sanet.cli import _create_parsers
-from sanet.config import TrainConfig
+from miniatures import write_coco, write_sbd, write_voc
+from sanet.cli.main import create_parsers, main
+from sanet.config import TrainConfig, ViewsConfig
+from sanet.data.catalog import DATASETS
+from sanet.data.coco import render_masks
+from sanet.experiments.recipes import CONTEXT, RECIPES, VOC, pretrained, recipe
+from sanet.training.task import score_values
 
 ROOT = Path(__file__).parents[1]
-# Those of `sanet profile` are in tests/deploy.
-RECIPES = [path for path in sorted((ROOT / "recipes").glob("*.yaml")) if "sanet train" in path.read_text()]
+CLASSES = {"context59": 59, "voc_aug": 21, "coco": 21, "camvid": 11}
+each_recipe = pytest.mark.parametrize("name", list(RECIPES))
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_builds_its_network(path):
-    parser = _create_parsers()[1]["train"]
-    settings = parser.instantiate(parser.parse_args(["--config", str(path), "--data.root", "."]))
-    config = TrainConfig(**{name: value for name, value in settings.items() if name not in {"config", "resume"}})
+@each_recipe
+def test_a_recipe_builds_its_network(name):
+    config = RECIPES[name].config
+    assert config.data.name in DATASETS
     with torch.device("meta"):
         sanet.create_model(
             config.model.name,
             config.model.backbone,
-            num_classes=11,
+            num_classes=CLASSES[config.data.name],
             output_stride=config.model.output_stride,
             **config.model.options,
         )
+
+
+@each_recipe
+def test_a_recipe_survives_the_command_line_and_yaml(name, tmp_path):
+    """What `sanet train --recipe` writes into config.yaml is the recipe, and reads back as it."""
+    config = RECIPES[name].config
+    config.save(tmp_path / "config.yaml")
+    parser = create_parsers()[1]["train"]
+    settings = parser.instantiate(parser.parse_args(["--config", str(tmp_path / "config.yaml")]))
+    values = {key: value for key, value in settings.items() if key not in {"config", "resume", "recipe"}}
+    assert TrainConfig(**values) == config
+
+
+@each_recipe
+def test_a_recipe_evaluates_as_its_figure_was_taken(name):
+    row = RECIPES[name]
+    command = row.evaluation("RUN").split(maxsplit=2)
+    parser = create_parsers()[1]["evaluate"]
+    settings = parser.parse_args([word.strip('"') for word in command[2].split()])
+    assert ViewsConfig(settings.window, tuple(settings.scales), settings.mirror) == row.views
+    assert settings.split == row.split
+    for score, value in row.published.items():
+        assert 0 < value < 100
+        assert score in {"miou", "pixel_accuracy", "miou_with_background"}
+
+
+def test_what_the_paper_states():
+    """Section 4.1, and the rows of its tables."""
+    for name, row in RECIPES.items():
+        if name == "camvid":
+            continue
+        config = row.config
+        assert (config.batch_size, config.optimizer.momentum, config.optimizer.power) == (16, 0.9, 0.9)
+        assert (config.loss.alpha, config.loss.beta) == (0.2, 0.8)
+        assert config.model.output_stride == 8
+        assert config.epochs % config.validate_every == 0
+        rate = {"context59": 1e-3, "voc_aug": 1e-4, "coco": 1e-2}[config.data.name]
+        assert config.optimizer.learning_rate == rate
+    assert CONTEXT.epochs == 80
+    assert VOC.epochs == 50
+    assert {row.config.epochs for name, row in RECIPES.items() if name.startswith("table3")} == {20}
+    paper = {
+        "table1-fcn-resnet50": 43.2, "table1-sanet-resnet101": 53.0, "table1-sanet-efficientnet_b7": 55.3,
+        "table3-fcn_se-resnet50": 44.6, "table3-sanet-resnet101": 50.1, "table4-sanet-resnet101": 83.2,
+        "table5-sanet-resnet101": 86.1, "table6-deeplabv3plus-resnet101": 81.5,
+    }  # fmt: skip
+    assert {name: RECIPES[name].published["miou"] for name in paper} == paper
+
+
+def test_with_background_is_the_same_score_with_a_class_of_zero():
+    """Table 2 beside table 1: the paper's scores over 60 classes are those over 59, times 59/60."""
+    for name in ("table1-sanet-resnet101", "table1-sanet-efficientnet_b7"):
+        published = RECIPES[name].published
+        assert published["miou_with_background"] == pytest.approx(published["miou"] * 59 / 60, abs=0.05)
+
+
+def test_pretraining_comes_first_and_once(tmp_path, capsys, monkeypatch):
+    """The chain of table 5, on miniatures: COCO, then VOC, in one command, and again."""
+    coco = RECIPES["table5-coco-resnet101"]
+    gentle = coco.but("", {}, epochs=1, validate_every=1, optimizer=VOC.optimizer)  # three pictures bear no more
+    monkeypatch.setitem(RECIPES, "table5-coco-resnet101", gentle)
+    write_voc(tmp_path / "data")
+    write_sbd(tmp_path / "data")
+    write_coco(tmp_path / "data")
+    render_masks(tmp_path / "data", progress=False)
+    run = tmp_path / "run"
+    options = [
+        "train", "--recipe", "table5-sanet-resnet101", "--data.root", str(tmp_path / "data"), "--data.partial", "true",
+        "--model.backbone", "test_resnet", "--model.pretrained_backbone", "false", "--augmentation.crop", "[64, 64]",
+        "--epochs", "5", "--batch_size", "6", "--workers", "0", "--accelerator", "cpu", "--output", str(run),
+    ]  # fmt: skip
+    assert main(options) == 0
+    first = tmp_path / "run-pretraining"
+    written = (first / "model" / "model.safetensors").stat().st_mtime_ns
+    resolved = sanet.config.yaml.safe_load((run / "config.yaml").read_text())
+    assert resolved["model"]["start_from"] == str(first)
+    assert sanet.load_model(first / "model").labels == sanet.load_model(run / "model").labels
+    out = capsys.readouterr().out
+    assert "miou 86.1" in out
+    config = replace(recipe("table5-sanet-resnet101").config, output=str(run))
+    assert pretrained(recipe("table5-sanet-resnet101"), config).model.start_from == str(first)
+    assert (first / "model" / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_every_published_score_is_one_that_is_logged():
+    names = {name.removeprefix("val/") for name in score_values(sanet_scores())}
+    for row in RECIPES.values():
+        assert set(row.published) <= names
+
+
+def sanet_scores():
+    from sanet.data.context import CONTEXT_59
+    from sanet.evaluation.confusion import ConfusionMatrix
+
+    return ConfusionMatrix(CONTEXT_59).scores()
 
 
 def test_the_change_log_knows_the_version():

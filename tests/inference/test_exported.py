@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sanet.config import DataConfig
+from sanet.config import DataConfig, ViewsConfig
 from sanet.deploy.export import SUFFIXES, prepare, trace, write
 from sanet.evaluation.evaluate import evaluate
 from sanet.inference.archive import METADATA
@@ -66,7 +66,7 @@ def photos(tmp_path_factory):
 @each_format
 def test_predicts_like_the_model_directory(format, files, photos, tmp_path):
     for name in ("directory", format):
-        predictor = Predictor(files[name], "cpu", window=64)
+        predictor = Predictor(files[name], "cpu", ViewsConfig(window=64))
         assert predictor.labels == LABELS
         assert predict_files(predictor, [str(photos / "val" / "images")], tmp_path / name, progress=False) == []
     masks = sorted((tmp_path / "directory" / "masks").iterdir())
@@ -83,7 +83,7 @@ def test_scores_like_the_model_directory(format, files, photos, tmp_path):
         for name in ("directory", format)
     )
     assert np.array_equal(expected.confusion, found.confusion)
-    assert found.protocol["model"] == str(files[format])
+    assert found.facts["model"] == str(files[format])
     other = DataConfig("folder", str(photos), ("sky", "car", "road"))
     with pytest.raises(SanetError, match="sky, road, car"):
         evaluate(files[format], other, "val", device="cpu", progress=False)

@@ -113,7 +113,7 @@ class TrainingTransform:
 def resized_part(image: Tensor, rows: Span, columns: Span) -> Tensor:
     """The kept part of a picture (3, H, W) uint8 resized bilinearly, with antialiasing, as (3, h, w).
 
-    PyTorch is four times as fast on the whole picture, pixel by pixel in memory, as Pillow, which can leave the rest
+    PyTorch is three times as fast on the whole picture, pixel by pixel in memory, as Pillow, which can leave the rest
     out, on the part alone: `benchmarks/loading.py`.
     """
     by_pixel = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)

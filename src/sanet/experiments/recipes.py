@@ -10,7 +10,7 @@ COCO 30 epochs at 0.01. The ImageNet weights are those that PyTorch users had wh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class Recipe:
     published: Mapping[str, float]
     views: ViewsConfig = MULTI_SCALE
     split: str = "val"
-    pretraining: str | None = field(default=None)
+    pretraining: str | None = None
 
     def but(self, where: str, published: Mapping[str, float], **changes: Any) -> Recipe:
         """Another row that differs in settings of ``TrainConfig``."""
@@ -200,7 +200,7 @@ def pretrained(chosen: Recipe, config: TrainConfig) -> TrainConfig:
             first,
             output=str(output),
             data=replace(first.data, root=config.data.root, partial=config.data.partial),
-            model=replace(config.model, pretrained_backbone=first.model.pretrained_backbone),
+            model=config.model,
             **{name: getattr(config, name) for name in kept},
         )
         train(first, resume=bool(CheckpointFolder(output / CHECKPOINTS).listed()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shlex import quote
@@ -50,6 +50,7 @@ def held(directory: Path) -> Iterator[None]:
     if not processes.first():
         yield
         return
+    made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / LOCK
     lock = FileLock(path)
@@ -64,8 +65,9 @@ def held(directory: Path) -> Iterator[None]:
         (directory / f"{LOCK}.holder").unlink(missing_ok=True)
         lock.release()
         path.unlink(missing_ok=True)
-        if not any(directory.iterdir()):
-            directory.rmdir()
+        with suppress(OSError):  # a run that never began leaves no folder behind; one that did is not empty
+            for folder in made:
+                folder.rmdir()
 
 
 def _holder(path: Path) -> str:
