@@ -8,8 +8,10 @@ import torch
 import torch.distributed as dist
 
 
-def run_in_processes(count, function, *arguments):
+def run_in_processes(count, function, *arguments, machines=1):
     """The results of ``function(*arguments)`` in ``count`` processes, in the order of their ranks.
+
+    As far as they can tell, they are spread over so many machines.
 
     The processes are forked, so the function may be local; what it returns has to pickle.
     """
@@ -17,7 +19,7 @@ def run_in_processes(count, function, *arguments):
     port = _free_port()
     pipes = [context.Pipe(duplex=False) for _ in range(count)]
     workers = [
-        context.Process(target=_run, args=(rank, count, port, pipes[rank][1], function, arguments))
+        context.Process(target=_run, args=(rank, count, machines, port, pipes[rank][1], function, arguments))
         for rank in range(count)
     ]
     for worker in workers:
@@ -26,8 +28,8 @@ def run_in_processes(count, function, *arguments):
     for worker in workers:
         worker.join(10)
         worker.kill()
-    for rank, (succeeded, outcome) in enumerate(outcomes):
-        assert succeeded, f"process {rank}: {outcome}"
+    failures = [f"process {rank}: {outcome}" for rank, (succeeded, outcome) in enumerate(outcomes) if not succeeded]
+    assert not failures, "\n".join(failures)
     return [outcome for _, outcome in outcomes]
 
 
@@ -39,9 +41,11 @@ def _free_port():
         return listener.getsockname()[1]
 
 
-def _run(rank, count, port, sender, function, arguments):
+def _run(rank, count, machines, port, sender, function, arguments):
     torch.set_num_threads(1)
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "GROUP_RANK": 0}
+    here = count // machines
+    place = {"RANK": rank, "LOCAL_RANK": rank % here, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": here}
+    place["GROUP_RANK"] = rank // here
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
     os.environ.update({name: str(value) for name, value in (place | address).items()})
     try:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sanet.data.loading import Augmented, EpochSampler, evaluation_loader, training_loader
+from sanet.data.loading import Augmented, Batching, EpochSampler, evaluation_loader, training_loader
 from sanet.data.transforms import TrainingTransform
 from sanet.structures import LabelSet, Sample
 
@@ -38,7 +38,7 @@ TRANSFORM = TrainingTransform((32, 32), (0.5, 2.0), 0.5, 0.3, 255)
 
 def epochs(workers, wanted, count=7, batch_size=3, seed=5):
     """The batches of some epochs, by epoch, from one loader that lives through them all."""
-    loader = training_loader(Pictures(count), TRANSFORM, batch_size, workers, seed)
+    loader = training_loader(Pictures(count), TRANSFORM, Batching(batch_size), workers, seed)
     collected = {}
     for epoch in wanted:
         loader.sampler.set_epoch(epoch)
@@ -132,7 +132,7 @@ def test_every_picture_comes_at_most_once_and_few_are_left_out(count, batch_size
     def small(sample):
         return sample._replace(image=torch.zeros(1), mask=torch.zeros(1))
 
-    loader = training_loader(Pictures(count), small, batch_size, 0, seed)
+    loader = training_loader(Pictures(count), small, Batching(batch_size), 0, seed)
     loader.sampler.set_epoch(epoch)
     batches = [batch.name for batch in loader]
     assert len(batches) == len(loader)
@@ -152,7 +152,7 @@ def test_pictures_left_out_change_from_epoch_to_epoch():
 
 
 def test_sampler_gives_a_permutation_of_every_epoch():
-    sampler = EpochSampler(10, seed=3)
+    sampler = EpochSampler(10, 3, Batching(10))
     orders = []
     for epoch in range(5):
         sampler.set_epoch(epoch)
@@ -178,7 +178,7 @@ def test_a_picture_leaves_the_global_generators_alone(key):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_training_epoch_leaves_the_global_generators_alone(workers):
-    loader = training_loader(Pictures(5), TRANSFORM, 2, workers, 5)
+    loader = training_loader(Pictures(5), TRANSFORM, Batching(2), workers, 5)
     before = states()
     assert len(list(loader)) == 2
     assert states() == before

@@ -1,6 +1,7 @@
 """Several processes take the steps that one takes."""
 
 import dataclasses
+import math
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from sanet import processes
 from sanet.data.loading import Batching, EpochSampler
 from sanet.models.networks import NETWORKS, create_model
 from sanet.structures import UsageError
+from sanet.training.cluster import Cluster, joined
 from sanet.training.fit import train
 from sanet.training.losses import SegmentationLoss
 from sanet.training.metrics import read_metrics
@@ -78,6 +80,67 @@ def test_two_processes_with_8_take_the_steps_of_one_with_16(root, tmp_path, back
     scores = run_in_processes(2, lambda: train(together).evaluation.scores.miou)
     assert scores[0] == scores[1]
     assert_same_steps(together.output, alone.output)
+
+
+def test_two_machines_train_as_one(root, tmp_path):
+    alone, together = (steps_of_16(root, tmp_path / name) for name in ("alone", "together"))
+    train(alone)
+    run_in_processes(2, lambda: train(together) and None, machines=2)
+    assert_same_steps(together.output, alone.output)
+
+
+def test_more_processes_than_pictures_to_validate(tmp_path):
+    write_pictures(tmp_path / "data", train=4, val=1)
+    alone, together = (
+        dataclasses.replace(small_run(tmp_path / "data", tmp_path / name), epochs=1) for name in ("alone", "together")
+    )
+    train(alone)
+    run_in_processes(2, lambda: train(together) and None)
+    assert_same_steps(together.output, alone.output)
+
+
+def test_bfloat16_in_two_processes(root, tmp_path):
+    config = steps_of_16(root, tmp_path / "run", precision="bf16-mixed")
+    run_in_processes(2, lambda: train(config) and None)
+    assert all(math.isfinite(row["train/loss"]) for row in read_metrics(Path(config.output)))
+
+
+def test_tasks_of_slurm_find_each_other(monkeypatch):
+    """What srun puts into the environment of two tasks on one machine."""
+
+    def place():
+        for name in ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"):
+            os.environ[f"WAS_{name}"] = os.environ.pop(name)
+        torch.distributed.destroy_process_group()
+        rank = os.environ["WAS_RANK"]
+        slurm = {
+            "NTASKS": "2",
+            "PROCID": rank,
+            "LOCALID": rank,
+            "NODEID": "0",
+            "NNODES": "1",
+            "NTASKS_PER_NODE": "2",
+            "JOB_ID": "1",
+            "JOB_NAME": "x",
+        }
+        os.environ.update({f"SLURM_{name}": value for name, value in slurm.items()})
+        with joined("cpu") as cluster:
+            found = cluster, processes.rank(), processes.gathered(processes.rank())
+        assert not processes.together()
+        # The test's own end of the processes waits for the group that it began.
+        torch.distributed.init_process_group("gloo", rank=int(rank), world_size=2)
+        return found
+
+    found = run_in_processes(2, place)
+    assert [(cluster.machines, cluster.processes, cluster.gpu) for cluster, *_ in found] == [(1, 2, False)] * 2
+    assert [rest for _, *rest in found] == [[0, [0, 1]], [1, [0, 1]]]
+
+
+def test_a_process_that_was_started_alone_is_alone():
+    with joined("cpu") as cluster:
+        assert cluster == Cluster(1, 1, False)
+        assert cluster.alone
+        assert cluster.idle == 0
 
 
 def test_processes_that_go_on_end_as_those_that_were_not_stopped(root, tmp_path):

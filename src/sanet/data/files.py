@@ -127,7 +127,7 @@ class FileDataset(Dataset[Sample]):
         mask = decode_mask(read_mask(mask_path, self.coding), self.labels, self.coding, mask_path)
         if image.shape[:2] != mask.shape:
             raise DataError(f"{mask_path} is {shape_text(mask)} but {image_path} is {shape_text(image)}")
-        return Sample(torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(mask), self.names[index])
+        return Sample(torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask), self.names[index])
 
 
 def require_disjoint(source: FileSource, records: Sequence[Record]) -> None:

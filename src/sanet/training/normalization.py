@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
@@ -38,9 +39,10 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(input)
         axes = (0, 2, 3)
-        count = processes.total(input.new_tensor([input.numel() / input.shape[1]]))
-        mean: Tensor = all_reduce(input.sum(axes)) / count  # type: ignore[no-untyped-call]
-        centred = input - mean.view(1, -1, 1, 1)
+        values = input.to(torch.promote_types(input.dtype, torch.float32))  # sums of bfloat16 would be rough
+        count = processes.total(values.new_tensor([input.numel() / input.shape[1]]))
+        mean: Tensor = all_reduce(values.sum(axes)) / count  # type: ignore[no-untyped-call]
+        centred = values - mean.view(1, -1, 1, 1)
         variance: Tensor = all_reduce(centred.square().sum(axes)) / count  # type: ignore[no-untyped-call]
         if count.item() <= 1:  # as sanet.models.attention.BatchNorm2d: the variance of one value says nothing
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
@@ -52,7 +54,7 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
         self.running_mean.lerp_(mean.detach(), rate)
         self.running_var.lerp_(variance.detach() * count / (count - 1), rate)
         scale = self.weight / (variance + self.eps).sqrt()
-        return centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+        return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(input.dtype)
 
 
 class SynchronizedBatchNormAct2d(SynchronizedBatchNorm2d):

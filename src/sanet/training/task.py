@@ -61,6 +61,7 @@ class SegmentationTask(L.LightningModule):
 
     def __init__(self, model: SegmentationModel, config: TrainConfig, class_weights: Tensor | None) -> None:
         super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer pictures to validate than processes
         self.model = model
         self.config = config
         settings = config.loss
@@ -75,7 +76,6 @@ class SegmentationTask(L.LightningModule):
         self.confusion = ConfusionMatrix(model.labels)
         self.views = ViewsConfig(window=config.window)
         self.history: list[Row] = []
-        self.scores: Row = {}
         # Sums of the losses of this epoch's batches in this process, and the number of those.
         self.sums, self.batches = torch.zeros(len(LOSS_NAMES), dtype=torch.float64), 0
 
@@ -87,7 +87,7 @@ class SegmentationTask(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Begin the means of the losses anew; not called for an epoch that goes on after a resume."""
-        self.sums, self.batches, self.scores = torch.zeros_like(self.sums), 0, {}
+        self.sums, self.batches = torch.zeros_like(self.sums), 0
 
     def on_train_batch_start(self, batch: Sample, batch_index: int) -> None:
         """Let what a network draws, as for dropping out, follow from (seed, epoch, batch, process) alone."""
@@ -119,21 +119,19 @@ class SegmentationTask(L.LightningModule):
             prediction = label_picture(lambda pictures: self.model(pictures).logits, image, self.views)
             self.confusion.update(mask, prediction)
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the scores of the whole split, the pictures of all processes together."""
-        counts = processes.total(self.confusion.counts)
-        self.scores = score_values(scores_of(counts, self.model.labels))
-        self.confusion.reset()
-        self.log("val/miou", self.scores["val/miou"], prog_bar=True)
-        self.log_dict({name: value for name, value in self.scores.items() if name != "val/miou"})
-
     def on_train_epoch_end(self) -> None:
-        """Log the mean losses, and close the epoch's row."""
-        losses = dict(zip(LOSS_NAMES, (self._shared_sums() / self.batches).tolist(), strict=True))
-        self.log_dict(losses)
+        """Close the epoch's row: mean losses and, after a validation, the scores of the pictures of all processes.
+
+        Here, since Lightning does not validate at all in a process that has no picture to validate.
+        """
+        row = dict(zip(LOSS_NAMES, (self._shared_sums() / self.batches).tolist(), strict=True))
+        if (self.current_epoch + 1) % self.config.validate_every == 0:
+            row |= score_values(scores_of(processes.total(self.confusion.counts), self.model.labels))
+            self.confusion.reset()
+            self.log("val/miou", row["val/miou"], prog_bar=True)
+        self.log_dict({name: value for name, value in row.items() if name != "val/miou"})
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        place = {"epoch": self.current_epoch, "step": self.global_step, "learning_rate": rate}
-        self.history.append({**place, **losses, **self.scores})
+        self.history.append({"epoch": self.current_epoch, "step": self.global_step, "learning_rate": rate, **row})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what has been logged, and which part of a step one batch is."""
