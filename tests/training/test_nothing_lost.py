@@ -11,6 +11,8 @@ import pickle
 import random
 import resource
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -186,6 +188,27 @@ def test_the_command_line_ends_with_the_documented_status(unbroken, tmp_path, mo
     monkeypatch.setattr(SegmentationTask, "training_step", step)
     assert main(["train", "--config", str(tmp_path / "config.yaml")]) == 75
     assert f"sanet train --resume {config.output}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_job_leaves_its_loaders_alone(unbroken, tmp_path, number):
+    """As Ctrl-C in a terminal, or a scheduler: every process of the group gets it."""
+    config = dataclasses.replace(unbroken, output=str(tmp_path / "run"), workers=2, epochs=500)
+    config.save(tmp_path / "config.yaml")
+    command = [sys.executable, "-m", "sanet", "train", "--config", str(tmp_path / "config.yaml")]
+    with open(tmp_path / "log", "w") as log:
+        job = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        folder = CheckpointFolder(Path(config.output) / CHECKPOINTS)
+        while not folder.listed() and job.poll() is None:
+            time.sleep(0.05)
+        os.killpg(job.pid, number)
+        status = job.wait(60)
+    assert status == {signal.SIGTERM: 75, signal.SIGINT: 130}[number], (tmp_path / "log").read_text()[-2000:]
+    with pytest.raises(ProcessLookupError):
+        os.killpg(job.pid, 0)  # nobody of the group is left
+    done = folder.listed()[-1].step
+    shorter = dataclasses.replace(config, epochs=done // 5 + 1)
+    train(shorter, resume=True)
 
 
 def test_a_damaged_checkpoint_is_passed_over(unbroken, tmp_path, capsys):

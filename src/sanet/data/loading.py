@@ -5,6 +5,9 @@ Neither the number of workers or processes nor a resumed run changes which pictu
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -111,6 +114,23 @@ class Augmented(Dataset[Sample]):
             return self.transform(sample)
 
 
+def outlive_signals(worker: int) -> None:
+    """Let a process that loads pictures end with its parent, not with the signals that tell the parent to stop.
+
+    Ctrl-C and the SIGTERM of a scheduler reach every process of a job, but the step they interrupt is to be finished.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # macOS has no way to see who sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
+
+
 def training_loader(
     dataset: SegmentationDataset, transform: Callable[[Sample], Sample], batching: Batching, workers: int, seed: int
 ) -> DataLoader[Sample]:
@@ -122,6 +142,7 @@ def training_loader(
         sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=outlive_signals,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # its own, so that the global one stays as it is
     )
@@ -137,6 +158,7 @@ def evaluation_loader(dataset: SegmentationDataset, workers: int) -> DataLoader[
         Subset(dataset, share),  # type: ignore[arg-type]
         batch_size=1,
         num_workers=workers,
+        worker_init_fn=outlive_signals,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),
     )

@@ -52,7 +52,9 @@ class Pool:
 class RayEngine:
     """Labels with one predictor in each of many processes; see ``Engine``.
 
-    A worker that dies, as for want of memory, is started anew, and what it was at is tried again, three times.
+    A worker that dies, as for want of memory, is started anew, and what it was at is tried again, three times. With as
+    many threads a worker as ``LocalEngine`` has, the results are the same bit for bit; with another number PyTorch
+    adds in another order, and a pixel in some millions can tip over.
 
     Args:
         settings: the model; with device "cuda", or by default where the cluster has GPUs, a worker has one to itself.
