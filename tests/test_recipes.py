@@ -13,6 +13,7 @@ from sanet.cli.main import create_parsers, main
 from sanet.config import TrainConfig, ViewsConfig
 from sanet.data.catalog import DATASETS
 from sanet.data.coco import render_masks
+from sanet.evaluation.results import read_scores
 from sanet.experiments.recipes import CONTEXT, RECIPES, VOC, pretrained, recipe
 from sanet.training.task import score_values
 
@@ -128,6 +129,15 @@ def sanet_scores():
     from sanet.evaluation.confusion import ConfusionMatrix
 
     return ConfusionMatrix(CONTEXT_59).scores()
+
+
+RESULTS = sorted((ROOT / "docs" / "results").rglob("scores*.json"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.relative_to(ROOT / "docs" / "results").as_posix())
+def test_a_result_in_the_documentation_is_what_was_measured(path):
+    """It reads back with its hash, and its scores follow from its confusion matrix."""
+    assert read_scores(path).protocol.data in DATASETS
 
 
 def test_the_change_log_knows_the_version():
