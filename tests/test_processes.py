@@ -13,7 +13,7 @@ def everything():
         processes.first(),
         processes.total(torch.tensor([rank + 1, 10])).tolist(),
         processes.gathered({"rank": rank}),
-        processes.from_first(f"from {rank}"),
+        processes.from_first(lambda: f"from {rank}"),
     )
 
 

@@ -5,17 +5,34 @@ Every function is a no-op in a process that is alone, so that callers need not a
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
 from torch import Tensor
 
+from sanet.structures import SanetError
+
 Value = TypeVar("Value")
+_apart = False
 
 
 def together() -> bool:
     """Whether there are other processes to talk to."""
-    return dist.is_available() and dist.is_initialized()
+    return dist.is_available() and dist.is_initialized() and not _apart
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Let this process compute by itself for a while, as if it were alone: the others may have stopped to answer."""
+    global _apart
+    before, _apart = _apart, True
+    try:
+        yield
+    finally:
+        _apart = before
 
 
 def count() -> int:
@@ -50,10 +67,30 @@ def gathered(value: Value) -> list[Value]:
     return cast("list[Value]", values)
 
 
-def from_first(value: Value) -> Value:
-    """The value of the first process, in all of them; all of them have to call."""
+def from_first(compute: Callable[[], Value]) -> Value:
+    """What the first process computes, in all of them; all of them have to call.
+
+    What it raises instead is raised in all of them, so that none waits for a process that has ended.
+    """
     if not together():
-        return value
-    values: list[Any] = [value]
-    dist.broadcast_object_list(values)
-    return cast("Value", values[0])
+        return compute()
+    found: list[Any] = [None, None]
+    failure: BaseException | None = None
+    if first():
+        try:
+            found[0] = compute()
+        except BaseException as error:
+            failure, found[1] = error, portable(error)
+    dist.broadcast_object_list(found)
+    if failure or found[1]:
+        raise failure or found[1]
+    return cast("Value", found[0])
+
+
+def portable(error: BaseException) -> BaseException:
+    """An error that reaches other processes: itself, or its message where it does not pickle."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return SanetError(str(error))
+    return error

@@ -41,7 +41,7 @@ class Interrupted(SanetError):
 
     ON_REQUEST, BY_KEYBOARD = 75, 130
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int = ON_REQUEST) -> None:
         super().__init__(message)
         self.status = status
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from miniatures import COCO_IDS, OTHER_IDS, SIZE, rectangle, run_lengths, write_coco
 from PIL import Image
 from pycocotools import mask as tools
 
+from miniatures import COCO_IDS, OTHER_IDS, SIZE, rectangle, run_lengths, write_coco
 from sanet.config import DataConfig
 from sanet.data import coco, voc
 from sanet.data.catalog import data_source
@@ -243,6 +243,9 @@ def test_masks_that_are_not_those_that_were_rendered(tmp_path: Path, monkeypatch
     next((folder / "val2017").glob("*.png")).unlink()
     with pytest.raises(DataError, match=r"val2017 has 1 masks, but rendered\.json tells of others"):
         open_root(tmp_path)
+    (folder / "val2017" / "rendered.json").write_text(json.dumps({"masks": 1, **coco._rules()}))
+    with pytest.raises(DataError, match=r"val2017 has 1 masks, but rendered\.json tells of others"):
+        open_root(tmp_path)
     (folder / "val2017" / "rendered.json").unlink()
     with pytest.raises(DataError, match=r"rendered\.json does not exist"):
         open_root(tmp_path)
@@ -259,6 +262,8 @@ def test_published_counts() -> None:
         ("{", "cannot be read as JSON"),
         ("[]", "is not what COCO's files are like"),
         ('{"images": [], "annotations": []}', "has no 'categories'"),
+        ('{"images": null, "annotations": [], "categories": []}', r"json: no category for aeropl"),
+        ('{"images": [], "annotations": [], "categories": [[1]]}', "is not what COCO's files are like"),
         ('{"images": [], "annotations": [], "categories": []}', r"instances_train2017\.json: no category for aeropl"),
         (None, "does not exist"),
     ],
@@ -282,6 +287,20 @@ def test_a_damaged_outline_names_its_picture(tmp_path: Path) -> None:
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"instances_val2017\.json: picture 000000000139\.jpg: annotation 139000"):
         coco.render_masks(tmp_path, progress=False)
+    content["annotations"][0]["segmentation"] = {"size": list(SIZE), "counts": [10**30]}
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"picture 000000000139\.jpg: annotation 139000 .* cannot be drawn"):
+        coco.render_masks(tmp_path, progress=False)
+    for missing in ("segmentation", "id"):
+        fewer = {key: value for key, value in content["annotations"][0].items() if key != missing}
+        path.write_text(json.dumps({**content, "annotations": [fewer]}))
+        with pytest.raises(DataError, match=rf"picture 000000000139\.jpg: an annotation has no '{missing}'"):
+            coco.render_masks(tmp_path, progress=False)
+    for missing in ("id", "file_name", "height", "width"):
+        fewer = {key: value for key, value in content["images"][0].items() if key != missing}
+        path.write_text(json.dumps({**content, "images": [fewer], "annotations": []}))
+        with pytest.raises(DataError, match=rf"instances_val2017\.json has no '{missing}'"):
+            coco.render_masks(tmp_path, progress=False)
 
 
 def test_missing_pictures_folders_and_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from miniatures import CONTEXT_TRAIN, CONTEXT_VAL, write_context
 
+from miniatures import CONTEXT_TRAIN, CONTEXT_VAL, write_context
 from sanet.config import DataConfig
 from sanet.data import context
 from sanet.data.catalog import data_source
@@ -123,6 +123,11 @@ def test_lists_of_names_are_checked_where_they_are(tmp_path: Path) -> None:
     # The task's own names of three classes, and those of the full list, are the same classes.
     text = (tmp_path / "59_labels.txt").read_text().replace("diningtable", "table")
     (tmp_path / "59_labels.txt").write_text(f"0: background\n{text}")
+    open_root(tmp_path, "context59")
+    # Windows' ends of lines, its byte order mark and spaces at the end change no name.
+    for name in ("labels.txt", "59_labels.txt"):
+        path = tmp_path / name
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b" \t\r\n"))
     open_root(tmp_path, "context59")
     for name in ("labels.txt", "59_labels.txt"):
         (tmp_path / name).unlink()

@@ -1,6 +1,11 @@
 """Which picture comes when, and how it is augmented, follows from (seed, epoch, picture) alone."""
 
+import multiprocessing
 import random
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 
 import numpy as np
@@ -9,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sanet.data.loading import Augmented, Batching, EpochSampler, evaluation_loader, training_loader
+from sanet.data.loading import Augmented, Batching, EpochSampler, evaluation_loader, outlive_signals, training_loader
 from sanet.data.transforms import TrainingTransform
 from sanet.structures import LabelSet, Sample
 
@@ -208,3 +213,30 @@ def test_evaluation_sees_every_picture_once_in_order_whole_and_alone(workers):
         for index, batch in enumerate(batches):
             assert torch.equal(batch.image, pictures[index].image[None])
             assert torch.equal(batch.mask, pictures[index].mask[None])
+
+
+def load_for_long(ready):
+    outlive_signals(0)
+    ready.set()
+    time.sleep(100)
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="no way to see who sent a signal")
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_process_that_loads_ends_with_the_one_that_asked_for_it_and_with_no_other(method):
+    """Python waits at its end for every process that it has told to; one that does not listen would hang it."""
+    context = multiprocessing.get_context(method)
+    ready = context.Event()
+    process = context.Process(target=load_for_long, args=(ready,), daemon=True)
+    process.start()
+    assert ready.wait(60)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        subprocess.run([sys.executable, "-c", f"import os; os.kill({process.pid}, {int(number)})"], check=True)
+    process.join(0.5)
+    assert process.is_alive()
+    process.terminate()
+    process.join(30)
+    alive = process.is_alive()
+    process.kill()
+    assert not alive
+    assert process.exitcode == 0

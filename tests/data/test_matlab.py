@@ -91,6 +91,14 @@ def test_mat_files_as_matlab_writes_them(tmp_path: Path, order: str, kind: int, 
     np.testing.assert_array_equal(matlab.read_matrix(path, ("LabelMap",)), mask)
 
 
+def test_the_form_that_is_hdf5_is_told_apart(tmp_path: Path) -> None:
+    """MATLAB's -v7.3 begins with the same header."""
+    header = b"MATLAB 7.3 MAT-file".ljust(124) + struct.pack("<H", 0x0200) + b"IM"
+    (tmp_path / "a.mat").write_bytes(header.ljust(512, b"\0") + b"\x89HDF\r\n\x1a\n" + bytes(10**5))
+    with pytest.raises(ValueError, match=r"no MATLAB file of level 5, .* -v6 or -v7"):
+        matlab.read_matrix(tmp_path / "a.mat", ("LabelMap",))
+
+
 @pytest.mark.parametrize("compressed", [True, False])
 def test_damaged_mat_files_end_in_a_value_error(tmp_path: Path, compressed: bool) -> None:
     path, rng, wrong = tmp_path / "a.mat", np.random.default_rng(0), 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 import scipy.io
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+
 from miniatures import (
     SBD_TRAIN,
     SBD_VAL,
@@ -21,12 +24,10 @@ from miniatures import (
     write_sbd,
     write_voc,
 )
-from PIL import Image
-
 from sanet.config import DataConfig
 from sanet.data import voc
 from sanet.data.catalog import data_source
-from sanet.data.doctor import LISTED_TWICE, NO_MASK, REPEATED, SIZES, UNKNOWN, UNREADABLE, examine
+from sanet.data.doctor import LISTED_TWICE, NO_MASK, REPEATED, SHARED, SIZES, UNKNOWN, UNREADABLE, examine
 from sanet.data.files import DataError, FileSource
 from sanet.structures import default_colors
 
@@ -125,6 +126,7 @@ def test_augmented_list_against_sets(
     root = tmp_path_factory.mktemp("lists")
     train = [name for name in train if name not in val]
     (lists_of(root).parents[1] / "JPEGImages").mkdir(parents=True)
+    (lists_of(root).parents[1] / "SegmentationClass").mkdir()
     (sbd_of(root) / "cls").mkdir(parents=True)
     for folder, split, names in (
         (lists_of(root), "train", train),
@@ -146,13 +148,21 @@ def test_a_val_picture_in_vocs_own_train_list_is_refused(tmp_path: Path) -> None
     with pytest.raises(DataError, match=f"1 pictures of train are also in val: {VOC_VAL[0]}"):
         found.open("train")
     assert found.open("val").names == list(VOC_VAL)
+    assert [(finding.problem, finding.split) for finding in examine(found).errors] == [(SHARED, "val")]
 
 
 def test_a_test_picture_in_sbds_list_is_refused(tmp_path: Path) -> None:
     write_voc(tmp_path)
     write_sbd(tmp_path, train=(*SBD_TRAIN, VOC_TEST[1]))
+    found = open_root(tmp_path, "voc_aug")
     with pytest.raises(DataError, match=f"also in test: {VOC_TEST[1]}"):
-        open_root(tmp_path, "voc_aug").open("train")
+        found.open("train")
+    # A name is one picture, also where SBD's file differs from VOC's.
+    (sbd_of(tmp_path) / "img" / f"{VOC_TEST[1]}.jpg").write_bytes(
+        (sbd_of(tmp_path) / "img/2008_000002.jpg").read_bytes()
+    )
+    shared = [finding for finding in examine(found).errors if finding.problem is SHARED]
+    assert [(finding.split, finding.detail) for finding in shared] == [("test", f"{VOC_TEST[1]} is also in train")]
 
 
 @pytest.mark.parametrize("name", ["voc", "voc_aug"])
@@ -195,8 +205,57 @@ def test_missing_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no VOCdevkit/VOC2012/ with JPEGImages/ and ImageSets/Segmentation/"):
         open_root(tmp_path)
     write_voc(tmp_path)
-    with pytest.raises(DataError, match=r"benchmark_RELEASE/dataset/cls is not there; .*sanet download voc_aug"):
-        open_root(tmp_path, "voc_aug")
+    for root in (tmp_path, tmp_path / "VOCdevkit", tmp_path / "VOCdevkit" / "VOC2012"):
+        message = rf"benchmark_RELEASE/dataset/cls is not there; .*`sanet download voc_aug --root {tmp_path}`"
+        with pytest.raises(DataError, match=message):
+            open_root(root, "voc_aug")
+    (lists_of(tmp_path).parents[1] / "SegmentationClass").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"SegmentationClass is not there; unpack VOCtrainval_11-May-2012\.tar anew"):
+        open_root(tmp_path)
+
+
+@pytest.mark.parametrize("inner", ["a", "VOCdevkit"])
+def test_an_archive_unpacked_too_deep_is_found(tmp_path: Path, inner: str) -> None:
+    write_voc(tmp_path / inner)
+    with pytest.raises(DataError, match=rf"\(did you mean {tmp_path / inner}\?\)"):
+        open_root(tmp_path)
+    (tmp_path / inner / "VOCdevkit" / "VOC2012").rename(tmp_path / inner / "VOC2012")
+    (tmp_path / inner / "VOCdevkit").rmdir()
+    if inner == "a":
+        with pytest.raises(DataError, match=rf"\(did you mean {tmp_path / inner}\?\)"):
+            open_root(tmp_path)
+
+
+def test_suffixes_may_be_in_capitals(tmp_path: Path) -> None:
+    write_voc(tmp_path)
+    write_sbd(tmp_path)
+    voc_folder = lists_of(tmp_path).parents[1]
+    for folder in (voc_folder / "JPEGImages", voc_folder / "SegmentationClass", sbd_of(tmp_path) / "cls"):
+        for path in list(folder.iterdir()):
+            path.rename(path.with_suffix(path.suffix.upper()))
+    found = open_root(tmp_path, "voc_aug")
+    assert examine(found).findings == []
+    assert len([found.open("train")[index] for index in range(5)]) == 5
+    # Of two files, the one in the usual letters counts.
+    (voc_folder / "JPEGImages" / f"{VOC_VAL[0]}.jpg").write_bytes(b"")
+    assert open_root(tmp_path).open("val").files[0][0].suffix == ".jpg"
+
+
+def test_opening_asks_for_no_single_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand questions take seconds on a network disk."""
+    counts, stat = [], os.stat
+    for number in (3, 30):
+        root = tmp_path / str(number)
+        write_voc(root, train=[f"2007_{index:06d}" for index in range(100, 100 + number)])
+        write_sbd(root)
+        asked: list[str] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                os, "stat", lambda path, *rest, asked=asked, **more: asked.append(path) or stat(path, *rest, **more)
+            )
+            open_root(root, "voc_aug").open("train")
+        counts.append(len(asked))
+    assert counts[0] == counts[1]
 
 
 def test_doctor_finds_faults_of_both_kinds_of_masks(tmp_path: Path) -> None:

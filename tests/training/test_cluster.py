@@ -19,7 +19,7 @@ from sanet import processes
 from sanet.data.loading import Batching, EpochSampler
 from sanet.models.networks import NETWORKS, create_model
 from sanet.structures import UsageError
-from sanet.training.cluster import Cluster, joined
+from sanet.training.cluster import Cluster, freeze_unused, joined
 from sanet.training.fit import train
 from sanet.training.losses import SegmentationLoss
 from sanet.training.metrics import read_metrics
@@ -120,7 +120,7 @@ def test_tasks_of_slurm_find_each_other(monkeypatch):
             "NODEID": "0",
             "NNODES": "1",
             "NTASKS_PER_NODE": "2",
-            "JOB_ID": "1",
+            "JOB_ID": str(os.getppid()),
             "JOB_NAME": "x",
         }
         os.environ.update({f"SLURM_{name}": value for name, value in slurm.items()})
@@ -300,14 +300,19 @@ def test_one_value_for_each_channel_in_all_processes_uses_the_running_statistics
     assert found[1] == []
 
 
-@pytest.mark.parametrize("network", [name for name in NETWORKS if not name.startswith("smp_")])
+@pytest.mark.parametrize("network", NETWORKS)
 def test_every_parameter_takes_part_in_every_step(network):
     """Else the gradients of several processes would wait for one that never comes."""
-    model = create_model(network, "test_resnet", num_classes=3, output_stride=8)
+    if network.startswith("smp_"):
+        pytest.importorskip("segmentation_models_pytorch")
+    stride = 8 if network in {"smp_deeplabv3", "smp_deeplabv3plus"} or not network.startswith("smp_") else 32
+    model = create_model(network, "test_resnet", num_classes=3, output_stride=stride)
     output = model(torch.rand(2, 3, 64, 64))
     loss = SegmentationLoss(3, 255)(output, torch.randint(0, 3, (2, 64, 64)))
     loss.total.backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+    model.zero_grad(set_to_none=True)
+    assert freeze_unused(model) == []
 
 
 def test_the_command_line_under_torchrun(root, tmp_path):

@@ -138,7 +138,7 @@ def killed_at_call(config, number):
     begin_or_go_on(config)
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 6, 7, 9, 12, 16, 21, 27, 33, 40])
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 6, 7, 9, 12, 16, 21, 27, 33, 40, 50, 60])
 def test_a_kill_inside_the_writing_loses_nothing(unbroken, tmp_path, number):
     config = dataclasses.replace(unbroken, output=str(tmp_path / "run"))
     child = in_child(killed_at_call, config, number)
@@ -355,7 +355,7 @@ def test_only_what_is_needed_is_kept(tmp_path):
 
 def test_going_on_in_the_middle_of_an_epoch_takes_the_same_processes(unbroken, tmp_path, monkeypatch):
     config = dataclasses.replace(unbroken, output=str(tmp_path / "run"))
-    child = in_child(killed_at_call, config, 9)
+    child = in_child(killed_at_call, config, 30)
     child.join()
     path = CheckpointFolder(Path(config.output) / CHECKPOINTS).newest()
     content = read_checkpoint(path)

@@ -9,7 +9,7 @@ from shlex import quote
 
 from jsonargparse import Namespace
 
-from sanet.config import CONFIG, MODEL, TrainConfig, ViewsConfig
+from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig, ViewsConfig
 from sanet.deploy.config import ProfileConfig
 from sanet.structures import Interrupted, SanetError, UsageError
 
@@ -19,6 +19,7 @@ def train_command(settings: Namespace) -> int:
     from sanet import processes
     from sanet.evaluation.report import score_table
     from sanet.experiments.recipes import pretrained, recipe
+    from sanet.training.checkpoints import CheckpointFolder
     from sanet.training.cluster import joined
     from sanet.training.fit import train
 
@@ -34,7 +35,8 @@ def train_command(settings: Namespace) -> int:
                 config = pretrained(chosen, config)
             run = train(config, resume=settings.resume is not None)
         except Interrupted as stop:
-            remedy = "the same command" if chosen and chosen.pretraining else f"sanet train --resume {config.output}"
+            begun = CheckpointFolder(Path(config.output) / CHECKPOINTS).listed()
+            remedy = f"sanet train --resume {quote(config.output)}" if begun else "the same command"
             raise Interrupted(f"{stop}; go on with: {remedy}", stop.status) from stop
         if processes.first():
             print(score_table(run.evaluation))

@@ -69,7 +69,7 @@ def source(config: DataConfig) -> FileSource:
             )
         summary = _read_json(masks / SUMMARY)
         names = sorted(entry.removesuffix(".png") for entry in os.listdir(masks) if entry.endswith(".png"))
-        if summary | {"masks": len(names), **_rules()} != summary:
+        if "pictures" not in summary or summary | {"masks": len(names), **_rules()} != summary:
             raise DataError(
                 f"{masks} has {len(names)} masks, but {SUMMARY} tells of others ({summary}); delete the folder and run "
                 f"`sanet download coco --root {config.root}`"
@@ -120,31 +120,35 @@ def _render_split(folder: Path, name: str, progress: bool) -> None:
     content = _read_json(annotations)
     try:
         classes = classes_by_category(content["categories"])
-        objects: dict[int, list[Any]] = {image["id"]: [] for image in content["images"]}
+        pictures = [(image["id"], image["file_name"], image["height"], image["width"]) for image in content["images"]]
+        objects: dict[int, list[Any]] = {number: [] for number, _, _, _ in pictures}
         for item in content["annotations"]:
             if item["category_id"] in classes:
                 objects[item["image_id"]].append(item)
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise DataError(f"{annotations} has no {error}; get the file anew") from error
+    except TypeError as error:
+        raise DataError(f"{annotations} is not what COCO's files are like ({error}); get it anew") from error
     except DataError as error:
         raise DataError(f"{annotations}: {error}") from error
     final = folder / MASKS / name
     staging = final.with_name(f"{name}.part")
     staging.mkdir(parents=True, exist_ok=True)
     kept = 0
-    for image in tqdm(content["images"], f"masks of {name}", unit=" pictures", disable=not progress):
-        path = staging / f"{Path(image['file_name']).stem}.png"
-        if _is_whole(path, (image["width"], image["height"])):
+    for number, file, height, width in tqdm(pictures, f"masks of {name}", unit=" pictures", disable=not progress):
+        path = staging / f"{Path(file).stem}.png"
+        if _is_whole(path, (width, height)):
             kept += 1
             continue
         try:
-            mask = render(objects[image["id"]], image["height"], image["width"], classes)
-        except ValueError as error:
-            raise DataError(f"{annotations}: picture {image['file_name']}: {error}; get the file anew") from error
+            mask = render(objects[number], height, width, classes)
+        except (KeyError, ValueError) as error:
+            problem = f"an annotation has no {error}" if isinstance(error, KeyError) else error
+            raise DataError(f"{annotations}: picture {file}: {problem}; get the file anew") from error
         if np.count_nonzero((mask > 0) & (mask != LABELS.ignore_index)) > SMALLEST_CONTENT:
             _save(mask, path)
             kept += 1
-    summary = {"pictures": len(content["images"]), "masks": kept, **_rules()}
+    summary = {"pictures": len(pictures), "masks": kept, **_rules()}
     (staging / SUMMARY).write_text(json.dumps(summary) + "\n", encoding="utf-8")
     staging.rename(final)
 
@@ -211,7 +215,7 @@ def object_pixels(item: dict[str, Any], height: int, width: int) -> NDArray[np.b
         polygons = [[float(number) for number in polygon] for polygon in outline if len(polygon) >= 6]
         if not all(len(polygon) % 2 == 0 and np.abs(polygon).max() < FARTHEST for polygon in polygons):
             raise ValueError(f"its outline is not of pairs of numbers below {FARTHEST}")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"annotation {item['id']} of {height}x{width} pixels cannot be drawn ({error})") from error
     if not polygons:
         return np.zeros((height, width), np.bool_)

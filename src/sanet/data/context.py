@@ -114,8 +114,8 @@ def _numbered(path: Path) -> dict[str, int]:
     if not path.is_file():
         return {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
         pairs = [line.split(":", 1) for line in lines if line.strip()]
-        return {name.replace(" ", ""): int(number) for number, name in pairs}
+        return {"".join(name.split()): int(number) for number, name in pairs}
     except ValueError as error:
         raise DataError(f'{path} has a line that is not like "12: dog" ({error}); get the file anew') from error

@@ -61,7 +61,7 @@ ROTATED = Problem(
 )
 COLORS = Problem(
     "colours where class numbers are expected",
-    'save the mask as greyscale or palette PNG, or set data.colors and data.mask_format "color"',
+    'save the mask as greyscale or palette PNG, or, for your own folder, set data.colors and data.mask_format "color"',
 )
 LOSSY = Problem("mask in a lossy format, which changes labels", "export the mask anew as PNG; converting is too late")
 SMOOTHED = Problem(
@@ -317,10 +317,16 @@ def _check_values(look: _Look, source: FileSource, pattern: Problem | None) -> N
 def _find_shared(looks: list[_Look], source: FileSource) -> Iterable[Finding]:
     """Pictures with the same bytes as an earlier one, in another split or in their own.
 
-    Scores are compared on a published data set as it is, so that what was published twice is no error there.
+    Scores are compared on a published data set as it is, so that what was published twice is no error there; but a
+    name is one picture, which has to stay in one split.
     """
     same: dict[bytes, list[_Look]] = {}
+    named: dict[str, _Look] = {}
     for look in looks:
+        namesake = named.setdefault(look.record.name, look) if source.published else look
+        if namesake.split != look.split:
+            yield Finding(SHARED, look.split, look.record.image, f"{look.record.name} is also in {namesake.split}")
+            continue
         earlier = same.setdefault(look.digest, []) if look.digest else []
         if earlier:
             first = next((other for other in earlier if other.split != look.split), earlier[0])

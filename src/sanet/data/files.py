@@ -5,12 +5,14 @@ Nothing is repaired, shifted or resized on the way: what does not fit raises, na
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -137,14 +139,14 @@ def require_disjoint(source: FileSource, records: Sequence[Record]) -> None:
     own folders may use a name once in every split. What is in a file, ``sanet check-data`` compares.
     """
     names = {record.name for record in records} if source.published else set()
-    parents: dict[Path, Path] = {}
-    files = {_real(record.image, parents) for record in records if record.image}
+    folders: dict[Path, _Folder] = {}
+    files = {_real(record.image, folders) for record in records if record.image}
     for split in source.splits:
         others = source.list_records(split) if split != "train" else []
         shared = [
             other.name
             for other in others
-            if other.name in names or (other.image and _real(other.image, parents) in files)
+            if other.name in names or (other.image and _real(other.image, folders) in files)
         ]
         if shared:
             raise DataError(
@@ -153,13 +155,21 @@ def require_disjoint(source: FileSource, records: Sequence[Record]) -> None:
             )
 
 
-def _real(path: Path, parents: dict[Path, Path]) -> Path:
-    """The path without links; folders are resolved once."""
-    if path.is_symlink():
-        return path.resolve()
-    if path.parent not in parents:
-        parents[path.parent] = path.parent.resolve()
-    return parents[path.parent] / path.name
+class _Folder(NamedTuple):
+    """Where a folder lies, without links, and the names of the links in it."""
+
+    path: Path
+    links: set[str]
+
+
+def _real(path: Path, folders: dict[Path, _Folder]) -> Path:
+    """The path without links; a folder is listed once, since a network disk takes its time to ask about every file."""
+    if path.parent not in folders:
+        with os.scandir(path.parent) as entries:
+            links = {entry.name for entry in entries if entry.is_symlink()}
+        folders[path.parent] = _Folder(path.parent.resolve(), links)
+    folder = folders[path.parent]
+    return path.resolve() if path.name in folder.links else folder.path / path.name
 
 
 def existing_root(config: DataConfig) -> Path:
@@ -187,7 +197,7 @@ def read_list(path: Path) -> list[str]:
         # Windows editors put a byte order mark first, which would become part of the first name.
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist") from error
+        raise DataError(f"{path} does not exist; a split needs its list, one picture a line") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error}); save it as UTF-8, one picture a line") from error
     names = [Path(line.strip()) for line in lines if line.strip()]
@@ -256,7 +266,7 @@ def read_mask(path: Path, coding: MaskCoding) -> NDArray[np.int64]:
     Raises:
         DataError: the file is missing, damaged, of no known kind, or has colours where indices are expected.
     """
-    if path.suffix == ".mat" and coding.variable:
+    if path.suffix.lower() == ".mat" and coding.variable:
         try:
             return read_matrix(path, coding.variable)
         except FileNotFoundError as error:

@@ -5,6 +5,7 @@ Neither the number of workers or processes nor a resumed run changes which pictu
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -122,11 +123,13 @@ def outlive_signals(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # macOS has no way to see who sent a signal
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+        # A process of a fork server has that for its parent, and is ended by the one that asked for it.
+        owner = multiprocessing.parent_process()
+        threading.Thread(target=_end_with, args=(owner.pid if owner else os.getppid(),), daemon=True).start()
 
 
-def _end_with_parent(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+def _end_with(owner: int | None) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != owner:
         pass
     os._exit(0)
 

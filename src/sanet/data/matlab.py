@@ -39,7 +39,8 @@ def read_matrix(path: Path, variable: Sequence[str]) -> NDArray[np.int64]:
         ValueError: it is damaged, or does not hold such a matrix.
     """
     content = path.read_bytes()
-    order = {b"IM": "<", b"MI": ">"}.get(content[HEADER - 2 : HEADER])
+    # Version 1.0 and the order of bytes; version 2.0 is HDF5 behind the same header.
+    order = {b"\0\1IM": "<", b"\1\0MI": ">"}.get(content[HEADER - 4 : HEADER])
     if order is None:
         raise ValueError("no MATLAB file of level 5, as MATLAB's save makes it with -v6 or -v7")
     try:

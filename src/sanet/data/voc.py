@@ -9,7 +9,7 @@ folders; its masks are not public, so that its pictures can be labelled but not 
 read: who trains on it has trained on ``val``.
 
 ``voc_aug`` trains on 10,582 pictures: those of SBD's two lists and of VOC's ``train``, without those of VOC's ``val``.
-SBD (Hariharan et al., "Semantic Contours from Inverse Detectors", ICCV 2011) unpacks to::
+SBD (Hariharan et al., "Semantic Contours from Inverse Detectors", ICCV 2011) unpacks in data.root to::
 
     benchmark_RELEASE/dataset/  img/  cls/  train.txt  val.txt
 
@@ -61,9 +61,11 @@ def source_augmented(config: DataConfig) -> FileSource:
     root = existing_root(config)
     folder = root / "benchmark_RELEASE" / "dataset"
     if not (folder / "cls").is_dir():
+        pictures = devkit(config, "VOC2012", LISTS)
+        home = pictures.parents[1] if pictures.parent.name == "VOCdevkit" else root
         raise DataError(
-            f"{folder / 'cls'} is not there; unpack SBD's benchmark.tgz in data.root, or run "
-            f"`sanet download voc_aug --root {root}`"
+            f"{folder / 'cls'} is not there; data.root has to hold both VOCdevkit and benchmark_RELEASE: unpack SBD's "
+            f"benchmark.tgz in {home}, or run `sanet download voc_aug --root {home}`"
         )
     lists = [checked_list(folder / f"{split}.txt", count, config) for split, count in SBD_COUNTS.items()]
     own = {record.name for record in records["train"]}
@@ -84,12 +86,21 @@ def devkit(config: DataConfig, year: str, lists: Path) -> Path:
     """
     root = existing_root(config)
     for folder in (root / "VOCdevkit" / year, root / year, root):
-        if (folder / "JPEGImages").is_dir() and (folder / lists).is_dir():
+        if _is_year(folder, lists):
             return folder
+    below = [
+        place for depth in ("*", "*/*") for place in sorted(root.glob(f"{depth}/{year}")) if _is_year(place, lists)
+    ]
+    homes = [place.parents[1] if place.parent.name == "VOCdevkit" else place.parent for place in below]
+    hint = f" (did you mean {homes[0]}?)" if homes else ""
     raise DataError(
         f"{root} has no VOCdevkit/{year}/ with JPEGImages/ and {lists.as_posix()}/; data.root is the folder that the "
-        f"archive was unpacked in; `sanet download {config.name} --root {root}` gets what is missing"
+        f"archive was unpacked in{hint}; `sanet download {config.name} --root {root}` gets what is missing"
     )
+
+
+def _is_year(folder: Path, lists: Path) -> bool:
+    return (folder / "JPEGImages").is_dir() and (folder / lists).is_dir()
 
 
 def checked_list(path: Path, count: int, config: DataConfig) -> list[str]:
@@ -113,23 +124,32 @@ def require_count(what: str, found: int, published: int, config: DataConfig) -> 
 
 
 def pair_listed(names: Iterable[str], images: Path, masks: Path | None, mask_suffix: str = ".png") -> list[Record]:
-    """A record for every name, of ``NAME.jpg`` and a mask of the given suffix; None where there is no file."""
-    images_held, masks_held = (
-        set(os.listdir(folder)) if folder and folder.is_dir() else set() for folder in (images, masks)
-    )
+    """A record for every name, of ``NAME.jpg`` and a mask of the given suffix; None where there is no file.
+
+    Suffixes may be in capitals. A folder is listed once, since a network disk takes its time to ask about every file.
+    """
+    pictures, labelled = _by_stem(images, ".jpg"), _by_stem(masks, mask_suffix) if masks else {}
     return [
         Record(
             name,
-            images / f"{name}.jpg" if f"{name}.jpg" in images_held else None,
-            masks / f"{name}{mask_suffix}" if masks and f"{name}{mask_suffix}" in masks_held else None,
+            images / pictures[name] if name in pictures else None,
+            masks / labelled[name] if masks and name in labelled else None,
         )
         for name in names
     ]
 
 
+def _by_stem(folder: Path, suffix: str) -> dict[str, str]:
+    """The files of one suffix; of two that differ in its case only, the one in small letters."""
+    found = sorted(os.listdir(folder)) if folder.is_dir() else []
+    return {name[: -len(suffix)]: name for name in found if name.lower().endswith(suffix)}
+
+
 def _records(folder: Path, config: DataConfig) -> dict[str, list[Record]]:
     """The pictures of every split; test only where its list and pictures are there."""
     images, masks = folder / "JPEGImages", folder / "SegmentationClass"
+    if not masks.is_dir():
+        raise DataError(f"{masks} is not there; unpack VOCtrainval_11-May-2012.tar anew: it holds the masks")
     records = {
         split: pair_listed(checked_list(folder / LISTS / f"{split}.txt", COUNTS[split], config), images, masks)
         for split in ("train", "val")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-import sanet.processes as processes
+from sanet import processes
 from sanet.config import DataConfig, ViewsConfig
 from sanet.data.catalog import data_source
 from sanet.data.loading import SegmentationDataset, evaluation_loader
@@ -54,8 +54,8 @@ def evaluate_dataset(
         for batch in tqdm(evaluation_loader(dataset, workers), "evaluate", unit=" pictures", disable=hidden):
             counts = confusion.update(batch.mask[0], label(batch.image[0]))
             own.append(scores_of(counts, dataset.labels).miou)
-    except SanetError as error:
-        failure = error
+    except Exception as error:  # a process that ended by itself would leave the others waiting
+        failure = processes.portable(error)
     # As objects, which reach the others whatever device their counts would have to be on.
     shares = processes.gathered((confusion.counts, own, failure))
     for _, _, error_of_one in shares:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sanet import processes
 from sanet.config import (
     CHECKPOINTS,
     MODEL,
@@ -184,9 +185,10 @@ def pretrained(chosen: Recipe, config: TrainConfig) -> TrainConfig:
 
     output = Path(config.output)
     output = output.with_name(f"{output.name}-pretraining")
-    if not (output / MODEL).is_dir():
+    if not processes.from_first((output / MODEL).is_dir):
         first = recipe(chosen.pretraining).config
         kept = (
+            "augmentation",
             "accumulate",
             "workers",
             "seed",
@@ -203,7 +205,8 @@ def pretrained(chosen: Recipe, config: TrainConfig) -> TrainConfig:
             model=config.model,
             **{name: getattr(config, name) for name in kept},
         )
-        train(first, resume=bool(CheckpointFolder(output / CHECKPOINTS).listed()))
+        begun = processes.from_first(lambda: bool(CheckpointFolder(output / CHECKPOINTS).listed()))
+        train(first, resume=begun)
     return replace(config, model=replace(config.model, start_from=str(output)))
 
 

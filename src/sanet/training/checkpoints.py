@@ -102,8 +102,12 @@ class CheckpointFolder:
         return self._first_whole(list(reversed(self.listed())))
 
     def best(self) -> Path:
-        """The checkpoint with the best score, or the next best that is whole; see ``newest``."""
-        return self._first_whole(self._ranked(self.listed()))
+        """The checkpoint with the best score, or the next best that is whole; the newest if no score is a number."""
+        entries = self.listed()
+        ranked = self._ranked(entries)
+        if entries and not ranked:
+            print("sanet: the monitored value was never a number; the newest checkpoint is taken", file=sys.stderr)
+        return self._first_whole(ranked or entries[::-1])
 
     def _ranked(self, entries: list[Listed]) -> list[Listed]:
         """Those with a score, best first, and of equals the earlier one."""
@@ -145,6 +149,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
             with replaced(path) as partial:
                 torch.save(checkpoint, partial)
         except (OSError, RuntimeError) as error:  # torch's writer reports a short write as a RuntimeError
+            if "DataLoader worker" in str(error):  # killed at this moment, and reported by whatever is running
+                raise
             needed, free = _size(checkpoint), shutil.disk_usage(path.parent).free
             raise SanetError(
                 f"{path} cannot be written ({str(error).splitlines()[0]}): about {needed / 1e6:.1f} MB are needed and "
@@ -186,8 +192,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} holds more than tensors and plain values, and is not unpickled, since that could run code of it "
             f"({str(error).splitlines()[0][:200]})"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise SanetError(f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0][:200]})") from error
+    except Exception as error:  # whatever the bytes of a damaged file lead to
+        reason = str(error).partition("\n")[0][:200]
+        raise SanetError(f"{path} cannot be read as a checkpoint ({reason or type(error).__name__})") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise SanetError(f"{path} is no checkpoint of a run: it has no state_dict")
     return content

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch import nn
 
 from sanet.config import Accelerator
 from sanet.structures import UsageError
@@ -60,7 +61,10 @@ def joined(accelerator: Accelerator) -> Iterator[Cluster]:
         return
     local = _processes_here(environment)
     if gpu and torch.cuda.device_count() < local:
-        raise UsageError(f"{local} processes on this machine, but {torch.cuda.device_count()} GPUs; start one for each")
+        raise UsageError(
+            f"{local} processes on this machine, but {torch.cuda.device_count()} GPUs that each of "
+            "them sees; start one for each (SLURM: --gpus-per-node, not --gpus-per-task)"
+        )
     begun = not dist.is_initialized()
     if begun:
         device = torch.device("cuda", environment.local_rank()) if gpu else None
@@ -74,11 +78,31 @@ def joined(accelerator: Accelerator) -> Iterator[Cluster]:
             timeout=PATIENCE,
             device_id=device,
         )
+    whole = False
     try:
         yield Cluster(environment.world_size() // local, local, gpu)
+        whole = True
     finally:
-        if begun:
+        # After a failure NCCL would wait for the others, who wait for this process; its end tells torchrun to end them.
+        if begun and (whole or not gpu):
             dist.destroy_process_group()
+
+
+def freeze_unused(model: nn.Module) -> list[str]:
+    """Let the parameters alone that no output depends on, such as a last stage whose other scales nobody asks for.
+
+    Processes that share a step would wait for their gradients, which never come. Returns their names.
+    """
+    training = model.training
+    device = next(model.parameters()).device
+    outputs = model.eval()(torch.zeros(1, 3, 64, 64, device=device))
+    sum(output.float().sum() for output in outputs if isinstance(output, torch.Tensor)).backward()  # type: ignore[union-attr]
+    unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    for name in unused:
+        model.get_parameter(name).requires_grad_(False)
+    model.zero_grad(set_to_none=True)
+    model.train(training)
+    return unused
 
 
 def _has_gpu(accelerator: Accelerator) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,16 +29,18 @@ from sanet.evaluation.results import Evaluation
 from sanet.models.networks import SegmentationModel, create_model
 from sanet.structures import SanetError, choose
 from sanet.training import memory
-from sanet.training.checkpoints import CheckpointFolder, WholeCheckpointIO, read_checkpoint
-from sanet.training.cluster import Cluster, joined
+from sanet.training.checkpoints import CheckpointFolder, WholeCheckpointIO, read_checkpoint, replaced
+from sanet.training.cluster import Cluster, freeze_unused, joined
 from sanet.training.losses import class_weights
 from sanet.training.metrics import read_metrics
 from sanet.training.normalization import synchronize_batch_norm
-from sanet.training.run import Position, held, position_in, refuse_used
+from sanet.training.run import TENSORBOARD, Position, held, position_in, refuse_used, stoppable
 from sanet.training.saving import Saving
 from sanet.training.start import differences, enumerated, network_weights, start_from
 from sanet.training.task import SegmentationTask, logged_names
 
+# What a write that finds no room fails with.
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Advice about settings that are chosen on purpose, and what Lightning says of itself.
 EXPECTED_WARNINGS = (
     ".*num_workers",
@@ -79,20 +83,16 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
             memory or disk are full, or a process that loads pictures was killed.
     """
     directory = Path(config.output)
-    with joined(config.accelerator) as cluster, held(directory):
-        if not resume:
-            refuse_used(directory)
-        position = position_in(config) if resume else None
+    with joined(config.accelerator) as cluster, stoppable(directory), held(directory):
+        position = processes.from_first(lambda: position_in(config) if resume else refuse_used(config))
         source = data_source(config.data)
         choose("monitored value", config.monitor, logged_names(source.labels))
-        pixels = processes.from_first(checked_pixels(source) if processes.first() else None)
-        assert pixels is not None
+        pixels = processes.from_first(lambda: checked_pixels(source))
         L.seed_everything(config.seed, verbose=False)
         model = _create(config, source, from_scratch=not resume)
         task = SegmentationTask(model, config, class_weights(pixels, config.loss.class_balance))
-        if processes.first():
-            config.save(directory / CONFIG)
         if not cluster.alone:
+            freeze_unused(model)
             synchronize_batch_norm(model, cluster.gpu)
         _fit(task, config, source, cluster, position)
         return _finish(task, config)
@@ -102,8 +102,7 @@ def _finish(task: SegmentationTask, config: TrainConfig) -> Run:
     """Score the best checkpoint and save its network."""
     directory = Path(config.output)
     folder = CheckpointFolder(directory / CHECKPOINTS, config.monitor_mode)
-    best = processes.from_first(folder.best() if processes.first() else None)
-    assert best is not None
+    best = processes.from_first(folder.best)
     task.load_state_dict(read_checkpoint(best)["state_dict"])
     evaluation = evaluate(
         task.model,
@@ -116,9 +115,17 @@ def _finish(task: SegmentationTask, config: TrainConfig) -> Run:
         progress=processes.first(),
     )
     if processes.first():
-        (directory / MODEL / "README.md").unlink(missing_ok=True)  # the mixin keeps an old card, with old scores
-        task.model.save_pretrained(directory / MODEL, model_card_kwargs=_card(config, evaluation))
+        _save_model(task.model, directory / MODEL, _card(config, evaluation))
     return Run(directory, evaluation)
+
+
+def _save_model(model: SegmentationModel, place: Path, card: dict[str, Any]) -> None:
+    """Aside first, since the folder means that the run is finished; it takes the place of an older one."""
+    aside = place.with_name(f"{place.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save_pretrained(aside, model_card_kwargs=card)
+    shutil.rmtree(place, ignore_errors=True)
+    aside.rename(place)
 
 
 def checked_pixels(source: Source) -> Tensor:
@@ -178,6 +185,9 @@ def _fit(
         differing = differences(task.model.state_dict(), state)
         if differing:
             raise SanetError(f"{position.checkpoint} is of another network: {enumerated(differing)}")
+    if processes.first():
+        with replaced(Path(config.output) / CONFIG) as partial:
+            config.save(partial)
     trainer = _trainer(config, cluster)
     out_of_memory = False
     try:
@@ -193,6 +203,15 @@ def _fit(
             )
     except torch.OutOfMemoryError:
         out_of_memory = True  # what the error holds on to is freed only outside
+    except SystemExit as error:  # Lightning's answer to a Ctrl-C that insists
+        raise KeyboardInterrupt from error
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise SanetError(
+            f"{config.output} cannot be written to ({error.strerror}). The checkpoints in it are whole; make room and "
+            "go on with --resume"
+        ) from error
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -201,7 +220,9 @@ def _fit(
             f"memory, or of shared memory (/dev/shm); lower workers (now {config.workers}) and go on with --resume"
         ) from error
     if out_of_memory:
-        raise SanetError(memory.advice(task, config, loader.batch_size or 1))
+        device = trainer.strategy.root_device
+        del trainer
+        raise SanetError(memory.advice(task, config, loader.batch_size or 1, device))
 
 
 def _trainer(config: TrainConfig, cluster: Cluster) -> L.Trainer:
@@ -219,7 +240,7 @@ def _trainer(config: TrainConfig, cluster: Cluster) -> L.Trainer:
         accumulate_grad_batches=config.accumulate,
         check_val_every_n_epoch=config.validate_every,
         num_sanity_val_steps=0,
-        logger=TensorBoardLogger(directory, name="", version="tensorboard"),
+        logger=TensorBoardLogger(directory, name="", version=TENSORBOARD),
         callbacks=[
             Saving(config, CheckpointFolder(directory / CHECKPOINTS, config.monitor_mode)),
             LearningRateMonitor("epoch"),

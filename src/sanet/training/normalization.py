@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sanet import processes
 
@@ -15,7 +16,7 @@ def synchronize_batch_norm(module: nn.Module, gpu: bool) -> nn.Module:
     """The module with every batch norm replaced by one that shares its statistics; parameters stay the same objects.
 
     PyTorch's own conversion drops the activation that timm's batch norms carry, so timm's is used. PyTorch synchronises
-    on GPUs only; elsewhere ``SynchronizedBatchNorm2d`` stands in.
+    on GPUs only; elsewhere ``SynchronizedBatchNorm`` stands in.
 
     Args:
         module: a network.
@@ -24,25 +25,26 @@ def synchronize_batch_norm(module: nn.Module, gpu: bool) -> nn.Module:
     if gpu:
         converted: nn.Module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return converted
-    if isinstance(module, nn.BatchNorm2d):
+    if isinstance(module, _BatchNorm):
         return _synchronized(module)
     for name, child in module.named_children():
         setattr(module, name, synchronize_batch_norm(child, gpu))
     return module
 
 
-class SynchronizedBatchNorm2d(nn.BatchNorm2d):
+class SynchronizedBatchNorm(_BatchNorm):
     """Batch norm with the mean and variance of all processes, in PyTorch's terms and differentiable through them."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, h, w); B may differ between processes."""
+        """(B, C, ...) -> (B, C, ...); B may differ between processes."""
         if not self.training:
             return super().forward(input)
-        axes = (0, 2, 3)
+        axes = (0, *range(2, input.ndim))
+        channels = (1, -1, *(1 for _ in axes[1:]))
         values = input.to(torch.promote_types(input.dtype, torch.float32))  # sums of bfloat16 would be rough
         count = processes.total(values.new_tensor([input.numel() / input.shape[1]]))
         mean: Tensor = all_reduce(values.sum(axes)) / count  # type: ignore[no-untyped-call]
-        centred = values - mean.view(1, -1, 1, 1)
+        centred = values - mean.view(channels)
         variance: Tensor = all_reduce(centred.square().sum(axes)) / count  # type: ignore[no-untyped-call]
         if count.item() <= 1:  # as sanet.models.attention.BatchNorm2d: the variance of one value says nothing
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
@@ -54,23 +56,26 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
         self.running_mean.lerp_(mean.detach(), rate)
         self.running_var.lerp_(variance.detach() * count / (count - 1), rate)
         scale = self.weight / (variance + self.eps).sqrt()
-        return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(input.dtype)
+        return (centred * scale.view(channels) + self.bias.view(channels)).to(input.dtype)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number of dimensions."""
 
 
-class SynchronizedBatchNormAct2d(SynchronizedBatchNorm2d):
+class SynchronizedBatchNormAct(SynchronizedBatchNorm):
     """The same with what timm's batch norm does after it: dropping out, and activation."""
 
     drop: nn.Module
     act: nn.Module
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, h, w)."""
+        """(B, C, ...) -> (B, C, ...)."""
         output: Tensor = self.act(self.drop(super().forward(input)))
         return output
 
 
-def _synchronized(norm: nn.BatchNorm2d) -> SynchronizedBatchNorm2d:
-    kind = SynchronizedBatchNormAct2d if isinstance(norm, BatchNormAct2d) else SynchronizedBatchNorm2d
+def _synchronized(norm: _BatchNorm) -> SynchronizedBatchNorm:
+    kind = SynchronizedBatchNormAct if isinstance(norm, BatchNormAct2d) else SynchronizedBatchNorm
     other = kind(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
     other.train(norm.training)
     for name, value in (*norm.named_parameters(recurse=False), *norm.named_buffers(recurse=False)):

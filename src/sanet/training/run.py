@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shlex import quote
+from types import FrameType
 from typing import Any
 
 import yaml
@@ -16,11 +19,13 @@ from filelock import FileLock, Timeout
 
 from sanet import processes
 from sanet.config import CHECKPOINTS, CONFIG, TrainConfig, plain
-from sanet.structures import SanetError, UsageError
-from sanet.training.checkpoints import CheckpointFolder, read_checkpoint
+from sanet.structures import Interrupted, SanetError, UsageError
+from sanet.training.checkpoints import PARTIAL, CheckpointFolder, read_checkpoint
 from sanet.training.task import STATE
 
 LOCK = "run.lock"
+# Where TensorBoard finds its events.
+TENSORBOARD = "tensorboard"
 # What may differ when a run goes on: where and how long it trains, not what is trained.
 MAY_CHANGE = {"output", "epochs", "workers", "accelerator", "checkpoint_minutes"}
 
@@ -47,11 +52,18 @@ def held(directory: Path) -> Iterator[None]:
     Raises:
         SanetError: another run is using it.
     """
-    if not processes.first():
+    with ExitStack() as stack:
+        processes.from_first(lambda: stack.enter_context(_locked(directory)))
         yield
-        return
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
     made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SanetError(f"{directory} cannot be a run directory ({error.strerror}); choose another output") from error
     path = directory / LOCK
     lock = FileLock(path)
     try:
@@ -63,11 +75,34 @@ def held(directory: Path) -> Iterator[None]:
         yield
     finally:
         (directory / f"{LOCK}.holder").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)  # while it is held, or another run could hold a file that is gone
         lock.release()
-        path.unlink(missing_ok=True)
         with suppress(OSError):  # a run that never began leaves no folder behind; one that did is not empty
             for folder in made:
                 folder.rmdir()
+
+
+@contextmanager
+def stoppable(directory: Path) -> Iterator[None]:
+    """Before and after training, where no step has to be finished, end at once on SIGTERM, with its status.
+
+    Raises:
+        Interrupted: SIGTERM came.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        kept = directory / CHECKPOINTS
+        what = f"with what {kept} holds" if CheckpointFolder(kept).listed() else "before there was anything to keep"
+        raise Interrupted(f"stopped by {signal.Signals(number).name}, {what}", Interrupted.ON_REQUEST)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _holder(path: Path) -> str:
@@ -75,13 +110,19 @@ def _holder(path: Path) -> str:
     return holder.read_text(encoding="utf-8") if holder.exists() else "just begun"
 
 
-def refuse_used(directory: Path) -> None:
-    """Raise a SanetError where there is anything that a new run would mix with."""
-    found = [path for path in directory.iterdir() if not path.name.startswith(LOCK)] if directory.is_dir() else []
-    if directory.exists() and not directory.is_dir():
-        raise SanetError(f"{directory} is a file; choose another output")
+def refuse_used(config: TrainConfig) -> None:
+    """Raise a SanetError where there is anything that a new run would mix with.
+
+    What the same run has left that was killed before its first checkpoint does not count: there is nothing to lose.
+    """
+    directory = Path(config.output)
+    found = {path.name for path in directory.iterdir() if not path.name.startswith(LOCK)}
+    begun = bool(CheckpointFolder(directory / CHECKPOINTS).listed())
+    if not begun and found <= {CONFIG, CONFIG + PARTIAL, TENSORBOARD, CHECKPOINTS}:
+        stored = (directory / CONFIG).read_text(encoding="utf-8") if CONFIG in found else ""
+        if not found - {CONFIG + PARTIAL} or stored == yaml.safe_dump(plain(asdict(config)), sort_keys=False):
+            return
     if found:
-        begun = bool(CheckpointFolder(directory / CHECKPOINTS).listed())
         remedy = f"go on with it: sanet train --resume {quote(str(directory))}" if begun else "delete it"
         raise SanetError(f"{directory} is not empty; choose another output, or {remedy}")
 
@@ -107,10 +148,13 @@ def position_in(config: TrainConfig) -> Position:
         raise UsageError(f"{', '.join(changed)}: cannot change when a run goes on; start a new one with another output")
     path = folder.newest()
     state = read_checkpoint(path)
-    position = Position(path, *_progress(state))
+    try:
+        position = Position(path, *_progress(state))
+        before = state[STATE]["processes"]
+    except (LookupError, TypeError) as error:
+        raise SanetError(f"{path} is no checkpoint that this version of sanet can go on from ({error!r})") from error
     if config.epochs < position.epochs:
         raise UsageError(f"epochs {config.epochs}: {position.epochs} are done already")
-    before = state[STATE]["processes"]
     if position.batches and before != processes.count():
         raise UsageError(
             f"{path} was written in the middle of an epoch by {before} processes, and this run has "

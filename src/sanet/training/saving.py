@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from sanet import processes
 from sanet.config import CHECKPOINTS, TrainConfig
-from sanet.structures import Interrupted
+from sanet.structures import Interrupted, SanetError
 from sanet.training.checkpoints import CheckpointFolder
 from sanet.training.metrics import write_metrics
 from sanet.training.task import SegmentationTask
@@ -49,8 +49,9 @@ class StopRequest:
 class Saving(Checkpoint):
     """Writes metrics and a checkpoint at the end of every epoch, and checkpoints in between.
 
-    In between: after so many minutes, before the last step of an epoch that is validated, so that a stop during a long
-    validation loses one step, and where a stop is asked for. Only the first process writes files.
+    In between: before the first step, so that whatever has begun can go on, after so many minutes, before the last step
+    of an epoch that is validated, so that a stop during a long validation loses one step, and where a stop is asked
+    for. Only the first process writes files.
 
     Args:
         config: of the run.
@@ -65,6 +66,8 @@ class Saving(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen; this comes after Lightning has set its own handlers, which would stop without a checkpoint."""
         self.stop.listen()
+        if processes.from_first(lambda: not self.folder.listed()):
+            self._save(trainer, None)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Listen no longer."""
@@ -86,16 +89,18 @@ class Saving(Checkpoint):
         if wished and (left or validates):
             self._interrupt(trainer)
 
-    def on_validation_batch_end(self, *_: Any) -> None:
-        """Stop; the checkpoint before the last step is there."""
-        if self.stop.signal is not None:
-            raise self._interrupted()
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Stop; the checkpoint before the last step is there. All processes do, at a picture that each of them has."""
+        pictures = trainer.val_dataloaders.dataset.dataset  # type: ignore[union-attr]  # of a share of them
+        if batch_idx < len(pictures) // processes.count() and self._agreed(pl_module)[0]:
+            self._interrupt(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save, with the monitored value if the epoch has one, and stop where that is wished."""
         task = cast(SegmentationTask, pl_module)
-        if processes.first():
-            write_metrics(Path(self.config.output), task.history)
+        processes.from_first(lambda: write_metrics(Path(self.config.output), task.history))
         # Losses are known for every epoch, but what was validated is what may be the best.
         validated = (trainer.current_epoch + 1) % self.config.validate_every == 0
         self._save(trainer, task.history[-1][self.config.monitor] if validated else None)
@@ -103,9 +108,19 @@ class Saving(Checkpoint):
             self._interrupt(trainer)
 
     def _save(self, trainer: L.Trainer, score: float | None) -> None:
-        trainer.save_checkpoint(self.folder.path(trainer.global_step))
-        if processes.first():
-            self.folder.add(trainer.global_step, score)
+        step, failure = trainer.global_step, None
+        try:
+            trainer.save_checkpoint(self.folder.path(step))
+        except (SanetError, OSError) as error:  # in the first process; the others wait for it
+            failure = error
+            trainer.strategy.barrier("Trainer.save_checkpoint")
+
+        def enlist() -> None:
+            if failure:
+                raise failure
+            self.folder.add(step, score)
+
+        processes.from_first(enlist)
         self.saved = monotonic()
 
     def _agreed(self, module: L.LightningModule) -> tuple[bool, bool]:

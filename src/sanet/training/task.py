@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from sanet import processes
 from sanet.config import TrainConfig, ViewsConfig
@@ -85,6 +86,14 @@ class SegmentationTask(L.LightningModule):
         terms: LossTerms = self.loss(output, batch.mask.long())  # narrow until here, to be moved faster
         return terms
 
+    def on_train_start(self) -> None:
+        """Take the rate that the schedule has for this step: a run that goes on may have become longer or shorter."""
+        for configured in self.trainer.lr_scheduler_configs:
+            scheduler = cast(LambdaLR, configured.scheduler)
+            groups = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+            for group, rate, factor in groups:
+                group["lr"] = rate * factor(scheduler.last_epoch)
+
     def on_train_epoch_start(self) -> None:
         """Begin the means of the losses anew; not called for an epoch that goes on after a resume."""
         self.sums, self.batches = torch.zeros_like(self.sums), 0
@@ -98,20 +107,26 @@ class SegmentationTask(L.LightningModule):
         """The loss of a batch, its parts summed up.
 
         Raises:
-            SanetError: the loss is not finite; nothing has been updated with it.
+            SanetError: the loss is not finite, in whichever process; nothing has been updated with it.
         """
         terms = self.loss_of(batch)
-        if not torch.isfinite(terms.total):
-            parts = ", ".join(f"{name} {value:.4g}" for name, value in terms._asdict().items())
-            raise SanetError(
-                f"the loss is not finite in epoch {self.current_epoch}, batch {batch_index} ({parts}), pictures "
-                f"{', '.join(batch.name)}. Checkpoints are as they were before; lower "
-                "optimizer.learning_rate, or add optimizer.warmup_steps, and start again with another output"
-            )
+        # All processes ask, since one that stopped alone would leave the others waiting for its gradients.
+        if processes.total((~torch.isfinite(terms.total.detach())).long()):
+            raise self._not_finite(terms, batch, batch_index)
         self.sums += torch.stack(terms).detach().cpu()
         self.batches += 1
         self.log("loss", terms.total, prog_bar=True, logger=False, batch_size=len(batch.mask))
         return terms.total
+
+    def _not_finite(self, terms: LossTerms, batch: Sample, batch_index: int) -> SanetError:
+        parts = ", ".join(f"{name} {value:.4g}" for name, value in terms._asdict().items())
+        own = None if torch.isfinite(terms.total) else f"({parts}), pictures {', '.join(batch.name)}"
+        found = "; ".join(share for share in processes.gathered(own) if share)
+        return SanetError(
+            f"the loss is not finite in epoch {self.current_epoch}, batch {batch_index} {found}. Checkpoints are as "
+            "they were before; lower optimizer.learning_rate, or add optimizer.warmup_steps, and start again with "
+            "another output"
+        )
 
     def validation_step(self, batch: Sample, batch_index: int) -> None:
         """Count the pixels of whole pictures at their original size."""
