@@ -1,11 +1,12 @@
 """Runs a function in several processes that share a job, as torchrun would start them."""
 
-import multiprocessing
 import os
 import traceback
+from functools import partial
 
-import torch
 import torch.distributed as dist
+
+from clean import CLEAN, start
 
 
 def run_in_processes(count, function, *arguments, machines=1):
@@ -13,17 +14,13 @@ def run_in_processes(count, function, *arguments, machines=1):
 
     As far as they can tell, they are spread over so many machines.
 
-    The processes are forked, so the function may be local; what it returns has to pickle.
+    The function may be local; what it returns has to pickle.
     """
-    context = multiprocessing.get_context("fork")
     port = _free_port()
-    pipes = [context.Pipe(duplex=False) for _ in range(count)]
+    pipes = [CLEAN.Pipe(duplex=False) for _ in range(count)]
     workers = [
-        context.Process(target=_run, args=(rank, count, machines, port, pipes[rank][1], function, arguments))
-        for rank in range(count)
+        start(partial(_run, rank, count, machines, port, function, arguments), pipes[rank][1]) for rank in range(count)
     ]
-    for worker in workers:
-        worker.start()
     outcomes = [receiver.recv() if receiver.poll(120) else (False, "no answer") for receiver, _ in pipes]
     for worker in workers:
         worker.join(10)
@@ -41,8 +38,7 @@ def _free_port():
         return listener.getsockname()[1]
 
 
-def _run(rank, count, machines, port, sender, function, arguments):
-    torch.set_num_threads(1)
+def _run(rank, count, machines, port, function, arguments, sender):
     here = count // machines
     place = {"RANK": rank, "LOCAL_RANK": rank % here, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": here}
     place["GROUP_RANK"] = rank // here

@@ -51,8 +51,7 @@ def test_what_the_first_process_raises_is_raised_in_all():
         raise Interrupted("stopped", Interrupted.ON_REQUEST)
 
     assert [name for name, _ in endings(lambda: processes.from_first(fail))] == ["UnicodeDecodeError"] * 2
-    # Its status does not travel, but the signal came to every process of the job.
-    assert endings(lambda: processes.from_first(stop)) == [("Interrupted", "stopped"), ("SanetError", "stopped")]
+    assert endings(lambda: processes.from_first(stop)) == [("Interrupted", "stopped")] * 2
 
 
 def test_a_faulty_data_set(config, tmp_path):

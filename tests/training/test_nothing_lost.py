@@ -5,7 +5,6 @@ import dataclasses
 import errno
 import io
 import json
-import multiprocessing
 import os
 import pickle
 import random
@@ -21,6 +20,7 @@ import torch
 from brightness import assert_same_weights, checkpoint, small_run, weights, write_pictures
 
 import sanet
+from clean import CLEAN, start
 from sanet.cli.main import main
 from sanet.config import CHECKPOINTS
 from sanet.structures import Interrupted, SanetError, UsageError
@@ -29,8 +29,6 @@ from sanet.training.checkpoints import CheckpointFolder, WholeCheckpointIO, read
 from sanet.training.fit import train
 from sanet.training.metrics import read_metrics
 from sanet.training.task import SegmentationTask
-
-FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +64,13 @@ def assert_same_run(config, unbroken):
 
 def in_child(function, *arguments):
     """A process of its own that runs the function; it says nothing."""
+    return start(quietly, function, *arguments)
 
-    def run():
-        os.setsid()
-        with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
-            function(*arguments)
 
-    child = FORK.Process(target=run)
-    child.start()
-    return child
+def quietly(function, *arguments):
+    os.setsid()
+    with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
+        function(*arguments)
 
 
 def begin_or_go_on(config):
@@ -236,23 +232,23 @@ def test_without_a_whole_checkpoint_nothing_goes_on(unbroken, tmp_path):
         train(config, resume=True)
 
 
+def go_on_with_small_files(limit, config, sender):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        train(config, resume=True)
+    except SanetError as error:
+        sender.send(str(error))
+
+
 def test_a_full_disk_leaves_the_checkpoint_before_and_says_what_is_needed(unbroken, tmp_path):
     """Files above a limit cannot be written, as on a full disk: a real failure of a real write."""
     config = dataclasses.replace(unbroken, output=str(tmp_path / "run"), epochs=1, checkpoint_minutes=60)
     train(config)
     folder = CheckpointFolder(Path(config.output) / CHECKPOINTS)
     before = {path.name: path.read_bytes() for path in folder.folder.iterdir()}
-    receiver, sender = FORK.Pipe(duplex=False)
-
-    def go_on():
-        size = folder.newest().stat().st_size
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, resource.RLIM_INFINITY))
-        try:
-            train(dataclasses.replace(config, epochs=2), resume=True)
-        except SanetError as error:
-            sender.send(str(error))
-
-    child = in_child(go_on)
+    receiver, sender = CLEAN.Pipe(duplex=False)
+    size = folder.newest().stat().st_size
+    child = in_child(go_on_with_small_files, size // 2, dataclasses.replace(config, epochs=2), sender)
     assert receiver.poll(60)
     message = receiver.recv()
     child.join()
