@@ -16,7 +16,7 @@ def run_in_processes(count, function, *arguments, machines=1):
 
     The function may be local; what it returns has to pickle.
     """
-    port = _free_port()
+    port = free_port()
     pipes = [CLEAN.Pipe(duplex=False) for _ in range(count)]
     workers = [
         start(partial(_run, rank, count, machines, port, function, arguments), pipes[rank][1]) for rank in range(count)
@@ -30,7 +30,8 @@ def run_in_processes(count, function, *arguments, machines=1):
     return [outcome for _, outcome in outcomes]
 
 
-def _free_port():
+def free_port():
+    """A port of this machine that nobody listens at."""
     import socket
 
     with socket.socket() as listener:

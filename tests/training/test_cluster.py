@@ -14,7 +14,7 @@ from brightness import checkpoint, small_run, write_pictures
 from torch import nn
 
 import sanet
-from gloo import run_in_processes
+from gloo import free_port, run_in_processes
 from sanet import processes
 from sanet.data.loading import Batching, EpochSampler
 from sanet.models.networks import NETWORKS, create_model
@@ -105,10 +105,10 @@ def test_bfloat16_in_two_processes(root, tmp_path):
     assert all(math.isfinite(row["train/loss"]) for row in read_metrics(Path(config.output)))
 
 
-def test_tasks_of_slurm_find_each_other(monkeypatch):
+def test_tasks_of_slurm_find_each_other():
     """What srun puts into the environment of two tasks on one machine."""
 
-    def place():
+    def place(theirs, ours):
         for name in ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"):
             os.environ[f"WAS_{name}"] = os.environ.pop(name)
         torch.distributed.destroy_process_group()
@@ -124,14 +124,16 @@ def test_tasks_of_slurm_find_each_other(monkeypatch):
             "JOB_NAME": "x",
         }
         os.environ.update({f"SLURM_{name}": value for name, value in slurm.items()})
+        os.environ["MASTER_PORT"] = str(theirs)
         with joined("cpu") as cluster:
             found = cluster, processes.rank(), processes.gathered(processes.rank())
         assert not processes.together()
         # The test's own end of the processes waits for the group that it began.
+        os.environ["MASTER_PORT"] = str(ours)
         torch.distributed.init_process_group("gloo", rank=int(rank), world_size=2)
         return found
 
-    found = run_in_processes(2, place)
+    found = run_in_processes(2, place, free_port(), free_port())
     assert [(cluster.machines, cluster.processes, cluster.gpu) for cluster, *_ in found] == [(1, 2, False)] * 2
     assert [rest for _, *rest in found] == [[0, [0, 1]], [1, [0, 1]]]
 
