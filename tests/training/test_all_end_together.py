@@ -18,9 +18,8 @@ from sanet.evaluation import evaluate as evaluation
 from sanet.models.networks import create_model
 from sanet.structures import Interrupted, SanetError
 from sanet.training.checkpoints import CheckpointFolder
-from sanet.training.cluster import freeze_unused
 from sanet.training.fit import train
-from sanet.training.normalization import synchronize_batch_norm
+from sanet.training.sharing import freeze_unused, synchronize_batch_norm
 from sanet.training.task import SegmentationTask
 
 

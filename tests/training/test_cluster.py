@@ -19,11 +19,11 @@ from sanet import processes
 from sanet.data.loading import Batching, EpochSampler
 from sanet.models.networks import NETWORKS, create_model
 from sanet.structures import UsageError
-from sanet.training.cluster import Cluster, freeze_unused, joined
+from sanet.training.cluster import Cluster, joined
 from sanet.training.fit import train
 from sanet.training.losses import SegmentationLoss
 from sanet.training.metrics import read_metrics
-from sanet.training.normalization import synchronize_batch_norm
+from sanet.training.sharing import freeze_unused, synchronize_batch_norm
 from sanet.training.task import SegmentationTask
 
 # Sums are taken in another order, over two steps of SGD in float32.
@@ -176,7 +176,7 @@ def test_processes_that_go_on_end_as_those_that_were_not_stopped(root, tmp_path)
     assert read_metrics(Path(broken.output)) == read_metrics(Path(unbroken.output))
 
 
-def test_accumulating_computes_the_same_gradients_up_to_batch_norm(root, tmp_path):
+def test_accumulating_computes_the_same_gradients_up_to_batch_norm():
     """Without batch norm in the way, a step in four parts is the step, where the parts have equally many labels."""
 
     def gradients(parts):

@@ -349,7 +349,7 @@ def test_only_what_is_needed_is_kept(tmp_path):
     assert json.loads((tmp_path / "index.json").read_text())[0]["score"] == 0.7
 
 
-def test_going_on_in_the_middle_of_an_epoch_takes_the_same_processes(unbroken, tmp_path, monkeypatch):
+def test_going_on_in_the_middle_of_an_epoch_takes_the_same_processes(unbroken, tmp_path):
     config = dataclasses.replace(unbroken, output=str(tmp_path / "run"))
     child = in_child(killed_at_call, config, 30)
     child.join()

@@ -13,7 +13,6 @@ import torch.distributed as dist
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from torch import nn
 
 from sanet.config import Accelerator
 from sanet.structures import UsageError
@@ -86,23 +85,6 @@ def joined(accelerator: Accelerator) -> Iterator[Cluster]:
         # After a failure NCCL would wait for the others, who wait for this process; its end tells torchrun to end them.
         if begun and (whole or not gpu):
             dist.destroy_process_group()
-
-
-def freeze_unused(model: nn.Module) -> list[str]:
-    """Let the parameters alone that no output depends on, such as a last stage whose other scales nobody asks for.
-
-    Processes that share a step would wait for their gradients, which never come. Returns their names.
-    """
-    training = model.training
-    device = next(model.parameters()).device
-    outputs = model.eval()(torch.zeros(1, 3, 64, 64, device=device))
-    sum(output.float().sum() for output in outputs if isinstance(output, torch.Tensor)).backward()  # type: ignore[union-attr]
-    unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
-    for name in unused:
-        model.get_parameter(name).requires_grad_(False)
-    model.zero_grad(set_to_none=True)
-    model.train(training)
-    return unused
 
 
 def _has_gpu(accelerator: Accelerator) -> bool:

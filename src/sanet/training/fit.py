@@ -30,12 +30,12 @@ from sanet.models.networks import SegmentationModel, create_model
 from sanet.structures import SanetError, choose
 from sanet.training import memory
 from sanet.training.checkpoints import CheckpointFolder, WholeCheckpointIO, read_checkpoint, replaced
-from sanet.training.cluster import Cluster, freeze_unused, joined
+from sanet.training.cluster import Cluster, joined
 from sanet.training.losses import class_weights
 from sanet.training.metrics import read_metrics
-from sanet.training.normalization import synchronize_batch_norm
-from sanet.training.run import TENSORBOARD, Position, held, position_in, refuse_used, stoppable
-from sanet.training.saving import Saving
+from sanet.training.run import TENSORBOARD, Position, held, position_in, refuse_used
+from sanet.training.saving import Saving, stoppable
+from sanet.training.sharing import freeze_unused, synchronize_batch_norm
 from sanet.training.start import differences, enumerated, network_weights, start_from
 from sanet.training.task import SegmentationTask, logged_names
 

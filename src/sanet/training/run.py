@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shlex import quote
-from types import FrameType
 from typing import Any
 
 import yaml
@@ -19,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from sanet import processes
 from sanet.config import CHECKPOINTS, CONFIG, TrainConfig, plain
-from sanet.structures import Interrupted, SanetError, UsageError
+from sanet.structures import SanetError, UsageError
 from sanet.training.checkpoints import PARTIAL, CheckpointFolder, read_checkpoint
 from sanet.training.task import STATE
 
@@ -80,29 +77,6 @@ def _locked(directory: Path) -> Iterator[None]:
         with suppress(OSError):  # a run that never began leaves no folder behind; one that did is not empty
             for folder in made:
                 folder.rmdir()
-
-
-@contextmanager
-def stoppable(directory: Path) -> Iterator[None]:
-    """Before and after training, where no step has to be finished, end at once on SIGTERM, with its status.
-
-    Raises:
-        Interrupted: SIGTERM came.
-    """
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        kept = directory / CHECKPOINTS
-        what = f"with what {kept} holds" if CheckpointFolder(kept).listed() else "before there was anything to keep"
-        raise Interrupted(f"stopped by {signal.Signals(number).name}, {what}", Interrupted.ON_REQUEST)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _holder(path: Path) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from types import FrameType
@@ -19,6 +21,29 @@ from sanet.structures import Interrupted, SanetError
 from sanet.training.checkpoints import CheckpointFolder
 from sanet.training.metrics import write_metrics
 from sanet.training.task import SegmentationTask
+
+
+@contextmanager
+def stoppable(directory: Path) -> Iterator[None]:
+    """Before and after training, where no step has to be finished, end at once on SIGTERM, with its status.
+
+    Raises:
+        Interrupted: SIGTERM came.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        kept = directory / CHECKPOINTS
+        what = f"with what {kept} holds" if CheckpointFolder(kept).listed() else "before there was anything to keep"
+        raise Interrupted(f"stopped by {signal.Signals(number).name}, {what}", Interrupted.ON_REQUEST)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class StopRequest:

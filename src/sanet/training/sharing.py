@@ -1,4 +1,4 @@
-"""Batch norm over the pictures of all processes, so that a step does not depend on how many share it."""
+"""A network made ready for steps that several processes share: the same step, however many they are."""
 
 from __future__ import annotations
 
@@ -10,6 +10,23 @@ from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sanet import processes
+
+
+def freeze_unused(model: nn.Module) -> list[str]:
+    """Let the parameters alone that no output depends on, such as a last stage whose other scales nobody asks for.
+
+    Processes that share a step would wait for their gradients, which never come. Returns their names.
+    """
+    training = model.training
+    device = next(model.parameters()).device
+    outputs = model.eval()(torch.zeros(1, 3, 64, 64, device=device))
+    sum(output.float().sum() for output in outputs if isinstance(output, torch.Tensor)).backward()  # type: ignore[union-attr]
+    unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    for name in unused:
+        model.get_parameter(name).requires_grad_(False)
+    model.zero_grad(set_to_none=True)
+    model.train(training)
+    return unused
 
 
 def synchronize_batch_norm(module: nn.Module, gpu: bool) -> nn.Module:
