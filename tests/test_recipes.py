@@ -14,7 +14,8 @@ from sanet.config import TrainConfig, ViewsConfig
 from sanet.data.catalog import DATASETS
 from sanet.data.coco import render_masks
 from sanet.evaluation.results import read_scores
-from sanet.experiments.recipes import CONTEXT, RECIPES, VOC, pretrained, recipe
+from sanet.experiments.recipes import CONTEXT, RECIPES, VOC, recipe
+from sanet.experiments.runs import pretrained
 from sanet.training.task import score_values
 
 ROOT = Path(__file__).parents[1]

@@ -15,8 +15,9 @@ from torch import nn
 
 from sanet.cli.main import create_parsers, main
 from sanet.deploy.config import ProfileConfig, Published
-from sanet.deploy.profile import Cost, Machine, Profile, Timing, count_activations, count_macs, profile
+from sanet.deploy.profile import Cost, Profile, count_activations, count_macs, profile
 from sanet.deploy.tables import comparisons, markdown_table, records, render, write
+from sanet.deploy.timing import Machine, Timing
 from sanet.models.networks import create_model
 from sanet.structures import SanetError, UsageError
 

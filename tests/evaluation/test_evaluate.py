@@ -64,7 +64,7 @@ def test_equals_a_count_by_hand_over_whole_pictures(data, model, tmp_path):
     assert (expected[:2] > 100).all()
     assert np.array_equal(evaluation.confusion, expected)
     assert list(evaluation.picture_miou) == ["0", "1", "2", "3", "4"]
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"scores.json", "report.html"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"scores.json", "pictures.npz", "report.html"}
 
 
 def test_the_worst_pictures_come_first(data):

@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 
 from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig, ViewsConfig
 from sanet.deploy.config import ProfileConfig
+from sanet.experiments.config import ExperimentConfig
 from sanet.structures import Interrupted, SanetError, UsageError
 
 
@@ -18,7 +19,8 @@ def train_command(settings: Namespace) -> int:
     """Train, and say where everything is."""
     from sanet import processes
     from sanet.evaluation.report import score_table
-    from sanet.experiments.recipes import pretrained, recipe
+    from sanet.experiments.recipes import recipe
+    from sanet.experiments.runs import pretrained
     from sanet.training.checkpoints import CheckpointFolder
     from sanet.training.cluster import joined
     from sanet.training.fit import train
@@ -55,6 +57,26 @@ def recipes_command(settings: Namespace) -> int:
 
     print(recipe_table())
     return 0
+
+
+def experiment_command(settings: Namespace) -> int:
+    """Run a table of the paper, and print it."""
+    from sanet import processes
+    from sanet.experiments.experiment import PAGE, TABLE, experiment
+    from sanet.training.cluster import joined
+
+    config = ExperimentConfig(**{item.name: settings[item.name] for item in fields(ExperimentConfig)})
+    with joined(config.accelerator):
+        try:
+            result = experiment(settings.name, config)
+        except Interrupted as stop:
+            raise Interrupted(f"{stop}; go on with: the same command", stop.status) from stop
+        if processes.first():
+            folder = Path(config.output) / settings.name
+            print(f"\n{(folder / TABLE).read_text(encoding='utf-8')}\npage: {folder / PAGE}")
+            for failure in result.failures():
+                print(f"sanet: {failure}", file=sys.stderr)
+    return 1 if result.failures() else 0
 
 
 def evaluate_command(settings: Namespace) -> int:

@@ -47,6 +47,12 @@ COMMANDS = {
     ),
     "recipes": Command(options.recipes_options, commands.recipes_command, "list the published runs", ""),
     "train": Command(options.train_options, commands.train_command, "train a network", "[options]"),
+    "experiment": Command(
+        options.experiment_options,
+        commands.experiment_command,
+        "run a table of the paper: all rows, several seeds",
+        "NAME [options]",
+    ),
     "evaluate": Command(
         options.evaluate_options, commands.evaluate_command, "score a model on a split of a data set", "MODEL [options]"
     ),

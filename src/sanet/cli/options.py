@@ -5,6 +5,7 @@ from __future__ import annotations
 from sanet.cli.parsing import Parser
 from sanet.config import Competition, DataConfig, EngineName, ExportFormat, TrainConfig, ViewsConfig
 from sanet.deploy.config import ProfileConfig
+from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
 
 MODEL_HELP = "run directory, model directory or exported file"
 
@@ -19,6 +20,12 @@ def train_options(parser: Parser) -> None:
 
 def recipes_options(parser: Parser) -> None:
     """None."""
+
+
+def experiment_options(parser: Parser) -> None:
+    """The table and what is left to choose of it."""
+    parser.add_argument("name", type=str, metavar="NAME", help=f"{', '.join(EXPERIMENTS)}")
+    parser.add_class_arguments(ExperimentConfig, None)
 
 
 def evaluate_options(parser: Parser) -> None:

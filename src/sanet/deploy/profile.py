@@ -6,58 +6,20 @@ computes.
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import chain
-from pathlib import Path
-from time import perf_counter
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
 from sanet.deploy.config import ProfileConfig, Published
+from sanet.deploy.timing import Machine, Timing, first_line, in_turn, machine_of, threads, time_pass
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import NETWORKS, SegmentationModel, create_model
 from sanet.structures import SanetError, UsageError, choose
-
-WARM_UP = 3
-
-
-class Timing(NamedTuple):
-    """Of whole forward passes, uint8 pictures to logits of their size.
-
-    Attributes:
-        median: seconds.
-        low: seconds that a tenth of the passes stays below.
-        high: seconds that nine tenths stay below.
-        repeats: passes that were timed.
-    """
-
-    median: float
-    low: float
-    high: float
-    repeats: int
-
-
-class Machine(NamedTuple):
-    """Where times were taken.
-
-    Attributes:
-        name: of the processor or the GPU.
-        threads: of the CPU.
-        torch: version.
-    """
-
-    name: str
-    threads: int
-    torch: str
 
 
 @dataclass(frozen=True)
@@ -139,8 +101,8 @@ def profile(config: ProfileConfig, progress: bool = True) -> Profile:
         raise UsageError("; ".join(dict.fromkeys(cost.problem for cost in costs)))
     if device is None:
         return Profile(config, costs)
-    with _threads(config.threads):
-        return Profile(config, time_passes(costs, config, device, progress), _describe(device))
+    with threads(config.threads):
+        return Profile(config, time_passes(costs, config, device, progress), machine_of(device))
 
 
 def count(network: str, backbone: str, config: ProfileConfig) -> list[Cost]:
@@ -150,7 +112,7 @@ def count(network: str, backbone: str, config: ProfileConfig) -> list[Cost]:
         with torch.device("meta"):
             model = create_model(network, backbone, config.num_classes, output_stride=config.output_stride)
     except (SanetError, RuntimeError) as error:
-        return [replace(cost, problem=_first_line(error)) for cost in costs]
+        return [replace(cost, problem=first_line(error)) for cost in costs]
     return [_count_at_size(model, cost, config.batch) for cost in costs]
 
 
@@ -165,7 +127,7 @@ def _count_at_size(model: SegmentationModel, cost: Cost, batch: int) -> Cost:
             activations=count_activations(model, images),
         )
     except (SanetError, RuntimeError) as error:
-        return replace(cost, problem=_first_line(error))
+        return replace(cost, problem=first_line(error))
 
 
 def count_macs(model: nn.Module, images: Tensor) -> int:
@@ -198,10 +160,9 @@ def count_activations(model: nn.Module, images: Tensor) -> int:
 
 
 def time_passes(costs: list[Cost], config: ProfileConfig, device: torch.device, progress: bool = True) -> list[Cost]:
-    """Time all networks in turn, round after round, so that a busy spell of the machine hits all of them alike.
+    """Time all networks in turn; for that they have to be in memory together.
 
-    For that they have to be in memory together. They run as ``Predictor`` runs them: in evaluation and inference
-    mode, channels last.
+    They run as ``Predictor`` runs them: in evaluation and inference mode, channels last.
 
     Args:
         costs: what to time; those with a problem are left as they are.
@@ -212,91 +173,29 @@ def time_passes(costs: list[Cost], config: ProfileConfig, device: torch.device, 
     Returns:
         The costs with their ``timing``, or with a ``problem`` where a network could not be run.
     """
-    models: dict[tuple[str, str], nn.Module] = {}
-    seconds: dict[Cost, list[float]] = {cost: [] for cost in costs if not cost.problem}
-    problems: dict[Cost, str] = {}
-    rounds = tqdm(range(WARM_UP + config.repeats), "time", unit=" rounds", disable=not progress)
-    for number in rounds:
-        for cost in [cost for cost in seconds if cost not in problems]:
-            key = (cost.network, cost.backbone)
-            try:
-                if key not in models:
-                    models[key] = _prepare(*key, config, device)
-                taken = _time_pass(models[key], cost, config, device)
-            except (SanetError, RuntimeError) as error:
-                problems[cost] = f"not timed: {_first_line(error)}"
-            else:
-                if number >= WARM_UP:
-                    seconds[cost].append(taken)
+
+    @cache
+    def prepared(network: str, backbone: str) -> SegmentationModel:
+        model = create_model(network, backbone, config.num_classes, output_stride=config.output_stride)
+        Predictor(model, str(device))  # puts the model itself where it runs, and how
+        return model
+
+    def once(cost: Cost) -> float:
+        images = torch.randint(0, 256, (config.batch, 3, cost.height, cost.width), dtype=torch.uint8, device=device)
+        return time_pass(prepared(cost.network, cost.backbone), images, config.precision == "bf16-mixed")
+
+    passes = {cost: partial(once, cost) for cost in costs if not cost.problem}
+    timings, problems = in_turn(passes, config.repeats, progress)
     return [
-        replace(cost, timing=_summarise(seconds[cost]))
-        if cost in seconds and cost not in problems
-        else replace(cost, problem=problems.get(cost, cost.problem))
+        replace(cost, timing=timings.get(cost), problem=problems.get(cost, cost.problem)) if cost in passes else cost
         for cost in costs
     ]
-
-
-def _prepare(network: str, backbone: str, config: ProfileConfig, device: torch.device) -> SegmentationModel:
-    model = create_model(network, backbone, config.num_classes, output_stride=config.output_stride)
-    Predictor(model, str(device))  # puts the model itself where it runs, and how
-    return model
-
-
-@torch.inference_mode()
-def _time_pass(model: nn.Module, cost: Cost, config: ProfileConfig, device: torch.device) -> float:
-    """Seconds from pictures that are on the device to logits that are ready there."""
-    images = torch.randint(0, 256, (config.batch, 3, cost.height, cost.width), dtype=torch.uint8, device=device)
-    images = images.to(memory_format=torch.channels_last)
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16-mixed"):
-        if device.type != "cuda":
-            start = perf_counter()
-            model(images)
-            return perf_counter() - start
-        begun, done = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        torch.cuda.synchronize(device)
-        begun.record()
-        model(images)
-        done.record()
-        torch.cuda.synchronize(device)
-        milliseconds: float = begun.elapsed_time(done)
-        return milliseconds / 1000
-
-
-def _summarise(seconds: list[float]) -> Timing:
-    low, median, high = np.percentile(seconds, [10, 50, 90]).tolist()
-    return Timing(median, low, high, len(seconds))
 
 
 def _find_device(config: ProfileConfig) -> torch.device:
     if config.accelerator == "gpu" and not torch.cuda.is_available():
         raise UsageError('accelerator "gpu": PyTorch finds none here; choose "cpu" or "auto"')
     return torch.device("cuda" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _describe(device: torch.device) -> Machine:
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        cpuinfo = Path("/proc/cpuinfo")
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        name = models[0] if models else platform.processor() or platform.machine()
-    return Machine(name, torch.get_num_threads(), torch.__version__)
-
-
-@contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    """As many threads inside, and as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _never_unpack(_: None) -> Tensor:

@@ -8,7 +8,8 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any, NamedTuple
 
-from sanet.deploy.profile import WARM_UP, Profile, Timing
+from sanet.deploy.profile import Profile
+from sanet.deploy.timing import WARM_UP, Timing
 from sanet.structures import SanetError
 
 MISSING = "—"

@@ -83,12 +83,22 @@ class ConfusionMatrix(nn.Module):
         return scores_of(self.counts, self.labels)
 
 
+def sums_of(counts: Tensor) -> Tensor:
+    """(…, 3, K) int64 of (…, K, K) confusion matrices: pixels found, true and predicted of each class."""
+    return torch.stack([counts.diagonal(dim1=-2, dim2=-1), counts.sum(dim=-1), counts.sum(dim=-2)], dim=-2)
+
+
+def iou_of(sums: Tensor) -> Tensor:
+    """(…, K) float64 IoU of such sums (…, 3, K); 0 / 0 is NaN, which is the rule for absent classes."""
+    hits, truth, prediction = sums.double().unbind(dim=-2)
+    return hits / (truth + prediction - hits)
+
+
 def scores_of(counts: Tensor, labels: LabelSet) -> Scores:
     """Scores of a (K, K) int64 confusion matrix whose rows are the truth."""
-    counts = counts.cpu().double()
-    hits, truth, prediction = counts.diag(), counts.sum(dim=1), counts.sum(dim=0)
-    # 0 / 0 is NaN, which is the rule for absent classes.
-    iou = hits / (truth + prediction - hits)
+    sums = sums_of(counts.cpu())
+    iou = iou_of(sums)
+    hits, truth, _ = sums.double()
     accuracy = hits / truth
     foreground = torch.ones(len(labels), dtype=torch.bool)
     if labels.background is not None:

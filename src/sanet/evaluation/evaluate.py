@@ -15,7 +15,7 @@ from sanet import processes
 from sanet.config import DataConfig, ViewsConfig
 from sanet.data.catalog import data_source
 from sanet.data.loading import SegmentationDataset, evaluation_loader
-from sanet.evaluation.confusion import ConfusionMatrix, scores_of
+from sanet.evaluation.confusion import ConfusionMatrix, iou_of, scores_of, sums_of
 from sanet.evaluation.protocol import Protocol
 from sanet.evaluation.report import write_report
 from sanet.evaluation.results import SCORES, Evaluation, Example, write_scores
@@ -52,8 +52,7 @@ def evaluate_dataset(
     hidden = not (progress and processes.first())
     try:
         for batch in tqdm(evaluation_loader(dataset, workers), "evaluate", unit=" pictures", disable=hidden):
-            counts = confusion.update(batch.mask[0], label(batch.image[0]))
-            own.append(scores_of(counts, dataset.labels).miou)
+            own.append(sums_of(confusion.update(batch.mask[0], label(batch.image[0]))))
     except Exception as error:  # a process that ended by itself would leave the others waiting
         failure = processes.portable(error)
     # As objects, which reach the others whatever device their counts would have to be on.
@@ -62,12 +61,20 @@ def evaluate_dataset(
         if error_of_one is not None:
             raise error_of_one
     counts = torch.stack([share[0] for share in shares]).sum(dim=0)
-    miou = [0.0] * len(dataset)
+    sums = torch.zeros(len(dataset), 3, len(dataset.labels), dtype=torch.int64)
     for rank, (_, part, _) in enumerate(shares):
-        miou[rank :: len(shares)] = part
+        sums[rank :: len(shares)] = torch.stack(part) if part else sums[:0]
+    miou = iou_of(sums).nanmean(dim=1).tolist()
     worst = _worst(dataset, label, miou) if processes.first() else []
-    by_name = dict(zip(dataset.names, miou, strict=True))
-    return Evaluation(dataset.labels, counts.numpy(), scores_of(counts, dataset.labels), by_name, worst, protocol)
+    return Evaluation(
+        dataset.labels,
+        counts.numpy(),
+        scores_of(counts, dataset.labels),
+        dict(zip(dataset.names, miou, strict=True)),
+        worst,
+        protocol,
+        picture_sums=sums.numpy(),
+    )
 
 
 def require_same_classes(model: LabelSet, data: LabelSet) -> None:
@@ -111,7 +118,7 @@ def evaluate(
         model: a model directory, an exported file, or a model.
         data: the data set.
         split: the split; it means exactly what it says.
-        output: folder for ``scores.json`` and ``report.html``; nothing is written without it.
+        output: folder for ``scores.json``, ``pictures.npz`` and ``report.html``; nothing is written without it.
         views: how to look at a picture: in which sizes, mirrored or not, and from where on in windows.
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
         history: rows of a run's metrics, for the learning curves of the report.

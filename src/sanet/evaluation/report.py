@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
-from io import BytesIO
-from math import ceil, floor, isfinite, log10, nan
+from math import isfinite, nan
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
 
-from sanet.evaluation.protocol import plain_text
+from sanet.evaluation.page import data_url, environment, number, smaller_mask, smaller_picture, ticks
 from sanet.evaluation.results import Evaluation, Example
-from sanet.inference.pictures import IGNORED, WRONG, Mask, Picture, colorize, error_map
+from sanet.inference.pictures import IGNORED, WRONG, colorize, error_map
 from sanet.structures import Color, LabelSet
 
 SCORE_NAMES = {
@@ -81,7 +77,7 @@ def write_report(path: Path, evaluation: Evaluation, history: list[dict[str, flo
     masks = [mask for example in evaluation.worst for mask in (example.truth, example.prediction)]
     shown = set().union(*(np.unique(mask).tolist() for mask in masks))
     means = {name: getattr(scores, key) for key, name in SCORE_NAMES.items()}
-    page = _environment().get_template("report.html.jinja")
+    page = environment().get_template("report.html.jinja")
     text = page.render(
         title=title,
         means={name: value for name, value in means.items() if value is not None},
@@ -109,35 +105,14 @@ def score_table(evaluation: Evaluation) -> str:
     rule = "-" * (width + 20)
     lines = [f"{'per cent':{width}}  {'IoU':>8}  {'accuracy':>8}", rule]
     for row in _classes(evaluation):
-        iou = _number(row.iou) if isfinite(row.iou) else "absent"
-        lines.append(f"{row.name:{width}}  {iou:>8}  {_number(row.accuracy):>8}")
+        iou = number(row.iou) if isfinite(row.iou) else "absent"
+        lines.append(f"{row.name:{width}}  {iou:>8}  {number(row.accuracy):>8}")
     lines.append(rule)
     for key, name in SCORE_NAMES.items():
         value = getattr(evaluation.scores, key)
         if value is not None:
-            lines.append(f"{name:{width}}  {_number(value):>8}")
+            lines.append(f"{name:{width}}  {number(value):>8}")
     return "\n".join([*lines, ABSENT_RULE])
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = lambda share: f"{share:.1%}" if isfinite(share) else _number(share)
-    environment.filters["number"] = _number
-    environment.filters["plain"] = plain_text
-    environment.filters["rgb"] = lambda color: f"rgb({color[0]},{color[1]},{color[2]})"
-    environment.tests["finite"] = isfinite
-    return environment
-
-
-def _number(share: float) -> str:
-    """In per cent, or a dash where there is nothing to score."""
-    return f"{100 * share:.1f}" if isfinite(share) else "—"
 
 
 def _classes(evaluation: Evaluation) -> list[_Class]:
@@ -180,7 +155,7 @@ def _chart(title: str, series: dict[str, dict[float, float]], share: bool) -> _C
     """One curve for each series of value by epoch; marked is the best value of a share, the last of a loss."""
     left, right, top, bottom = AXES
     epochs = max((epoch for values in series.values() for epoch in values), default=1)
-    y_values = _ticks(max((value for values in series.values() for value in values.values()), default=1))
+    y_values = ticks(0, max((value for values in series.values() for value in values.values()), default=1))
 
     def place(epoch: float, value: float) -> tuple[float, float]:
         return left + (right - left) * epoch / epochs, bottom - (bottom - top) * value / y_values[-1]
@@ -191,45 +166,21 @@ def _chart(title: str, series: dict[str, dict[float, float]], share: bool) -> _C
         text = f"best {values[marked]:.1%}, epoch {marked:g}" if share else f"{values[marked]:.3g}"
         points = [place(epoch, values[epoch]) for epoch in sorted(values)]
         curves.append(_Curve(name, points, place(marked, values[marked]), text))
-    x_values = [epoch for epoch in _ticks(epochs) if epoch <= epochs and epoch == int(epoch)]
+    x_values = [epoch for epoch in ticks(0, epochs) if epoch <= epochs and epoch == int(epoch)]
     x_ticks = [(place(epoch, 0)[0], f"{epoch:g}") for epoch in x_values]
     y_ticks = [(place(0, value)[1], f"{100 * value:g}%" if share else f"{value:g}") for value in y_values]
     return _Chart(title, curves, x_ticks, y_ticks)
 
 
-def _ticks(largest: float) -> list[float]:
-    """Some six round numbers from 0 to ``largest`` or just above it."""
-    rough = (largest if largest > 0 else 1) / 6
-    magnitude = 10 ** floor(log10(rough))
-    step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= rough)
-    # Rounded, or 3 * 0.1 would be written 0.30000000000000004.
-    return [round(count * step, 12) for count in range(max(1, ceil(largest / step)) + 1)]
-
-
 def _panels(example: Example, labels: LabelSet) -> list[_Panel]:
     """Picture, truth, prediction and errors, no wider than ``PICTURE_WIDTH``."""
-    height, width = example.truth.shape
-    factor = min(1.0, PICTURE_WIDTH / width)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    image = np.array(Image.fromarray(example.image).resize(size, Image.Resampling.LANCZOS))
-    truth, prediction = (_nearest(mask, size) for mask in (example.truth, example.prediction))
+    width = example.truth.shape[1]
+    image = smaller_picture(example.image, PICTURE_WIDTH)
+    truth, prediction = (smaller_mask(mask, PICTURE_WIDTH) for mask in (example.truth, example.prediction))
     panels = {
-        "picture": _url(image, "JPEG"),
-        "truth": _url(colorize(truth, labels), "PNG"),
-        "prediction": _url(colorize(prediction, labels), "PNG"),
-        "errors": _url(error_map(image, truth, prediction, labels), "JPEG"),
+        "picture": data_url(image, "JPEG"),
+        "truth": data_url(colorize(truth, labels), "PNG"),
+        "prediction": data_url(colorize(prediction, labels), "PNG"),
+        "errors": data_url(error_map(image, truth, prediction, labels), "JPEG"),
     }
     return [_Panel(caption, url, enlarged=width < 256) for caption, url in panels.items()]
-
-
-def _nearest(mask: Mask, size: tuple[int, int]) -> Mask:
-    return np.array(Image.fromarray(mask.astype(np.int32)).resize(size, Image.Resampling.NEAREST))
-
-
-def _url(picture: Picture, kind: str) -> str:
-    """The picture as a data URL, kind "JPEG" for photographs, "PNG" for masks."""
-    stream = BytesIO()
-    # Without chroma subsampling the edges of flat colours stay sharp.
-    options: dict[str, Any] = {"quality": 85, "subsampling": 0} if kind == "JPEG" else {"optimize": True}
-    Image.fromarray(picture).save(stream, kind, **options)
-    return f"data:image/{kind.lower()};base64,{b64encode(stream.getvalue()).decode()}"

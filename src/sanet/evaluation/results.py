@@ -7,16 +7,17 @@ from dataclasses import asdict, dataclass, field
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sanet.evaluation.confusion import Scores, scores_of
+from sanet.evaluation.confusion import Scores, scores_of, sums_of
 from sanet.evaluation.protocol import Protocol, digest_of
 from sanet.structures import LabelSet, SanetError
 
-SCORES = "scores.json"
+SCORES, PICTURES = "scores.json", "pictures.npz"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Evaluation:
         worst: the pictures with the lowest mIoU, worst first; of processes that share a job, in the first one only.
         protocol: what was evaluated and how; scores of another protocol cannot be compared with these.
         facts: what else is worth keeping, such as which model it was.
+        picture_sums: (N, 3, K) int64, pixels found, true and predicted of each class in every picture, in the order of
+            ``picture_miou``; None where that was not kept.
     """
 
     labels: LabelSet
@@ -59,13 +62,17 @@ class Evaluation:
     worst: list[Example]
     protocol: Protocol
     facts: dict[str, Any] = field(default_factory=dict)
+    picture_sums: NDArray[np.int64] | None = None
 
 
 def write_scores(path: Path, evaluation: Evaluation) -> None:
     """Write protocol, scores, label set, confusion matrix (rows are the truth) and mIoU by picture; NaN is null.
 
-    The file ends with the SHA-256 of what it holds, by which ``read_scores`` knows that nobody has changed it.
+    The file ends with the SHA-256 of what it holds, by which ``read_scores`` knows that nobody has changed it. The
+    sums of the pictures go into ``pictures.npz`` beside it.
     """
+    if evaluation.picture_sums is not None:
+        np.savez_compressed(path.with_name(PICTURES), sums=evaluation.picture_sums)
     content = _jsonable(
         {
             "protocol": asdict(evaluation.protocol),
@@ -101,13 +108,33 @@ def read_scores(path: str | Path) -> Evaluation:
         labels = LabelSet(**content["labels"])
         scores = scores_of(torch.from_numpy(confusion), labels)
         miou = {name: nan if value is None else float(value) for name, value in content["picture_miou"].items()}
-        return Evaluation(labels, confusion, scores, miou, [], protocol, content["facts"])
+        sums = _picture_sums(file.with_name(PICTURES), confusion, len(miou))
+        return Evaluation(labels, confusion, scores, miou, [], protocol, content["facts"], sums)
     except OSError as error:
         raise SanetError(f"{file} cannot be read: {error}") from error
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise SanetError(
             f"{file} cannot be read as scores that this version of `sanet evaluate` wrote ({error!r}); evaluate again"
         ) from error
+
+
+def _picture_sums(path: Path, confusion: NDArray[np.int64], pictures: int) -> NDArray[np.int64] | None:
+    """Those beside a ``scores.json``, if they are there.
+
+    Raises:
+        SanetError: they are not of these scores.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path) as file:
+            sums: NDArray[np.int64] = file["sums"]
+        fit = sums.dtype == np.int64 and len(sums) == pictures
+    except (OSError, LookupError, ValueError, BadZipFile) as error:
+        raise SanetError(f"{path} cannot be read ({error}); evaluate again") from error
+    if not fit or not np.array_equal(sums.sum(axis=0), sums_of(torch.from_numpy(confusion)).numpy()):
+        raise SanetError(f"{path} does not belong to the {SCORES} beside it; evaluate again")
+    return sums
 
 
 def scores_file(path: str | Path) -> Path:

@@ -11,13 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from sanet import processes
 from sanet.config import (
-    CHECKPOINTS,
-    MODEL,
     AugmentationConfig,
     DataConfig,
     LossConfig,
@@ -34,9 +30,10 @@ MULTI_SCALE = ViewsConfig(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), mirror=True)
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run that somebody has published a figure of.
+    """A row of a table, or a run that somebody has published a figure of.
 
     Args:
+        label: what the row is called in its table.
         config: the run; its data.root and output are left to the user.
         where: where the figure stands.
         published: scores in per cent, by the names that ours have, "miou" and so on.
@@ -45,6 +42,7 @@ class Recipe:
         pretraining: the recipe whose network it starts from, where it has one.
     """
 
+    label: str
     config: TrainConfig
     where: str
     published: Mapping[str, float]
@@ -52,9 +50,9 @@ class Recipe:
     split: str = "val"
     pretraining: str | None = None
 
-    def but(self, where: str, published: Mapping[str, float], **changes: Any) -> Recipe:
+    def but(self, label: str, where: str, published: Mapping[str, float], **changes: Any) -> Recipe:
         """Another row that differs in settings of ``TrainConfig``."""
-        return replace(self, config=replace(self.config, **changes), where=where, published=published)
+        return replace(self, label=label, config=replace(self.config, **changes), where=where, published=published)
 
     def evaluation(self, run: str) -> str:
         """The command that scores a run of it as the paper did."""
@@ -94,24 +92,31 @@ CAMVID = TrainConfig(
     validate_every=5,
 )
 
-best = Recipe(CONTEXT, "table 1, and table 2 with background", {"miou": 53.0, "miou_with_background": 52.1})
-best = replace(best, published={**best.published, "pixel_accuracy": 80.6})
-voc_test = Recipe(VOC, "table 4, test server", {"miou": 83.2}, split="val")
+best = Recipe(
+    "SANet",
+    CONTEXT,
+    "table 1, and table 2 with background",
+    {"miou": 53.0, "miou_with_background": 52.1, "pixel_accuracy": 80.6},
+)
+voc_test = Recipe("SANet", VOC, "table 4, test server", {"miou": 83.2}, split="val")
+# What the ablations share: 20 epochs over ResNet-50.
+ablation = best.but("SANet", "none", {}, model=sanet(RESNET50), epochs=20)
 
 
 def _table_1() -> dict[str, Recipe]:
     """PASCAL Context, 59 classes: what each part of SANet adds, and larger backbones."""
 
-    def ablation(model: ModelConfig, miou: float, accuracy: float) -> Recipe:
-        return best.but("table 1", {"miou": miou, "pixel_accuracy": accuracy}, model=model, epochs=20)
+    def part(label: str, model: ModelConfig, miou: float, accuracy: float) -> Recipe:
+        return ablation.but(label, "table 1", {"miou": miou, "pixel_accuracy": accuracy}, model=model)
 
     return {
-        "table1-fcn-resnet50": ablation(baseline("fcn", RESNET50), 43.2, 74.5),
-        "table1-sa-resnet50": ablation(sanet(RESNET50, branches=[]), 49.2, 77.2),
-        "table1-sa-cat-resnet50": ablation(sanet(RESNET50, branches=["category"]), 50.7, 79.0),
-        "table1-sanet-resnet50": ablation(sanet(RESNET50), 51.9, 79.3),
-        "table1-sanet-resnet101": best,
+        "table1-fcn-resnet50": part("FCN", baseline("fcn", RESNET50), 43.2, 74.5),
+        "table1-sa-resnet50": part("SA", sanet(RESNET50, branches=[]), 49.2, 77.2),
+        "table1-sa-cat-resnet50": part("SA + Cat", sanet(RESNET50, branches=["category"]), 50.7, 79.0),
+        "table1-sanet-resnet50": part("SANet (SA + Cat + Den)", sanet(RESNET50), 51.9, 79.3),
+        "table1-sanet-resnet101": replace(best, label="SANet (SA + Cat + Den)"),
         "table1-sanet-efficientnet_b7": best.but(
+            "SANet (SA + Cat + Den)",
             best.where,
             {"miou": 55.3, "miou_with_background": 54.4, "pixel_accuracy": 81.6},
             model=sanet(EFFICIENTNET_B7),
@@ -122,41 +127,78 @@ def _table_1() -> dict[str, Recipe]:
 def _table_3() -> dict[str, Recipe]:
     """PASCAL Context, 20 epochs: squeeze-and-attention against squeeze-and-excitation."""
     rows = {
-        "fcn": ((76.2, 44.9), (76.7, 45.6)),
-        "fcn_se": ((76.0, 44.6), (76.6, 45.7)),
-        "sanet": ((78.9, 49.0), (79.2, 50.1)),
+        "fcn": ("FCN", (76.2, 44.9), (76.7, 45.6)),
+        "fcn_se": ("FCN-SE", (76.0, 44.6), (76.6, 45.7)),
+        "sanet": ("SANet", (78.9, 49.0), (79.2, 50.1)),
     }
     return {
-        f"table3-{name}-{backbone.partition('.')[0]}": best.but(
-            "table 3", {"miou": miou, "pixel_accuracy": accuracy}, model=baseline(name, backbone), epochs=20
+        f"table3-{name}-{backbone.partition('.')[0]}": ablation.but(
+            label, "table 3", {"miou": miou, "pixel_accuracy": accuracy}, model=baseline(name, backbone)
         )
-        for name, scores in rows.items()
+        for name, (label, *scores) in rows.items()
         for backbone, (accuracy, miou) in zip((RESNET50, RESNET101), scores, strict=True)
+    }
+
+
+def _figure_4() -> dict[str, Recipe]:
+    """PASCAL Context, 20 epochs: the weights of the categorical and the dense loss, one at a time.
+
+    The paper has them as curves only.
+    """
+    steps = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    alphas = {f"alpha{value:g}": (f"α = {value:g}", LossConfig(alpha=value)) for value in steps}
+    betas = {f"beta{value:g}": (f"β = {value:g}", LossConfig(beta=value)) for value in steps}
+    return {
+        f"figure4-{name}-resnet50": ablation.but(label, "figure 4, as a curve", {}, loss=loss)
+        for name, (label, loss) in (alphas | betas).items()
     }
 
 
 def _voc() -> dict[str, Recipe]:
     """PASCAL VOC: the figures are the test server's, for which `sanet submit` writes the archive."""
-    coco = Recipe(COCO, "none: pre-training for table 5", {}, views=ViewsConfig())
+    server = "table 6, test server"
+    coco = Recipe("SANet on COCO", COCO, "none: pre-training for table 5", {}, views=ViewsConfig())
     return {
         "table4-sanet-resnet101": voc_test,
         "table5-coco-resnet101": coco,
         "table5-sanet-resnet101": replace(
             voc_test, where="table 5, test server", published={"miou": 86.1}, pretraining="table5-coco-resnet101"
         ),
-        "table6-fcn-resnet101": voc_test.but("table 6, test server", {"miou": 78.7}, model=baseline("fcn", RESNET101)),
+        "table6-fcn-resnet101": voc_test.but("FCN", server, {"miou": 78.7}, model=baseline("fcn", RESNET101)),
         "table6-deeplabv3plus-resnet101": voc_test.but(
-            "table 6, test server", {"miou": 81.5}, model=baseline("smp_deeplabv3plus", RESNET101)
+            "DeepLabV3+", server, {"miou": 81.5}, model=baseline("smp_deeplabv3plus", RESNET101)
         ),
+        "table6-sanet-resnet101": replace(voc_test, where=server),
+    }
+
+
+def _peers() -> dict[str, Recipe]:
+    """Rivals that the paper could not have, trained as the rows of its ablations are."""
+    rivals = {
+        "sanet": "SANet",
+        "smp_deeplabv3plus": "DeepLabV3+",
+        "smp_pspnet": "PSPNet",
+        "smp_upernet": "UPerNet",
+        "smp_fpn": "FPN",
+        "smp_segformer": "SegFormer decoder",
+    }
+    # The one whose decoder doubles the size from level to level has a backbone that does not dilate.
+    return {
+        f"peers-{name.removeprefix('smp_')}-resnet50": ablation.but(
+            label, "none", {}, model=ModelConfig(name, RESNET50, output_stride=32 if name == "smp_fpn" else 8)
+        )
+        for name, label in rivals.items()
     }
 
 
 RECIPES: dict[str, Recipe] = {
     **_table_1(),
     **_table_3(),
+    **_figure_4(),
     **_voc(),
+    **_peers(),
     # Of this package, measured: docs/results.md.
-    "camvid": Recipe(CAMVID, "docs/results.md", {"miou": 60.9}, views=ViewsConfig(), split="test"),
+    "camvid": Recipe("SANet", CAMVID, "docs/results.md", {"miou": 60.9}, views=ViewsConfig(), split="test"),
 }
 
 
@@ -167,47 +209,6 @@ def recipe(name: str) -> Recipe:
         UsageError: there is none of that name; the message lists the choices.
     """
     return RECIPES[choose("recipe", name, tuple(RECIPES))]
-
-
-def pretrained(chosen: Recipe, config: TrainConfig) -> TrainConfig:
-    """The run of a recipe with the network that it starts from, which is trained first where it is not there yet.
-
-    It goes into a folder beside the run's, and what was interrupted goes on when the command is repeated.
-
-    Args:
-        chosen: the recipe.
-        config: its run, as the user wants it.
-    """
-    if chosen.pretraining is None or config.model.start_from is not None:
-        return config
-    from sanet.training.checkpoints import CheckpointFolder
-    from sanet.training.fit import train
-
-    output = Path(config.output)
-    output = output.with_name(f"{output.name}-pretraining")
-    if not processes.from_first((output / MODEL).is_dir):
-        first = recipe(chosen.pretraining).config
-        kept = (
-            "augmentation",
-            "accumulate",
-            "workers",
-            "seed",
-            "accelerator",
-            "precision",
-            "window",
-            "checkpoint_minutes",
-            "batch_size",
-        )
-        first = replace(
-            first,
-            output=str(output),
-            data=replace(first.data, root=config.data.root, partial=config.data.partial),
-            model=config.model,
-            **{name: getattr(config, name) for name in kept},
-        )
-        begun = processes.from_first(lambda: bool(CheckpointFolder(output / CHECKPOINTS).listed()))
-        train(first, resume=begun)
-    return replace(config, model=replace(config.model, start_from=str(output)))
 
 
 def recipe_table() -> str:

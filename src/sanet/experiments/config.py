@@ -1,0 +1,81 @@
+"""The experiments by name, and what of them is left to choose; nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from sanet.config import Accelerator, DataConfig, Precision
+from sanet.structures import UsageError, choose
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or a figure.
+
+    Args:
+        title: heading of the page.
+        claims: pairs of rows, by their names without backbones: the first is said to be better than the second.
+        chart: "bars", a bar for each row; "cost", accuracy over cost; "curves", over the weights of the loss.
+    """
+
+    title: str
+    claims: tuple[tuple[str, str], ...]
+    chart: Literal["bars", "cost", "curves"] = "bars"
+
+
+EXPERIMENTS = {
+    "table1": Experiment(
+        "Table 1: what each part of SANet adds",
+        (("sa", "fcn"), ("sa-cat", "sa"), ("sanet", "sa-cat"), ("sanet", "fcn")),
+    ),
+    "table3": Experiment(
+        "Table 3: squeeze-and-attention against squeeze-and-excitation", (("sanet", "fcn"), ("sanet", "fcn_se"))
+    ),
+    "figure4": Experiment(
+        "Figure 4: the weights of the categorical and the dense loss",
+        (("alpha0.2", "alpha0"), ("alpha0.2", "alpha1"), ("beta0.8", "beta0")),
+        "curves",
+    ),
+    "table6": Experiment("Table 6: accuracy beside cost", (("sanet", "fcn"), ("sanet", "deeplabv3plus")), "cost"),
+    "peers": Experiment(
+        "Rivals on the same backbone, data and schedule",
+        tuple(("sanet", rival) for rival in ("deeplabv3plus", "pspnet", "upernet", "fpn", "segformer")),
+        "cost",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """What of an experiment is left to choose; everything else is the recipes'.
+
+    Args:
+        data: the data set.
+        output: folder for the runs, and in a folder for each experiment its table, its page and their data.
+        seeds: runs of each row, with the seeds 0, 1 and so on.
+        epochs: passes over the training split, in place of the recipes'.
+        crop: height and width of the training crops, in place of the recipes'.
+        backbones: timm models in place of the recipes', the smallest first; rows over larger ones are left out.
+        pretrained_backbone: start the backbones from their ImageNet weights.
+        workers: processes that load pictures, for each that trains.
+        accelerator: where to train: "cpu", "gpu", or "auto" for a GPU where there is one.
+        precision: "32-true", or "bf16-mixed" to compute in bfloat16 where that is safe.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    output: str = "experiments"
+    seeds: int = 3
+    epochs: int | None = None
+    crop: tuple[int, int] | None = None
+    backbones: tuple[str, ...] = ()
+    pretrained_backbone: bool = True
+    workers: int = 1
+    accelerator: Accelerator = "auto"
+    precision: Precision = "32-true"
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1 or (self.epochs is not None and self.epochs < 1):
+            raise UsageError(f"seeds {self.seeds} and epochs {self.epochs}: 1 or more")
+        choose("accelerator", self.accelerator, get_args(Accelerator))
+        choose("precision", self.precision, get_args(Precision))

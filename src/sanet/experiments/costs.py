@@ -1,0 +1,100 @@
+"""What the rows of an experiment cost, measured side by side."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sanet import processes
+from sanet.config import MODEL
+from sanet.data.catalog import data_source
+from sanet.deploy.profile import count_macs
+from sanet.deploy.timing import Machine, Timing, in_turn, machine_of, time_pass
+from sanet.experiments.runner import Result
+from sanet.inference.exported import choose_device
+from sanet.inference.predictor import Predictor
+from sanet.models.networks import load_model
+
+REPEATS = 30
+
+
+@dataclass(frozen=True)
+class RowCost:
+    """Of one network.
+
+    Attributes:
+        parameters: their number.
+        macs: multiply-accumulates of one picture.
+        timing: of one picture, uint8 to logits of its size.
+    """
+
+    parameters: int
+    macs: int
+    timing: Timing
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of all rows, measured in one go.
+
+    Attributes:
+        height: of the picture, in pixels; the first of the split.
+        width: of the picture, in pixels.
+        machine: where times were taken.
+        rows: by name; a row that could not be measured is missing.
+    """
+
+    height: int
+    width: int
+    machine: Machine
+    rows: dict[str, RowCost]
+
+
+def measured_costs(result: Result, kept: Path) -> Costs:
+    """Count and time one network of every finished row, or read what was measured before.
+
+    Args:
+        result: of the experiment.
+        kept: the file that keeps them; measured anew where it lacks a row.
+    """
+    names = [row.row.name for row in result.finished()]
+    if kept.is_file():
+        found = _read(json.loads(kept.read_text(encoding="utf-8")))
+        if found.rows.keys() >= set(names):
+            return found
+    costs = _measure(result)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(asdict(costs), indent=1) + "\n", encoding="utf-8")
+    return costs
+
+
+def _measure(result: Result) -> Costs:
+    height, width = data_source(result.config.data).open(result.split)[0].image.shape[-2:]
+    device = choose_device("cpu" if result.config.accelerator == "cpu" else None)
+    images = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8, device=device)
+    networks = {row.row.name: load_model(row.runs[0].directory / MODEL) for row in result.finished()}
+    for network in networks.values():
+        Predictor(network, str(device))  # puts the network itself where it runs, and how
+    timings, _ = in_turn(
+        {name: partial(time_pass, network, images) for name, network in networks.items()}, REPEATS, processes.first()
+    )
+    rows = {
+        name: RowCost(
+            sum(tensor.numel() for tensor in network.parameters()), count_macs(network, images), timings[name]
+        )
+        for name, network in networks.items()
+        if name in timings
+    }
+    return Costs(height, width, machine_of(device), rows)
+
+
+def _read(content: dict[str, Any]) -> Costs:
+    rows = {
+        name: RowCost(row["parameters"], row["macs"], Timing(*row["timing"])) for name, row in content["rows"].items()
+    }
+    return Costs(content["height"], content["width"], Machine(*content["machine"]), rows)

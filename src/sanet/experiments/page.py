@@ -1,0 +1,223 @@
+"""The result of an experiment as one HTML page: charts, tables, and the same pictures under all networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isnan
+from operator import itemgetter
+from pathlib import Path
+from typing import NamedTuple
+
+from sanet.config import MODEL
+from sanet.data.catalog import data_source
+from sanet.data.loading import SegmentationDataset
+from sanet.evaluation.page import data_url, environment, smaller_mask, smaller_picture, ticks
+from sanet.experiments.config import EXPERIMENTS
+from sanet.experiments.costs import Costs
+from sanet.experiments.runner import Result, RowResult
+from sanet.experiments.statistics import Spread
+from sanet.experiments.summary import Claim, claim_table, class_table, command, label, preface, spread_text, table
+from sanet.inference.pictures import IGNORED, Mask, colorize
+from sanet.inference.predictor import Predictor
+
+PICTURES, PICTURE_WIDTH = 4, 320
+# Left, right, top and bottom of a chart's axes in its view box of 460 x 260.
+AXES = (44.0, 440.0, 12.0, 222.0)
+
+
+class Bar(NamedTuple):
+    """A row as a bar, in per cent of the widest."""
+
+    name: str
+    spread: Spread
+    low: float
+    high: float
+    published: float | None
+
+
+class Point(NamedTuple):
+    """A row in a chart, where it is drawn.
+
+    Attributes:
+        name: what is written beside it.
+        x: of its middle.
+        y: of its middle.
+        low: y of mean - deviation.
+        high: y of mean + deviation.
+        label: x and y of its name, and how that is anchored.
+        ours: whether it is drawn as the network that this package is about.
+    """
+
+    name: str
+    x: float
+    y: float
+    low: float
+    high: float
+    label: tuple[float, float, str]
+    ours: bool
+
+
+class Chart(NamedTuple):
+    """Points over an axis.
+
+    Attributes:
+        title: heading.
+        axis: what x is.
+        points: from left to right.
+        joined: with lines.
+        x_ticks: places and texts.
+        y_ticks: places and texts.
+    """
+
+    title: str
+    axis: str
+    points: list[Point]
+    joined: bool
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+
+
+class Panel(NamedTuple):
+    """One picture of the page."""
+
+    caption: str
+    url: str
+
+
+def write_page(path: Path, result: Result, costs: Costs, claims: Sequence[Claim]) -> None:
+    """Write one HTML file that needs no other file, no script and no network."""
+    dataset = data_source(result.config.data).open(result.split)
+    examples, shown = _examples(result, dataset)
+    labels = dataset.labels
+    templates = environment(Path(__file__).parent)
+    templates.filters["spread"] = spread_text
+    text = templates.get_template("experiment.html.jinja").render(
+        title=result.title,
+        command=command(result),
+        preface=preface(result, costs),
+        claims=claim_table(claims),
+        table=table(result, costs),
+        classes=class_table(result),
+        bars=_bars(result),
+        moved=result.rows[0].row.moved(),
+        charts=_charts(result, costs),
+        axes=AXES,
+        examples=examples,
+        shown=[pair for index, pair in enumerate(zip(labels.names, labels.colors, strict=True)) if index in shown],
+        ignored=IGNORED,
+        failures=result.failures(),
+    )
+    path.write_text(text, encoding="utf-8")
+
+
+def _bars(result: Result) -> list[Bar]:
+    """MIoU of every finished row, with mean ± deviation and the paper's figure."""
+    bars = []
+    backbones = {row.row.config.model.backbone for row in result.rows}
+    for row in result.finished():
+        spread = row.spread("miou")
+        deviation = 0.0 if isnan(spread.deviation) else spread.deviation
+        name = f"{label(row)}, {row.row.config.model.backbone}" if len(backbones) > 1 else label(row)
+        published = row.row.recipe.published.get("miou")
+        bars.append(Bar(name, spread, spread.mean - deviation, spread.mean + deviation, published))
+    return bars
+
+
+def _charts(result: Result, costs: Costs) -> list[Chart]:
+    """Accuracy over cost, or over the weights of the loss; none where bars say all."""
+    chart = EXPERIMENTS[result.name].chart
+    finished = result.finished()
+    if chart == "bars" or not finished:
+        return []
+    if chart == "curves":
+        curves = []
+        for letter, weight in (("α", "alpha"), ("β", "beta")):
+            rows = [row for row in finished if row.row.network.startswith(weight)]
+            other = "β = 0.8" if weight == "alpha" else "α = 0.2"
+            places = [float(row.row.network.removeprefix(weight)) for row in rows]
+            curves.append(_chart(f"mIoU over {letter}, {other}", letter, rows, places, joined=True))
+        return curves
+    timed = [row for row in finished if row.row.name in costs.rows]
+    of_rows = [costs.rows[row.row.name] for row in timed]
+    return [
+        _chart("mIoU over time", "ms for a picture", timed, [1e3 * cost.timing.median for cost in of_rows]),
+        _chart("mIoU over MACs", "MACs (G)", timed, [cost.macs / 1e9 for cost in of_rows]),
+        _chart("mIoU over parameters", "parameters (M)", timed, [cost.parameters / 1e6 for cost in of_rows]),
+    ]
+
+
+def _chart(title: str, axis: str, rows: Sequence[RowResult], places: Sequence[float], joined: bool = False) -> Chart:
+    """The rows at these places of the x axis."""
+    left, right, top, bottom = AXES
+    spreads = [row.spread("miou") for row in rows]
+    deviations = [0.0 if isnan(spread.deviation) else spread.deviation for spread in spreads]
+    x_values = ticks(0, max(places))
+    y_values = ticks(
+        min(spread.mean - deviation for spread, deviation in zip(spreads, deviations, strict=True)),
+        max(spread.mean + deviation for spread, deviation in zip(spreads, deviations, strict=True)),
+    )
+
+    def across(value: float) -> float:
+        return left + (right - left) * (value - x_values[0]) / (x_values[-1] - x_values[0])
+
+    def up(value: float) -> float:
+        return bottom - (bottom - top) * (value - y_values[0]) / (y_values[-1] - y_values[0])
+
+    points: list[Point] = []
+    for place, row, spread, deviation in sorted(zip(places, rows, spreads, deviations, strict=True), key=itemgetter(0)):
+        x, y = across(place), up(spread.mean)
+        name = "" if joined else label(row)
+        ours = row.row.config.model.name == "sanet"
+        low, high = up(spread.mean - deviation), up(spread.mean + deviation)
+        points.append(Point(name, x, y, low, high, _beside(x, y, name, points), ours))
+    return Chart(
+        title,
+        axis,
+        points,
+        joined,
+        [(across(value), f"{value:g}") for value in x_values],
+        [(up(value), f"{value:g}") for value in y_values],
+    )
+
+
+def _beside(x: float, y: float, name: str, points: Sequence[Point]) -> tuple[float, float, str]:
+    """Where a name goes: right of its point, left of it near the edge, and lower where another name is in the way."""
+    anchor = "end" if x + 8 + 6.5 * len(name) > AXES[1] + 20 else "start"
+    across, height = x + (8 if anchor == "start" else -8), y - 5
+    for other in sorted(points, key=lambda point: point.label[1]):
+        if abs(other.label[1] - height) < 12 and abs(other.label[0] - across) < 110:
+            height = other.label[1] + 12
+    return across, height, anchor
+
+
+def _examples(result: Result, dataset: SegmentationDataset) -> tuple[list[tuple[str, list[Panel]]], set[int]]:
+    """Pictures at even steps through the split, each as it is, as it should be, and as the networks have it.
+
+    Returns:
+        Names with their panels, and the classes that are seen.
+    """
+    device = "cpu" if result.config.accelerator == "cpu" else None
+    networks = [
+        (label(row), Predictor(row.runs[0].directory / MODEL, device, row.row.views), row) for row in result.finished()
+    ]
+    count = min(PICTURES, len(dataset))
+    examples, seen = [], set()
+    for number in range(count):
+        sample = dataset[(2 * number + 1) * len(dataset) // (2 * count)]
+        image, truth = sample.image.permute(1, 2, 0).numpy(), sample.mask.numpy()
+        panels = [
+            Panel("picture", data_url(smaller_picture(image, PICTURE_WIDTH), "JPEG")),
+            Panel("truth", _mask(truth, dataset)),
+        ]
+        for name, predictor, row in networks:
+            prediction = predictor.label(sample.image.to(predictor.device)).cpu().numpy()
+            miou = row.runs[0].evaluation.picture_miou[str(sample.name)]
+            panels.append(Panel(f"{name} {100 * miou:.0f}", _mask(prediction, dataset)))
+            seen |= set(prediction.ravel().tolist())
+        examples.append((str(sample.name), panels))
+        seen |= set(truth.ravel().tolist())
+    return examples, seen
+
+
+def _mask(mask: Mask, dataset: SegmentationDataset) -> str:
+    return data_url(colorize(smaller_mask(mask, PICTURE_WIDTH), dataset.labels), "PNG")

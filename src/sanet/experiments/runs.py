@@ -1,0 +1,61 @@
+"""Training runs that are kept where they are finished, and gone on with where they are not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from sanet import processes
+from sanet.config import CHECKPOINTS, MODEL, TrainConfig
+from sanet.experiments.recipes import Recipe, recipe
+from sanet.training.checkpoints import CheckpointFolder
+from sanet.training.fit import train
+
+
+def completed(config: TrainConfig) -> Path:
+    """The directory of a finished run: kept, or trained to its end from wherever it is.
+
+    Raises:
+        Interrupted, SanetError: as ``train``.
+    """
+    directory = Path(config.output)
+    if not processes.from_first((directory / MODEL).is_dir):
+        begun = processes.from_first(lambda: bool(CheckpointFolder(directory / CHECKPOINTS).listed()))
+        train(config, resume=begun)
+    return directory
+
+
+def pretrained(chosen: Recipe, config: TrainConfig) -> TrainConfig:
+    """The run of a recipe with the network that it starts from, which is trained first where it is not there yet.
+
+    It goes into a folder beside the run's, and what was interrupted goes on when the command is repeated.
+
+    Args:
+        chosen: the recipe.
+        config: its run, as the user wants it.
+    """
+    if chosen.pretraining is None or config.model.start_from is not None:
+        return config
+    output = Path(config.output)
+    output = output.with_name(f"{output.name}-pretraining")
+    first = recipe(chosen.pretraining).config
+    kept = (
+        "augmentation",
+        "accumulate",
+        "workers",
+        "seed",
+        "accelerator",
+        "precision",
+        "window",
+        "checkpoint_minutes",
+        "batch_size",
+    )
+    first = replace(
+        first,
+        output=str(output),
+        data=replace(first.data, root=config.data.root, partial=config.data.partial),
+        model=config.model,
+        **{name: getattr(config, name) for name in kept},
+    )
+    completed(first)
+    return replace(config, model=replace(config.model, start_from=str(output)))

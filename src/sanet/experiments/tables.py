@@ -1,0 +1,157 @@
+"""The paper's tables as experiments: the recipes that are their rows, what they claim, and how they move to other data.
+
+On the data of the paper a row is its recipe. On other data it keeps the network and the loss of its recipe, and takes
+everything else from ``SMALL``, which two CPU cores train in minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from sanet.config import AugmentationConfig, ModelConfig, TrainConfig, ViewsConfig
+from sanet.evaluation.protocol import digest_of
+from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
+from sanet.experiments.recipes import CAMVID, RECIPES, Recipe
+from sanet.structures import choose
+
+# What a run comes out as does not depend on these, or they are no part of what a row is.
+INCIDENTAL = ("output", "workers", "accelerator", "checkpoint_minutes", "seed")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How the rows of a table are trained on data that they were not made for.
+
+    Args:
+        config: the run; the row brings its network and its loss weights.
+        backbones: the smallest of a table becomes the first, and so on; rows over larger ones are left out.
+        output_stride: of the backbones that dilate.
+        options: further arguments of networks, by name.
+    """
+
+    config: TrainConfig
+    backbones: tuple[str, ...]
+    output_stride: int
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+SMALL = Setting(
+    replace(CAMVID, augmentation=AugmentationConfig(crop=(192, 256)), epochs=12, validate_every=12),
+    ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2"),
+    output_stride=16,
+    # As wide as that library has them, at 256, a step of these takes twice and five times as long as SANet's.
+    options={"smp_upernet": {"decoder_channels": 64}, "smp_segformer": {"decoder_segmentation_channels": 64}},
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network of a table, and how it is trained and scored here.
+
+    Attributes:
+        name: its own within the table.
+        network: the name without the backbone; claims are about these.
+        recipe: the paper's row.
+        config: the run, but for its seed and output.
+        views: how it is scored.
+    """
+
+    name: str
+    network: str
+    recipe: Recipe
+    config: TrainConfig
+    views: ViewsConfig
+
+    @property
+    def key(self) -> str:
+        """Name of its runs: rows of any table that are trained alike have the same one."""
+        config = replace(self.config, data=replace(self.config.data, root=None))
+        # What is as by default is left out, so that a setting that is added later gives old runs no other name.
+        decisive = _difference(asdict(config), asdict(TrainConfig()))
+        for name in INCIDENTAL:
+            decisive.pop(name, None)
+        model = config.model
+        return f"{model.name}-{model.backbone}-{digest_of(decisive)[:8]}"
+
+    def moved(self) -> bool:
+        """Whether it is trained on other data than the paper's."""
+        return self.config.data.name != self.recipe.config.data.name
+
+
+def rows_of(name: str, config: ExperimentConfig) -> list[Row]:
+    """The rows of an experiment on a data set.
+
+    Raises:
+        UsageError: there is no such experiment.
+    """
+    choose("experiment", name, tuple(EXPERIMENTS))
+    recipes = {key: recipe for key, recipe in RECIPES.items() if key.startswith(f"{name}-")}
+    theirs = list(dict.fromkeys(recipe.config.model.backbone for recipe in recipes.values()))
+    rows = []
+    for key, recipe in recipes.items():
+        small = config.data.name != recipe.config.data.name
+        ours = config.backbones or (SMALL.backbones if small else tuple(theirs))
+        rank = theirs.index(recipe.config.model.backbone)
+        if rank >= len(ours):
+            continue
+        network = key.removeprefix(f"{name}-").rpartition("-")[0]
+        backbone = ours[rank]
+        base = _small(recipe) if small else recipe.config
+        run = replace(
+            base,
+            data=config.data,
+            model=replace(base.model, backbone=backbone, pretrained_backbone=config.pretrained_backbone),
+            workers=config.workers,
+            accelerator=config.accelerator,
+            precision=config.precision,
+            **_schedule(base, config),
+        )
+        views = ViewsConfig() if small else recipe.views
+        rows.append(Row(f"{network}/{backbone}", network, recipe, run, views))
+    return rows
+
+
+def _small(recipe: Recipe) -> TrainConfig:
+    """The run of a recipe on data that it was not made for."""
+    theirs = recipe.config.model
+    options = {**theirs.options, **SMALL.options.get(theirs.name, {})}
+    stride = 32 if theirs.output_stride == 32 else SMALL.output_stride
+    model = ModelConfig(theirs.name, output_stride=stride, options=options)
+    loss = replace(SMALL.config.loss, alpha=recipe.config.loss.alpha, beta=recipe.config.loss.beta)
+    return replace(SMALL.config, model=model, loss=loss)
+
+
+def _schedule(base: TrainConfig, config: ExperimentConfig) -> dict[str, Any]:
+    """What replaces the recipe's epochs and crop."""
+    changes: dict[str, Any] = {}
+    if config.epochs is not None:
+        changes |= {"epochs": config.epochs, "validate_every": config.epochs}
+    if config.crop is not None:
+        changes["augmentation"] = replace(base.augmentation, crop=config.crop)
+    return changes
+
+
+def _difference(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """What is not as by default, all the way down."""
+    changed = {}
+    for name, value in values.items():
+        default = defaults.get(name)
+        if isinstance(value, dict) and isinstance(default, dict):
+            value = _difference(value, default) or default
+        if value != default:
+            changed[name] = value
+    return changed
+
+
+def claims_of(name: str, rows: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """The pairs that the experiment is about, for each backbone that has both."""
+    backbones = dict.fromkeys(row.config.model.backbone for row in rows)
+    by_name = {row.name: row for row in rows}
+    return [
+        (by_name[f"{better}/{backbone}"], by_name[f"{worse}/{backbone}"])
+        for backbone in backbones
+        for better, worse in EXPERIMENTS[name].claims
+        if f"{better}/{backbone}" in by_name and f"{worse}/{backbone}" in by_name
+    ]
