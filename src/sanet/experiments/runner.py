@@ -138,6 +138,7 @@ def run_experiment(name: str, config: ExperimentConfig) -> Result:
         except Exception as error:  # whatever it is, the other rows need not suffer
             failures.append(f"seed {seed}: {error or type(error).__name__}")
             if processes.first():
+                directory.parent.mkdir(parents=True, exist_ok=True)
                 _failure_of(directory).write_text(traceback.format_exc(), encoding="utf-8")
                 print(f"{title}: failed. {error}", flush=True)
     return Result(name, config, split, results)

@@ -82,6 +82,7 @@ def paired_bootstrap(
     pictures = first.shape[1]
     draws = np.random.default_rng(seed).multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples)
     differences = _miou(first, draws) - _miou(second, draws)
+    differences = differences[np.isfinite(differences)]  # a draw may have no labelled pixel
     whole = np.ones((1, pictures), dtype=np.int64)
     low, high = np.percentile(differences, [2.5, 97.5]).tolist()
     mean = float((_miou(first, whole) - _miou(second, whole))[0])

@@ -143,10 +143,9 @@ def preface(result: Result, costs: Costs) -> list[str]:
     scored = [run for found in result.finished() for run in found.runs]
     pictures = f"{scored[0].evaluation.protocol.pictures} pictures of " if scored else ""
     sentences = [
-        f"Trained on {config.data.name}, scored on {pictures}its {result.split} split; {config.epochs} epoch{'s' if config.epochs > 1 else ''}, crops "
-        f"of {config.augmentation.crop[0]}x{config.augmentation.crop[1]}, batches of {config.batch_size}. "
-        f"Mean ± standard deviation over {result.config.seeds} seed{'s' if result.config.seeds > 1 else ''}, in per "
-        "cent; nothing was chosen by looking at this split.",
+        f"Trained on {config.data.name}, scored on {pictures}its {result.split} split. Epochs: {config.epochs}, crops: "
+        f"{config.augmentation.crop[0]}x{config.augmentation.crop[1]}, batches: {config.batch_size}. Mean ± standard "
+        f"deviation over seeds: {result.config.seeds}; in per cent. Nothing was chosen by looking at this split.",
         "A difference is between means over seeds; its interval is that of a paired bootstrap over the pictures. A "
         "claim counts as reproduced if that interval is above zero and mean ± deviation of the two do not touch.",
         f"Time: one picture, median of {_repeats(costs)} passes, the networks in turn, on {costs.machine.name}, "

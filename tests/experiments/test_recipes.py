@@ -18,7 +18,7 @@ from sanet.experiments.recipes import CONTEXT, RECIPES, VOC, recipe
 from sanet.experiments.runs import pretrained
 from sanet.training.task import score_values
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CLASSES = {"context59": 59, "voc_aug": 21, "coco": 21, "camvid": 11}
 each_recipe = pytest.mark.parametrize("name", list(RECIPES))
 
@@ -68,8 +68,9 @@ def test_what_the_paper_states():
             continue
         config = row.config
         assert (config.batch_size, config.optimizer.momentum, config.optimizer.power) == (16, 0.9, 0.9)
-        assert (config.loss.alpha, config.loss.beta) == (0.2, 0.8)
-        assert config.model.output_stride == 8
+        if not name.startswith("figure4"):
+            assert (config.loss.alpha, config.loss.beta) == (0.2, 0.8)
+        assert config.model.output_stride == (32 if name == "peers-fpn-resnet50" else 8)
         assert config.epochs % config.validate_every == 0
         rate = {"context59": 1e-3, "voc_aug": 1e-4, "coco": 1e-2}[config.data.name]
         assert config.optimizer.learning_rate == rate
@@ -94,7 +95,7 @@ def test_with_background_is_the_same_score_with_a_class_of_zero():
 def test_pretraining_comes_first_and_once(tmp_path, capsys, monkeypatch):
     """The chain of table 5, on miniatures: COCO, then VOC, in one command, and again."""
     coco = RECIPES["table5-coco-resnet101"]
-    gentle = coco.but("", {}, epochs=1, validate_every=1, optimizer=VOC.optimizer)  # three pictures bear no more
+    gentle = coco.but("", "", {}, epochs=1, validate_every=1, optimizer=VOC.optimizer)  # three pictures bear no more
     monkeypatch.setitem(RECIPES, "table5-coco-resnet101", gentle)
     write_voc(tmp_path / "data")
     write_sbd(tmp_path / "data")

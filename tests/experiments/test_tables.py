@@ -1,0 +1,128 @@
+"""The rows of every experiment, on the paper's data and on other data."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import sanet
+from sanet.config import DataConfig, TrainConfig
+from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
+from sanet.experiments.recipes import RECIPES
+from sanet.experiments.tables import SMALL, claims_of, rows_of
+from sanet.structures import UsageError
+
+PAPERS = {
+    "table1": "context59",
+    "table3": "context59",
+    "figure4": "context59",
+    "table6": "voc_aug",
+    "peers": "context59",
+}
+each_experiment = pytest.mark.parametrize("name", list(EXPERIMENTS))
+
+
+def on(data, **changes):
+    return ExperimentConfig(DataConfig(data, "somewhere"), **changes)
+
+
+@each_experiment
+def test_on_the_papers_data_a_row_is_its_recipe(name):
+    config = on(PAPERS[name], workers=4)
+    rows = rows_of(name, config)
+    recipes = [recipe for key, recipe in RECIPES.items() if key.startswith(f"{name}-")]
+    assert [row.recipe for row in rows] == recipes
+    for row in rows:
+        assert row.config == replace(row.recipe.config, data=config.data)
+        assert row.views == row.recipe.views
+        assert not row.moved()
+
+
+@each_experiment
+@pytest.mark.parametrize("data", ["camvid", "scenes"])
+def test_on_other_data_a_row_keeps_its_network_and_its_loss(name, data):
+    rows = rows_of(name, on(data))
+    assert len({row.name for row in rows}) == len(rows)
+    for row in rows:
+        ours, theirs = row.config, row.recipe.config
+        assert row.moved()
+        assert ours.model.name == theirs.model.name
+        assert ours.model.options.items() >= theirs.model.options.items()
+        assert (ours.loss.alpha, ours.loss.beta) == (theirs.loss.alpha, theirs.loss.beta)
+        assert ours.epochs == SMALL.config.epochs
+        assert ours.model.backbone in SMALL.backbones
+        with torch.device("meta"):
+            model = ours.model
+            sanet.create_model(model.name, model.backbone, 11, output_stride=model.output_stride, **model.options)
+
+
+@each_experiment
+def test_every_row_of_a_claim_is_there(name):
+    rows = rows_of(name, on("camvid"))
+    networks = {row.network for row in rows}
+    assert {network for claim in EXPERIMENTS[name].claims for network in claim} <= networks
+    pairs = claims_of(name, rows)
+    assert {(better.network, worse.network) for better, worse in pairs} == set(EXPERIMENTS[name].claims)
+    assert all(better.config.model.backbone == worse.config.model.backbone for better, worse in pairs)
+
+
+def test_rows_that_are_trained_alike_share_their_runs():
+    def key(table, row):
+        return {entry.network: entry.key for entry in rows_of(table, small)}[row]
+
+    small = on("camvid", backbones=("tf_efficientnet_lite0",))
+    assert key("table1", "fcn") == key("table3", "fcn") == key("table6", "fcn")
+    sanets = {key(table, "sanet") for table in ("table1", "table3", "table6", "peers")}
+    assert sanets == {key("figure4", "alpha0.2"), key("figure4", "beta0.8")}
+    assert len(sanets) == 1
+    for name in EXPERIMENTS:
+        rows = rows_of(name, small)
+        assert len({row.key for row in rows}) == len(rows) - (name == "figure4")
+
+
+def test_a_run_is_named_by_what_decides_its_outcome():
+    row = rows_of("table3", on("camvid"))[0]
+    same = [
+        {"output": "elsewhere"}, {"seed": 7}, {"workers": 3}, {"accelerator": "cpu"}, {"checkpoint_minutes": 1.0},
+        {"data": DataConfig("camvid", "another place")},
+    ]  # fmt: skip
+    for changes in same:
+        assert replace(row, config=replace(row.config, **changes)).key == row.key
+    other = [
+        {"epochs": 24}, {"batch_size": 16}, {"precision": "bf16-mixed"}, {"loss": sanet.LossConfig()},
+        {"data": DataConfig("scenes")}, {"model": replace(row.config.model, options={"reduction": 1})},
+        {"model": replace(row.config.model, pretrained_backbone=False)},
+    ]  # fmt: skip
+    keys = [replace(row, config=replace(row.config, **changes)).key for changes in other]
+    assert len({row.key, *keys}) == len(keys) + 1
+
+
+def test_settings_that_are_as_by_default_are_in_no_name():
+    """Or every setting that is ever added would orphan the runs that are there."""
+    row = rows_of("table3", on("scenes"))[0]
+    plain = replace(row, config=TrainConfig())
+    assert plain.key == "sanet-tf_efficientnet_lite0-44136fa3"  # the SHA-256 of {}
+
+
+def test_fewer_backbones_leave_rows_out():
+    rows = rows_of("table1", on("camvid", backbones=("resnet18", "resnet34")))
+    assert [(row.network, row.config.model.backbone) for row in rows] == [
+        ("fcn", "resnet18"), ("sa", "resnet18"), ("sa-cat", "resnet18"), ("sanet", "resnet18"), ("sanet", "resnet34"),
+    ]  # fmt: skip
+
+
+def test_what_is_chosen_replaces_the_recipes_own():
+    config = on("context59", epochs=2, crop=(64, 96), pretrained_backbone=False, precision="bf16-mixed")
+    for row in rows_of("table3", config):
+        assert (row.config.epochs, row.config.validate_every) == (2, 2)
+        assert row.config.augmentation == replace(row.recipe.config.augmentation, crop=(64, 96))
+        assert not row.config.model.pretrained_backbone
+        assert row.config.precision == "bf16-mixed"
+
+
+def test_mistakes_are_answered():
+    with pytest.raises(UsageError, match="table3"):
+        rows_of("table33", on("camvid"))
+    for wrong in ({"seeds": 0}, {"epochs": 0}, {"accelerator": "tpu"}):
+        with pytest.raises(UsageError):
+            ExperimentConfig(**wrong)
