@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from brightness import CLASSES, assert_same_weights, weights, write_pictures
 
+from brightness import CLASSES, assert_same_weights, weights, write_pictures
 from sanet.cli.main import main
 from sanet.config import DataConfig
 from sanet.evaluation.results import read_scores
