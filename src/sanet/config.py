@@ -199,20 +199,30 @@ class ViewsConfig:
         window: pictures of more than window**2 pixels go through overlapping windows of this side.
         scales: factors by which a picture is resized; the class probabilities of all of them are averaged.
         mirror: look at the left-right mirror of the picture too, at every scale.
+        shorter_side: resize pictures until their shorter side has this many pixels, before the scales; labels still
+            have the size of the picture.
     """
 
     window: int = 1024
     scales: tuple[float, ...] = (1.0,)
     mirror: bool = False
+    shorter_side: int | None = None
 
     def __post_init__(self) -> None:
         # [1.5, 1] of a YAML file and (1.0, 1.5) are the same.
         object.__setattr__(self, "scales", tuple(sorted(float(scale) for scale in self.scales)))
         if self.window < 32:
             raise UsageError(f"views.window {self.window}: 32 pixels or more")
+        if self.shorter_side is not None and self.shorter_side < 32:
+            raise UsageError(f"views.shorter_side {self.shorter_side}: 32 pixels or more")
         positive = all(0 < scale < inf for scale in self.scales)
         if not positive or not 0 < len(self.scales) == len({*self.scales}):
             raise UsageError(f"views.scales {list(self.scales)}: one or more factors above 0, none twice")
+
+    def factors(self, height: int, width: int) -> tuple[float, ...]:
+        """By which a picture of this size is resized, one for each scale."""
+        whole = 1.0 if self.shorter_side is None else self.shorter_side / min(height, width)
+        return tuple(scale * whole for scale in self.scales)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ def test_the_order_of_pictures_and_scales_makes_no_other_protocol():
         (protocol(views=ViewsConfig(scales=(1, 0.5))), ["scales: 1 against 0.5, 1"]),
         (protocol(views=ViewsConfig(mirror=True)), ["mirror: no against yes"]),
         (protocol(views=ViewsConfig(512)), ["window: 1024 against 512"]),
+        (protocol(views=ViewsConfig(shorter_side=720)), ["shorter side: none against 720"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -241,6 +241,7 @@ def test_large_views_go_through_windows_and_small_ones_whole():
     ("settings", "words"),
     [
         ({"window": 31}, r"window 31"),
+        ({"shorter_side": 31}, "shorter_side 31"),
         ({"scales": ()}, r"scales \[\]"),
         ({"scales": (1.0, 0.5, 1)}, r"scales \[0.5, 1.0, 1.0\].*twice"),
         ({"scales": (0.0,)}, r"scales \[0.0\]"),
@@ -252,6 +253,23 @@ def test_large_views_go_through_windows_and_small_ones_whole():
 def test_views_that_cannot_be(settings, words):
     with pytest.raises(UsageError, match=words):
         ViewsConfig(**settings)
+
+
+@settings(derandomize=True, max_examples=25, deadline=None)
+@given(st.integers(32, 120), st.integers(32, 120), st.sampled_from([32, 48, 96]), st.booleans())
+def test_a_shorter_side_is_a_scale_that_depends_on_the_picture(height, width, side, mirror):
+    image, scales = picture(height, width), (0.5, 1.0)
+    seen = PixelNetwork()
+    found = class_probabilities(seen, image, ViewsConfig(1024, scales, mirror, side))
+    factors = tuple(scale * side / min(height, width) for scale in scales)
+    assert torch.equal(found, class_probabilities(PixelNetwork(), image, ViewsConfig(1024, factors, mirror)))
+    assert {min(size) for size in seen.sizes} == {max(32, side // 2), side}
+    assert found.shape[-2:] == image.shape[-2:]
+
+
+def test_a_picture_that_has_the_shorter_side_is_seen_as_it_is():
+    image, views = picture(40, 70), ViewsConfig(shorter_side=40)
+    assert torch.equal(label_picture(blur, image, views), blur(image[None])[0].argmax(0))
 
 
 def test_the_order_of_scales_makes_no_other_views():

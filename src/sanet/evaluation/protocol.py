@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from hashlib import sha256
 from typing import Any, Self
 
@@ -25,6 +25,7 @@ NAMES = {
     "scales": "scales",
     "mirror": "mirror",
     "window": "window",
+    "shorter_side": "shorter side",
 }
 
 
@@ -48,6 +49,7 @@ class Protocol:
         scales: factors by which pictures were resized.
         mirror: whether pictures were looked at mirrored too.
         window: pictures of more than window**2 pixels went through windows of this side.
+        shorter_side: of the pictures as the network saw them at scale 1; None for their own size.
     """
 
     data: str
@@ -63,6 +65,7 @@ class Protocol:
     scales: tuple[float, ...]
     mirror: bool
     window: int
+    shorter_side: int | None = None
 
     @classmethod
     def of(cls, data: DataConfig, split: str, names: Sequence[str], labels: LabelSet, views: ViewsConfig) -> Self:
@@ -82,6 +85,7 @@ class Protocol:
             scales=views.scales,
             mirror=views.mirror,
             window=views.window,
+            shorter_side=views.shorter_side,
         )
 
     @classmethod
@@ -91,7 +95,9 @@ class Protocol:
         Raises:
             UsageError: fields that are missing, or more than there are.
         """
-        wrong = sorted(content.keys() ^ {item.name for item in fields(cls)})
+        names = {item.name for item in fields(cls)}
+        required = {item.name for item in fields(cls) if item.default is MISSING}
+        wrong = sorted((content.keys() - names) | (required - content.keys()))
         if wrong:
             raise UsageError(f"fields of the protocol that are missing, or unknown: {', '.join(wrong)}")
         values: dict[str, Any] = {
@@ -101,8 +107,11 @@ class Protocol:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the protocol, 64 hexadecimal digits; scores with the same one can be compared."""
-        return digest_of(asdict(self))
+        """SHA-256 of the protocol, 64 hexadecimal digits; scores with the same one can be compared.
+
+        Fields that are None are left out of it: a protocol from before there was such a field is the same one.
+        """
+        return digest_of({name: value for name, value in asdict(self).items() if value is not None})
 
     def differences(self, other: Protocol) -> list[str]:
         """Every field that differs, with the values of this one and the other."""
@@ -114,7 +123,7 @@ class Protocol:
 
     def shown(self) -> dict[str, Any]:
         """For a reader: classes by number, and of the digests the beginning."""
-        values = {name: getattr(self, field) for field, name in NAMES.items()}
+        values = {name: getattr(self, field) for field, name in NAMES.items() if getattr(self, field) is not None}
         short = {NAMES["classes"]: len(self.classes), NAMES["names_sha256"]: self.names_sha256[:12]}
         return values | short | {"SHA-256 of this protocol": self.digest[:12]}
 

@@ -33,15 +33,15 @@ def label_picture(logits_of: LogitsFunction, image: Tensor, views: ViewsConfig =
     Args:
         logits_of: the network.
         image: (3, H, W), uint8 or float in [0, 1], of any size, on the network's device.
-        views: how to look at it. With one scale of 1 and no mirror the logits decide by themselves; else the mean of
+        views: how to look at it. With one view of the picture's own size the logits decide by themselves; else the mean of
             the class probabilities of all views.
 
     Returns:
         (H, W) int64 class indices.
     """
-    if views.scales != (1.0,) or views.mirror:
-        return class_probabilities(logits_of, image, views).argmax(dim=0)
     height, width = image.shape[-2:]
+    if views.factors(height, width) != (1.0,) or views.mirror:
+        return class_probabilities(logits_of, image, views).argmax(dim=0)
     bands = _bands(logits_of, _grown_to_smallest_side(image), views.window)
     return torch.cat([band.argmax(dim=0) for band in bands])[:height, :width]
 
@@ -56,7 +56,7 @@ def class_probabilities(logits_of: LogitsFunction, image: Tensor, views: ViewsCo
     Args:
         logits_of: the network.
         image: (3, H, W), uint8 or float in [0, 1], of any size, on the network's device.
-        views: how to look at it. Each view is a picture of ``max(32, round(scale * side))`` pixels a side, whole or in
+        views: how to look at it. Each view is a picture of ``max(32, round(factor * side))`` pixels a side, whole or in
             windows by the rule of ``window``. Those of a mirror are mirrored back.
 
     Returns:
@@ -64,7 +64,7 @@ def class_probabilities(logits_of: LogitsFunction, image: Tensor, views: ViewsCo
     """
     height, width = image.shape[-2:]
     sums: Tensor | None = None
-    for scale in views.scales:
+    for scale in views.factors(height, width):
         for mirrored in (False, True) if views.mirror else (False,):
             seen = _grown_to_smallest_side(image.flip(-1) if mirrored else image)
             bands = _bands(logits_of, _resized(seen, scale), views.window)
