@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sanet.deploy.export import export
     from sanet.deploy.profile import profile
     from sanet.evaluation.evaluate import evaluate
+    from sanet.experiments.config import ExperimentConfig
+    from sanet.experiments.experiment import experiment
     from sanet.inference.predictor import Predictor
     from sanet.models.networks import create_model, load_model
     from sanet.structures import LabelSet, Sample, SanetError, SegmentationOutput
@@ -32,6 +34,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AugmentationConfig",
     "DataConfig",
+    "ExperimentConfig",
     "LabelSet",
     "LossConfig",
     "ModelConfig",
@@ -45,6 +48,7 @@ __all__ = [
     "ViewsConfig",
     "create_model",
     "evaluate",
+    "experiment",
     "export",
     "load_model",
     "profile",
@@ -55,7 +59,9 @@ _HOMES = {
     "ProfileConfig": "sanet.deploy.config",
     "Predictor": "sanet.inference.predictor",
     "create_model": "sanet.models.networks",
+    "ExperimentConfig": "sanet.experiments.config",
     "evaluate": "sanet.evaluation.evaluate",
+    "experiment": "sanet.experiments.experiment",
     "export": "sanet.deploy.export",
     "load_model": "sanet.models.networks",
     "profile": "sanet.deploy.profile",

@@ -33,8 +33,8 @@ def label_picture(logits_of: LogitsFunction, image: Tensor, views: ViewsConfig =
     Args:
         logits_of: the network.
         image: (3, H, W), uint8 or float in [0, 1], of any size, on the network's device.
-        views: how to look at it. With one view of the picture's own size the logits decide by themselves; else the mean of
-            the class probabilities of all views.
+        views: how to look at it. With one view of the picture's own size the logits decide by themselves; else the
+            mean of the class probabilities of all views.
 
     Returns:
         (H, W) int64 class indices.
