@@ -88,7 +88,7 @@ CAMVID = TrainConfig(
     augmentation=AugmentationConfig(crop=(288, 384)),
     model=ModelConfig("sanet", "tf_efficientnet_lite0", output_stride=16, options={"readout": "sum"}),
     loss=LossConfig(class_balance="sqrt"),  # without it, the thin and rare classes are hardly found
-    # At ten times the backbone's rate, convolutions without a norm behind them diverge at first: FCN's, and SANet's dense.
+    # At ten times the backbone's rate, FCN's classifier and SANet's dense convolution, without a norm, diverge at first.
     optimizer=OptimizerConfig(head_factor=3.0),
     epochs=50,
     validate_every=5,
