@@ -168,7 +168,8 @@ class OptimizerConfig:
 
     Args:
         learning_rate: of the backbone at the start.
-        head_factor: the heads' learning rate is this many times the backbone's.
+        head_factor: the heads' learning rate is this many times the backbone's. Convolutions without a norm behind
+            them, such as FCN's classifier and SANet's dense one, diverge at first where it gets much above 0.03.
         momentum: of SGD.
         weight_decay: on all weights but norms and biases.
         power: exponent of the poly schedule.
@@ -176,7 +177,7 @@ class OptimizerConfig:
     """
 
     learning_rate: float = 0.01
-    head_factor: float = 10.0
+    head_factor: float = 3.0
     momentum: float = 0.9
     weight_decay: float = 1e-4
     power: float = 0.9

@@ -75,21 +75,24 @@ CONTEXT = TrainConfig(
     data=DataConfig("context59"),
     augmentation=AugmentationConfig(crop=(480, 480), scale=(0.5, 2.0), mirror=0.5, jitter=0.0),
     model=sanet(RESNET101),
-    optimizer=OptimizerConfig(learning_rate=1e-3),
+    optimizer=OptimizerConfig(learning_rate=1e-3, head_factor=10.0),
     epochs=80,
     batch_size=16,
     workers=4,
     validate_every=5,
 )
-VOC = replace(CONTEXT, data=DataConfig("voc_aug"), optimizer=OptimizerConfig(learning_rate=1e-4), epochs=50)
-COCO = replace(VOC, data=DataConfig("coco"), optimizer=OptimizerConfig(learning_rate=1e-2), epochs=30)
+VOC = replace(
+    CONTEXT,
+    data=DataConfig("voc_aug"),
+    optimizer=replace(CONTEXT.optimizer, learning_rate=1e-4),
+    epochs=50,
+)
+COCO = replace(VOC, data=DataConfig("coco"), optimizer=replace(VOC.optimizer, learning_rate=1e-2), epochs=30)
 CAMVID = TrainConfig(
     data=DataConfig("camvid"),
     augmentation=AugmentationConfig(crop=(288, 384)),
     model=ModelConfig("sanet", "tf_efficientnet_lite0", output_stride=16, options={"readout": "sum"}),
     loss=LossConfig(class_balance="sqrt"),  # without it, the thin and rare classes are hardly found
-    # At ten times the backbone's rate, FCN's classifier and SANet's dense convolution, without a norm, diverge at first.
-    optimizer=OptimizerConfig(head_factor=3.0),
     epochs=50,
     validate_every=5,
 )

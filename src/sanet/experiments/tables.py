@@ -16,7 +16,7 @@ from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
 from sanet.experiments.recipes import CAMVID, RECIPES, Recipe
 from sanet.structures import choose
 
-# What a run comes out as does not depend on these, or they are no part of what a row is.
+# What does not decide what a run comes out as; its seed is named apart.
 INCIDENTAL = ("output", "workers", "accelerator", "checkpoint_minutes", "seed")
 
 
@@ -68,12 +68,8 @@ class Row:
     def key(self) -> str:
         """Name of its runs: rows of any table that are trained alike have the same one."""
         config = replace(self.config, data=replace(self.config.data, root=None))
-        # What is as by default is left out, so that a setting that is added later gives old runs no other name.
-        decisive = _difference(asdict(config), asdict(TrainConfig()))
-        for name in INCIDENTAL:
-            decisive.pop(name, None)
-        model = config.model
-        return f"{model.name}-{model.backbone}-{digest_of(decisive)[:8]}"
+        decisive = {name: value for name, value in asdict(config).items() if name not in INCIDENTAL}
+        return f"{config.model.name}-{config.model.backbone}-{digest_of(decisive)[:8]}"
 
     def moved(self) -> bool:
         """Whether it is trained on other data than the paper's."""
@@ -131,18 +127,6 @@ def _schedule(base: TrainConfig, config: ExperimentConfig) -> dict[str, Any]:
     if config.crop is not None:
         changes["augmentation"] = replace(base.augmentation, crop=config.crop)
     return changes
-
-
-def _difference(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """What is not as by default, all the way down."""
-    changed = {}
-    for name, value in values.items():
-        default = defaults.get(name)
-        if isinstance(value, dict) and isinstance(default, dict):
-            value = _difference(value, default) or default
-        if value != default:
-            changed[name] = value
-    return changed
 
 
 def claims_of(name: str, rows: Sequence[Row]) -> list[tuple[Row, Row]]:
