@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from brightness import assert_same_weights, checkpoint, weights
 
 import sanet
+from brightness import assert_same_weights, checkpoint, weights
 from sanet.cli.main import main
 from sanet.config import CHECKPOINTS, CONFIG
-from sanet.experiments import recipes
+from sanet.experiments import runs
 from sanet.structures import Interrupted, SanetError
 from sanet.training import fit, memory, run, saving
 from sanet.training.checkpoints import CheckpointFolder, WholeCheckpointIO, read_checkpoint
@@ -199,7 +199,7 @@ def test_a_chain_that_is_stopped_names_the_command_that_goes_on(root, tmp_path, 
     def interrupted(*_):
         raise Interrupted("stopped in pre-training", Interrupted.ON_REQUEST)
 
-    monkeypatch.setattr(recipes, "pretrained", interrupted if stage == 1 else lambda _, config: config)
+    monkeypatch.setattr(runs, "pretrained", interrupted if stage == 1 else lambda _, config: config)
     monkeypatch.setattr(SegmentationTask, "training_step", killing(SegmentationTask.training_step))
     output = tmp_path / "the run"
     options = [

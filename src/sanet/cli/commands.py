@@ -68,11 +68,12 @@ def experiment_command(settings: Namespace) -> int:
     config = ExperimentConfig(**{item.name: settings[item.name] for item in fields(ExperimentConfig)})
     with joined(config.accelerator):
         try:
-            result = experiment(settings.name, config)
+            result, folder = experiment(settings.name, config)
         except Interrupted as stop:
             raise Interrupted(f"{stop}; go on with: the same command", stop.status) from stop
+        except KeyboardInterrupt as stop:
+            raise Interrupted("stopped; what is finished is kept; go on with: the same command", 130) from stop
         if processes.first():
-            folder = Path(config.output) / settings.name
             print(f"\n{(folder / TABLE).read_text(encoding='utf-8')}\npage: {folder / PAGE}")
             for failure in result.failures():
                 print(f"sanet: {failure}", file=sys.stderr)

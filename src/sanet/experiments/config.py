@@ -17,11 +17,13 @@ class Experiment:
         title: heading of the page.
         claims: pairs of rows, by their names without backbones: the first is said to be better than the second.
         chart: "bars", a bar for each row; "cost", accuracy over cost; "curves", over the weights of the loss.
+        published: whether the claims are the paper's.
     """
 
     title: str
     claims: tuple[tuple[str, str], ...]
     chart: Literal["bars", "cost", "curves"] = "bars"
+    published: bool = True
 
 
 EXPERIMENTS = {
@@ -42,6 +44,7 @@ EXPERIMENTS = {
         "Rivals on the same backbone, data and schedule",
         tuple(("sanet", rival) for rival in ("deeplabv3plus", "pspnet", "upernet", "fpn", "segformer")),
         "cost",
+        published=False,
     ),
 }
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from sanet import processes
 from sanet.config import MODEL
 from sanet.data.catalog import data_source
 from sanet.deploy.profile import count_macs
@@ -46,12 +46,14 @@ class Costs:
         height: of the picture, in pixels; the first of the split.
         width: of the picture, in pixels.
         machine: where times were taken.
+        runs: the runs that were measured, by row.
         rows: by name; a row that could not be measured is missing.
     """
 
     height: int
     width: int
     machine: Machine
+    runs: dict[str, str]
     rows: dict[str, RowCost]
 
 
@@ -60,41 +62,39 @@ def measured_costs(result: Result, kept: Path) -> Costs:
 
     Args:
         result: of the experiment.
-        kept: the file that keeps them; measured anew where it lacks a row.
+        kept: the file that keeps them; of other runs, pictures or another machine, it is measured anew.
     """
-    names = [row.row.name for row in result.finished()]
+    height, width = data_source(result.config.data).open(result.split)[0].image.shape[-2:]
+    device = choose_device("cpu" if result.config.accelerator == "cpu" else None)
+    wanted = Costs(height, width, machine_of(device), {row.row.name: row.row.key for row in result.finished()}, {})
     if kept.is_file():
         found = _read(json.loads(kept.read_text(encoding="utf-8")))
-        if found.rows.keys() >= set(names):
+        if replace(found, rows={}) == wanted:
             return found
-    costs = _measure(result)
-    kept.parent.mkdir(parents=True, exist_ok=True)
+    picture = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8, device=device)
+    costs = replace(wanted, rows=_measure(result, picture))
     kept.write_text(json.dumps(asdict(costs), indent=1) + "\n", encoding="utf-8")
     return costs
 
 
-def _measure(result: Result) -> Costs:
-    height, width = data_source(result.config.data).open(result.split)[0].image.shape[-2:]
-    device = choose_device("cpu" if result.config.accelerator == "cpu" else None)
-    images = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8, device=device)
+def _measure(result: Result, picture: Tensor) -> dict[str, RowCost]:
     networks = {row.row.name: load_model(row.runs[0].directory / MODEL) for row in result.finished()}
     for network in networks.values():
-        Predictor(network, str(device))  # puts the network itself where it runs, and how
-    timings, _ = in_turn(
-        {name: partial(time_pass, network, images) for name, network in networks.items()}, REPEATS, processes.first()
-    )
-    rows = {
+        Predictor(network, str(picture.device))  # puts the network itself where it runs, and how
+    timings, _ = in_turn({name: partial(time_pass, network, picture) for name, network in networks.items()}, REPEATS)
+    return {
         name: RowCost(
-            sum(tensor.numel() for tensor in network.parameters()), count_macs(network, images), timings[name]
+            parameters=sum(tensor.numel() for tensor in network.parameters()),
+            macs=count_macs(network, picture),
+            timing=timings[name],
         )
         for name, network in networks.items()
         if name in timings
     }
-    return Costs(height, width, machine_of(device), rows)
 
 
 def _read(content: dict[str, Any]) -> Costs:
     rows = {
         name: RowCost(row["parameters"], row["macs"], Timing(*row["timing"])) for name, row in content["rows"].items()
     }
-    return Costs(content["height"], content["width"], Machine(*content["machine"]), rows)
+    return Costs(content["height"], content["width"], Machine(*content["machine"]), content["runs"], rows)

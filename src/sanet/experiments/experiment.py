@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from sanet import processes
 from sanet.experiments.config import ExperimentConfig
 from sanet.experiments.costs import measured_costs
 from sanet.experiments.page import write_page
-from sanet.experiments.runner import Result, run_experiment
+from sanet.experiments.runner import Result, rounds
 from sanet.experiments.summary import claims, markdown, write_runs
 from sanet.structures import SanetError
+from sanet.training.saving import stoppable
 
 TABLE, RUNS_TABLE, PAGE, COSTS = "table.md", "runs.csv", "index.html", "costs.json"
 
 
-def experiment(name: str, config: ExperimentConfig) -> Result:
-    """Run a table of the paper, or a part of it that is not there yet, and write its files.
+class Written(NamedTuple):
+    """An experiment that has been run.
 
-    They are ``table.md``, ``runs.csv``, ``index.html`` and ``costs.json``, in a folder of the experiment's name in
-    ``config.output``; the runs lie in ``runs`` beside it. Called again, it keeps what is finished.
+    Attributes:
+        result: its scores, and what failed.
+        folder: holds ``table.md``, ``runs.csv``, ``index.html`` and ``costs.json``.
+    """
+
+    result: Result
+    folder: Path
+
+
+def experiment(name: str, config: ExperimentConfig) -> Written:
+    """Run a table of the paper, or what of it is not there yet, and write its files after every seed.
+
+    They lie in ``config.output``, in a folder named after the experiment and the data, and the runs in ``runs`` beside
+    it. Called again, it keeps what is finished.
 
     Args:
         name: of ``EXPERIMENTS``.
@@ -31,15 +45,20 @@ def experiment(name: str, config: ExperimentConfig) -> Result:
         Interrupted: SIGTERM or Ctrl-C; what is finished is kept, and the same call goes on.
         SanetError: not one run came to an end.
     """
-    result = run_experiment(name, config)
+    folder = Path(config.output) / f"{name}-{config.data.name}"
+    with stoppable(lambda: "what is finished is kept"):
+        for result in rounds(name, config):
+            if result.finished() and processes.first():
+                _write(result, folder)
     if not result.finished():
         raise SanetError("\n".join(["not one run came to an end:", *result.failures()]))
-    if processes.first():
-        folder = Path(config.output) / name
-        folder.mkdir(parents=True, exist_ok=True)
-        costs = measured_costs(result, folder / COSTS)
-        found = claims(result)
-        (folder / TABLE).write_text(markdown(result, costs, found), encoding="utf-8")
-        write_runs(folder / RUNS_TABLE, result, costs)
-        write_page(folder / PAGE, result, costs, found)
-    return result
+    return Written(result, folder)
+
+
+def _write(result: Result, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    costs = measured_costs(result, folder / COSTS)
+    found = claims(result)
+    (folder / TABLE).write_text(markdown(result, costs, found), encoding="utf-8")
+    write_runs(folder / RUNS_TABLE, result, costs)
+    write_page(folder / PAGE, result, costs, found)

@@ -8,19 +8,19 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from sanet.config import MODEL
+from sanet.config import MODEL, LossConfig
 from sanet.data.catalog import data_source
 from sanet.data.loading import SegmentationDataset
-from sanet.evaluation.page import data_url, environment, smaller_mask, smaller_picture, ticks
+from sanet.evaluation.page import data_url, environment, number, smaller_mask, smaller_picture, ticks
 from sanet.experiments.config import EXPERIMENTS
 from sanet.experiments.costs import Costs
 from sanet.experiments.runner import Result, RowResult
 from sanet.experiments.statistics import Spread
-from sanet.experiments.summary import Claim, claim_table, class_table, command, label, preface, spread_text, table
+from sanet.experiments.summary import Claim, claim_table, class_table, command, preface, spread_text, table
 from sanet.inference.pictures import IGNORED, Mask, colorize
 from sanet.inference.predictor import Predictor
 
-PICTURES, PICTURE_WIDTH = 4, 320
+EXAMPLES, PICTURE_WIDTH = 4, 320
 # Left, right, top and bottom of a chart's axes in its view box of 460 x 260.
 AXES = (44.0, 440.0, 12.0, 222.0)
 
@@ -113,13 +113,11 @@ def write_page(path: Path, result: Result, costs: Costs, claims: Sequence[Claim]
 def _bars(result: Result) -> list[Bar]:
     """MIoU of every finished row, with mean ± deviation and the paper's figure."""
     bars = []
-    backbones = {row.row.config.model.backbone for row in result.rows}
     for row in result.finished():
         spread = row.spread("miou")
         deviation = 0.0 if isnan(spread.deviation) else spread.deviation
-        name = f"{label(row)}, {row.row.config.model.backbone}" if len(backbones) > 1 else label(row)
         published = row.row.recipe.published.get("miou")
-        bars.append(Bar(name, spread, spread.mean - deviation, spread.mean + deviation, published))
+        bars.append(Bar(row.row.label, spread, spread.mean - deviation, spread.mean + deviation, published))
     return bars
 
 
@@ -127,17 +125,16 @@ def _charts(result: Result, costs: Costs) -> list[Chart]:
     """Accuracy over cost, or over the weights of the loss; none where bars say all."""
     chart = EXPERIMENTS[result.name].chart
     finished = result.finished()
-    if chart == "bars" or not finished:
-        return []
     if chart == "curves":
-        curves = []
-        for letter, weight in (("α", "alpha"), ("β", "beta")):
-            rows = [row for row in finished if row.row.network.startswith(weight)]
-            other = "β = 0.8" if weight == "alpha" else "α = 0.2"
-            places = [float(row.row.network.removeprefix(weight)) for row in rows]
-            curves.append(_chart(f"mIoU over {letter}, {other}", letter, rows, places, joined=True))
-        return curves
+        losses = [(row.row.config.loss, row) for row in finished]
+        # By value, since the weights of the paper are in both sweeps.
+        alphas = {loss.alpha: row for loss, row in losses if loss.beta == LossConfig.beta}
+        betas = {loss.beta: row for loss, row in losses if loss.alpha == LossConfig.alpha}
+        curves = [("mIoU over α, β = 0.8", "α", alphas), ("mIoU over β, α = 0.2", "β", betas)]
+        return [_chart(title, axis, [*rows.values()], [*rows], joined=True) for title, axis, rows in curves if rows]
     timed = [row for row in finished if row.row.name in costs.rows]
+    if chart == "bars" or not timed:
+        return []
     of_rows = [costs.rows[row.row.name] for row in timed]
     return [
         _chart("mIoU over time", "ms for a picture", timed, [1e3 * cost.timing.median for cost in of_rows]),
@@ -166,7 +163,7 @@ def _chart(title: str, axis: str, rows: Sequence[RowResult], places: Sequence[fl
     points: list[Point] = []
     for place, row, spread, deviation in sorted(zip(places, rows, spreads, deviations, strict=True), key=itemgetter(0)):
         x, y = across(place), up(spread.mean)
-        name = "" if joined else label(row)
+        name = "" if joined else row.row.label
         ours = row.row.config.model.name == "sanet"
         low, high = up(spread.mean - deviation), up(spread.mean + deviation)
         points.append(Point(name, x, y, low, high, _beside(x, y, name, points), ours))
@@ -197,22 +194,20 @@ def _examples(result: Result, dataset: SegmentationDataset) -> tuple[list[tuple[
         Names with their panels, and the classes that are seen.
     """
     device = "cpu" if result.config.accelerator == "cpu" else None
-    networks = [
-        (label(row), Predictor(row.runs[0].directory / MODEL, device, row.row.views), row) for row in result.finished()
-    ]
-    count = min(PICTURES, len(dataset))
+    networks = [(row, Predictor(row.runs[0].directory / MODEL, device, row.row.views)) for row in result.finished()]
+    count = min(EXAMPLES, len(dataset))
     examples, seen = [], set()
-    for number in range(count):
-        sample = dataset[(2 * number + 1) * len(dataset) // (2 * count)]
+    for index in range(count):
+        sample = dataset[(2 * index + 1) * len(dataset) // (2 * count)]
         image, truth = sample.image.permute(1, 2, 0).numpy(), sample.mask.numpy()
         panels = [
             Panel("picture", data_url(smaller_picture(image, PICTURE_WIDTH), "JPEG")),
             Panel("truth", _mask(truth, dataset)),
         ]
-        for name, predictor, row in networks:
+        for row, predictor in networks:
             prediction = predictor.label(sample.image.to(predictor.device)).cpu().numpy()
             miou = row.runs[0].evaluation.picture_miou[str(sample.name)]
-            panels.append(Panel(f"{name} {100 * miou:.0f}", _mask(prediction, dataset)))
+            panels.append(Panel(f"{row.row.label} {number(miou)}", _mask(prediction, dataset)))
             seen |= set(prediction.ravel().tolist())
         examples.append((str(sample.name), panels))
         seen |= set(truth.ravel().tolist())

@@ -93,6 +93,7 @@ CAMVID = TrainConfig(
     augmentation=AugmentationConfig(crop=(288, 384)),
     model=ModelConfig("sanet", "tf_efficientnet_lite0", output_stride=16, options={"readout": "sum"}),
     loss=LossConfig(class_balance="sqrt"),  # without it, the thin and rare classes are hardly found
+    optimizer=OptimizerConfig(head_factor=10.0),
     epochs=50,
     validate_every=5,
 )

@@ -16,13 +16,15 @@ from sanet import processes
 from sanet.config import MODEL
 from sanet.data.catalog import data_source
 from sanet.data.files import DataError
+from sanet.deploy.timing import first_line
 from sanet.evaluation.evaluate import evaluate
-from sanet.evaluation.results import PICTURES, SCORES, Evaluation, read_scores
+from sanet.evaluation.protocol import Protocol
+from sanet.evaluation.results import SCORES, Evaluation, read_scores
 from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
 from sanet.experiments.runs import completed
 from sanet.experiments.statistics import Spread
 from sanet.experiments.tables import Row, claims_of, rows_of
-from sanet.structures import Interrupted
+from sanet.structures import Interrupted, SanetError, UsageError
 from sanet.training.metrics import read_metrics
 
 RUNS = "runs"
@@ -63,7 +65,8 @@ class RowResult:
     def picture_sums(self) -> NDArray[np.int64]:
         """(S, N, 3, K), for the bootstrap."""
         sums = [run.evaluation.picture_sums for run in self.runs]
-        return np.stack([entry for entry in sums if entry is not None])
+        assert all(entry is not None for entry in sums)  # or the run would have been scored again
+        return np.array(sums)
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Result:
 
     def failures(self) -> list[str]:
         """What did not come to an end, and why, a line each."""
-        return [f"{row.row.recipe.label}, {failure}" for row in self.rows for failure in row.failures]
+        return [f"{row.row.label}, {failure}" for row in self.rows for failure in row.failures]
 
     def claims(self) -> Iterator[tuple[RowResult, RowResult]]:
         """The pairs of finished rows that the experiment is about."""
@@ -102,10 +105,9 @@ class Result:
             yield found[better.name], found[worse.name]
 
 
-def run_experiment(name: str, config: ExperimentConfig) -> Result:
-    """Train and score every row with every seed.
+def rounds(name: str, config: ExperimentConfig) -> Iterator[Result]:
+    """Train and score every row with the first seed, then with the next; what there is so far after each of them.
 
-    The rows come one after the other with the first seed, then with the next, so that there is a whole table early.
     Processes that share a job share every run.
 
     Args:
@@ -119,48 +121,55 @@ def run_experiment(name: str, config: ExperimentConfig) -> Result:
     """
     results = [RowResult(row) for row in rows_of(name, config)]
     split = _split(results, config)
+    dataset = data_source(config.data).open(split)
     total = len(results) * config.seeds
-    for number in range(total):
-        seed, index = divmod(number, len(results))
-        row, runs, failures = results[index].row, results[index].runs, results[index].failures
-        directory = Path(config.output) / RUNS / f"{row.key}-seed{seed}"
-        title = f"[{number + 1}/{total}] {row.recipe.label} over {row.config.model.backbone}, seed {seed}"
-        try:
-            evaluation = processes.from_first(partial(_kept, row, directory, split))
-            if processes.first():
-                print(f"{title}: {'training' if evaluation is None else 'finished already,'} {directory}", flush=True)
-            if evaluation is None:
-                evaluation = _trained(row, directory, split, seed)
-            runs.append(FinishedRun(seed, directory, evaluation))
-            _failure_of(directory).unlink(missing_ok=True)
-        except (Interrupted, DataError):
-            raise
-        except Exception as error:  # whatever it is, the other rows need not suffer
-            failures.append(f"seed {seed}: {error or type(error).__name__}")
-            if processes.first():
-                directory.parent.mkdir(parents=True, exist_ok=True)
-                _failure_of(directory).write_text(traceback.format_exc(), encoding="utf-8")
-                print(f"{title}: failed. {error}", flush=True)
-    return Result(name, config, split, results)
+    for seed in range(config.seeds):
+        for index, result in enumerate(results):
+            row = result.row
+            directory = Path(config.output) / RUNS / f"{row.key}-seed{seed}"
+            title = f"[{seed * len(results) + index + 1}/{total}] {row.label}, seed {seed}"
+            protocol = Protocol.of(config.data, split, dataset.names, dataset.labels, row.views)
+            try:
+                evaluation = processes.from_first(partial(_kept, directory, protocol))
+                if processes.first():
+                    what = "training" if evaluation is None else "finished already,"
+                    print(f"{title}: {what} {directory}", flush=True)
+                if evaluation is None:
+                    evaluation = _trained(row, directory, split, seed)
+                result.runs.append(FinishedRun(seed, directory, evaluation))
+                _failure_of(directory).unlink(missing_ok=True)
+            except (Interrupted, DataError):
+                raise
+            except Exception as error:  # whatever it is, the other rows need not suffer
+                if processes.together() and not isinstance(error, UsageError):
+                    raise  # the other processes may wait for this one, and have to end with it
+                result.failures.append(f"seed {seed}: {first_line(error)}")
+                if processes.first():
+                    directory.parent.mkdir(parents=True, exist_ok=True)
+                    _failure_of(directory).write_text(traceback.format_exc(), encoding="utf-8")
+                    print(f"{title}: not finished. {error}", flush=True)
+        yield Result(name, config, split, results)
 
 
 def _split(results: Sequence[RowResult], config: ExperimentConfig) -> str:
     """Where the paper's figures were taken; on other data the test split, or val where that has none."""
-    row = results[0].row
-    if not row.moved():
-        return row.recipe.split
+    recipe = results[0].row.recipe
+    if config.data.name == recipe.config.data.name:
+        return recipe.split
     return "test" if "test" in data_source(config.data).splits else "val"
 
 
-def _kept(row: Row, directory: Path, split: str) -> Evaluation | None:
-    """The scores of a run that is finished, if it is."""
-    folder = directory / split
-    if not ((folder / SCORES).is_file() and (folder / PICTURES).is_file() and (directory / MODEL).is_dir()):
+def _kept(directory: Path, protocol: Protocol) -> Evaluation | None:
+    """The scores of a run that is finished, if they are of this protocol and whole."""
+    folder = directory / protocol.split
+    if not ((folder / SCORES).is_file() and (directory / MODEL).is_dir()):
         return None
-    evaluation = read_scores(folder)
-    protocol = evaluation.protocol
-    same = (protocol.scales, protocol.mirror) == (row.views.scales, row.views.mirror)
-    return evaluation if same else None
+    try:
+        evaluation = read_scores(folder)
+    except SanetError as error:
+        print(f"scored again: {error}", flush=True)
+        return None
+    return evaluation if evaluation.protocol == protocol and evaluation.picture_sums is not None else None
 
 
 def _trained(row: Row, directory: Path, split: str, seed: int) -> Evaluation:

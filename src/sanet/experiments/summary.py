@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from importlib.metadata import version
 from math import isfinite, isnan
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
+from sanet.config import DataConfig, plain
 from sanet.evaluation.report import SCORE_NAMES
+from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
 from sanet.experiments.costs import Costs
 from sanet.experiments.runner import Result, RowResult
 from sanet.experiments.statistics import Difference, Spread, paired_bootstrap
+from sanet.experiments.tables import Row
 
 MISSING = "—"
+# With two, one difference in five between equal networks would be taken for one that is there.
+RUNS_TO_JUDGE = 3
 
 
 @dataclass(frozen=True)
@@ -38,12 +46,7 @@ class Claim:
     @property
     def text(self) -> str:
         """The claim in words."""
-        return f"{label(self.better)} over {self.worse.row.recipe.label}"
-
-
-def label(result: RowResult) -> str:
-    """What a row is called."""
-    return result.row.recipe.label
+        return f"{self.better.row.label} over {self.worse.row.label}"
 
 
 def claims(result: Result) -> list[Claim]:
@@ -53,51 +56,49 @@ def claims(result: Result) -> list[Claim]:
         difference = paired_bootstrap(better.picture_sums(), worse.picture_sums())
         ours, theirs = better.row.recipe.published.get("miou"), worse.row.recipe.published.get("miou")
         published = None if ours is None or theirs is None else ours - theirs
-        verdict = _verdict(difference, better, worse)
+        judged = min(len(better.runs), len(worse.runs)) >= RUNS_TO_JUDGE
+        verdict = _verdict(difference, EXPERIMENTS[result.name].published) if judged else "fewer than 3 runs"
         found.append(Claim(better, worse, difference, published, verdict))
     return found
 
 
-def _verdict(difference: Difference, better: RowResult, worse: RowResult) -> str:
-    """What pictures and seeds allow to say; of a claim that is not the paper's, in other words."""
-    papers = better.row.recipe.where != "none"
-    apart = better.spread("miou").apart(worse.spread("miou"))
-    if min(len(better.runs), len(worse.runs)) < 2:
-        return "one run: nothing is said"
-    if difference.low > 0 and apart:
-        return "reproduced" if papers else "better"
-    if difference.high < 0 and apart:
-        return "not reproduced: the other way round" if papers else "worse"
-    return "not reproduced: within chance" if papers else "level, within chance"
+def _verdict(difference: Difference, published: bool) -> str:
+    """What the interval allows to say; of a claim that is not the paper's, in other words."""
+    if difference.low > 0:
+        return "reproduced" if published else "better"
+    if difference.high < 0:
+        return "not reproduced: the other way round" if published else "worse"
+    return "not reproduced: not told from chance" if published else "not told from chance"
 
 
 def table(result: Result, costs: Costs) -> tuple[list[str], list[list[str]]]:
     """Heading and rows of the table: scores over the seeds, the paper's beside them, and costs."""
+    paper = [row.row.recipe.published.get("miou") for row in result.rows]
     heading = [
         "network",
         "backbone",
+        "stride",
         f"mIoU on {result.split}",
         "pixel accuracy",
         "mean class accuracy",
         "runs",
-        "mIoU in the paper",
+        *(["mIoU in the paper"] if any(paper) else []),
         "parameters (M)",
         f"MACs (G) at {costs.height}x{costs.width}",
         "time (ms)",
     ]
     rows = []
-    for found in result.rows:
-        model, published = found.row.config.model, found.row.recipe.published
-        cost = costs.rows.get(found.row.name)
-        scores = [spread_text(found.spread(name)) if found.runs else MISSING
-                  for name in ("miou", "pixel_accuracy", "mean_accuracy")]  # fmt: skip
+    for found, published in zip(result.rows, paper, strict=True):
+        model, cost = found.row.config.model, costs.rows.get(found.row.name)
+        spreads = [found.spread(name) for name in ("miou", "pixel_accuracy", "mean_accuracy")] if found.runs else []
         rows.append(
             [
-                label(found),
+                found.row.label,
                 model.backbone,
-                *scores,
+                str(model.output_stride),
+                *([spread_text(spread) for spread in spreads] or [MISSING] * 3),
                 f"{len(found.runs)} of {result.config.seeds}" if found.failures else str(len(found.runs)),
-                f"{published['miou']:.1f}" if "miou" in published else MISSING,
+                *([f"{published:.1f}" if published else MISSING] if any(paper) else []),
                 *(
                     [f"{cost.parameters / 1e6:.2f}", f"{cost.macs / 1e9:.2f}", f"{1e3 * cost.timing.median:.0f}"]
                     if cost
@@ -132,32 +133,56 @@ def class_table(result: Result) -> tuple[list[str], list[list[str]]]:
     for found in finished:
         values = [[run.evaluation.scores.class_iou[name] for run in found.runs] for name in names]
         means = [Spread.of(entry).mean for entry in values]
-        rows.append([label(found), *(f"{100 * mean:.1f}" if isfinite(mean) else MISSING for mean in means)])
+        rows.append([found.row.label, *(f"{100 * mean:.1f}" if isfinite(mean) else MISSING for mean in means)])
     return ["IoU", *names], rows
 
 
 def preface(result: Result, costs: Costs) -> list[str]:
     """What a reader has to know before the figures, a sentence or two each."""
-    row = result.rows[0].row
-    config = row.config
+    rows = [found.row for found in result.rows]
+    configs = [row.config for row in rows]
     scored = [run for found in result.finished() for run in found.runs]
-    pictures = f"{scored[0].evaluation.protocol.pictures} pictures of " if scored else ""
+    pictures = f"the {scored[0].evaluation.protocol.pictures} pictures of " if scored else ""
+    crops = _each(f"{config.augmentation.crop[0]}x{config.augmentation.crop[1]}" for config in configs)
+    chosen = [config.epochs // config.validate_every for config in configs]
+    looked = (
+        f"Of every run the best of {_each(map(str, chosen))} checkpoints was taken by its score on this very split."
+        if result.split == "val" and max(chosen) > 1
+        else "Nothing was chosen by looking at this split."
+    )
+    views = rows[0].views
+    scales = f" at scales of {', '.join(f'{scale:g}' for scale in views.scales)}" if views.scales != (1.0,) else ""
     sentences = [
-        f"Trained on {config.data.name}, scored on {pictures}its {result.split} split. Epochs: {config.epochs}, crops: "
-        f"{config.augmentation.crop[0]}x{config.augmentation.crop[1]}, batches: {config.batch_size}. Mean ± standard "
-        f"deviation over seeds: {result.config.seeds}; in per cent. Nothing was chosen by looking at this split.",
-        "A difference is between means over seeds; its interval is that of a paired bootstrap over the pictures. A "
-        "claim counts as reproduced if that interval is above zero and mean ± deviation of the two do not touch.",
-        f"Time: one picture, median of {_repeats(costs)} passes, the networks in turn, on {costs.machine.name}, "
-        f"{costs.machine.threads} thread{'s' if costs.machine.threads > 1 else ''}, PyTorch {costs.machine.torch}.",
+        f"Trained on {configs[0].data.name}, scored on {pictures}its {result.split} split{scales}"
+        f"{', and mirrored' if views.mirror else ''}. Epochs: {_each(str(config.epochs) for config in configs)}; "
+        f"crops: {crops}; batches: {_each(str(config.batch_size) for config in configs)}. Mean ± standard deviation "
+        f"over the seeds, in per cent. {looked}",
+        "A difference is between means over the seeds; its interval is the middle 95 % of a bootstrap that draws "
+        "pictures, the same for both networks, and seeds. Where it lies above zero, the first is better.",
+        f"Time and MACs: one picture at one scale; the median of {_repeats(costs)} passes, the networks in turn, on "
+        f"{costs.machine.name}, threads: {costs.machine.threads}, PyTorch {costs.machine.torch}, sanet {version('sanet-segmentation')}.",
     ]
-    if row.moved():
-        sentences.insert(
-            1,
-            f"The paper's figures are those of {row.recipe.config.data.name} and of its own backbones and schedule: "
-            "compare differences between rows with them, not scores.",
+    caution = _caution(rows)
+    return [sentences[0], caution, *sentences[1:]] if caution else sentences
+
+
+def _caution(rows: Sequence[Row]) -> str:
+    """What keeps figures here from being compared with the paper's, if there are any."""
+    published = [row for row in rows if row.recipe.published]
+    if not published:
+        return ""
+    where = _each(row.recipe.where for row in published)
+    if any(row.moved() for row in published):
+        return (
+            f"The paper's figures ({where}) are those of {published[0].recipe.config.data.name}, its own backbones and "
+            "schedule: compare differences between rows with them, not scores."
         )
-    return sentences
+    return f"The paper's figures: {where}."
+
+
+def _each(values: Iterable[str]) -> str:
+    """All different ones, in their order."""
+    return ", ".join(dict.fromkeys(values))
 
 
 def _repeats(costs: Costs) -> int:
@@ -170,20 +195,17 @@ def spread_text(spread: Spread) -> str:
 
 
 def command(result: Result) -> str:
-    """What makes this again."""
-    config = result.config
-    words = [f"sanet experiment {result.name} --data.name {config.data.name}"]
+    """What makes this again, in a folder of one's own."""
+    config = replace(result.config, output=ExperimentConfig().output)
     if config.data.root is not None:
-        words.append("--data.root DIR")
-    words.append(f"--seeds {config.seeds}")
-    if config.epochs is not None:
-        words.append(f"--epochs {config.epochs}")
-    if config.crop is not None:
-        words.append(f'--crop "[{config.crop[0]},{config.crop[1]}]"')
-    if config.backbones:
-        words.append(f'--backbones "[{",".join(config.backbones)}]"')
-    if not config.pretrained_backbone:
-        words.append("--pretrained_backbone false")
+        config = replace(config, data=replace(config.data, root="DIR"))
+    words = ["sanet", "experiment", result.name]
+    for prefix, given, default in (("data.", config.data, DataConfig()), ("", config, ExperimentConfig())):
+        for item in fields(given):
+            value = getattr(given, item.name)
+            if value != getattr(default, item.name) and item.name != "data":
+                text = value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False)
+                words += [f"--{prefix}{item.name}", quote(text)]
     return " ".join(words)
 
 
@@ -197,14 +219,13 @@ def markdown(result: Result, costs: Costs, found: Sequence[Claim]) -> str:
         _pipes(*table(result, costs)),
         _pipes(*claim_table(found)) if found else "",
         _pipes(*class_table(result)),
-        "\n".join(["Failed; the same command tries again:", "", *(f"- {failure}" for failure in failed)])
-        if failed
-        else "",
+        "\n".join(["Not finished; the same command tries again:", "", *failed]) if failed else "",
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _pipes(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    heading, *rows = [[cell.replace("|", "\\|") for cell in line] for line in (heading, *rows)]
     widths = [max(len(row[column]) for row in [heading, *rows]) for column in range(len(heading))]
     lines = [heading, ["-" * width for width in widths], *rows]
     return "\n".join("| " + " | ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) + " |"
@@ -212,12 +233,13 @@ def _pipes(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def write_runs(path: Path, result: Result, costs: Costs) -> None:
-    """A line for every run, as CSV: scores in [0, 1], seconds, and where the run lies."""
+    """A line for every run, as CSV: scores in [0, 1], the paper's too, seconds, and where the run lies."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer: csv.DictWriter[str] | None = None
         for found in result.finished():
             for run in found.runs:
                 scores, cost = run.evaluation.scores, costs.rows.get(found.row.name)
+                published = found.row.recipe.published.get("miou")
                 record: dict[str, Any] = {
                     "row": found.row.name,
                     "network": found.row.config.model.name,
@@ -226,7 +248,7 @@ def write_runs(path: Path, result: Result, costs: Costs) -> None:
                     "split": result.split,
                     **{name: getattr(scores, name) for name in SCORE_NAMES if getattr(scores, name) is not None},
                     **{f"iou {name}": value for name, value in scores.class_iou.items()},
-                    "published_miou": found.row.recipe.published.get("miou"),
+                    "published_miou": published / 100 if published else None,
                     "parameters": cost.parameters if cost else None,
                     "macs": cost.macs if cost else None,
                     "seconds": cost.timing.median if cost else None,

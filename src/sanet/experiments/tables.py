@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from sanet.config import AugmentationConfig, ModelConfig, TrainConfig, ViewsConfig
+from sanet.config import AugmentationConfig, ModelConfig, OptimizerConfig, TrainConfig, ViewsConfig
 from sanet.evaluation.protocol import digest_of
 from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
 from sanet.experiments.recipes import CAMVID, RECIPES, Recipe
@@ -18,6 +18,16 @@ from sanet.structures import choose
 
 # What does not decide what a run comes out as; its seed is named apart.
 INCIDENTAL = ("output", "workers", "accelerator", "checkpoint_minutes", "seed")
+
+
+def decisive(config: TrainConfig) -> dict[str, Any]:
+    """What decides what a run comes out as.
+
+    A published data set is the same wherever it lies; a folder is known by its place alone.
+    """
+    if config.data.name != "folder":
+        config = replace(config, data=replace(config.data, root=None))
+    return {name: value for name, value in asdict(config).items() if name not in INCIDENTAL}
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,13 @@ class Setting:
 
 
 SMALL = Setting(
-    replace(CAMVID, augmentation=AugmentationConfig(crop=(192, 256)), epochs=12, validate_every=12),
+    replace(
+        CAMVID,
+        augmentation=AugmentationConfig(crop=(192, 256)),
+        optimizer=OptimizerConfig(),
+        epochs=12,
+        validate_every=12,
+    ),
     ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2"),
     output_stride=16,
     # As wide as that library has them, at 256, a step of these takes twice and five times as long as SANet's.
@@ -51,6 +67,7 @@ class Row:
     """A network of a table, and how it is trained and scored here.
 
     Attributes:
+        label: what a reader is shown.
         name: its own within the table.
         network: the name without the backbone; claims are about these.
         recipe: the paper's row.
@@ -58,6 +75,7 @@ class Row:
         views: how it is scored.
     """
 
+    label: str
     name: str
     network: str
     recipe: Recipe
@@ -67,13 +85,14 @@ class Row:
     @property
     def key(self) -> str:
         """Name of its runs: rows of any table that are trained alike have the same one."""
-        config = replace(self.config, data=replace(self.config.data, root=None))
-        decisive = {name: value for name, value in asdict(config).items() if name not in INCIDENTAL}
-        return f"{config.model.name}-{config.model.backbone}-{digest_of(decisive)[:8]}"
+        model = self.config.model
+        return f"{model.name}-{model.backbone}-{digest_of(decisive(self.config))[:8]}"
 
     def moved(self) -> bool:
-        """Whether it is trained on other data than the paper's."""
-        return self.config.data.name != self.recipe.config.data.name
+        """Whether it is trained otherwise than the paper's row: on other data, over another backbone, for less long."""
+        ours, theirs = decisive(self.config), decisive(self.recipe.config)
+        del ours["data"]["root"], theirs["data"]["root"]
+        return ours != theirs
 
 
 def rows_of(name: str, config: ExperimentConfig) -> list[Row]:
@@ -88,7 +107,7 @@ def rows_of(name: str, config: ExperimentConfig) -> list[Row]:
     rows = []
     for key, recipe in recipes.items():
         small = config.data.name != recipe.config.data.name
-        ours = config.backbones or (SMALL.backbones if small else tuple(theirs))
+        ours = (config.backbones or (SMALL.backbones if small else tuple(theirs)))[: len(theirs)]
         rank = theirs.index(recipe.config.model.backbone)
         if rank >= len(ours):
             continue
@@ -105,8 +124,16 @@ def rows_of(name: str, config: ExperimentConfig) -> list[Row]:
             **_schedule(base, config),
         )
         views = ViewsConfig() if small else recipe.views
-        rows.append(Row(f"{network}/{backbone}", network, recipe, run, views))
+        rows.append(Row(_label(recipe, run, len(ours) > 1), f"{network}/{backbone}", network, recipe, run, views))
     return rows
+
+
+def _label(recipe: Recipe, run: TrainConfig, several: bool) -> str:
+    """The recipe's, with what the row has of its own: how wide a decoder is here, and its backbone among several."""
+    theirs = recipe.config.model.options
+    changed = [str(value) for name, value in run.model.options.items() if theirs.get(name) != value]
+    label = f"{recipe.label} ({', '.join(changed)} channels)" if changed else recipe.label
+    return f"{label}, {run.model.backbone.partition('.')[0]}" if several else label
 
 
 def _small(recipe: Recipe) -> TrainConfig:

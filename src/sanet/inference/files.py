@@ -98,7 +98,9 @@ class PredictorSettings:
             files = [Path(self.model) / name for name in (CONFIG_NAME, SAFETENSORS_SINGLE_FILE)]
         else:
             files = [Path(hf_hub_download(self.model, name)) for name in (CONFIG_NAME, SAFETENSORS_SINGLE_FILE)]
-        digest = hashlib.sha256(json.dumps(asdict(self.views), sort_keys=True).encode())
+        # What is None is left out, so that a setting that is added later does not label everything again.
+        views = {name: value for name, value in asdict(self.views).items() if value is not None}
+        digest = hashlib.sha256(json.dumps(views, sort_keys=True).encode())
         for path in files:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -33,16 +33,18 @@ def label_picture(logits_of: LogitsFunction, image: Tensor, views: ViewsConfig =
     Args:
         logits_of: the network.
         image: (3, H, W), uint8 or float in [0, 1], of any size, on the network's device.
-        views: how to look at it. With one view of the picture's own size the logits decide by themselves; else the
-            mean of the class probabilities of all views.
+        views: how to look at it. With one view its logits decide; else the mean of the class probabilities of all
+            views.
 
     Returns:
         (H, W) int64 class indices.
     """
     height, width = image.shape[-2:]
-    if views.factors(height, width) != (1.0,) or views.mirror:
+    seen = _grown_to_smallest_side(image)
+    factors = views.factors(*seen.shape[-2:])
+    if len(factors) > 1 or views.mirror:
         return class_probabilities(logits_of, image, views).argmax(dim=0)
-    bands = _bands(logits_of, _grown_to_smallest_side(image), views.window)
+    bands = _view(logits_of, seen, factors[0], views.window)
     return torch.cat([band.argmax(dim=0) for band in bands])[:height, :width]
 
 
@@ -64,12 +66,11 @@ def class_probabilities(logits_of: LogitsFunction, image: Tensor, views: ViewsCo
     """
     height, width = image.shape[-2:]
     sums: Tensor | None = None
-    for scale in views.factors(height, width):
+    for factor in views.factors(*_grown_to_smallest_side(image).shape[-2:]):
         for mirrored in (False, True) if views.mirror else (False,):
             seen = _grown_to_smallest_side(image.flip(-1) if mirrored else image)
-            bands = _bands(logits_of, _resized(seen, scale), views.window)
             first = 0
-            for logits in _resized_bands(bands, _scaled_sides(seen, scale)[0], seen.shape[-2:]):
+            for logits in _view(logits_of, seen, factor, views.window):
                 rows = min(len(logits[0]), height - first)
                 found = logits[:, :rows, :width].softmax(dim=0)
                 if sums is None:
@@ -78,6 +79,15 @@ def class_probabilities(logits_of: LogitsFunction, image: Tensor, views: ViewsCo
                 first += rows
     assert sums is not None
     return sums.div_(len(views.scales) * (1 + views.mirror))
+
+
+def _view(logits_of: LogitsFunction, image: Tensor, factor: float, window: int) -> Iterator[Tensor]:
+    """Logits (K, rows, W) from top to bottom, of the picture's size, from its image in another one."""
+    bands = _bands(logits_of, _resized(image, factor), window)
+    sides = _scaled_sides(image, factor)
+    if sides == tuple(image.shape[-2:]):
+        return bands
+    return _resized_bands(bands, sides[0], image.shape[-2:])
 
 
 def _bands(logits_of: LogitsFunction, image: Tensor, window: int) -> Iterator[Tensor]:

@@ -7,6 +7,7 @@ import logging
 import shutil
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from sanet.training.cluster import Cluster, joined
 from sanet.training.losses import class_weights
 from sanet.training.metrics import read_metrics
 from sanet.training.run import TENSORBOARD, Position, held, position_in, refuse_used
-from sanet.training.saving import Saving, stoppable
+from sanet.training.saving import Saving, kept, stoppable
 from sanet.training.sharing import freeze_unused, synchronize_batch_norm
 from sanet.training.start import differences, enumerated, network_weights, start_from
 from sanet.training.task import SegmentationTask, logged_names
@@ -83,7 +84,7 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
             memory or disk are full, or a process that loads pictures was killed.
     """
     directory = Path(config.output)
-    with joined(config.accelerator) as cluster, stoppable(directory), held(directory):
+    with joined(config.accelerator) as cluster, stoppable(partial(kept, directory)), held(directory):
         position = processes.from_first(lambda: position_in(config) if resume else refuse_used(config))
         source = data_source(config.data)
         choose("monitored value", config.monitor, logged_names(source.labels))
@@ -114,8 +115,8 @@ def _finish(task: SegmentationTask, config: TrainConfig) -> Run:
         history=read_metrics(directory),
         progress=processes.first(),
     )
-    if processes.first():
-        _save_model(task.model, directory / MODEL, _card(config, evaluation))
+    # All processes wait for the files, which any of them may read next.
+    processes.from_first(lambda: _save_model(task.model, directory / MODEL, _card(config, evaluation)))
     return Run(directory, evaluation)
 
 

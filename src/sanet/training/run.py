@@ -93,8 +93,8 @@ def refuse_used(config: TrainConfig) -> None:
     found = {path.name for path in directory.iterdir() if not path.name.startswith(LOCK)}
     begun = bool(CheckpointFolder(directory / CHECKPOINTS).listed())
     if not begun and found <= {CONFIG, CONFIG + PARTIAL, TENSORBOARD, CHECKPOINTS}:
-        stored = (directory / CONFIG).read_text(encoding="utf-8") if CONFIG in found else ""
-        if not found - {CONFIG + PARTIAL} or stored == yaml.safe_dump(plain(asdict(config)), sort_keys=False):
+        stored = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8")) if CONFIG in found else {}
+        if not found - {CONFIG + PARTIAL} or not _changed(config, stored):
             return
     if found:
         remedy = f"go on with it: sanet train --resume {quote(str(directory))}" if begun else "delete it"
@@ -115,9 +115,7 @@ def position_in(config: TrainConfig) -> Position:
             f"{folder.folder} has no checkpoint to resume from; delete {directory} and start without resume"
         )
     stored = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
-    wanted = plain(asdict(config))
-    wanted["data"]["root"] = stored["data"]["root"]  # the data may have moved
-    changed = [name for name in wanted if name not in MAY_CHANGE and wanted[name] != stored.get(name)]
+    changed = _changed(config, stored)
     if changed:
         raise UsageError(f"{', '.join(changed)}: cannot change when a run goes on; start a new one with another output")
     path = folder.newest()
@@ -135,6 +133,13 @@ def position_in(config: TrainConfig) -> Position:
             f"{processes.count()}; go on with as many, at least to the end of the epoch"
         )
     return position
+
+
+def _changed(config: TrainConfig, stored: dict[str, Any]) -> list[str]:
+    """What of a configuration is not as it was, but for what may change."""
+    wanted = plain(asdict(config))
+    wanted["data"]["root"] = stored.get("data", {}).get("root")  # the data may have moved
+    return [name for name in wanted if name not in MAY_CHANGE and wanted[name] != stored.get(name)]
 
 
 def _progress(state: dict[str, Any]) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
@@ -23,18 +23,25 @@ from sanet.training.metrics import write_metrics
 from sanet.training.task import SegmentationTask
 
 
+def kept(directory: Path) -> str:
+    """What is left of a run that stops before or after training, in words."""
+    folder = directory / CHECKPOINTS
+    return f"with what {folder} holds" if CheckpointFolder(folder).listed() else "before there was anything to keep"
+
+
 @contextmanager
-def stoppable(directory: Path) -> Iterator[None]:
-    """Before and after training, where no step has to be finished, end at once on SIGTERM, with its status.
+def stoppable(left: Callable[[], str]) -> Iterator[None]:
+    """Where no step has to be finished, end at once on SIGTERM, with its status.
+
+    Args:
+        left: says what is left then.
 
     Raises:
         Interrupted: SIGTERM came.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        kept = directory / CHECKPOINTS
-        what = f"with what {kept} holds" if CheckpointFolder(kept).listed() else "before there was anything to keep"
-        raise Interrupted(f"stopped by {signal.Signals(number).name}, {what}", Interrupted.ON_REQUEST)
+        raise Interrupted(f"stopped by {signal.Signals(number).name}, {left()}", Interrupted.ON_REQUEST)
 
     if threading.current_thread() is not threading.main_thread():
         yield
