@@ -160,7 +160,8 @@ def preface(result: Result, costs: Costs) -> list[str]:
         "A difference is between means over the seeds; its interval is the middle 95 % of a bootstrap that draws "
         "pictures, the same for both networks, and seeds. Where it lies above zero, the first is better.",
         f"Time and MACs: one picture at one scale; the median of {_repeats(costs)} passes, the networks in turn, on "
-        f"{costs.machine.name}, threads: {costs.machine.threads}, PyTorch {costs.machine.torch}, sanet {version('sanet-segmentation')}.",
+        f"{costs.machine.name}, threads: {costs.machine.threads}, PyTorch {costs.machine.torch}, "
+        f"sanet {version('sanet-segmentation')}.",
     ]
     caution = _caution(rows)
     return [sentences[0], caution, *sentences[1:]] if caution else sentences
