@@ -130,12 +130,7 @@ def rounds(name: str, config: ExperimentConfig) -> Iterator[Result]:
             title = f"[{seed * len(results) + index + 1}/{total}] {row.label}, seed {seed}"
             protocol = Protocol.of(config.data, split, dataset.names, dataset.labels, row.views)
             try:
-                evaluation = processes.from_first(partial(_kept, directory, protocol))
-                if processes.first():
-                    what = "training" if evaluation is None else "finished already,"
-                    print(f"{title}: {what} {directory}", flush=True)
-                if evaluation is None:
-                    evaluation = _trained(row, directory, split, seed)
+                evaluation = _scored(row, directory, protocol, seed, title)
                 result.runs.append(FinishedRun(seed, directory, evaluation))
                 _failure_of(directory).unlink(missing_ok=True)
             except (Interrupted, DataError):
@@ -144,10 +139,7 @@ def rounds(name: str, config: ExperimentConfig) -> Iterator[Result]:
                 if processes.together() and not isinstance(error, UsageError):
                     raise  # the other processes may wait for this one, and have to end with it
                 result.failures.append(f"seed {seed}: {first_line(error)}")
-                if processes.first():
-                    directory.parent.mkdir(parents=True, exist_ok=True)
-                    _failure_of(directory).write_text(traceback.format_exc(), encoding="utf-8")
-                    print(f"{title}: not finished. {error}", flush=True)
+                _keep_failure(directory, title, error)
         yield Result(name, config, split, results)
 
 
@@ -172,18 +164,32 @@ def _kept(directory: Path, protocol: Protocol) -> Evaluation | None:
     return evaluation if evaluation.protocol == protocol and evaluation.picture_sums is not None else None
 
 
-def _trained(row: Row, directory: Path, split: str, seed: int) -> Evaluation:
+def _scored(row: Row, directory: Path, protocol: Protocol, seed: int, title: str) -> Evaluation:
+    """The scores of a run: kept, or taken once it is trained to its end."""
+    kept = processes.from_first(partial(_kept, directory, protocol))
+    if processes.first():
+        print(f"{title}: {'training' if kept is None else 'finished already,'} {directory}", flush=True)
+    if kept is not None:
+        return kept
     completed(replace(row.config, output=str(directory), seed=seed))
     return evaluate(
         directory / MODEL,
         row.config.data,
-        split,
-        directory / split,
+        protocol.split,
+        directory / protocol.split,
         row.views,
         device="cpu" if row.config.accelerator == "cpu" else None,
         history=read_metrics(directory),
         progress=processes.first(),
     )
+
+
+def _keep_failure(directory: Path, title: str, error: Exception) -> None:
+    """Tell, and keep the traceback."""
+    if processes.first():
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        _failure_of(directory).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        print(f"{title}: not finished. {error}", flush=True)
 
 
 def _failure_of(directory: Path) -> Path:
