@@ -69,7 +69,7 @@ COMMANDS = {
         options.predict_options,
         commands.predict_command,
         "label the pixels of pictures",
-        "PICTURE [PICTURE ...] [--model MODEL] [options]",
+        "PICTURE [PICTURE ...] --model MODEL [options]",
     ),
     "export": Command(
         options.export_options,

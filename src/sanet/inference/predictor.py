@@ -14,7 +14,6 @@ from sanet.data.files import rgb
 from sanet.inference.exported import choose_device, is_exported, open_exported
 from sanet.inference.views import LogitsFunction, label_picture
 from sanet.models.networks import SegmentationModel, load_model
-from sanet.models.store import OWN_MODEL, OWN_SIDE
 from sanet.structures import UsageError
 
 
@@ -23,11 +22,9 @@ class Predictor:
 
     Args:
         model: the directory of a saved model, the name of one on the Hugging Face hub, a file that `sanet export`
-            wrote, or a model, which is put onto the device and into evaluation mode; by default the package's own,
-            for streets seen from a car, whose card is ``OWN_MODEL / "README.md"``.
+            wrote, or a model, which is put onto the device and into evaluation mode.
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
-        views: how to look at a picture: in which sizes, mirrored or not, and from where on in windows; by default in
-            its own size, and with the package's own model in the size that it knows.
+        views: how to look at a picture: in which sizes, mirrored or not, and from where on in windows.
 
     Attributes:
         labels: the classes that the indices of a mask stand for.
@@ -41,13 +38,8 @@ class Predictor:
     """
 
     def __init__(
-        self,
-        model: str | Path | SegmentationModel | None = None,
-        device: str | None = None,
-        views: ViewsConfig | None = None,
+        self, model: str | Path | SegmentationModel, device: str | None = None, views: ViewsConfig = ViewsConfig()
     ) -> None:
-        if model is None:
-            model, views = OWN_MODEL, views or ViewsConfig(shorter_side=OWN_SIDE)
         self.logits_of: LogitsFunction
         if not isinstance(model, SegmentationModel) and is_exported(model):
             exported = open_exported(model, device)
@@ -57,7 +49,7 @@ class Predictor:
             self.device = choose_device(device)
             network.to(self.device).to(memory_format=torch.channels_last).eval()
             self.logits_of, self.labels = lambda pictures: network(pictures).logits, network.labels
-        self.views = views or ViewsConfig()
+        self.views = views
 
     def __call__(self, image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8 | np.uint16]:
         """Label every pixel.

@@ -17,10 +17,6 @@ from safetensors.torch import load_file
 
 from sanet.structures import LabelSet, SanetError
 
-# The package's own model, and the shorter side of pictures that it has to see: things must be as large as in training.
-OWN_MODEL = Path(__file__).parent / "camvid"
-OWN_SIDE = 720
-
 CARD = """---
 {{ card_data }}
 ---
