@@ -26,7 +26,7 @@ AXES = (44.0, 440.0, 12.0, 222.0)
 
 
 class Bar(NamedTuple):
-    """A row as a bar, in per cent of the widest."""
+    """A row as a bar from 0 to 100 per cent, with the ends of mean ± deviation and the paper's figure."""
 
     name: str
     spread: Spread

@@ -57,7 +57,9 @@ def claims(result: Result) -> list[Claim]:
         ours, theirs = better.row.recipe.published.get("miou"), worse.row.recipe.published.get("miou")
         published = None if ours is None or theirs is None else ours - theirs
         judged = min(len(better.runs), len(worse.runs)) >= RUNS_TO_JUDGE
-        verdict = _verdict(difference, EXPERIMENTS[result.name].published) if judged else "fewer than 3 runs"
+        verdict = (
+            _verdict(difference, EXPERIMENTS[result.name].published) if judged else f"fewer than {RUNS_TO_JUDGE} runs"
+        )
         found.append(Claim(better, worse, difference, published, verdict))
     return found
 
@@ -111,7 +113,7 @@ def table(result: Result, costs: Costs) -> tuple[list[str], list[list[str]]]:
 
 def claim_table(found: Sequence[Claim]) -> tuple[list[str], list[list[str]]]:
     """Heading and rows: the differences, their intervals, and what follows."""
-    heading = ["claim", "backbone", "difference here", "95 % over pictures", "in the paper", "verdict"]
+    heading = ["claim", "backbone", "difference here", "95 % interval", "in the paper", "verdict"]
     return heading, [
         [
             claim.text,
@@ -158,7 +160,8 @@ def preface(result: Result, costs: Costs) -> list[str]:
         f"crops: {crops}; batches: {_each(str(config.batch_size) for config in configs)}. Mean ± standard deviation "
         f"over the seeds, in per cent. {looked}",
         "A difference is between means over the seeds; its interval is the middle 95 % of a bootstrap that draws "
-        "pictures, the same for both networks, and seeds. Where it lies above zero, the first is better.",
+        "pictures, the same for both networks, and seeds. Where it lies above zero, the first is better; fewer than "
+        f"{RUNS_TO_JUDGE} runs of either are not judged.",
         f"Time and MACs: one picture at one scale; the median of {_repeats(costs)} passes, the networks in turn, on "
         f"{costs.machine.name}, threads: {costs.machine.threads}, PyTorch {costs.machine.torch}, "
         f"sanet {version('sanet-segmentation')}.",
