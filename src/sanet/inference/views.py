@@ -83,7 +83,7 @@ def class_probabilities(logits_of: LogitsFunction, image: Tensor, views: ViewsCo
 
 def _view(logits_of: LogitsFunction, image: Tensor, factor: float, window: int) -> Iterator[Tensor]:
     """Logits (K, rows, W) from top to bottom, of the picture's size, from its image in another one."""
-    bands = _bands(logits_of, _resized(image, factor), window)
+    bands = _bands(logits_of, resized(image, factor), window)
     sides = _scaled_sides(image, factor)
     if sides == tuple(image.shape[-2:]):
         return bands
@@ -166,7 +166,7 @@ def _scaled_sides(image: Tensor, scale: float) -> tuple[int, int]:
     return max(SMALLEST_SIDE, round(scale * height)), max(SMALLEST_SIDE, round(scale * width))
 
 
-def _resized(image: Tensor, scale: float) -> Tensor:
+def resized(image: Tensor, scale: float) -> Tensor:
     """(3, H, W) in another size and the same dtype; uint8 is rounded, since exported networks take nothing else."""
     sides = _scaled_sides(image, scale)
     if sides == tuple(image.shape[-2:]):

@@ -1,0 +1,168 @@
+"""The pixel groups of a SANet: what each head's two channels hold, and which pixels they put together (figure 6).
+
+A head's attention channel gives every pixel a vector of K values; pixels whose vectors are near belong to one group.
+"We use L2 distance to show the attention maps of the attention channel within SA module, and select the most activated
+feature map channels for the outputs of the main channel" (section 4.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import sqrt
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sanet.inference.exported import choose_device
+from sanet.inference.views import resized
+from sanet.models.attention import SqueezeAttention
+from sanet.models.heads import SANetHead
+from sanet.models.networks import SegmentationModel, load_model
+from sanet.structures import LabelSet, UsageError
+
+# Pictures of more pixels are looked at smaller: the maps are of the whole picture, and no window has that.
+LARGEST = 1024**2
+
+
+class HeadMaps(NamedTuple):
+    """What one squeeze-and-attention module made of a picture, equation (4).
+
+    Attributes:
+        stage: 1 to 4.
+        main: (K, h, w) float32, X_res.
+        attention: (K, h, w) float32, X_attn.
+        output: (K, h, w) float32, X_attn * X_res + X_attn.
+    """
+
+    stage: int
+    main: Tensor
+    attention: Tensor
+    output: Tensor
+
+    def cell(self, x: int, y: int, size: tuple[int, int]) -> tuple[int, int]:
+        """Row and column of the map cell that a pixel of a picture of H and W lies in."""
+        height, width = size
+        rows, columns = self.main.shape[-2:]
+        return y * rows // height, x * columns // width
+
+
+class PixelGroup(NamedTuple):
+    """What a head puts together with a point.
+
+    Attributes:
+        stage: of the head, 1 to 4.
+        channel: k of the class whose map is most activated at the point, in the main channel.
+        main: (h, w), that map of the main channel.
+        distance: (h, w), L2 distance of the attention vectors from the point's; 0 in its own cell.
+        output: (h, w), the map of the output that is most activated at the point.
+    """
+
+    stage: int
+    channel: int
+    main: Tensor
+    distance: Tensor
+    output: Tensor
+
+
+class Encoding(NamedTuple):
+    """A picture that a network has seen once; any number of points can be asked for after that.
+
+    Attributes:
+        size: H and W of the picture.
+        labels: the classes.
+        prediction: (H, W) int64 class indices.
+        heads: the maps of each head, the first stage first; their sizes differ.
+    """
+
+    size: tuple[int, int]
+    labels: LabelSet
+    prediction: Tensor
+    heads: list[HeadMaps]
+
+    def groups(self, x: int, y: int) -> list[PixelGroup]:
+        """The pixel groups of a point, one for each head.
+
+        Args:
+            x: column of the point, 0 to W - 1.
+            y: row of the point, 0 to H - 1.
+
+        Raises:
+            UsageError: a point outside the picture.
+        """
+        height, width = self.size
+        if not (0 <= x < width and 0 <= y < height):
+            raise UsageError(f"point {x} {y} lies outside the picture, which is {width} wide and {height} high")
+        return [self._group(maps, *maps.cell(x, y, self.size)) for maps in self.heads]
+
+    @staticmethod
+    def _group(maps: HeadMaps, row: int, column: int) -> PixelGroup:
+        channel = int(maps.main[:, row, column].argmax())
+        distance = (maps.attention - maps.attention[:, row, column, None, None]).norm(dim=0)
+        output = maps.output[int(maps.output[:, row, column].argmax())]
+        return PixelGroup(maps.stage, channel, maps.main[channel], distance, output)
+
+
+class Explainer:
+    """Shows what the heads of a SANet see.
+
+    Args:
+        model: a model directory, the name of one on the Hugging Face hub, or a model.
+        device: such as "cpu" or "cuda"; by default a GPU where there is one.
+
+    Raises:
+        UsageError: the network has no squeeze-and-attention heads.
+    """
+
+    def __init__(self, model: str | Path | SegmentationModel, device: str | None = None) -> None:
+        self.network = model if isinstance(model, SegmentationModel) else load_model(model)
+        if not isinstance(self.network.head, SANetHead):
+            raise UsageError('only network "sanet" has squeeze-and-attention heads to look into')
+        self.device = choose_device(device)
+        self.network.to(self.device).to(memory_format=torch.channels_last).eval()
+
+    @torch.inference_mode()
+    def encode(self, image: Tensor) -> Encoding:
+        """Look at a picture once.
+
+        Args:
+            image: (3, H, W) uint8, of any size; beyond ``LARGEST`` pixels it is looked at smaller.
+        """
+        height, width = image.shape[-2:]
+        factor = min(1.0, sqrt(LARGEST / (height * width)))
+        seen = resized(image.to(self.device), factor)[None]
+        head = self.network.head
+        assert isinstance(head, SANetHead)
+        with _features_of(head.attention) as features:
+            logits = self.network(seen).logits
+        maps = [
+            HeadMaps(stage, *(found[0].float().cpu() for found in _channels(module, features[module])))
+            for stage, module in zip(head.numbers, head.attention, strict=True)
+            if isinstance(module, SqueezeAttention)
+        ]
+        prediction = nn.functional.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
+        return Encoding((height, width), self.network.labels, prediction[0].argmax(dim=0).cpu(), maps)
+
+
+def _channels(module: SqueezeAttention, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """X_res, X_attn and X_out of a module: (B, C, h, w) -> three of (B, K, h, w)."""
+    attention, main = module.attend(features), module.main(features)
+    return main, attention, attention * main + attention
+
+
+@contextmanager
+def _features_of(modules: nn.ModuleList) -> Iterator[dict[nn.Module, Tensor]]:
+    """What the modules are given while this is open; the hooks are removed however it ends."""
+    given: dict[nn.Module, Tensor] = {}
+
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        given[module] = inputs[0]
+
+    hooks = [module.register_forward_pre_hook(keep) for module in modules]
+    try:
+        yield given
+    finally:
+        for hook in hooks:
+            hook.remove()
