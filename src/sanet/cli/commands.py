@@ -190,6 +190,25 @@ def profile_command(settings: Namespace) -> int:
     return 1 if any(cost.problem for cost in found.costs) else 0
 
 
+def explain_command(settings: Namespace) -> int:
+    """Draw the pixel groups of points, and keep the maps where a file is named."""
+    from sanet.insight.explain import explain
+
+    explain(
+        _model_in(settings.trained),
+        settings.picture,
+        settings.point,
+        settings.output,
+        settings.heads,
+        settings.arrays,
+        settings.device,
+    )
+    print(f"figure: {settings.output}")
+    if settings.arrays:
+        print(f"arrays: {settings.arrays}")
+    return 0
+
+
 def export_command(settings: Namespace) -> int:
     """Write a file that runs without this package, and print how it compares with the network."""
     from sanet.deploy.export import default_path, export

@@ -71,6 +71,12 @@ COMMANDS = {
         "label the pixels of pictures",
         "PICTURE [PICTURE ...] --model MODEL [options]",
     ),
+    "explain": Command(
+        options.explain_options,
+        commands.explain_command,
+        "show which pixels a SANet groups with a point",
+        "MODEL PICTURE --point X Y [--point X Y …] [options]",
+    ),
     "export": Command(
         options.export_options,
         commands.export_command,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sanet.cli.parsing import Parser
+from sanet.cli.parsing import Parser, Points
 from sanet.config import Competition, DataConfig, EngineName, ExportFormat, TrainConfig, ViewsConfig
 from sanet.deploy.config import ProfileConfig
 from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
@@ -86,6 +86,26 @@ def download_options(parser: Parser) -> None:
 def check_data_options(parser: Parser) -> None:
     """The data set."""
     parser.add_class_arguments(DataConfig, "data", help="the data set")
+
+
+def explain_options(parser: Parser) -> None:
+    """The model, the picture and the points."""
+    parser.add_argument("trained", type=str, metavar="MODEL", help="run directory, or a model directory, of a SANet")
+    parser.add_argument("picture", type=str, metavar="PICTURE", help="the picture")
+    parser.add_argument(
+        "--point",
+        nargs=2,
+        action=Points,
+        required=True,
+        metavar=("X", "Y"),
+        help="column and row; as often as you like",
+    )
+    parser.add_argument("--heads", type=list[int] | None, help="stages to show, such as [1,4]; by default all")
+    parser.add_argument(
+        "--output", "--out", type=str, default="groups.png", help="the figure; its ending names the format"
+    )
+    parser.add_argument("--arrays", type=str | None, help="file for the maps themselves, as NumPy's .npz")
+    parser.add_argument("--device", type=str | None, help="cpu, cuda …; by default a GPU where there is one")
 
 
 def profile_options(parser: Parser) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
-from argparse import Action, ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
@@ -20,6 +20,18 @@ class HelpFormatter(RawDescriptionHelpFormatter, ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
+
+
+class Points(Action):
+    """Collects ``--point X Y``, which may be given again and again, as pairs of whole numbers."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Add one."""
+        try:
+            point = tuple(int(value) for value in values)
+        except ValueError as error:
+            raise ArgumentError(self, f"two whole numbers, not {' '.join(values)}") from error
+        setattr(namespace, self.dest, [*(getattr(namespace, self.dest) or []), point])
 
 
 class Parser(ArgumentParser):

@@ -54,7 +54,8 @@ class PixelGroup(NamedTuple):
 
     Attributes:
         stage: of the head, 1 to 4.
-        channel: k of the class whose map is most activated at the point, in the main channel.
+        channel: k of the map of the main channel that is most activated at the point. Only the maps of stage 4 stand
+            for classes, where the dense prediction adds them to it; those of the others are mixed.
         main: (h, w), that map of the main channel.
         distance: (h, w), L2 distance of the attention vectors from the point's; 0 in its own cell.
         output: (h, w), the map of the output that is most activated at the point.

@@ -1,0 +1,96 @@
+"""Pixel groups as a picture, laid out as figure 6; needs matplotlib (extra ``figures``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from sanet.inference.pictures import Picture, overlay
+from sanet.insight.groups import Encoding
+
+# Tell apart on any picture, and for most colour-blind readers.
+MARKERS = ("#0072b2", "#f0e442", "#cc79a7", "#009e73", "#d55e00", "#56b4e9")
+ROWS = ("main channel", "attention channel\n(distance)", "output")
+WIDTH = 3.0  # inches of one picture
+
+
+def draw(
+    image: Picture,
+    encoding: Encoding,
+    points: Sequence[tuple[int, int]],
+    path: str | Path,
+    stages: Sequence[int] | None = None,
+) -> None:
+    """Draw the groups of some points: a column for each point, three rows for each head.
+
+    Args:
+        image: (H, W, 3) uint8.
+        encoding: of the picture.
+        points: x and y of each.
+        path: of the figure; its ending names the format.
+        stages: heads to show, all by default.
+
+    Raises:
+        UsageError: a point outside the picture.
+    """
+    groups = [encoding.groups(x, y) for x, y in points]
+    heads = [index for index, maps in enumerate(encoding.heads) if stages is None or maps.stage in stages]
+    height, width = encoding.size
+    rows, columns = 1 + 3 * len(heads), max(2, len(points))
+    tall = WIDTH * height / width
+    figure = Figure(figsize=(WIDTH * columns + 1.4, tall * rows + 0.8), layout="constrained")
+    panes = figure.subplots(rows, columns, squeeze=False)
+    for pane in panes.flat:
+        pane.set_axis_off()
+    for pane, picture, title in (
+        (panes[0, 0], image, "picture"),
+        (panes[0, 1], overlay(image, encoding.prediction.numpy(), encoding.labels), "prediction"),
+    ):
+        pane.imshow(picture)
+        pane.set_title(title, fontsize="medium")
+        for number, point in enumerate(points):
+            _mark(pane, point, number)
+    for block, head in enumerate(heads):
+        for column, found in enumerate(groups):
+            group = found[head]
+            maps = (group.main, group.distance, group.output)
+            for line, (values, name) in enumerate(zip(maps, ROWS, strict=True)):
+                pane = panes[1 + 3 * block + line, column]
+                # Near is red, as what is activated is.
+                pane.imshow(
+                    _scaled(values.numpy(), reverse=line == 1),
+                    cmap="jet",
+                    vmin=0,
+                    vmax=1,
+                    extent=(0, width, height, 0),
+                    interpolation="bilinear",
+                )
+                _mark(pane, points[column], column)
+                if line == 0:
+                    pane.set_title(f"head {group.stage}, map {group.channel}", fontsize="medium")
+                if column == 0:
+                    pane.text(-0.04, 0.5, name, transform=pane.transAxes, rotation=90, ha="right", va="center")
+    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "jet"), ax=panes[1:, :], shrink=0.3, aspect=40)
+    bar.set_ticks([0, 1], labels=["far,\nnot active", "near,\nactive"])
+    figure.savefig(path, dpi=110)
+
+
+def _mark(pane: Axes, point: tuple[int, int], number: int) -> None:
+    x, y = point[0] + 0.5, point[1] + 0.5
+    pane.plot(
+        x, y, "o", color=MARKERS[number % len(MARKERS)], markeredgecolor="white", markeredgewidth=1.5, markersize=9
+    )
+
+
+def _scaled(values: NDArray[np.float32], reverse: bool) -> NDArray[np.float32]:
+    """From 0 for the least to 1 for the most, or the other way round."""
+    low, high = float(values.min()), float(values.max())
+    shares: NDArray[np.float32] = (values - low) / (high - low if high > low else 1)
+    return 1 - shares if reverse else shares

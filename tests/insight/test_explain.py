@@ -1,0 +1,76 @@
+"""The figure and the arrays, from Python and from the command line."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sanet
+from sanet.cli.main import main
+from sanet.insight.explain import explain
+from sanet.insight.groups import Explainer
+from sanet.structures import SanetError, UsageError
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return sanet.create_model("sanet", "test_resnet", num_classes=5, output_stride=8).eval()
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "street.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+@pytest.mark.parametrize("points", [[(3, 4)], [(0, 0), (89, 59), (40, 30)]])
+def test_a_figure_is_written(model, picture, tmp_path, ending, points):
+    path = tmp_path / f"figure.{ending}"
+    explain(model, picture, points, path, heads=[1, 4], device="cpu")
+    assert path.stat().st_size > 5000
+    if ending == "png":
+        width, height = Image.open(path).size
+        assert height > width  # seven rows: the picture, and three for each head
+
+
+def test_the_arrays_are_the_groups(model, picture, tmp_path):
+    points = [(3, 4), (80, 50)]
+    explain(model, picture, points, tmp_path / "figure.png", arrays=tmp_path / "maps.npz", device="cpu")
+    image = torch.from_numpy(np.array(Image.open(picture))).permute(2, 0, 1)
+    encoding = Explainer(model, "cpu").encode(image)
+    with np.load(tmp_path / "maps.npz") as maps:
+        assert len(maps.files) == 2 + 2 * 4 * 3
+        np.testing.assert_array_equal(maps["prediction"], encoding.prediction)
+        np.testing.assert_array_equal(maps["points"], points)
+        for number, point in enumerate(points):
+            for group in encoding.groups(*point):
+                for name in ("main", "distance", "output"):
+                    np.testing.assert_array_equal(maps[f"head{group.stage}_point{number}_{name}"], getattr(group, name))
+
+
+def test_the_command_line(model, picture, tmp_path, capsys):
+    model.save_pretrained(tmp_path / "model")
+    given = ["explain", str(tmp_path / "model"), str(picture), "--device", "cpu", "--out", str(tmp_path / "a.png")]
+    arrays = ["--arrays", str(tmp_path / "a.npz")]
+    assert main([*given, "--point", "3", "4", "--point", "50", "20", "--heads", "[2]", *arrays]) == 0
+    assert "a.png" in capsys.readouterr().out
+    assert (tmp_path / "a.npz").is_file()
+    assert main([*given, "--point", "90", "4"]) == 2
+    assert "90 wide and 60 high" in capsys.readouterr().err
+    for wrong in (["--point", "3", "x"], ["--point", "3"], []):
+        with pytest.raises(SystemExit):
+            main([*given, *wrong])
+        assert "point" in capsys.readouterr().err
+
+
+def test_mistakes_are_answered(model, picture, tmp_path):
+    with pytest.raises(UsageError, match="points"):
+        explain(model, picture, [], tmp_path / "a.png")
+    with pytest.raises(UsageError, match=r"heads \[5\]: the network has 1, 2, 3, 4"):
+        explain(model, picture, [(1, 1)], tmp_path / "a.png", heads=[1, 5])
+    (tmp_path / "no.png").write_bytes(b"no picture")
+    with pytest.raises(SanetError, match=r"no\.png"):
+        explain(model, tmp_path / "no.png", [(1, 1)], tmp_path / "a.png")
