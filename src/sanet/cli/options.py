@@ -98,7 +98,7 @@ def explain_options(parser: Parser) -> None:
         action=Points,
         required=True,
         metavar=("X", "Y"),
-        help="column and row; as often as you like",
+        help="column and row; may be repeated",
     )
     parser.add_argument("--heads", type=list[int] | None, help="stages to show, such as [1,4]; by default all")
     parser.add_argument(

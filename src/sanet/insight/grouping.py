@@ -1,0 +1,139 @@
+"""The grouping score: whether the attention channel of a head puts pixels of one class together.
+
+For a point, pixels are ranked by the distance of their attention vectors from the point's; the area under the ROC curve
+of that ranking is the chance that a pixel of the point's own class is nearer than one of another class. 1 is a perfect
+group, 0.5 is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite, nan
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from sanet.data.loading import SegmentationDataset
+from sanet.insight.groups import Encoding, Explainer, HeadMaps
+from sanet.structures import LabelSet
+
+
+@dataclass(frozen=True)
+class GroupingScores:
+    """Of a network over a data set.
+
+    Attributes:
+        labels: the classes.
+        stages: of the heads.
+        scores: (S, K) mean area under the ROC curve by head and class; NaN where no point was scored.
+        points: (K,) points that were scored of each class.
+    """
+
+    labels: LabelSet
+    stages: tuple[int, ...]
+    scores: NDArray[np.float64]
+    points: NDArray[np.int64]
+
+    def table(self) -> str:
+        """Plain text for a terminal: a row for each class, a column for each head, in per cent."""
+        width = max(map(len, [*self.labels.names, "mean over classes"]))
+        heading = f"{'ROC area in per cent':{width}} " + "".join(f"{f'head {stage}':>8}" for stage in self.stages)
+        rule = "-" * (len(heading) + 8)
+        means = [np.nanmean(row).item() if np.isfinite(row).any() else nan for row in self.scores]
+        rows = [
+            f"{name:{width}} " + "".join(f"{_number(score):>8}" for score in column) + f"{count:>8}"
+            for name, column, count in zip(self.labels.names, self.scores.T, self.points, strict=True)
+        ]
+        total = f"{'mean over classes':{width}} " + "".join(f"{_number(mean):>8}" for mean in means)
+        return "\n".join([f"{heading}{'points':>8}", rule, *rows, rule, f"{total}{self.points.sum():>8}"])
+
+
+def grouping_scores(
+    explainer: Explainer,
+    dataset: SegmentationDataset,
+    points: int = 3,
+    pixels: int = 2000,
+    seed: int = 0,
+    progress: bool = True,
+) -> GroupingScores:
+    """Score every head for every class.
+
+    Args:
+        explainer: of the network.
+        dataset: pictures and their truth.
+        points: drawn of each class in each picture that has it.
+        pixels: drawn of each picture, to be ranked; those without a label are never drawn.
+        seed: of the draws, which are the same for every network.
+        progress: show a bar.
+    """
+    labels, random = dataset.labels, np.random.default_rng(seed)
+    stages: tuple[int, ...] = ()
+    sums: dict[int, NDArray[np.float64]] = {}
+    counts = np.zeros(len(labels), np.int64)
+    for index in tqdm(range(len(dataset)), "group", unit=" pictures", disable=not progress):
+        sample = dataset[index]
+        drawn = _draw(sample.mask.numpy(), labels, points, pixels, random)
+        if drawn is None:
+            continue
+        chosen, ranked = drawn
+        encoding = explainer.encode(sample.image)
+        stages = tuple(maps.stage for maps in encoding.heads)
+        truth = sample.mask.numpy()
+        for place in chosen:
+            own = truth[ranked[:, 0], ranked[:, 1]] == truth[tuple(place)]
+            counts[truth[tuple(place)]] += 1
+            for maps in encoding.heads:
+                area = roc_area(-_distances(maps, encoding, place, ranked), own)
+                sums.setdefault(maps.stage, np.zeros(len(labels)))[truth[tuple(place)]] += area
+    with np.errstate(invalid="ignore"):
+        scores = np.array([sums[stage] / counts for stage in stages]).reshape(len(stages), len(labels))
+    return GroupingScores(labels, stages, scores, counts)
+
+
+def _draw(
+    truth: NDArray[np.int64], labels: LabelSet, points: int, pixels: int, random: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """(P, 2) points and (Q, 2) pixels to be ranked, as rows and columns; None where only one class was drawn."""
+    labelled = np.argwhere(truth != labels.ignore_index)
+    if not len(labelled):
+        return None
+    ranked = labelled[random.choice(len(labelled), min(pixels, len(labelled)), replace=False)]
+    classes = np.unique(truth[ranked[:, 0], ranked[:, 1]])
+    if len(classes) < 2:
+        return None
+    # Points of classes among the ranked, so that there is something to find.
+    of_classes = [np.argwhere(truth == index) for index in classes]
+    chosen = [places[random.choice(len(places), min(points, len(places)), replace=False)] for places in of_classes]
+    return np.concatenate(chosen), ranked
+
+
+def _distances(maps: HeadMaps, encoding: Encoding, place: NDArray[np.int64], ranked: NDArray[np.int64]) -> Tensor:
+    """(Q,) distances of pixels from a point, both as rows and columns."""
+    height, width = encoding.size
+    rows, columns = maps.attention.shape[-2:]
+    cells = torch.from_numpy(ranked[:, 0] * rows // height), torch.from_numpy(ranked[:, 1] * columns // width)
+    row, column = maps.cell(int(place[1]), int(place[0]), encoding.size)
+    apart = maps.attention[:, cells[0], cells[1]] - maps.attention[:, row, column, None]
+    return torch.linalg.vector_norm(apart, dim=0)
+
+
+def roc_area(scores: Tensor, positive: NDArray[np.bool_]) -> float:
+    """Area under the ROC curve: the chance that a positive has a higher score than a negative; ties count half.
+
+    Args:
+        scores: (N,) float.
+        positive: (N,) which of them should be high; some are and some are not.
+    """
+    _, which, sizes = torch.unique(scores, return_inverse=True, return_counts=True)
+    # The mean rank of each group of equals, from 1 (Mann and Whitney, 1947).
+    ranks = (sizes.cumsum(0).double() - (sizes - 1) / 2)[which]
+    marked = torch.from_numpy(positive)
+    found = int(marked.sum())
+    return float((ranks[marked].sum() - found * (found + 1) / 2) / (found * (len(marked) - found)))
+
+
+def _number(share: float) -> str:
+    return f"{100 * share:.1f}" if isfinite(share) else "—"

@@ -1,0 +1,92 @@
+"""The area under the ROC curve against scikit-learn, and the score on networks of which it is known."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+import sanet
+from sanet.insight.grouping import GroupingScores, grouping_scores, roc_area
+from sanet.insight.groups import Encoding, Explainer, HeadMaps
+from sanet.structures import LabelSet, Sample
+
+LABELS = LabelSet(("left", "right", "never"), ignore_index=255)
+
+
+@given(st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=2, max_size=60))
+def test_the_area_equals_scikit_learns(pairs):
+    scores, positive = torch.tensor([float(score) for score, _ in pairs]), np.array([mark for _, mark in pairs])
+    if positive.any() and not positive.all():
+        assert roc_area(scores, positive) == pytest.approx(roc_auc_score(positive, scores.numpy()), abs=1e-12)
+
+
+class Pictures:
+    """Pictures whose halves are two classes, with a band without labels."""
+
+    labels = LABELS
+
+    def __init__(self, *sizes):
+        self.sizes = sizes
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def __getitem__(self, index):
+        height, width = self.sizes[index]
+        mask = torch.zeros(height, width, dtype=torch.int64)
+        mask[:, width // 2 :] = 1
+        mask[:4] = 255
+        return Sample(torch.zeros(3, height, width, dtype=torch.uint8), mask, str(index))
+
+
+class Known:
+    """Heads whose attention is the truth, its opposite in no way, and the same everywhere."""
+
+    def encode(self, image):
+        height, width = image.shape[-2:]
+        perfect, blind = torch.zeros(2, height, width), torch.ones(2, height, width)
+        perfect[0, :, width // 2 :] = 1
+        rows = torch.arange(height).float()[None, :, None].expand(2, height, width)
+        heads = [HeadMaps(stage, maps, maps, maps) for stage, maps in ((1, perfect), (2, rows), (4, blind))]
+        return Encoding((height, width), LABELS, torch.zeros(height, width, dtype=torch.int64), heads)
+
+
+def test_a_perfect_head_has_one_and_a_blind_one_half():
+    found = grouping_scores(Known(), Pictures((40, 60), (33, 50)), progress=False)
+    assert found.stages == (1, 2, 4)
+    np.testing.assert_allclose(found.scores[0, :2], 1)
+    np.testing.assert_allclose(found.scores[1, :2], 0.5, atol=0.04)
+    np.testing.assert_allclose(found.scores[2, :2], 0.5)
+    assert np.isnan(found.scores[:, 2]).all()
+    assert found.points.tolist() == [6, 6, 0]  # three in each of two pictures
+
+
+def test_the_points_are_the_same_for_every_network():
+    pictures = Pictures((50, 70))
+    torch.manual_seed(0)
+    models = [sanet.create_model("sanet", "test_resnet", num_classes=3, output_stride=8) for _ in range(2)]
+    one, other = (grouping_scores(Explainer(model, "cpu"), pictures, progress=False) for model in models)
+    again = grouping_scores(Explainer(models[0], "cpu"), pictures, progress=False)
+    np.testing.assert_array_equal(one.scores, again.scores)
+    np.testing.assert_array_equal(one.points, other.points)
+    assert not np.array_equal(one.scores, other.scores)
+
+
+def test_pictures_with_nothing_to_group_are_left_out():
+    class Plain(Pictures):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return sample._replace(mask=torch.full_like(sample.mask, 255 if index else 0))
+
+    found = grouping_scores(Known(), Plain((40, 40), (40, 40)), progress=False)
+    assert found.points.sum() == 0
+
+
+def test_the_table_has_a_row_for_each_class():
+    scores = GroupingScores(LABELS, (1, 4), np.array([[0.5, 0.75, np.nan], [1, 0.5, np.nan]]), np.array([3, 6, 0]))
+    lines = [line.split() for line in scores.table().splitlines()]
+    assert lines[2] == ["left", "50.0", "100.0", "3"]
+    assert lines[4] == ["never", "—", "—", "0"]
+    assert lines[-1] == ["mean", "over", "classes", "62.5", "75.0", "9"]
