@@ -89,7 +89,7 @@ def test_a_run_is_named_by_what_decides_its_outcome():
     for changes in same:
         assert replace(row, config=replace(row.config, **changes)).key == row.key
     other = [
-        {"epochs": 24}, {"batch_size": 16}, {"precision": "bf16-mixed"}, {"loss": sanet.LossConfig()},
+        {"epochs": 60}, {"batch_size": 16}, {"precision": "bf16-mixed"}, {"loss": sanet.LossConfig()},
         {"data": DataConfig("scenes")}, {"model": replace(row.config.model, options={"reduction": 1})},
         {"model": replace(row.config.model, pretrained_backbone=False)},
     ]  # fmt: skip

@@ -1,4 +1,5 @@
 import pytest
+
 from brightness import small_run, write_pictures
 
 

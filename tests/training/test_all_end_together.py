@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from brightness import small_run, write_pictures
 from torch import nn
 
+from brightness import small_run, write_pictures
 from gloo import run_in_processes
 from sanet import processes
 from sanet.config import CHECKPOINTS

@@ -4,10 +4,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from brightness import CLASSES, assert_same_weights, checkpoint, weights
 from PIL import Image
 
 import sanet
+from brightness import CLASSES, assert_same_weights, checkpoint, weights
 from sanet.data.files import DataError
 from sanet.structures import SanetError, UsageError
 from sanet.training.fit import train

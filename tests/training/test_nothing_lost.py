@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from brightness import assert_same_weights, checkpoint, small_run, weights, write_pictures
 
 import sanet
+from brightness import assert_same_weights, checkpoint, small_run, weights, write_pictures
 from clean import CLEAN, start
 from sanet.cli.main import main
 from sanet.config import CHECKPOINTS

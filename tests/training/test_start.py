@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 import torch
-from brightness import small_run
 
 import sanet
+from brightness import small_run
 from sanet.config import CHECKPOINTS
 from sanet.structures import SanetError, UsageError
 from sanet.training.checkpoints import CheckpointFolder

@@ -116,8 +116,8 @@ def _distances(maps: HeadMaps, encoding: Encoding, place: NDArray[np.int64], ran
     rows, columns = maps.attention.shape[-2:]
     cells = torch.from_numpy(ranked[:, 0] * rows // height), torch.from_numpy(ranked[:, 1] * columns // width)
     row, column = maps.cell(int(place[1]), int(place[0]), encoding.size)
-    apart = maps.attention[:, cells[0], cells[1]] - maps.attention[:, row, column, None]
-    return torch.linalg.vector_norm(apart, dim=0)
+    distances: Tensor = (maps.attention[:, cells[0], cells[1]] - maps.attention[:, row, column, None]).norm(dim=0)
+    return distances
 
 
 def roc_area(scores: Tensor, positive: NDArray[np.bool_]) -> float:
