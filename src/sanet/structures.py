@@ -46,6 +46,11 @@ class Interrupted(SanetError):
         self.status = status
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 class Sample(NamedTuple):
     """One labelled picture, or a batch of them (then every tensor has a leading B).
 

@@ -152,5 +152,5 @@ def test_seeds_are_in_the_interval(runs):
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=6))
 def test_a_spread_is_mean_and_sample_deviation(values):
     found = Spread.of(values)
-    assert (found.mean, found.runs) == (pytest.approx(mean(values)), len(values))
+    assert found.mean == pytest.approx(mean(values))
     assert found.deviation == pytest.approx(stdev(values)) if len(values) > 1 else np.isnan(found.deviation)

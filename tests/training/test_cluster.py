@@ -43,7 +43,8 @@ def steps_of_16(root, output, **changes):
         small_run(root, output),
         model=sanet.ModelConfig("sanet", "test_resnet", output_stride=8, pretrained_backbone=False),
         loss=sanet.LossConfig(class_balance="sqrt"),
-        # At another rate a ReLU may see a value on the other side of zero, and the weights before it take another step.
+        # Where CLOSE was measured. At three times the rate 134 of the 41,472 weights of one convolution differ by more,
+        # by up to 9e-6.
         optimizer=sanet.OptimizerConfig(head_factor=10.0),
         batch_size=16,
         epochs=2,

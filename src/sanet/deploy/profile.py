@@ -16,10 +16,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from sanet.deploy.config import ProfileConfig, Published
-from sanet.deploy.timing import Machine, Timing, first_line, in_turn, machine_of, threads, time_pass
+from sanet.deploy.timing import Machine, Timing, in_turn, machine_of, threads, time_pass
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import NETWORKS, SegmentationModel, create_model
-from sanet.structures import SanetError, UsageError, choose
+from sanet.structures import SanetError, UsageError, choose, first_line
 
 
 @dataclass(frozen=True)

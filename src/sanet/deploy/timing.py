@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sanet.structures import SanetError
+from sanet.structures import SanetError, first_line
 
 WARM_UP = 3
 Key = TypeVar("Key", bound=Hashable)
@@ -118,11 +118,6 @@ def threads(number: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _summarise(seconds: list[float]) -> Timing:

@@ -16,7 +16,6 @@ from sanet import processes
 from sanet.config import MODEL
 from sanet.data.catalog import data_source
 from sanet.data.files import DataError
-from sanet.deploy.timing import first_line
 from sanet.evaluation.evaluate import evaluate
 from sanet.evaluation.protocol import Protocol
 from sanet.evaluation.results import SCORES, Evaluation, read_scores
@@ -24,7 +23,7 @@ from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
 from sanet.experiments.runs import completed
 from sanet.experiments.statistics import Spread
 from sanet.experiments.tables import Row, claims_of, rows_of
-from sanet.structures import Interrupted, SanetError, UsageError
+from sanet.structures import Interrupted, SanetError, UsageError, first_line
 from sanet.training.metrics import read_metrics
 
 RUNS = "runs"
@@ -108,16 +107,7 @@ class Result:
 def rounds(name: str, config: ExperimentConfig) -> Iterator[Result]:
     """Train and score every row with the first seed, then with the next; what there is so far after each of them.
 
-    Processes that share a job share every run.
-
-    Args:
-        name: of ``EXPERIMENTS``.
-        config: on what data, with how many seeds.
-
-    Raises:
-        UsageError: there is no such experiment or data set.
-        DataError: the data set cannot be read.
-        Interrupted: SIGTERM or Ctrl-C; what is finished is kept, and the same call goes on.
+    Processes that share a job share every run. Arguments and errors are those of ``experiment``.
     """
     results = [RowResult(row) for row in rows_of(name, config)]
     split = _split(results, config)
@@ -167,8 +157,10 @@ def _kept(directory: Path, protocol: Protocol) -> Evaluation | None:
 def _scored(row: Row, directory: Path, protocol: Protocol, seed: int, title: str) -> Evaluation:
     """The scores of a run: kept, or taken once it is trained to its end."""
     kept = processes.from_first(partial(_kept, directory, protocol))
+    trained = processes.from_first((directory / MODEL).is_dir)
     if processes.first():
-        print(f"{title}: {'training' if kept is None else 'finished already,'} {directory}", flush=True)
+        what = "finished already," if kept else "scoring" if trained else "training"
+        print(f"{title}: {what} {directory}", flush=True)
     if kept is not None:
         return kept
     completed(replace(row.config, output=str(directory), seed=seed))

@@ -23,17 +23,15 @@ class Spread:
     Attributes:
         mean: of the runs.
         deviation: sample standard deviation; NaN for one run.
-        runs: their number.
     """
 
     mean: float
     deviation: float
-    runs: int
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
         """Mean and deviation of one value or more."""
-        return cls(fmean(values), stdev(values) if len(values) > 1 else nan, len(values))
+        return cls(fmean(values), stdev(values) if len(values) > 1 else nan)
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ SMALL = Setting(
     ),
     ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2"),
     output_stride=16,
-    # As wide as that library has them, at 256, a step of these takes twice and five times as long as SANet's.
+    # As wide as that library has them, at 256, these train several times as slowly as SANet over a small backbone.
     options={"smp_upernet": {"decoder_channels": 64}, "smp_segformer": {"decoder_segmentation_channels": 64}},
 )
 

@@ -75,13 +75,13 @@ def grouping_scores(
     counts = np.zeros(len(labels), np.int64)
     for index in tqdm(range(len(dataset)), "group", unit=" pictures", disable=not progress):
         sample = dataset[index]
-        drawn = _draw(sample.mask.numpy(), labels, points, pixels, random)
+        truth = sample.mask.numpy()
+        drawn = _draw(truth, labels, points, pixels, random)
         if drawn is None:
             continue
         chosen, ranked = drawn
         encoding = explainer.encode(sample.image)
         stages = tuple(maps.stage for maps in encoding.heads)
-        truth = sample.mask.numpy()
         for place in chosen:
             own = truth[ranked[:, 0], ranked[:, 1]] == truth[tuple(place)]
             counts[truth[tuple(place)]] += 1
