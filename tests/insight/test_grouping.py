@@ -42,7 +42,12 @@ class Pictures:
 
 
 class Known:
-    """Heads whose attention is the truth, its opposite in no way, and the same everywhere."""
+    """Heads whose attention is the truth, the row alone, and the same everywhere."""
+
+    stages = (1, 2, 4)
+
+    def require_heads(self):
+        pass
 
     def encode(self, image):
         height, width = image.shape[-2:]
@@ -85,8 +90,30 @@ def test_pictures_with_nothing_to_group_are_left_out():
 
 
 def test_the_table_has_a_row_for_each_class():
-    scores = GroupingScores(LABELS, (1, 4), np.array([[0.5, 0.75, np.nan], [1, 0.5, np.nan]]), np.array([3, 6, 0]))
+    areas = np.array([[0.5, 0.75, np.nan], [1, 0.5, np.nan]])
+    scores = GroupingScores(LABELS, (1, 4), areas, np.array([3, 6, 0]), np.array([0.5, 1]))
     lines = [line.split() for line in scores.table().splitlines()]
     assert lines[2] == ["left", "50.0", "100.0", "3"]
     assert lines[4] == ["never", "—", "—", "0"]
-    assert lines[-1] == ["mean", "over", "classes", "62.5", "75.0", "9"]
+    assert lines[-2] == ["mean", "over", "classes", "62.5", "75.0", "9"]
+    assert lines[-1][-2:] == ["0.50", "1.00"]
+
+
+def test_reach_is_one_where_nearness_says_nothing_and_small_around_the_point():
+    """The attention of the first head is the place, of the second nothing, of the third the row."""
+
+    class Placed(Known):
+        stages = (1, 2, 3)
+
+        def encode(self, image):
+            height, width = image.shape[-2:]
+            place = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")).float()
+            noise = torch.rand(2, height, width, generator=torch.Generator().manual_seed(0))
+            heads = [HeadMaps(stage, maps, maps, maps) for stage, maps in ((1, place), (2, noise), (3, place[:1]))]
+            return Encoding((height, width), LABELS, torch.zeros(height, width, dtype=torch.int64), heads)
+
+    found = grouping_scores(Placed(), Pictures((90, 90), (60, 80)), points=20, progress=False)
+    around, anywhere, row = found.reach
+    assert anywhere == pytest.approx(1, abs=0.05)
+    assert around < 0.5
+    assert around < row < 1

@@ -113,4 +113,5 @@ def test_points_outside_and_networks_without_heads_are_refused(model):
             encoding.groups(x, y)
     fcn = sanet.create_model("fcn", "test_resnet", num_classes=2, output_stride=8)
     with pytest.raises(UsageError, match="squeeze-and-attention"):
-        Explainer(fcn, "cpu")
+        Explainer(fcn, "cpu").require_heads()
+    assert Explainer(fcn, "cpu").encode(picture(40, 60)).groups(3, 4) == []

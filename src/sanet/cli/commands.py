@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from shlex import quote
+from threading import Event
 
 from jsonargparse import Namespace
 
 from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig, ViewsConfig
+from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
 from sanet.experiments.config import ExperimentConfig
 from sanet.structures import Interrupted, SanetError, UsageError
@@ -206,6 +209,19 @@ def explain_command(settings: Namespace) -> int:
     print(f"figure: {settings.output}")
     if settings.arrays:
         print(f"arrays: {settings.arrays}")
+    return 0
+
+
+def demo_command(settings: Namespace) -> int:
+    """Serve the page until Ctrl-C."""
+    from sanet.demo.serve import served
+
+    config = DemoConfig(**{item.name: settings[item.name] for item in fields(DemoConfig)})
+    models = [_model_in(model) for model in settings.models]
+    with served(models, config, [Path(example) for example in settings.examples]) as address:
+        print(f"open {address} in a browser; Ctrl-C ends it", flush=True)
+        with suppress(KeyboardInterrupt):
+            Event().wait()
     return 0
 
 

@@ -77,6 +77,12 @@ COMMANDS = {
         "show which pixels a SANet groups with a point",
         "MODEL PICTURE --point X Y [--point X Y …] [options]",
     ),
+    "demo": Command(
+        options.demo_options,
+        commands.demo_command,
+        "open a page to play with: masks, and the pixel groups of a click",
+        "MODEL [MODEL ...] [options]",
+    ),
     "export": Command(
         options.export_options,
         commands.export_command,

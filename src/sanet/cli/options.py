@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sanet.cli.parsing import Parser, Points
 from sanet.config import Competition, DataConfig, EngineName, ExportFormat, TrainConfig, ViewsConfig
+from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
 from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
 
@@ -106,6 +107,13 @@ def explain_options(parser: Parser) -> None:
     )
     parser.add_argument("--arrays", type=str | None, help="file for the maps themselves, as NumPy's .npz")
     parser.add_argument("--device", type=str | None, help="cpu, cuda …; by default a GPU where there is one")
+
+
+def demo_options(parser: Parser) -> None:
+    """The models and where the page is served."""
+    parser.add_argument("models", type=str, nargs="+", metavar="MODEL", help="run directories, or model directories")
+    parser.add_argument("--examples", type=list[str], default=[], help="pictures that visitors can choose")
+    parser.add_class_arguments(DemoConfig, None)
 
 
 def profile_options(parser: Parser) -> None:

@@ -26,6 +26,8 @@ from sanet.data.matlab import read_matrix
 from sanet.structures import LabelSet, Sample, SanetError, UsageError, choose
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+# What Pillow trips over: broken EXIF data ends in the struct module or in a SyntaxError.
+UNREADABLE = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 
 class DataError(SanetError):
@@ -328,8 +330,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield picture
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
-    # Broken EXIF data ends in the struct module or in a SyntaxError.
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} cannot be read as a picture ({error}); replace it or take it out") from error
 
 

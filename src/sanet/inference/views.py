@@ -87,7 +87,7 @@ def _view(logits_of: LogitsFunction, image: Tensor, factor: float, window: int) 
     sides = _scaled_sides(image, factor)
     if sides == tuple(image.shape[-2:]):
         return bands
-    return _resized_bands(bands, sides[0], image.shape[-2:])
+    return resized_bands(bands, sides[0], image.shape[-2:])
 
 
 def _bands(logits_of: LogitsFunction, image: Tensor, window: int) -> Iterator[Tensor]:
@@ -179,7 +179,7 @@ def resized(image: Tensor, scale: float) -> Tensor:
     return torch.cat(planes)
 
 
-def _resized_bands(bands: Iterable[Tensor], height: int, size: Sequence[int]) -> Iterator[Tensor]:
+def resized_bands(bands: Iterable[Tensor], height: int, size: Sequence[int]) -> Iterator[Tensor]:
     """Logits (K, height, w) that come in bands of rows, in another size, bilinearly and as bands of rows again.
 
     Args:

@@ -47,12 +47,12 @@ def explain(
     if not points:
         raise UsageError("points: name one or more, each by its column and its row")
     explainer = Explainer(model, device)
+    explainer.require_heads()
     image = rgb(picture) if isinstance(picture, Image.Image) else read_image(Path(picture))
     encoding = explainer.encode(torch.from_numpy(image).permute(2, 0, 1))
-    known = [maps.stage for maps in encoding.heads]
-    unknown = sorted(set(heads or ()) - set(known))
+    unknown = sorted(set(heads or ()) - set(explainer.stages))
     if unknown:
-        raise UsageError(f"heads {unknown}: the network has {', '.join(map(str, known))}")
+        raise UsageError(f"heads {unknown}: the network has {', '.join(map(str, explainer.stages))}")
     draw(image, encoding, points, output, heads)
     if arrays is not None:
         _keep(Path(arrays), encoding, points)

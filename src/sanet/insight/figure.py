@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sanet.inference.pictures import Picture, overlay
-from sanet.insight.groups import Encoding
+from sanet.insight.groups import Encoding, PixelGroup
 
 # Tell apart on any picture, and for most colour-blind readers.
 MARKERS = ("#0072b2", "#f0e442", "#cc79a7", "#009e73", "#d55e00", "#56b4e9")
@@ -28,7 +28,9 @@ def draw(
     path: str | Path,
     stages: Sequence[int] | None = None,
 ) -> None:
-    """Draw the groups of some points: a column for each point, three rows for each head.
+    """Draw the groups of some points, three rows for each head and a column for each point, as the paper does.
+
+    For one point alone, the heads stand side by side.
 
     Args:
         image: (H, W, 3) uint8.
@@ -40,10 +42,14 @@ def draw(
     Raises:
         UsageError: a point outside the picture.
     """
-    groups = [encoding.groups(x, y) for x, y in points]
     heads = [index for index, maps in enumerate(encoding.heads) if stages is None or maps.stage in stages]
+    blocks: list[list[tuple[int, PixelGroup]]] = [
+        [(number, encoding.groups(x, y)[head]) for number, (x, y) in enumerate(points)] for head in heads
+    ]
+    if len(points) == 1:
+        blocks = [[cell for block in blocks for cell in block]]
     height, width = encoding.size
-    rows, columns = 1 + 3 * len(heads), max(2, len(points))
+    rows, columns = 1 + 3 * len(blocks), max(2, len(blocks[0]))
     tall = WIDTH * height / width
     figure = Figure(figsize=(WIDTH * columns + 1.4, tall * rows + 0.8), layout="constrained")
     panes = figure.subplots(rows, columns, squeeze=False)
@@ -57,29 +63,21 @@ def draw(
         pane.set_title(title, fontsize="medium")
         for number, point in enumerate(points):
             _mark(pane, point, number)
-    for block, head in enumerate(heads):
-        for column, found in enumerate(groups):
-            group = found[head]
-            maps = (group.main, group.distance, group.output)
-            for line, (values, name) in enumerate(zip(maps, ROWS, strict=True)):
-                pane = panes[1 + 3 * block + line, column]
+    for top, block in enumerate(blocks):
+        for column, (number, group) in enumerate(block):
+            cells = panes[1 + 3 * top : 4 + 3 * top, column]
+            cells[0].set_title(f"head {group.stage}, map {group.channel}", fontsize="medium")
+            for pane, values, name in zip(cells, (group.main, group.distance, group.output), ROWS, strict=True):
                 # Near is red, as what is activated is.
-                pane.imshow(
-                    _scaled(values.numpy(), reverse=line == 1),
-                    cmap="jet",
-                    vmin=0,
-                    vmax=1,
-                    extent=(0, width, height, 0),
-                    interpolation="bilinear",
-                )
-                _mark(pane, points[column], column)
-                if line == 0:
-                    pane.set_title(f"head {group.stage}, map {group.channel}", fontsize="medium")
+                shades = scaled(values.numpy(), reverse=values is group.distance)
+                extent = (0, width, height, 0)
+                pane.imshow(shades, cmap="jet", vmin=0, vmax=1, extent=extent, interpolation="bilinear")
+                _mark(pane, points[number], number)
                 if column == 0:
                     pane.text(-0.04, 0.5, name, transform=pane.transAxes, rotation=90, ha="right", va="center")
-    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "jet"), ax=panes[1:, :], shrink=0.3, aspect=40)
+    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "jet"), ax=panes[1:, :], shrink=0.6, aspect=30)
     bar.set_ticks([0, 1], labels=["far,\nnot active", "near,\nactive"])
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
 def _mark(pane: Axes, point: tuple[int, int], number: int) -> None:
@@ -89,7 +87,7 @@ def _mark(pane: Axes, point: tuple[int, int], number: int) -> None:
     )
 
 
-def _scaled(values: NDArray[np.float32], reverse: bool) -> NDArray[np.float32]:
+def scaled(values: NDArray[np.float32], reverse: bool) -> NDArray[np.float32]:
     """From 0 for the least to 1 for the most, or the other way round."""
     low, high = float(values.min()), float(values.max())
     shares: NDArray[np.float32] = (values - low) / (high - low if high > low else 1)

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sanet.config import ViewsConfig
 from sanet.inference.exported import choose_device
-from sanet.inference.views import resized
+from sanet.inference.views import resized, resized_bands
 from sanet.models.attention import SqueezeAttention
 from sanet.models.heads import SANetHead
 from sanet.models.networks import SegmentationModel, load_model
@@ -25,6 +26,7 @@ from sanet.structures import LabelSet, UsageError
 
 # Pictures of more pixels are looked at smaller: the maps are of the whole picture, and no window has that.
 LARGEST = 1024**2
+BAND = 64  # rows of logits that are brought to the picture's size at a time
 
 
 class HeadMaps(NamedTuple):
@@ -75,7 +77,7 @@ class Encoding(NamedTuple):
         size: H and W of the picture.
         labels: the classes.
         prediction: (H, W) int64 class indices.
-        heads: the maps of each head, the first stage first; their sizes differ.
+        heads: the maps of each head, the first stage first; their sizes differ. None for a network without such heads.
     """
 
     size: tuple[int, int]
@@ -107,22 +109,33 @@ class Encoding(NamedTuple):
 
 
 class Explainer:
-    """Shows what the heads of a SANet see.
+    """Shows what a network sees: its labels, and the pixel groups of its squeeze-and-attention heads where it has any.
 
     Args:
         model: a model directory, the name of one on the Hugging Face hub, or a model.
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
+        shorter_side: pixels of the shorter side that every picture is seen with; by default its own.
 
-    Raises:
-        UsageError: the network has no squeeze-and-attention heads.
+    Attributes:
+        network: the model, on the device and in evaluation mode.
+        stages: of its squeeze-and-attention heads, 1 to 4; none for other networks.
     """
 
-    def __init__(self, model: str | Path | SegmentationModel, device: str | None = None) -> None:
+    def __init__(
+        self, model: str | Path | SegmentationModel, device: str | None = None, shorter_side: int | None = None
+    ) -> None:
         self.network = model if isinstance(model, SegmentationModel) else load_model(model)
-        if not isinstance(self.network.head, SANetHead):
-            raise UsageError('only network "sanet" has squeeze-and-attention heads to look into')
         self.device = choose_device(device)
+        self.views = ViewsConfig(shorter_side=shorter_side)
         self.network.to(self.device).to(memory_format=torch.channels_last).eval()
+        head = self.network.head
+        self._modules = head.attention if isinstance(head, SANetHead) else nn.ModuleList()
+        self.stages = tuple(head.numbers) if isinstance(head, SANetHead) else ()
+
+    def require_heads(self) -> None:
+        """Raise a UsageError if the network has no squeeze-and-attention heads."""
+        if not self.stages:
+            raise UsageError('only network "sanet" has squeeze-and-attention heads to look into')
 
     @torch.inference_mode()
     def encode(self, image: Tensor) -> Encoding:
@@ -132,19 +145,19 @@ class Explainer:
             image: (3, H, W) uint8, of any size; beyond ``LARGEST`` pixels it is looked at smaller.
         """
         height, width = image.shape[-2:]
-        factor = min(1.0, sqrt(LARGEST / (height * width)))
+        factor = min(self.views.factors(height, width)[0], sqrt(LARGEST / (height * width)))
         seen = resized(image.to(self.device), factor)[None]
-        head = self.network.head
-        assert isinstance(head, SANetHead)
-        with _features_of(head.attention) as features:
-            logits = self.network(seen).logits
+        with _features_of(self._modules) as features:
+            logits = self.network(seen).logits[0]
         maps = [
             HeadMaps(stage, *(found[0].float().cpu() for found in _channels(module, features[module])))
-            for stage, module in zip(head.numbers, head.attention, strict=True)
+            for stage, module in zip(self.stages, self._modules, strict=True)
             if isinstance(module, SqueezeAttention)
         ]
-        prediction = nn.functional.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
-        return Encoding((height, width), self.network.labels, prediction[0].argmax(dim=0).cpu(), maps)
+        # In bands: the logits of a photograph at its own size can take gigabytes.
+        bands = resized_bands(logits.split(BAND, dim=1), logits.shape[1], (height, width))
+        prediction = torch.cat([band.argmax(dim=0).cpu() for band in bands])
+        return Encoding((height, width), self.network.labels, prediction, maps)
 
 
 def _channels(module: SqueezeAttention, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,147 @@
+"""What happens on the page: a picture arrives, a point is clicked, a setting changes, a file is taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from sanet.demo.limits import read_upload
+from sanet.demo.visit import Channel, Download, Visit
+from sanet.demo.visits import Visits
+from sanet.evaluation.page import data_url
+from sanet.insight.groups import Explainer
+from sanet.structures import UsageError
+
+NO_LEGEND: dict[str, Any] = {"rows": [], "hidden": []}
+EXPIRED = "first drop a picture, or choose an example"
+
+
+class Actions:
+    """The handlers of the page's events.
+
+    Args:
+        models: by the names that the page shows.
+        visits: those that are open.
+        largest_megapixels: of a picture, in 10^6 pixels.
+    """
+
+    def __init__(self, models: Mapping[str, Explainer], visits: Visits, largest_megapixels: float) -> None:
+        self.models = models
+        self.visits = visits
+        self.largest_megapixels = largest_megapixels
+
+    def arrive(self, payload: dict[str, Any] | None, request: gr.Request) -> None:
+        """A new picture; Gradio has made sure that it is one of the uploads or of the examples."""
+        if payload is None or not payload.get("path"):
+            raise gr.Error("send the picture as a file")
+        path = Path(payload["path"])
+        name = Path(payload.get("orig_name") or path.name).name
+        try:
+            visit = Visit(read_upload(path, name, self.largest_megapixels), name)
+        except UsageError as error:
+            raise gr.Error(str(error)) from error
+        self.visits.put(_key(request), visit)
+
+    def leave(self, request: gr.Request) -> None:
+        """The page was closed."""
+        self.visits.close(_key(request))
+
+    def click(self, event: gr.SelectData, request: gr.Request) -> None:
+        """A point of what is shown."""
+        visit = self.visits.get(_key(request))
+        if visit is None:
+            raise gr.Error(EXPIRED)
+        visit.click((int(event.index[0]), int(event.index[1])))
+
+    def view(
+        self,
+        opacity: float,
+        channel: Channel,
+        model: str,
+        legend: dict[str, Any],
+        rival: str,
+        rivals_legend: dict[str, Any],
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),
+    ) -> list[Any]:
+        """What both panes show: of each whether it is there, its legend, picture, status and groups."""
+        visit = self.visits.get(_key(request))
+        values: list[Any] = []
+        for name, shown in ((model, legend), (rival, rivals_legend)):
+            if visit is None or name not in self.models:
+                values += [gr.Column(visible=name in self.models), NO_LEGEND, None, "", []]
+                continue
+            if name not in visit.seen:
+                progress(0.3, f"{name} looks at {visit.name}")
+            values += self._pane(visit, name, shown["hidden"], opacity, channel)
+        return values
+
+    def redraw(
+        self,
+        opacity: float,
+        channel: Channel,
+        model: str,
+        legend: dict[str, Any],
+        rival: str,
+        rivals_legend: dict[str, Any],
+        request: gr.Request,
+    ) -> list[Any]:
+        """``view`` without what its own settings are: an answer that comes late must not set them back."""
+        values = self.view(opacity, channel, model, legend, rival, rivals_legend, request)
+        half = len(values) // 2
+        return [*values[2:half], *values[half + 2 :]]
+
+    def mask(self, opacity: float, model: str, legend: dict[str, Any], request: gr.Request) -> str:
+        """The file of the classes."""
+        return self._save("mask", opacity, model, legend, request)
+
+    def overlay(self, opacity: float, model: str, legend: dict[str, Any], request: gr.Request) -> str:
+        """The file of the picture under its mask."""
+        return self._save("overlay", opacity, model, legend, request)
+
+    def figure(self, opacity: float, model: str, legend: dict[str, Any], request: gr.Request) -> str:
+        """The file of all groups of the point."""
+        return self._save("figure", opacity, model, legend, request)
+
+    def _pane(self, visit: Visit, name: str, hidden: list[str], opacity: float, channel: Channel) -> list[Any]:
+        seen = visit.see(name, self.models)
+        hidden = [entry for entry in hidden if entry in seen.encoding.labels.names]
+        rows = [
+            {
+                "name": entry.name,
+                "color": "rgb({},{},{})".format(*entry.color),
+                "share": f"{entry.share:.1%}",
+                "checked": "" if entry.name in hidden else "checked",
+            }
+            for entry in visit.legend(seen)
+        ]
+        height, width = visit.image.shape[:2]
+        groups = visit.groups(seen, channel)
+        text = f"{width} x {height} pixels, seen in {seen.seconds:.2f} s"
+        if visit.point is not None:
+            text += f"; point {visit.point[0]}, {visit.point[1]}"
+            text += "" if groups else "; this network has no attention to look into"
+        return [
+            gr.Column(visible=True),
+            {"rows": rows, "hidden": hidden},
+            gr.Image(visit.shown(seen, opacity, hidden), label=f"{name}: click anywhere"),
+            text,
+            [{"src": data_url(picture, "JPEG"), "caption": caption} for picture, caption in groups],
+        ]
+
+    def _save(self, what: Download, opacity: float, model: str, legend: dict[str, Any], request: gr.Request) -> str:
+        visit = self.visits.get(_key(request))
+        if visit is None:
+            raise gr.Error(EXPIRED)
+        if what == "figure" and (visit.point is None or not self.models[model].stages):
+            raise gr.Error("the figure shows the pixel groups of a point: click on a picture under a SANet first")
+        return str(visit.save(visit.see(model, self.models), what, opacity, legend["hidden"]))
+
+
+def _key(request: gr.Request) -> str:
+    if not request.session_hash:
+        raise gr.Error("open the page in a browser")
+    return request.session_hash

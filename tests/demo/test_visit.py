@@ -1,0 +1,96 @@
+"""What a visitor sees, without a page: one encoding, clicks that land where they should, hidden classes, downloads."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sanet
+from sanet.demo.visit import SHOWN, Visit
+from sanet.inference.pictures import overlay, shares
+from sanet.insight.groups import Explainer
+
+
+@pytest.fixture(scope="module")
+def models():
+    torch.manual_seed(0)
+    return {
+        name: Explainer(sanet.create_model(name, "test_resnet", num_classes=5, output_stride=8), "cpu")
+        for name in ("sanet", "fcn")
+    }
+
+
+def picture(height, width):
+    return np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 80), (90, 41), (1200, 1500)])
+def test_every_shown_pixel_clicks_the_one_it_shows(height, width):
+    """At the places where a picture's pixel is shown, against the definition of nearest resizing."""
+    visit = Visit(picture(height, width), "a")
+    factor = SHOWN / max(height, width)
+    shown = (round(width * factor), round(height * factor))
+    for x, y in ((0, 0), (shown[0] - 1, shown[1] - 1), (shown[0] // 3, shown[1] // 2)):
+        visit.click((x, y))
+        assert visit.point == (int((x + 0.5) * width / shown[0]), int((y + 0.5) * height / shown[1]))
+
+
+def test_a_model_looks_once(models, monkeypatch):
+    calls = []
+    encode = Explainer.encode
+    monkeypatch.setattr(Explainer, "encode", lambda self, image: calls.append(image.shape) or encode(self, image))
+    visit = Visit(picture(50, 70), "a")
+    for _ in range(3):
+        visit.click((4, 5))
+        visit.groups(visit.see("sanet", models), "attention")
+    visit.see("fcn", models)
+    assert calls == [(3, 50, 70)] * 2
+
+
+def test_the_mask_legend_and_hiding_are_those_of_the_prediction(models):
+    visit = Visit(picture(96, 960), "a")
+    seen = visit.see("sanet", models)
+    labels = seen.encoding.labels
+    expected = models["sanet"].encode(torch.from_numpy(visit.image).permute(2, 0, 1)).prediction.numpy()
+    assert np.array_equal(seen.prediction, expected)
+    # An untrained network finds one class everywhere.
+    expected = np.arange(960, dtype=np.uint16)[None].repeat(96, 0) // 192
+    seen = seen._replace(prediction=expected)
+    assert [(entry.name, entry.share) for entry in visit.legend(seen)] == list(shares(expected, labels).items())
+    assert np.array_equal(visit.shown(seen, 0.4, []), overlay(visit.image, expected, labels, 0.4))
+    everything = [entry.name for entry in visit.legend(seen)]
+    assert np.array_equal(visit.shown(seen, 1, everything), visit.image)
+    first = labels.names.index(everything[0])
+    hidden = visit.shown(seen, 1, everything[:1])
+    assert np.array_equal(hidden[expected == first], visit.image[expected == first])
+    assert not np.array_equal(hidden, visit.image)
+
+
+@pytest.mark.parametrize("channel", ["attention", "main", "output"])
+def test_groups_are_one_picture_for_each_head(models, channel):
+    visit = Visit(picture(60, 80), "a")
+    seen = visit.see("sanet", models)
+    assert visit.groups(seen, channel) == []
+    visit.click((900, 10))
+    pictures, captions = zip(*visit.groups(seen, channel), strict=True)
+    assert [caption.partition(",")[0] for caption in captions] == ["head 1", "head 2", "head 3", "head 4"]
+    assert all(shown.shape == (360, 480, 3) for shown in pictures)
+    assert visit.groups(visit.see("fcn", models), channel) == []
+
+
+def test_downloads_have_the_size_of_the_picture_and_go_with_the_visit(models):
+    visit = Visit(picture(60, 80), "../photo of mine.jpg")
+    seen = visit.see("sanet", models)
+    mask = visit.save(seen, "mask", 0.5, [])
+    with Image.open(mask) as stored:
+        assert stored.mode == "P"
+        assert np.array_equal(np.asarray(stored), seen.prediction)
+    with Image.open(visit.save(seen, "overlay", 0.3, [])) as stored:
+        assert np.array_equal(np.asarray(stored), overlay(visit.image, seen.prediction, seen.encoding.labels, 0.3))
+    visit.click((7, 9))
+    with Image.open(visit.save(seen, "figure", 0.5, [])) as stored:
+        assert stored.width > 600
+    assert mask.name == "photo of mine-mask.png"
+    folder = mask.parent
+    del visit
+    assert not folder.exists()
