@@ -212,6 +212,38 @@ def explain_command(settings: Namespace) -> int:
     return 0
 
 
+def compare_command(settings: Namespace) -> int:
+    """Draw pictures under several networks."""
+    try:
+        from sanet.insight.comparison import compare_pictures
+    except ImportError as error:
+        raise SanetError(f"figures need an extra: pip install 'sanet-segmentation[figures]' ({error})") from error
+
+    compare_pictures(
+        settings.pictures,
+        [_model_in(model) for model in settings.models],
+        settings.output,
+        settings.truth,
+        settings.mask_format,
+        settings.device,
+        _views(settings),
+    )
+    print(f"figure: {settings.output}")
+    return 0
+
+
+def grouping_command(settings: Namespace) -> int:
+    """Score how well every head groups the pixels of a class, and print the table."""
+    from sanet.data.catalog import data_source
+    from sanet.insight.grouping import grouping_scores
+    from sanet.insight.groups import Explainer
+
+    pictures = data_source(settings.data).open(settings.split)
+    explainer = Explainer(_model_in(settings.trained), settings.device)
+    print(grouping_scores(explainer, pictures, settings.points, settings.pixels, settings.seed).table())
+    return 0
+
+
 def demo_command(settings: Namespace) -> int:
     """Serve the page until Ctrl-C."""
     from sanet.demo.serve import served

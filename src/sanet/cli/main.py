@@ -77,6 +77,18 @@ COMMANDS = {
         "show which pixels a SANet groups with a point",
         "MODEL PICTURE --point X Y [--point X Y …] [options]",
     ),
+    "grouping": Command(
+        options.grouping_options,
+        commands.grouping_command,
+        "score how well the heads of a SANet group the pixels of a class",
+        "MODEL [options]",
+    ),
+    "compare": Command(
+        options.compare_options,
+        commands.compare_command,
+        "draw pictures under several networks, with their errors",
+        "PICTURE [PICTURE ...] --models MODEL [MODEL ...] [options]",
+    ),
     "demo": Command(
         options.demo_options,
         commands.demo_command,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sanet.cli.parsing import Parser, Points
-from sanet.config import Competition, DataConfig, EngineName, ExportFormat, TrainConfig, ViewsConfig
+from sanet.config import Competition, DataConfig, EngineName, ExportFormat, MaskFormat, TrainConfig, ViewsConfig
 from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
 from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
@@ -107,6 +107,31 @@ def explain_options(parser: Parser) -> None:
     )
     parser.add_argument("--arrays", type=str | None, help="file for the maps themselves, as NumPy's .npz")
     parser.add_argument("--device", type=str | None, help="cpu, cuda …; by default a GPU where there is one")
+
+
+def compare_options(parser: Parser) -> None:
+    """The pictures, the models and the truth."""
+    parser.add_argument("pictures", type=str, nargs="+", metavar="PICTURE", help="files")
+    parser.add_argument("--models", type=str, nargs="+", required=True, metavar="MODEL", help=f"each a {MODEL_HELP}")
+    parser.add_argument(
+        "--truth", type=str, nargs="+", default=[], metavar="MASK", help="masks of the pictures, in their order"
+    )
+    parser.add_argument("--mask_format", type=MaskFormat, default="index", help="of the masks")
+    parser.add_argument(
+        "--output", "--out", type=str, default="comparison.png", help="the figure; its ending names the format"
+    )
+    views_options(parser)
+
+
+def grouping_options(parser: Parser) -> None:
+    """The model and the data set."""
+    parser.add_argument("trained", type=str, metavar="MODEL", help="run directory, or a model directory, of a SANet")
+    parser.add_argument("--split", type=str, default="val", help="split to score")
+    parser.add_argument("--points", type=int, default=3, help="points drawn of each class in each picture that has it")
+    parser.add_argument("--pixels", type=int, default=2000, help="pixels drawn of each picture, to be ranked")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws, which are the same for every network")
+    parser.add_argument("--device", type=str | None, help="cpu, cuda …; by default a GPU where there is one")
+    parser.add_class_arguments(DataConfig, "data", help="the data set; by default the one the run was trained on")
 
 
 def demo_options(parser: Parser) -> None:

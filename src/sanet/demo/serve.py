@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from sanet.demo.config import DemoConfig
 from sanet.insight.groups import Explainer
-from sanet.structures import SanetError, UsageError
+from sanet.models.store import short_names
+from sanet.structures import SanetError
 
 if TYPE_CHECKING:
     from sanet.demo.visits import Visits
@@ -83,15 +84,4 @@ def _purge(visits: Visits, ended: Event) -> None:
 
 def _opened(models: Sequence[str | Path], device: str | None) -> dict[str, Explainer]:
     """By the shortest names that tell them apart."""
-    names = _short([Path(model) for model in models])
-    return {name: Explainer(model, device) for name, model in zip(names, models, strict=True)}
-
-
-def _short(paths: Sequence[Path]) -> list[str]:
-    """The last parts of paths, as many as make them different; the ``model`` folder of a run is left out."""
-    parts = [path.absolute().parts[: -1 if path.name == "model" else None] for path in paths]
-    for length in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-length:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    raise UsageError("a model is named twice")
+    return {name: Explainer(model, device) for name, model in zip(short_names(models), models, strict=True)}

@@ -6,6 +6,7 @@ The directory holds ``config.json`` (the arguments of the constructor, the label
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +16,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from sanet.structures import LabelSet, SanetError
+from sanet.config import MODEL
+from sanet.structures import LabelSet, SanetError, UsageError
 
 CARD = """---
 {{ card_data }}
@@ -93,3 +95,20 @@ class StoredModel(
         except RuntimeError as error:
             raise SanetError(f"the weights of {model_id} do not fit its {CONFIG_NAME}: {error}") from error
         return model.eval()  # type: ignore[attr-defined, no-any-return]
+
+
+def short_names(models: Sequence[str | Path]) -> list[str]:
+    """What to call saved models beside each other: the last parts of their paths, as many as tell them apart.
+
+    The ``model`` folder of a run is left out.
+
+    Raises:
+        UsageError: one is named twice.
+    """
+    paths = [Path(model).absolute() for model in models]
+    parts = [path.parts[:-1] if path.name == MODEL else path.parts for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise UsageError(f"{', '.join(map(str, models))}: a model is named twice")

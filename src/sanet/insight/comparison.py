@@ -1,0 +1,111 @@
+"""The same pictures under several networks, as figures 5 and 7; needs matplotlib (extra ``figures``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from tqdm import tqdm
+
+from sanet.config import MaskFormat, ViewsConfig
+from sanet.data.coding import MaskCoding
+from sanet.data.files import decode_mask, read_image, read_mask, shape_text
+from sanet.inference.pictures import Mask, Picture, error_map, overlay, shares
+from sanet.inference.predictor import Predictor
+from sanet.models.store import short_names
+from sanet.structures import LabelSet, UsageError
+
+WIDTH = 3.0  # inches of one picture
+
+
+def compare_pictures(
+    pictures: Sequence[str | Path],
+    models: Sequence[str | Path],
+    output: str | Path,
+    truth: Sequence[str | Path] = (),
+    mask_format: MaskFormat = "index",
+    device: str | None = None,
+    views: ViewsConfig = ViewsConfig(),
+    progress: bool = True,
+) -> None:
+    """Draw a row for each picture, itself and every model's prediction; with a truth, a second row of the errors.
+
+    Args:
+        pictures: files.
+        models: model directories or exported files; their names are the columns.
+        output: the figure; its ending names the format.
+        truth: masks of the pictures, in their order; their classes are those of the models.
+        mask_format: "index" or "color", as of a data set.
+        device: such as "cpu" or "cuda"; by default a GPU where there is one.
+        views: how the models look at a picture.
+        progress: show a bar.
+
+    Raises:
+        UsageError: no pictures, no models, masks of another number than pictures, or, with masks, models of different
+            classes.
+        DataError: a file that cannot be read, or a mask that does not fit its picture.
+    """
+    predictors = _opened(pictures, models, truth, device, views)
+    labels = next(iter(predictors.values())).labels
+    lines = 2 if truth else 1
+    images = [read_image(Path(picture)) for picture in pictures]
+    heights = [image.shape[0] / image.shape[1] for image in images for _ in range(lines)]
+    size = (WIDTH * (1 + len(models)), WIDTH * sum(heights) + 0.3 * len(heights) + 0.6)
+    figure = Figure(figsize=size, layout="constrained")
+    panes = figure.subplots(len(heights), 1 + len(models), squeeze=False, height_ratios=heights)
+    found: dict[str, LabelSet] = {}
+    for row, image in enumerate(tqdm(images, "compare", unit=" pictures", disable=not progress)):
+        right = _truth(truth[row], labels, mask_format, image) if truth else None
+        _show(panes[lines * row, 0], image, Path(pictures[row]).name)
+        if right is not None:
+            _show(panes[lines * row + 1, 0], overlay(image, right, labels, 0.7), "truth")
+        for column, (name, predictor) in enumerate(predictors.items(), 1):
+            mask = predictor(image)
+            found |= dict.fromkeys(shares(mask, predictor.labels), predictor.labels)
+            _show(panes[lines * row, column], overlay(image, mask, predictor.labels, 0.7), name)
+            if right is not None:
+                wrong = (mask != right)[right != labels.ignore_index].mean()
+                _show(panes[lines * row + 1, column], error_map(image, right, mask, labels), f"wrong: {wrong:.1%}")
+    handles = [
+        Patch(color=np.array(labels.colors[labels.names.index(name)]) / 255, label=name)
+        for name, labels in found.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=max(2, 3 * (1 + len(models)) // 2), frameon=False)
+    figure.savefig(output, dpi=110)
+
+
+def _opened(
+    pictures: Sequence[str | Path],
+    models: Sequence[str | Path],
+    truth: Sequence[str | Path],
+    device: str | None,
+    views: ViewsConfig,
+) -> dict[str, Predictor]:
+    """The models by name, if all that is named goes together."""
+    if not pictures or not models:
+        raise UsageError("name one picture or more, and one model or more")
+    if truth and len(truth) != len(pictures):
+        raise UsageError(f"{len(truth)} masks for {len(pictures)} pictures: one for each, in the same order")
+    named = zip(short_names(models), models, strict=True)
+    predictors = {name: Predictor(model, device, views) for name, model in named}
+    if truth and len({predictor.labels.names for predictor in predictors.values()}) > 1:
+        raise UsageError("the models have different classes, so one truth cannot be that of all")
+    return predictors
+
+
+def _truth(path: str | Path, labels: LabelSet, mask_format: MaskFormat, image: Picture) -> Mask:
+    coding = MaskCoding(format=mask_format)
+    mask = decode_mask(read_mask(Path(path), coding), labels, coding, Path(path))
+    if mask.shape != image.shape[:2]:
+        raise UsageError(f"{path} is {shape_text(mask)}, its picture {shape_text(image)}")
+    return mask
+
+
+def _show(pane: Axes, picture: Picture, title: str) -> None:
+    pane.imshow(picture, interpolation="nearest")
+    pane.set_title(title, fontsize="medium")
+    pane.set_axis_off()

@@ -1,0 +1,88 @@
+"""Pictures under several networks: rows and columns, the share of wrong pixels, and what cannot be compared."""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+import sanet
+from sanet.inference.predictor import Predictor
+from sanet.insight.comparison import compare_pictures
+from sanet.structures import LabelSet, SanetError, UsageError
+
+LABELS = LabelSet(("road", "sky", "tree"), ignore_index=9)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    for name in ("sanet", "fcn"):
+        network = sanet.create_model(name, "test_resnet", labels=LABELS, output_stride=8)
+        network.save_pretrained(folder / name / "model")
+    return [folder / "sanet" / "model", folder / "fcn" / "model"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    random, pictures, masks = np.random.default_rng(0), [], []
+    for index, size in enumerate([(40, 60), (50, 36)]):
+        pictures.append(tmp_path / f"{index}.png")
+        Image.fromarray(random.integers(0, 256, (*size, 3), np.uint8)).save(pictures[-1])
+        masks.append(tmp_path / f"{index}-mask.png")
+        Image.fromarray(random.choice([0, 1, 2, 9], size).astype(np.uint8)).save(masks[-1])
+    return pictures, masks
+
+
+@pytest.fixture
+def titles(monkeypatch):
+    """What stands above the panes of the figure that is saved, row by row."""
+    found, save = [], Figure.savefig
+
+    def noted(self, *args, **kwargs):
+        found.extend(pane.get_title() for pane in self.axes)
+        save(self, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", noted)
+    return found
+
+
+def test_a_row_for_each_picture_and_one_for_its_errors(models, files, titles, tmp_path):
+    pictures, masks = files
+    compare_pictures(pictures, models, tmp_path / "a.png", masks, device="cpu", progress=False)
+    expected = []
+    for picture, mask in zip(pictures, masks, strict=True):
+        truth, image = np.asarray(Image.open(mask)), np.asarray(Image.open(picture))
+        wrong = [(Predictor(model, "cpu")(image)[truth != 9] != truth[truth != 9]).mean() for model in models]
+        expected += [picture.name, "sanet", "fcn", "truth", *(f"wrong: {share:.1%}" for share in wrong)]
+    assert titles == expected
+    assert Image.open(tmp_path / "a.png").width > 900
+
+
+def test_without_a_truth_there_are_no_errors(models, files, titles, tmp_path):
+    compare_pictures(files[0], models[1:], tmp_path / "a.png", device="cpu", progress=False)
+    assert titles == ["0.png", "fcn", "1.png", "fcn"]
+
+
+def test_what_cannot_be_compared(models, files, tmp_path):
+    pictures, masks = files
+
+    def compare(*arguments):
+        compare_pictures(*arguments[:2], tmp_path / "a.png", *arguments[2:], device="cpu", progress=False)
+
+    with pytest.raises(UsageError, match="1 masks for 2 pictures"):
+        compare(pictures, models, masks[:1])
+    with pytest.raises(UsageError, match="60x40, its picture 36x50"):
+        compare(pictures[1:], models, masks[:1])
+    with pytest.raises(UsageError, match="one picture or more"):
+        compare([], models)
+    with pytest.raises(UsageError, match="named twice"):
+        compare(pictures, [models[0], models[0]])
+    other = tmp_path / "other"
+    sanet.create_model("fcn", "test_resnet", num_classes=3, output_stride=8).save_pretrained(other)
+    with pytest.raises(UsageError, match="different classes"):
+        compare(pictures, [models[0], other], masks)
+    with pytest.raises(SanetError, match="does not exist"):
+        compare([tmp_path / "nothing.png"], models)
+    assert not (tmp_path / "a.png").exists()
