@@ -1,4 +1,4 @@
-# make demo | test | lint | format | install; each makes .venv first and installs what it needs.
+# make demo | test | lint | format | docs | install; each makes .venv first and installs what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 CAN_COMPILE = command -v g++ >/dev/null && test -f "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h"
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: install demo test lint format
+.PHONY: install demo test lint format docs
 
 install: $(VENV)/.installed
 
@@ -15,6 +15,8 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.installed-dev
+	@command -v chromium chromium-browser google-chrome >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q chromium; } \
+		|| echo "no chromium: the page of sanet demo is not tested"
 	@$(CAN_COMPILE) || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q g++ python3-dev; } \
 		|| echo "no C++ compiler or Python.h: torch.compile is tested without code generation"
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
@@ -23,6 +25,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/mkdocs build --strict
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -9,6 +9,7 @@ from PIL import Image
 
 import sanet
 from sanet.data.catalog import data_source
+from sanet.demo.serve import EXAMPLES
 from sanet.inference.files import predict_files
 from sanet.training.metrics import read_metrics
 
@@ -50,13 +51,17 @@ def main() -> int:
         Image.fromarray(np.ascontiguousarray(sample.image.permute(1, 2, 0))).save(pictures / f"{sample.name}.png")
     predict_files(sanet.Predictor(OUTPUT / "sanet" / "model"), [str(pictures)], OUTPUT / "predictions")
 
+    print("\nLabelling two streets with the package's own model")
+    predict_files(sanet.Predictor(), [str(EXAMPLES)], OUTPUT / "streets")
+
     print(f"\nOn held-out scenes, after {time.monotonic() - start:.0f} s:")
     for network, score in scores.items():
         print(f"  {network:6} mIoU {score.miou:.3f}   pixel accuracy {score.pixel_accuracy:.3f}")
     print(f"""
 Look at:
   {OUTPUT}/sanet/test/report.html   scores, curves and the worst pictures
-  {OUTPUT}/predictions/overlays     what Predictor made of three pictures
+  {OUTPUT}/predictions/overlays     what SANet made of three of them
+  {OUTPUT}/streets/overlays         what the package's own model made of two streets
 Then try your own pictures, in photos/images with their masks in photos/masks:
   . .venv/bin/activate
   sanet check-data --data.name folder --data.root photos --data.classes "[background, leaf]"

@@ -3,11 +3,13 @@
 import gc
 import http.client
 import io
+import os
 import re
 import shutil
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -25,6 +27,7 @@ from sanet.structures import SanetError, UsageError
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium; `make test` installs it as root")
 PATIENCE = 60_000
+EXAMPLE = ".gallery-item"
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +160,29 @@ def test_a_visit(browser, address, encodings):
 
 def test_an_example(browser, address, encodings):
     with opened(browser, address) as page:
-        page.click(".gallery-item, [data-testid=dataset-item], .gallery button")
+        page.click(EXAMPLE)
         status(page, "90 x 30 pixels")
     assert encodings == [(30, 90)]
+
+
+def test_the_packages_own_model_on_a_street(browser, tmp_path):
+    """The pictures that the documentation shows; they are kept where SANET_SCREENSHOTS says."""
+    folder = Path(os.environ.get("SANET_SCREENSHOTS", tmp_path))
+    with served([], DemoConfig(port=0)) as address, opened(browser, address) as page:
+        page.set_viewport_size({"width": 1280, "height": 1000})
+        page.click(f"{EXAMPLE} >> nth=-1")
+        status(page, "480 x 360 pixels")
+        legend = page.inner_text("#first-legend")
+        assert all(name in legend for name in ("road", "building", "sky"))
+        box = page.wait_for_selector("#first-picture img").bounding_box()
+        page.click("#first-picture img", position={"x": 0.6 * box["width"], "y": 0.75 * box["height"]})
+        page.wait_for_function("document.querySelectorAll('#first-groups img').length == 4")
+        page.wait_for_timeout(500)
+        page.screenshot(path=folder / "demo.png", full_page=True)
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.screenshot(path=folder / "demo-phone.png", full_page=True)
 
 
 def test_downloads(browser, address):
@@ -234,7 +257,6 @@ def test_too_many_waiting_are_told_that_it_is_busy(browser, models, monkeypatch)
 def test_pictures_are_forgotten(browser, models, tmp_path, monkeypatch):
     """After the stated time nothing of a visit is left on disk or in memory, and at the end no folder."""
     import tempfile
-    from pathlib import Path
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = open_visits()
@@ -252,7 +274,7 @@ def test_pictures_are_forgotten(browser, models, tmp_path, monkeypatch):
         assert open_visits() - before
         page.close()
         wait_until(lambda: gc.collect() < 0 or not open_visits() - before, 3)
-    assert [path for path in Path(tmp_path).iterdir() if path.is_dir()] == []
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
 def test_bodies_too_large_are_refused_before_they_come(address):

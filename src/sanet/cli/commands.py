@@ -139,15 +139,24 @@ def predict_command(settings: Namespace) -> int:
     """Label files; a picture that cannot be read is named at the end, after the others are done."""
     from sanet.inference.files import LocalEngine, PredictorSettings, predict_collection
     from sanet.inference.ray_engine import RayEngine
+    from sanet.models.own import OWN_MODEL, OWN_SIDE
 
     if settings.workers is not None and settings.engine != "ray":
         raise UsageError("workers: only with --engine ray; without it one process labels all pictures")
-    predictor = PredictorSettings(_model_in(settings.model), settings.device, _views(settings))
+    model, views = settings.model, _views(settings)
+    if model is None:
+        model, views = str(OWN_MODEL), replace(views, shorter_side=views.shorter_side or OWN_SIDE)
+    predictor = PredictorSettings(_model_in(model), settings.device, views)
     engine = (
         RayEngine(predictor, settings.workers)
         if settings.engine == "ray"
         else LocalEngine(predictor.open(), predictor.fingerprint())
     )
+    if settings.model is None:
+        print(
+            f"no --model: the package's own, for streets seen from a car ({', '.join(engine.labels.names)}), looks at "
+            f"pictures resized to a shorter side of {views.shorter_side}; its card: {OWN_MODEL / 'README.md'}"
+        )
     outcome = predict_collection(engine, settings.pictures, settings.output)
     print(f"masks, overlays and predictions.jsonl: {settings.output}")
     if outcome.kept:

@@ -69,7 +69,7 @@ COMMANDS = {
         options.predict_options,
         commands.predict_command,
         "label the pixels of pictures",
-        "PICTURE [PICTURE ...] --model MODEL [options]",
+        "PICTURE [PICTURE ...] [--model MODEL] [options]",
     ),
     "explain": Command(
         options.explain_options,
@@ -93,7 +93,7 @@ COMMANDS = {
         options.demo_options,
         commands.demo_command,
         "open a page to play with: masks, and the pixel groups of a click",
-        "MODEL [MODEL ...] [options]",
+        "[MODEL ...] [options]",
     ),
     "export": Command(
         options.export_options,

@@ -61,7 +61,9 @@ def submit_options(parser: Parser) -> None:
 def predict_options(parser: Parser) -> None:
     """The pictures and the model."""
     parser.add_argument("pictures", type=str, nargs="+", metavar="PICTURE", help="files, folders and globs")
-    parser.add_argument("--model", type=str, required=True, help=MODEL_HELP)
+    parser.add_argument(
+        "--model", type=str | None, help=f"{MODEL_HELP}; by default the package's own, for streets seen from a car"
+    )
     parser.add_argument("--output", type=str, default="predictions", help="folder for what is found")
     parser.add_argument(
         "--engine", type=EngineName, default="local", help="ray: on all cores, GPUs and machines of a Ray cluster"
@@ -136,7 +138,13 @@ def grouping_options(parser: Parser) -> None:
 
 def demo_options(parser: Parser) -> None:
     """The models and where the page is served."""
-    parser.add_argument("models", type=str, nargs="+", metavar="MODEL", help="run directories, or model directories")
+    parser.add_argument(
+        "models",
+        type=str,
+        nargs="*",
+        metavar="MODEL",
+        help="run directories, or model directories; by default the package's own, for streets seen from a car",
+    )
     parser.add_argument("--examples", type=list[str], default=[], help="pictures that visitors can choose")
     parser.add_class_arguments(DemoConfig, None)
 

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 
 from sanet.demo.config import DemoConfig
 from sanet.insight.groups import Explainer
+from sanet.models.own import OWN_MODEL, OWN_SIDE
 from sanet.models.store import short_names
 from sanet.structures import SanetError
 
 if TYPE_CHECKING:
     from sanet.demo.visits import Visits
+
+EXAMPLES = Path(__file__).parent / "examples"
 
 
 @contextmanager
@@ -24,13 +27,15 @@ def served(models: Sequence[str | Path], config: DemoConfig, examples: Sequence[
     """The page, open while this is; gives its address. Uploads lie in a folder of its own, and go with it.
 
     Args:
-        models: model directories.
+        models: model directories; the package's own where none is named.
         config: where, and what is taken.
-        examples: pictures to try.
+        examples: pictures to try; streets for the package's own model where none are named.
 
     Raises:
         SanetError: Gradio is missing, the port is taken, or a model cannot be read.
     """
+    if not models and not examples:
+        examples = sorted(EXAMPLES.glob("*.jpg"))
     with TemporaryDirectory(prefix="sanet-demo-") as folder:
         # Gradio reads both when it is imported.
         os.environ["GRADIO_TEMP_DIR"] = folder
@@ -83,5 +88,7 @@ def _purge(visits: Visits, ended: Event) -> None:
 
 
 def _opened(models: Sequence[str | Path], device: str | None) -> dict[str, Explainer]:
-    """By the shortest names that tell them apart."""
+    """By the shortest names that tell them apart; the package's own where none is named."""
+    if not models:
+        return {OWN_MODEL.name: Explainer(OWN_MODEL, device, OWN_SIDE)}
     return {name: Explainer(model, device) for name, model in zip(short_names(models), models, strict=True)}

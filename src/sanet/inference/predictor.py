@@ -14,6 +14,7 @@ from sanet.data.files import rgb
 from sanet.inference.exported import choose_device, is_exported, open_exported
 from sanet.inference.views import LogitsFunction, label_picture
 from sanet.models.networks import SegmentationModel, load_model
+from sanet.models.own import OWN_MODEL, OWN_SIDE
 from sanet.structures import UsageError
 
 
@@ -22,9 +23,11 @@ class Predictor:
 
     Args:
         model: the directory of a saved model, the name of one on the Hugging Face hub, a file that `sanet export`
-            wrote, or a model, which is put onto the device and into evaluation mode.
+            wrote, or a model, which is put onto the device and into evaluation mode; by default the package's own,
+            for streets seen from a car, whose card is ``OWN_MODEL / "README.md"``.
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
-        views: how to look at a picture: in which sizes, mirrored or not, and from where on in windows.
+        views: how to look at a picture: in which sizes, mirrored or not, and from where on in windows; by default in
+            its own size, and with the package's own model in the size that it knows.
 
     Attributes:
         labels: the classes that the indices of a mask stand for.
@@ -38,8 +41,13 @@ class Predictor:
     """
 
     def __init__(
-        self, model: str | Path | SegmentationModel, device: str | None = None, views: ViewsConfig = ViewsConfig()
+        self,
+        model: str | Path | SegmentationModel | None = None,
+        device: str | None = None,
+        views: ViewsConfig | None = None,
     ) -> None:
+        if model is None:
+            model, views = OWN_MODEL, views or ViewsConfig(shorter_side=OWN_SIDE)
         self.logits_of: LogitsFunction
         if not isinstance(model, SegmentationModel) and is_exported(model):
             exported = open_exported(model, device)
@@ -49,7 +57,7 @@ class Predictor:
             self.device = choose_device(device)
             network.to(self.device).to(memory_format=torch.channels_last).eval()
             self.logits_of, self.labels = lambda pictures: network(pictures).logits, network.labels
-        self.views = views
+        self.views = views or ViewsConfig()
 
     def __call__(self, image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8 | np.uint16]:
         """Label every pixel.
