@@ -3,6 +3,7 @@
 import gc
 import http.client
 import io
+import json
 import os
 import re
 import shutil
@@ -296,6 +297,27 @@ def test_no_other_file_is_served(address, path):
     with pytest.raises(HTTPError) as refused, urlopen(Request(f"{address}gradio_api/file={path}"), timeout=20):
         pass
     assert refused.value.code in {403, 404}
+
+
+def test_no_other_file_is_taken_for_an_upload(address, tmp_path, encodings):
+    """By a visitor who speaks to the server without the page."""
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(png(30, 40))
+    config = json.load(urlopen(f"{address}config", timeout=20))
+    first = next(entry for entry in config["dependencies"] if any("upload" in target for target in entry["targets"]))
+    body = {
+        "data": [{"path": str(secret), "meta": {"_type": "gradio.FileData"}}],
+        "fn_index": first["id"],
+        "session_hash": "intruder",
+    }
+    join = Request(f"{address}gradio_api/queue/join", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    urlopen(join, timeout=20).close()
+    with urlopen(f"{address}gradio_api/queue/data?session_hash=intruder", timeout=20) as events:
+        messages = [json.loads(line[5:]) for line in events if line.startswith(b"data:")]
+    done = next(message for message in messages if message["msg"] == "process_completed")
+    assert not done["success"]
+    assert "secret" not in str(done["output"].get("error", ""))
+    assert encodings == []
 
 
 def test_it_listens_on_this_computer_alone_and_says_when_a_port_is_taken(address, models):

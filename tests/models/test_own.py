@@ -1,0 +1,80 @@
+"""The package's own model: small, whole, what its card says, and of use on a street."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import sanet
+from sanet.cli.main import main
+from sanet.demo.serve import EXAMPLES
+from sanet.insight.groups import Explainer
+from sanet.models.own import OWN_MODEL, OWN_SIDE
+
+STREET = EXAMPLES / "Seq05VD_f02370.jpg"
+RAW = Path(__file__).parents[2] / "docs" / "results" / "own" / "scores-test.json"
+
+# Column and row of places of which there is no doubt.
+PLACES = (("road", 250, 300), ("building", 410, 180), ("sky", 240, 20), ("pavement", 50, 290), ("car", 110, 180))
+
+
+def test_it_is_stored_in_half_precision_and_computes_in_single():
+    file = OWN_MODEL / "model.safetensors"
+    assert file.stat().st_size < 8e6
+    stored = load_file(file)
+    assert {tensor.dtype for tensor in stored.values() if tensor.is_floating_point()} == {torch.float16}
+    model = sanet.load_model(OWN_MODEL)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert sum(parameter.numel() for parameter in model.parameters()) < 5e6
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, stored[name].to(tensor.dtype))
+
+
+def test_the_card_has_the_figures_of_the_raw_file():
+    card, raw = (OWN_MODEL / "README.md").read_text(encoding="utf-8"), json.loads(RAW.read_text(encoding="utf-8"))
+    assert raw["protocol"]["views"]["shorter_side"] == OWN_SIDE
+    assert (raw["protocol"]["data"], raw["protocol"]["split"], raw["protocol"]["pictures"]) == ("camvid", "test", 233)
+    assert f"**{raw['scores']['miou']:.3f}**" in card
+    rows = dict(re.findall(r"^\| (\w+) \| (0\.\d\d) \|$", card, re.MULTILINE))
+    assert rows == {name: f"{iou:.2f}" for name, iou in raw["scores"]["class_iou"].items()}
+
+
+def test_a_street_is_labelled_as_one_sees_it():
+    predictor = sanet.Predictor()
+    mask = predictor(Image.open(STREET))
+    assert mask.shape == (360, 480)
+    seen = {name: predictor.labels.names[mask[row, column]] for name, column, row in PLACES}
+    assert seen == {name: name for name, _, _ in PLACES}
+    whole = Explainer(OWN_MODEL, "cpu", OWN_SIDE).encode(
+        torch.from_numpy(np.array(Image.open(STREET))).permute(2, 0, 1)
+    )
+    assert np.array_equal(whole.prediction.numpy(), mask)
+
+
+def test_sanet_predict_without_a_model_says_whose_it_is(tmp_path, capsys):
+    assert main(["predict", str(STREET), "--output", str(tmp_path), "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "no --model: the package's own, for streets seen from a car (sky, building" in said
+    assert f"shorter side of {OWN_SIDE}" in said
+    assert str(OWN_MODEL / "README.md") in said
+    mask = np.asarray(Image.open(tmp_path / "masks" / "Seq05VD_f02370.png"))
+    assert np.array_equal(mask, sanet.Predictor()(Image.open(STREET)))
+    assert main(["predict", str(STREET), "--output", str(tmp_path / "b"), "--shorter_side", "360"]) == 0
+    assert "shorter side of 360" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("side", [None, 96])
+def test_the_explainer_sees_pictures_in_the_size_that_it_is_told(side):
+    torch.manual_seed(0)
+    model = sanet.create_model("sanet", "test_resnet", num_classes=4, output_stride=8)
+    image = torch.randint(0, 256, (3, 48, 80), dtype=torch.uint8)
+    encoding = Explainer(model, "cpu", side).encode(image)
+    factor = 2 if side else 1
+    assert encoding.heads[0].main.shape[-2:] == (12 * factor, 20 * factor)
+    predictor = sanet.Predictor(model, "cpu", sanet.ViewsConfig(shorter_side=side))
+    assert torch.equal(encoding.prediction, predictor.label(image))
