@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -40,7 +40,7 @@ def read_upload(path: Path, name: str, largest_megapixels: float) -> NDArray[np.
             return rgb(picture)
     except UsageError:
         raise
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise UsageError(f"{name} is no picture that the page reads; it takes {', '.join(FORMATS)}") from error
     except UNREADABLE as error:
         raise UsageError(f"{name} cannot be read as a picture ({first_line(error)})") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -71,7 +70,7 @@ def compare_pictures(
                 wrong = (mask != right)[right != labels.ignore_index].mean()
                 _show(panes[lines * row + 1, column], error_map(image, right, mask, labels), f"wrong: {wrong:.1%}")
     handles = [
-        Patch(color=np.array(labels.colors[labels.names.index(name)]) / 255, label=name)
+        Patch(color="#{:02x}{:02x}{:02x}".format(*labels.colors[labels.names.index(name)]), label=name)
         for name, labels in found.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=max(2, 3 * (1 + len(models)) // 2), frameon=False)

@@ -126,7 +126,7 @@ class Explainer:
     ) -> None:
         self.network = model if isinstance(model, SegmentationModel) else load_model(model)
         self.device = choose_device(device)
-        self.views = ViewsConfig(shorter_side=shorter_side)
+        self._views = ViewsConfig(shorter_side=shorter_side)
         self.network.to(self.device).to(memory_format=torch.channels_last).eval()
         head = self.network.head
         self._modules = head.attention if isinstance(head, SANetHead) else nn.ModuleList()
@@ -145,7 +145,7 @@ class Explainer:
             image: (3, H, W) uint8, of any size; beyond ``LARGEST`` pixels it is looked at smaller.
         """
         height, width = image.shape[-2:]
-        factor = min(self.views.factors(height, width)[0], sqrt(LARGEST / (height * width)))
+        factor = min(self._views.factors(height, width)[0], sqrt(LARGEST / (height * width)))
         seen = resized(image.to(self.device), factor)[None]
         with _features_of(self._modules) as features:
             logits = self.network(seen).logits[0]
