@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sanet.demo.limits import FORMATS, BodyLimit, read_upload
+from sanet.demo.limits import FORMATS, Guard, read_upload
 from sanet.structures import UsageError
 
 
@@ -45,6 +45,9 @@ def test_a_picture_too_large_is_refused_before_it_is_decoded(tmp_path):
         read_upload(path, "big", 50)
     # Allowed to be that large, its pixels are asked for, and they are not there.
     with pytest.raises(UsageError, match="big cannot be read as a picture"):
+        read_upload(path, "big", 60)
+    path.write_bytes(png_header(20_001, 1000))
+    with pytest.raises(UsageError, match="big is 20001 x 1000; one side may be 20 times the other"):
         read_upload(path, "big", 60)
     path.write_bytes(png_header(60000, 60000))
     with pytest.raises(UsageError, match="decompression bomb"):
@@ -90,6 +93,38 @@ def test_bodies_are_refused_by_what_they_say_and_by_what_they_are(announced, par
         sent.append(message)
 
     headers = [] if announced is None else [(b"content-length", announced)]
-    asyncio.run(BodyLimit(app, 100)({"type": "http", "headers": headers}, receive, send))
+    scope = {"type": "http", "path": "/gradio_api/upload", "headers": headers}
+    asyncio.run(Guard(app, 100, "/tmp/own")(scope, receive, send))
     assert sent[0]["status"] == status
     assert sum(read) <= 100
+
+
+@pytest.mark.parametrize(
+    ("path", "known"),
+    [
+        ("/", True),
+        ("/assets/index.js", True),
+        ("/gradio_api/queue/join", True),
+        ("/gradio_api/file=/tmp/own/a/street.png", True),
+        ("/gradio_api/file=/tmp/own/../secret.png", False),
+        ("/gradio_api/file=/tmp/owned/secret.png", False),
+        ("/gradio_api/file=https://host/secret.png", False),
+        ("/gradio_api/file/https://host/secret.png", False),
+        ("/gradio_api/proxy=https://host/", False),
+        ("/gradio_api/process_recording", False),
+        ("/gradio_api/deep_link", False),
+        ("/docs", False),
+    ],
+)
+def test_only_what_the_page_asks_for_is_let_through(path, known):
+    sent = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "path": path, "headers": []}
+    asyncio.run(Guard(app, 100, "/tmp/own")(scope, None, send))
+    assert sent[0]["status"] == (200 if known else 403)

@@ -7,8 +7,12 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
+import tempfile
 import threading
 import time
+import weakref
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -21,12 +25,11 @@ from PIL import Image
 import sanet
 from sanet.demo.config import DemoConfig
 from sanet.demo.serve import served
-from sanet.demo.visit import Visit
+from sanet.demo.visits import Visits
 from sanet.insight.groups import Explainer
 from sanet.structures import SanetError, UsageError
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium; `make test` installs it as root")
 PATIENCE = 60_000
 EXAMPLE = ".gallery-item"
 
@@ -45,6 +48,8 @@ def models(tmp_path_factory):
 def browser():
     from playwright.sync_api import sync_playwright
 
+    if BROWSER is None:
+        pytest.skip("no chromium; `make test` installs it as root")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         yield browser
@@ -109,10 +114,6 @@ def wait_until(condition, seconds=60):
     while not condition() and time.monotonic() < end:
         time.sleep(0.1)
     assert condition()
-
-
-def open_visits():
-    return {id(item) for item in gc.get_objects() if isinstance(item, Visit)}
 
 
 def status(page, text, pane="first"):
@@ -192,16 +193,16 @@ def test_downloads(browser, address):
         page.wait_for_selector("#first-picture img")
         for what in ("mask", "overlay"):
             with page.expect_download() as download:
-                page.click(f"#get-{what}")
+                page.click(f"#first-get-{what}")
             assert download.value.suggested_filename == f"street-{what}.png"
             with Image.open(download.value.path()) as stored:
                 assert (stored.size, stored.mode) == ((80, 60), "P" if what == "mask" else "RGB")
-        page.click("#get-figure")
+        page.click("#first-get-figure")
         page.get_by_text("click on a picture").wait_for()
         page.click("#first-picture img")
         status(page, "point")
         with page.expect_download() as download:
-            page.click("#get-figure")
+            page.click("#first-get-figure")
         assert Image.open(download.value.path()).width > 600
 
 
@@ -255,26 +256,59 @@ def test_too_many_waiting_are_told_that_it_is_busy(browser, models, monkeypatch)
             status(second, "50 x 50")
 
 
-def test_pictures_are_forgotten(browser, models, tmp_path, monkeypatch):
-    """After the stated time nothing of a visit is left on disk or in memory, and at the end no folder."""
-    import tempfile
+@pytest.fixture
+def visits(monkeypatch):
+    """Weak references to those that were opened."""
+    opened, put = [], Visits.put
+    monkeypatch.setattr(
+        Visits, "put", lambda self, key, visit: opened.append(weakref.ref(visit)) or put(self, key, visit)
+    )
+    return opened
 
+
+def forgotten(visits):
+    gc.collect()
+    return len(visits) > 0 and all(visit() is None for visit in visits)
+
+
+def test_pictures_are_forgotten_in_time(browser, models, visits, tmp_path, monkeypatch):
+    """Nothing of a visit is left in memory or on disk, and at the end no folder."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    before = open_visits()
-    with served(models[:1], DemoConfig(port=0, keep_minutes=0.05)) as address, opened(browser, address) as page:
+    with served(models[:1], DemoConfig(port=0, keep_minutes=0.2)) as address, opened(browser, address) as page:
         upload(page, png(40, 50))
         status(page, "50 x 40")
-        files = [path for path in tmp_path.rglob("*") if path.is_file()]
-        assert files
-        wait_until(lambda: not any(path.is_file() for path in tmp_path.rglob("*")))
-        wait_until(lambda: gc.collect() < 0 or not open_visits() - before)
+        assert any(path.is_file() for path in tmp_path.rglob("*"))
+        assert not forgotten(visits)
+        wait_until(lambda: forgotten(visits) and not any(path.is_file() for path in tmp_path.rglob("*")))
         page.click("#first-picture img")
-        page.get_by_text("first drop a picture").wait_for()
+        page.get_by_text("deleted, as all are after 0.2 minutes; drop it again").first.wait_for()
         upload(page, png(40, 60))
         status(page, "60 x 40")
-        assert open_visits() - before
-        page.close()
-        wait_until(lambda: gc.collect() < 0 or not open_visits() - before, 3)
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def test_pictures_are_forgotten_when_the_page_is_closed_or_cleared(browser, models, visits, monkeypatch):
+    monkeypatch.setattr("sanet.demo.visits.GRACE", 0.5)
+    with served(models[:1], DemoConfig(port=0, keep_minutes=60)) as address:
+        with opened(browser, address) as page:
+            upload(page, png(40, 50))
+            status(page, "50 x 40")
+            page.click("#upload button[title='Remove Image']")
+            wait_until(lambda: forgotten(visits))
+            upload(page, png(40, 60))
+            status(page, "60 x 40")
+            assert not forgotten(visits)
+        wait_until(lambda: forgotten(visits))
+
+
+def test_sigterm_takes_everything_along(models, tmp_path):
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "sanet", "demo", str(models[0]), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+        assert "open http://127.0.0.1:" in process.stdout.readline()
+        assert [path for path in tmp_path.iterdir() if path.is_dir()]
+        process.terminate()
+        assert process.wait(60) == 0
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
@@ -299,25 +333,36 @@ def test_no_other_file_is_served(address, path):
     assert refused.value.code in {403, 404}
 
 
-def test_no_other_file_is_taken_for_an_upload(address, tmp_path, encodings):
-    """By a visitor who speaks to the server without the page."""
-    secret = tmp_path / "secret.png"
-    secret.write_bytes(png(30, 40))
+def ask(address, upload):
+    """What the server answers to a visitor who speaks to it without the page."""
     config = json.load(urlopen(f"{address}config", timeout=20))
     first = next(entry for entry in config["dependencies"] if any("upload" in target for target in entry["targets"]))
+    legend = {"rows": [], "hidden": []}
     body = {
-        "data": [{"path": str(secret), "meta": {"_type": "gradio.FileData"}}],
+        "data": [upload, 0.5, "attention", "sanet", legend, "fcn", legend],
         "fn_index": first["id"],
         "session_hash": "intruder",
     }
-    join = Request(f"{address}gradio_api/queue/join", json.dumps(body).encode(), {"Content-Type": "application/json"})
-    urlopen(join, timeout=20).close()
-    with urlopen(f"{address}gradio_api/queue/data?session_hash=intruder", timeout=20) as events:
+    url, kind = f"{address}gradio_api/queue", {"Content-Type": "application/json"}
+    urlopen(Request(f"{url}/join", json.dumps(body).encode(), kind), timeout=20).close()
+    with urlopen(f"{url}/data?session_hash=intruder", timeout=20) as events:
         messages = [json.loads(line[5:]) for line in events if line.startswith(b"data:")]
-    done = next(message for message in messages if message["msg"] == "process_completed")
-    assert not done["success"]
-    assert "secret" not in str(done["output"].get("error", ""))
+    return next(message for message in messages if message["msg"] == "process_completed")
+
+
+def test_no_other_file_is_taken_for_an_upload(address, tmp_path, encodings):
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(png(30, 40))
+    answer = ask(address, {"path": str(secret), "meta": {"_type": "gradio.FileData"}})
+    assert not answer["success"]
+    assert "secret" not in str(answer["output"].get("error", ""))
     assert encodings == []
+
+
+def test_no_address_is_fetched(address):
+    """Which a visitor might name in place of an upload."""
+    error = ask(address, {"path": "http://127.0.0.1:9/street.png", "meta": {"_type": "gradio.FileData"}})
+    assert not error["success"]
 
 
 def test_it_listens_on_this_computer_alone_and_says_when_a_port_is_taken(address, models):
@@ -326,6 +371,13 @@ def test_it_listens_on_this_computer_alone_and_says_when_a_port_is_taken(address
     with (
         pytest.raises(SanetError, match=rf"port {port} .* name another with --port"),
         served(models[:1], DemoConfig(port=port)),
+    ):
+        pass
+    with pytest.raises(SanetError, match="--port or --host"), served(models[:1], DemoConfig("192.0.2.1", 0)):
+        pass
+    with (
+        pytest.raises(UsageError, match=r"nothing\.png is not a file"),
+        served([], DemoConfig(), [Path("nothing.png")]),
     ):
         pass
     with pytest.raises(UsageError, match="named twice"), served([models[0], models[0]], DemoConfig(port=0)):

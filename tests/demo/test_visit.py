@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import sanet
-from sanet.demo.visit import SHOWN, Visit
+from sanet.demo.visit import SHOWN, Seen, Visit
 from sanet.inference.pictures import overlay, shares
 from sanet.insight.groups import Explainer
 
@@ -24,15 +24,16 @@ def picture(height, width):
     return np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
 
 
-@pytest.mark.parametrize(("height", "width"), [(60, 80), (90, 41), (1200, 1500)])
-def test_every_shown_pixel_clicks_the_one_it_shows(height, width):
-    """At the places where a picture's pixel is shown, against the definition of nearest resizing."""
+@pytest.mark.parametrize(("height", "width"), [(60, 80), (90, 41), (1200, 1500), (40, 800)])
+def test_every_shown_pixel_clicks_the_one_it_shows(models, height, width):
+    """Of a mask whose values are its columns, then its rows: what is shown at a place is what the click takes."""
     visit = Visit(picture(height, width), "a")
-    factor = SHOWN / max(height, width)
-    shown = (round(width * factor), round(height * factor))
-    for x, y in ((0, 0), (shown[0] - 1, shown[1] - 1), (shown[0] // 3, shown[1] // 2)):
-        visit.click((x, y))
-        assert visit.point == (int((x + 0.5) * width / shown[0]), int((y + 0.5) * height / shown[1]))
+    for axis in (0, 1):
+        shown = Seen(None, np.indices((height, width))[1 - axis].astype(np.uint16), 0.0).shown
+        assert max(shown.shape) == SHOWN
+        for x, y in ((0, 0), (shown.shape[1] - 1, shown.shape[0] - 1), (shown.shape[1] // 3, shown.shape[0] // 2)):
+            visit.click((x, y))
+            assert visit.point[axis] == shown[y, x]
 
 
 def test_a_model_looks_once(models, monkeypatch):
@@ -54,11 +55,11 @@ def test_the_mask_legend_and_hiding_are_those_of_the_prediction(models):
     expected = models["sanet"].encode(torch.from_numpy(visit.image).permute(2, 0, 1)).prediction.numpy()
     assert np.array_equal(seen.prediction, expected)
     # An untrained network finds one class everywhere.
-    expected = np.arange(960, dtype=np.uint16)[None].repeat(96, 0) // 192
-    seen = seen._replace(prediction=expected)
-    assert [(entry.name, entry.share) for entry in visit.legend(seen)] == list(shares(expected, labels).items())
+    expected = np.arange(960, dtype=np.uint8)[None].repeat(96, 0) // 192
+    seen = Seen(seen.encoding, expected, 0.0)
+    assert [(entry.name, entry.share) for entry in seen.legend] == list(shares(expected, labels).items())
     assert np.array_equal(visit.shown(seen, 0.4, []), overlay(visit.image, expected, labels, 0.4))
-    everything = [entry.name for entry in visit.legend(seen)]
+    everything = [entry.name for entry in seen.legend]
     assert np.array_equal(visit.shown(seen, 1, everything), visit.image)
     first = labels.names.index(everything[0])
     hidden = visit.shown(seen, 1, everything[:1])
@@ -80,6 +81,7 @@ def test_groups_are_one_picture_for_each_head(models, channel):
 
 def test_downloads_have_the_size_of_the_picture_and_go_with_the_visit(models):
     visit = Visit(picture(60, 80), "../photo of mine.jpg")
+    assert len(Visit(picture(9, 9), "x" * 250).save(visit.see("sanet", models), "mask", 0.5, []).name) < 80
     seen = visit.see("sanet", models)
     mask = visit.save(seen, "mask", 0.5, [])
     with Image.open(mask) as stored:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -254,15 +255,18 @@ def grouping_command(settings: Namespace) -> int:
 
 
 def demo_command(settings: Namespace) -> int:
-    """Serve the page until Ctrl-C."""
+    """Serve the page until Ctrl-C or SIGTERM, either of which deletes what visitors left."""
     from sanet.demo.serve import served
+
+    ended = Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
 
     config = DemoConfig(**{item.name: settings[item.name] for item in fields(DemoConfig)})
     models = [_model_in(model) for model in settings.models]
     with served(models, config, [Path(example) for example in settings.examples]) as address:
         print(f"open {address} in a browser; Ctrl-C ends it", flush=True)
         with suppress(KeyboardInterrupt):
-            Event().wait()
+            ended.wait()
     return 0
 
 

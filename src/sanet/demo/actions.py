@@ -15,60 +15,90 @@ from sanet.evaluation.page import data_url
 from sanet.insight.groups import Explainer
 from sanet.structures import UsageError
 
-NO_LEGEND: dict[str, Any] = {"rows": [], "hidden": []}
-EXPIRED = "first drop a picture, or choose an example"
+Legend = dict[str, Any]
+NO_LEGEND: Legend = {"rows": [], "hidden": []}
 
 
 class Actions:
     """The handlers of the page's events.
 
+    Those that show something take the settings of the page: opacity and channel, and of each pane its model and legend.
+
     Args:
         models: by the names that the page shows.
         visits: those that are open.
         largest_megapixels: of a picture, in 10^6 pixels.
+        folder: for downloads.
     """
 
-    def __init__(self, models: Mapping[str, Explainer], visits: Visits, largest_megapixels: float) -> None:
+    def __init__(self, models: Mapping[str, Explainer], visits: Visits, largest_megapixels: float, folder: str) -> None:
         self.models = models
         self.visits = visits
         self.largest_megapixels = largest_megapixels
+        self.folder = folder
 
-    def arrive(self, payload: dict[str, Any] | None, request: gr.Request) -> None:
+    def arrive(
+        self,
+        payload: dict[str, Any] | None,
+        opacity: float,
+        channel: Channel,
+        model: str,
+        legend: Legend,
+        rival: str,
+        rivals_legend: Legend,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),
+    ) -> list[Any]:
         """A new picture; Gradio has made sure that it is one of the uploads or of the examples."""
         if payload is None or not payload.get("path"):
             raise gr.Error("send the picture as a file")
         path = Path(payload["path"])
         name = Path(payload.get("orig_name") or path.name).name
         try:
-            visit = Visit(read_upload(path, name, self.largest_megapixels), name)
+            visit = Visit(read_upload(path, name, self.largest_megapixels), name, self.folder)
         except UsageError as error:
             raise gr.Error(str(error)) from error
         self.visits.put(_key(request), visit)
+        return self.view(opacity, channel, model, legend, rival, rivals_legend, request, progress)
 
-    def leave(self, request: gr.Request) -> None:
-        """The page was closed."""
+    def clear(self, request: gr.Request) -> None:
+        """The picture was taken off the page."""
         self.visits.close(_key(request))
 
-    def click(self, event: gr.SelectData, request: gr.Request) -> None:
+    def leave(self, request: gr.Request) -> None:
+        """The page was closed, or lost its connection."""
+        self.visits.leave(_key(request))
+
+    def click(
+        self,
+        event: gr.SelectData,
+        opacity: float,
+        channel: Channel,
+        model: str,
+        legend: Legend,
+        rival: str,
+        rivals_legend: Legend,
+        request: gr.Request,
+    ) -> list[Any]:
         """A point of what is shown."""
-        visit = self.visits.get(_key(request))
-        if visit is None:
-            raise gr.Error(EXPIRED)
-        visit.click((int(event.index[0]), int(event.index[1])))
+        self._visit(request).click((int(event.index[0]), int(event.index[1])))
+        return self.redraw(opacity, channel, model, legend, rival, rivals_legend, request)
 
     def view(
         self,
         opacity: float,
         channel: Channel,
         model: str,
-        legend: dict[str, Any],
+        legend: Legend,
         rival: str,
-        rivals_legend: dict[str, Any],
+        rivals_legend: Legend,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),
     ) -> list[Any]:
         """What both panes show: of each whether it is there, its legend, picture, status and groups."""
         visit = self.visits.get(_key(request))
+        if visit is None and legend["rows"]:
+            raise self._expired()
         values: list[Any] = []
         for name, shown in ((model, legend), (rival, rivals_legend)):
             if visit is None or name not in self.models:
@@ -84,9 +114,9 @@ class Actions:
         opacity: float,
         channel: Channel,
         model: str,
-        legend: dict[str, Any],
+        legend: Legend,
         rival: str,
-        rivals_legend: dict[str, Any],
+        rivals_legend: Legend,
         request: gr.Request,
     ) -> list[Any]:
         """``view`` without what its own settings are: an answer that comes late must not set them back."""
@@ -94,15 +124,15 @@ class Actions:
         half = len(values) // 2
         return [*values[2:half], *values[half + 2 :]]
 
-    def mask(self, opacity: float, model: str, legend: dict[str, Any], request: gr.Request) -> str:
+    def mask(self, opacity: float, model: str, legend: Legend, request: gr.Request) -> str:
         """The file of the classes."""
         return self._save("mask", opacity, model, legend, request)
 
-    def overlay(self, opacity: float, model: str, legend: dict[str, Any], request: gr.Request) -> str:
+    def overlay(self, opacity: float, model: str, legend: Legend, request: gr.Request) -> str:
         """The file of the picture under its mask."""
         return self._save("overlay", opacity, model, legend, request)
 
-    def figure(self, opacity: float, model: str, legend: dict[str, Any], request: gr.Request) -> str:
+    def figure(self, opacity: float, model: str, legend: Legend, request: gr.Request) -> str:
         """The file of all groups of the point."""
         return self._save("figure", opacity, model, legend, request)
 
@@ -112,11 +142,12 @@ class Actions:
         rows = [
             {
                 "name": entry.name,
+                "text": _literal(entry.name),
                 "color": "rgb({},{},{})".format(*entry.color),
                 "share": f"{entry.share:.1%}",
                 "checked": "" if entry.name in hidden else "checked",
             }
-            for entry in visit.legend(seen)
+            for entry in seen.legend
         ]
         height, width = visit.image.shape[:2]
         groups = visit.groups(seen, channel)
@@ -132,13 +163,26 @@ class Actions:
             [{"src": data_url(picture, "JPEG"), "caption": caption} for picture, caption in groups],
         ]
 
-    def _save(self, what: Download, opacity: float, model: str, legend: dict[str, Any], request: gr.Request) -> str:
-        visit = self.visits.get(_key(request))
-        if visit is None:
-            raise gr.Error(EXPIRED)
+    def _save(self, what: Download, opacity: float, model: str, legend: Legend, request: gr.Request) -> str:
+        visit = self._visit(request)
         if what == "figure" and (visit.point is None or not self.models[model].stages):
             raise gr.Error("the figure shows the pixel groups of a point: click on a picture under a SANet first")
         return str(visit.save(visit.see(model, self.models), what, opacity, legend["hidden"]))
+
+    def _visit(self, request: gr.Request) -> Visit:
+        visit = self.visits.get(_key(request))
+        if visit is None:
+            raise self._expired()
+        return visit
+
+    def _expired(self) -> gr.Error:
+        minutes = self.visits.seconds / 60
+        return gr.Error(f"there is no picture, or it was deleted, as all are after {minutes:g} minutes; drop it again")
+
+
+def _literal(name: str) -> str:
+    """Safe in the JavaScript template that Gradio makes of the legend: a class's name may be anybody's."""
+    return name.replace("\\", "\\\\").replace("${", "\\${")
 
 
 def _key(request: gr.Request) -> str:

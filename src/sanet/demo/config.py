@@ -20,16 +20,16 @@ class DemoConfig:
         largest_megapixels: of a picture, in 10^6 pixels; a larger one is refused before it is decoded.
         waiting: requests that wait their turn; who comes after them is told that the page is busy.
         visitors: whose pictures are kept at a time; who comes after them takes the place of the oldest.
-        keep_minutes: that pictures are kept at most after their visitor's last step.
+        keep_minutes: that pictures are kept at most, in memory after their visitor's last step, as files at all.
     """
 
     host: str = "127.0.0.1"
     port: int = 7860
     device: str | None = None
     largest_megabytes: float = 20.0
-    largest_megapixels: float = 50.0
+    largest_megapixels: float = 25.0
     waiting: int = 20
-    visitors: int = 50
+    visitors: int = 20
     keep_minutes: float = 15.0
 
     def __post_init__(self) -> None:

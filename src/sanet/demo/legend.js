@@ -1,7 +1,6 @@
 element.addEventListener("change", () => {
-  const boxes = [...element.querySelectorAll("input[data-name]")];
-  const hidden = boxes.filter((box) => !box.checked).map((box) => box.dataset.name);
-  const rows = props.value.rows.map((row) => ({ ...row, checked: hidden.includes(row.name) ? "" : "checked" }));
-  props.value = { rows, hidden };
+  const boxes = [...element.querySelectorAll("input[type=checkbox]")];
+  const rows = props.value.rows.map((row, index) => ({ ...row, checked: boxes[index].checked ? "checked" : "" }));
+  props.value = { rows, hidden: rows.filter((row) => !row.checked).map((row) => row.name) };
   trigger("input");
 });

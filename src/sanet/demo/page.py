@@ -31,6 +31,13 @@ class Pane:
                 show_label=True, interactive=False, format="jpeg", buttons=["fullscreen"], elem_id=f"{name}-picture"
             )  # fmt: skip
             self.status = gr.Markdown(elem_id=f"{name}-status")
+            with gr.Row():
+                buttons = [
+                    gr.Button(f"Download {what}", size="sm", elem_id=f"{name}-get-{what}", min_width=120)
+                    for what in DOWNLOADS
+                ]
+            links = [gr.DownloadButton(visible="hidden", elem_id=f"{name}-link-{what}") for what in DOWNLOADS]
+            self.downloads = list(zip(buttons, links, strict=True))
             self.legend = gr.HTML(NO_LEGEND, **_template("legend"), elem_id=f"{name}-legend")
             self.groups = gr.HTML([], **_template("groups"), elem_id=f"{name}-groups")
 
@@ -77,12 +84,6 @@ class Controls:
                         CHANNELS, value=CHANNELS[0], label="Pixel groups, near or active is red", elem_id="channel",
                         min_width=260,
                     )  # fmt: skip
-                with gr.Row():
-                    self.buttons = [
-                        gr.Button(f"Download {what}", size="md", elem_id=f"get-{what}", min_width=140)
-                        for what in DOWNLOADS
-                    ]
-                self.links = [gr.DownloadButton(visible="hidden", elem_id=f"link-{what}") for what in DOWNLOADS]
 
     def connect(self, actions: Actions) -> None:
         """Let things happen."""
@@ -96,22 +97,25 @@ class Controls:
             "fn": actions.redraw,
             "outputs": [*first.drawn(), *second.drawn()],
             "show_progress": "hidden",
-            "trigger_mode": "always_last",
         }
+        last = {"trigger_mode": "always_last"}
         for arrival in self.arrivals:
-            arrival(actions.arrive, [self.upload], None, preprocess=False, **common).success(**view)
-        for pane in self.panes:
-            pane.picture.select(actions.click, None, None, show_progress="hidden", **common).success(**redraw)
-            pane.legend.input(**redraw)
+            arrival(**{**view, **last, "fn": actions.arrive, "inputs": [self.upload, *settings], "preprocess": False})
+        self.upload.clear(actions.clear, None, None, api_visibility="private")
         for choice in (self.model, self.rival):
-            choice.input(**view)
+            choice.input(**{**view, **last})
+        for pane in self.panes:
+            pane.picture.select(**{**redraw, "fn": actions.click})
+            pane.legend.input(**{**redraw, **last})
         for setting in (self.opacity, self.channel):
-            setting.change(**redraw)
-        saves = (actions.mask, actions.overlay, actions.figure)
-        for what, button, link, save in zip(DOWNLOADS, self.buttons, self.links, saves, strict=True):
-            button.click(save, [self.opacity, self.model, first.legend], [link], **common).success(
-                None, js=FETCH.format(name=f"link-{what}"), api_visibility="private"
-            )
+            setting.change(**{**redraw, **last})
+        for model, pane in zip((self.model, self.rival), self.panes, strict=True):
+            for save, (button, link) in zip(
+                (actions.mask, actions.overlay, actions.figure), pane.downloads, strict=True
+            ):
+                button.click(save, [self.opacity, model, pane.legend], [link], **common).success(
+                    None, js=FETCH.format(name=link.elem_id), api_visibility="private"
+                )
 
 
 def build_page(actions: Actions, examples: Sequence[Path], config: DemoConfig) -> gr.Blocks:
@@ -122,9 +126,7 @@ def build_page(actions: Actions, examples: Sequence[Path], config: DemoConfig) -
         examples: pictures to try.
         config: what the page says of uploads.
     """
-    seconds = 60 * config.keep_minutes
-    every, age = max(1, round(seconds / 10)), max(1, round(seconds))
-    page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(every, age))
+    page = gr.Blocks(title=TITLE, analytics_enabled=False)
     with page:
         gr.Markdown(
             f"# {TITLE}\nDrop or paste a picture, then click on it: every head of the network shows which pixels it "

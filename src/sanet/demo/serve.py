@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
+from time import time
 from typing import TYPE_CHECKING
 
 from sanet.demo.config import DemoConfig
 from sanet.insight.groups import Explainer
 from sanet.models.own import OWN_MODEL, OWN_SIDE
 from sanet.models.store import short_names
-from sanet.structures import SanetError
+from sanet.structures import SanetError, UsageError
 
 if TYPE_CHECKING:
+    from gradio.state_holder import StateHolder
+
     from sanet.demo.visits import Visits
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -24,7 +28,9 @@ EXAMPLES = Path(__file__).parent / "examples"
 
 @contextmanager
 def served(models: Sequence[str | Path], config: DemoConfig, examples: Sequence[Path] = ()) -> Iterator[str]:
-    """The page, open while this is; gives its address. Uploads lie in a folder of its own, and go with it.
+    """The page, open while this is; gives its address. All its files lie in a folder of its own, and go with it.
+
+    Gradio keeps that folder in a variable of the process: of several pages the last one opened takes pictures.
 
     Args:
         models: model directories; the package's own where none is named.
@@ -32,59 +38,98 @@ def served(models: Sequence[str | Path], config: DemoConfig, examples: Sequence[
         examples: pictures to try; streets for the package's own model where none are named.
 
     Raises:
-        SanetError: Gradio is missing, the port is taken, or a model cannot be read.
+        UsageError: an example that is not there.
+        SanetError: Gradio is missing, the address is taken, or a model cannot be read.
     """
-    if not models and not examples:
-        examples = sorted(EXAMPLES.glob("*.jpg"))
-    with TemporaryDirectory(prefix="sanet-demo-") as folder:
-        # Gradio reads both when it is imported.
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    for example in examples:
+        if not example.is_file():
+            raise UsageError(f"example {example} is not a file")
+    _require_free(config)
+    with TemporaryDirectory(prefix="sanet-demo-") as folder, _variables(folder):
         try:
             import gradio as gr
+            from gradio import processing_utils
             from starlette.middleware import Middleware
 
             from sanet.demo.actions import Actions
-            from sanet.demo.limits import ENVELOPE, BodyLimit
+            from sanet.demo.limits import ENVELOPE, Guard, no_fetching
             from sanet.demo.page import build_page
             from sanet.demo.visits import Visits
         except ImportError as error:
             raise SanetError(f"the page needs an extra: pip install 'sanet-segmentation[demo]' ({error})") from error
+        processing_utils.async_ssrf_protected_download = no_fetching
         visits = Visits(config.visitors, 60 * config.keep_minutes)
-        page = build_page(Actions(_opened(models, config.device), visits, config.largest_megapixels), examples, config)
+        actions = Actions(_opened(models, config.device), visits, config.largest_megapixels, folder)
+        page = build_page(actions, examples if models or examples else sorted(EXAMPLES.glob("*.jpg")), config)
         page.queue(max_size=config.waiting, api_open=False)
         largest = int(config.largest_megabytes * 1e6)
-        try:
-            _, address, _ = page.launch(
-                server_name=config.host,
-                server_port=config.port or None,
-                prevent_thread_lock=True,
-                quiet=True,
-                share=False,
-                ssr_mode=False,
-                footer_links=[],
-                max_file_size=largest,
-                app_kwargs={"middleware": [Middleware(BodyLimit, largest=largest + ENVELOPE)]},
-                # No font from another host: the page works without a network.
-                theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-                css="footer {display: none} .grid-wrap {max-height: none}",
-            )
-        except OSError as error:
-            raise SanetError(f"port {config.port} of {config.host}: {error}; name another with --port") from error
+        app, address, _ = page.launch(
+            server_name=config.host,
+            server_port=config.port or None,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            ssr_mode=False,
+            footer_links=[],
+            max_file_size=largest,
+            state_session_capacity=config.visitors,
+            app_kwargs={"middleware": [Middleware(Guard, largest=largest + ENVELOPE, folder=folder)]},
+            # No font from another host: the page works without a network.
+            theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+            css="footer {display: none}",
+        )
         ended = Event()
-        purger = Thread(target=_purge, args=(visits, ended), daemon=True)
+        purger = Thread(target=_purge, args=(Path(folder), visits, app.state_holder, ended), daemon=True)
         purger.start()
         try:
             yield address
         finally:
             ended.set()
-            page.close(verbose=False)
             purger.join()
+            page.close(verbose=False)
 
 
-def _purge(visits: Visits, ended: Event) -> None:
-    while not ended.wait(visits.seconds / 10):
+@contextmanager
+def _variables(folder: str) -> Iterator[None]:
+    """Gradio asks the environment where uploads go, and whether it may tell its makers of them."""
+    ours = {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _require_free(config: DemoConfig) -> None:
+    """Raise a SanetError if the page cannot listen where it should."""
+    with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((config.host, config.port))
+        except OSError as error:
+            raise SanetError(
+                f"port {config.port} of {config.host}: {error.strerror or error}; name another with --port or --host"
+            ) from error
+
+
+def _purge(folder: Path, visits: Visits, sessions: StateHolder, ended: Event) -> None:
+    """Delete what is old: visits, what Gradio remembers of their pages, and files, but for those of the start."""
+    kept = set(folder.rglob("*"))
+    while not ended.wait(min(5.0, visits.seconds / 20)):
         visits.purge()
+        with sessions.lock:
+            for session in set(sessions.session_data) - visits.keys():
+                del sessions.session_data[session]
+        oldest = time() - 0.9 * visits.seconds
+        for path in set(folder.rglob("*")) - kept:
+            with suppress(OSError):  # a visit may have deleted it meanwhile
+                if path.is_file() and path.stat().st_mtime < oldest:
+                    path.unlink()
 
 
 def _opened(models: Sequence[str | Path], device: str | None) -> dict[str, Explainer]:

@@ -7,6 +7,8 @@ from time import monotonic
 
 from sanet.demo.visit import Visit
 
+GRACE = 20.0  # seconds between a page that is gone and its visit
+
 
 class Visits:
     """Visits by the key of their visitor's page.
@@ -47,6 +49,18 @@ class Visits:
         """Forget a visitor."""
         with self._lock:
             self._visits.pop(key, None)
+
+    def leave(self, key: str) -> None:
+        """Forget a visitor soon: whose phone only changed its network comes back."""
+        with self._lock:
+            if key in self._visits:
+                last, visit = self._visits[key]
+                self._visits[key] = (min(last, monotonic() - self.seconds + GRACE), visit)
+
+    def keys(self) -> set[str]:
+        """Those of the visitors."""
+        with self._lock:
+            return set(self._visits)
 
     def purge(self) -> None:
         """Forget those whose time is over."""

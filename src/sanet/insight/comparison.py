@@ -16,7 +16,7 @@ from sanet.data.files import decode_mask, read_image, read_mask, shape_text
 from sanet.inference.pictures import Mask, Picture, error_map, overlay, shares
 from sanet.inference.predictor import Predictor
 from sanet.models.store import short_names
-from sanet.structures import LabelSet, UsageError
+from sanet.structures import Color, LabelSet, UsageError
 
 WIDTH = 3.0  # inches of one picture
 
@@ -44,9 +44,9 @@ def compare_pictures(
         progress: show a bar.
 
     Raises:
-        UsageError: no pictures, no models, masks of another number than pictures, or, with masks, models of different
-            classes.
-        DataError: a file that cannot be read, or a mask that does not fit its picture.
+        UsageError: no pictures, no models, masks of another number or size than the pictures, or, with masks, models of
+            different classes.
+        DataError: a file that cannot be read, or a mask with something that is no class.
     """
     predictors = _opened(pictures, models, truth, device, views)
     labels = next(iter(predictors.values())).labels
@@ -56,25 +56,29 @@ def compare_pictures(
     size = (WIDTH * (1 + len(models)), WIDTH * sum(heights) + 0.3 * len(heights) + 0.6)
     figure = Figure(figsize=size, layout="constrained")
     panes = figure.subplots(len(heights), 1 + len(models), squeeze=False, height_ratios=heights)
-    found: dict[str, LabelSet] = {}
+    found: dict[tuple[str, Color], None] = {}
     for row, image in enumerate(tqdm(images, "compare", unit=" pictures", disable=not progress)):
         right = _truth(truth[row], labels, mask_format, image) if truth else None
         _show(panes[lines * row, 0], image, Path(pictures[row]).name)
         if right is not None:
             _show(panes[lines * row + 1, 0], overlay(image, right, labels, 0.7), "truth")
+            found |= _entries(right, labels)
         for column, (name, predictor) in enumerate(predictors.items(), 1):
             mask = predictor(image)
-            found |= dict.fromkeys(shares(mask, predictor.labels), predictor.labels)
+            found |= _entries(mask, predictor.labels)
             _show(panes[lines * row, column], overlay(image, mask, predictor.labels, 0.7), name)
             if right is not None:
-                wrong = (mask != right)[right != labels.ignore_index].mean()
-                _show(panes[lines * row + 1, column], error_map(image, right, mask, labels), f"wrong: {wrong:.1%}")
-    handles = [
-        Patch(color="#{:02x}{:02x}{:02x}".format(*labels.colors[labels.names.index(name)]), label=name)
-        for name, labels in found.items()
-    ]
+                scored = right != labels.ignore_index
+                wrong = f"{(mask != right)[scored].mean():.1%}" if scored.any() else "—"
+                _show(panes[lines * row + 1, column], error_map(image, right, mask, labels), f"wrong: {wrong}")
+    handles = [Patch(color="#{:02x}{:02x}{:02x}".format(*color), label=name) for name, color in found]
     figure.legend(handles=handles, loc="outside lower center", ncols=max(2, 3 * (1 + len(models)) // 2), frameon=False)
     figure.savefig(output, dpi=110)
+
+
+def _entries(mask: Mask, labels: LabelSet) -> dict[tuple[str, Color], None]:
+    """Of the legend: every class that is in a mask, in the colour that it has there."""
+    return {(name, labels.colors[labels.names.index(name)]): None for name in shares(mask, labels)}
 
 
 def _opened(
