@@ -180,11 +180,12 @@ def test_the_packages_own_model_on_a_street(browser, tmp_path):
         page.click("#first-picture img", position={"x": 0.6 * box["width"], "y": 0.75 * box["height"]})
         page.wait_for_function("document.querySelectorAll('#first-groups img').length == 4")
         page.wait_for_timeout(500)
-        page.screenshot(path=folder / "demo.png", full_page=True)
+        assert not page.get_by_text("Download", exact=True).first.is_visible()
+        page.screenshot(path=folder / "demo.jpg", quality=88, type="jpeg", full_page=True)
         page.set_viewport_size({"width": 390, "height": 844})
         page.wait_for_timeout(500)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        page.screenshot(path=folder / "demo-phone.png", full_page=True)
+        page.screenshot(path=folder / "demo-phone.jpg", quality=88, type="jpeg", full_page=True)
 
 
 def test_downloads(browser, address):

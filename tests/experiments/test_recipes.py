@@ -54,7 +54,7 @@ def test_a_recipe_evaluates_as_its_figure_was_taken(name):
     command = row.evaluation("RUN").split(maxsplit=2)
     parser = create_parsers()[1]["evaluate"]
     settings = parser.parse_args([word.strip('"') for word in command[2].split()])
-    assert ViewsConfig(settings.window, tuple(settings.scales), settings.mirror) == row.views
+    assert ViewsConfig(settings.window, tuple(settings.scales), settings.mirror, settings.shorter_side) == row.views
     assert settings.split == row.split
     for score, value in row.published.items():
         assert 0 < value < 100

@@ -20,7 +20,7 @@ STREET = EXAMPLES / "Seq05VD_f02370.jpg"
 RAW = Path(__file__).parents[2] / "docs" / "results" / "own" / "scores-test.json"
 
 # Column and row of places of which there is no doubt.
-PLACES = (("road", 250, 300), ("building", 410, 180), ("sky", 240, 20), ("pavement", 50, 290), ("car", 110, 180))
+PLACES = (("road", 250, 300), ("building", 410, 180), ("sky", 290, 15), ("pavement", 50, 290), ("car", 110, 180))
 
 
 def test_it_is_stored_in_half_precision_and_computes_in_single():
@@ -37,7 +37,7 @@ def test_it_is_stored_in_half_precision_and_computes_in_single():
 
 def test_the_card_has_the_figures_of_the_raw_file():
     card, raw = (OWN_MODEL / "README.md").read_text(encoding="utf-8"), json.loads(RAW.read_text(encoding="utf-8"))
-    assert raw["protocol"]["shorter side"] == OWN_SIDE
+    assert raw["protocol"]["shorter_side"] == OWN_SIDE
     assert (raw["protocol"]["data"], raw["protocol"]["split"], raw["protocol"]["pictures"]) == ("camvid", "test", 233)
     assert f"**{raw['scores']['miou']:.3f}**" in card
     rows = dict(re.findall(r"^\| (\w+) \| (0\.\d\d) \|$", card, re.MULTILINE))

@@ -36,7 +36,7 @@ class Pane:
                     gr.Button(f"Download {what}", size="sm", elem_id=f"{name}-get-{what}", min_width=120)
                     for what in DOWNLOADS
                 ]
-            links = [gr.DownloadButton(visible="hidden", elem_id=f"{name}-link-{what}") for what in DOWNLOADS]
+            links = [gr.DownloadButton(elem_classes="fetch", elem_id=f"{name}-link-{what}") for what in DOWNLOADS]
             self.downloads = list(zip(buttons, links, strict=True))
             self.legend = gr.HTML(NO_LEGEND, **_template("legend"), elem_id=f"{name}-legend")
             self.groups = gr.HTML([], **_template("groups"), elem_id=f"{name}-groups")

@@ -76,7 +76,7 @@ def served(models: Sequence[str | Path], config: DemoConfig, examples: Sequence[
             app_kwargs={"middleware": [Middleware(Guard, largest=largest + ENVELOPE, folder=folder)]},
             # No font from another host: the page works without a network.
             theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-            css="footer {display: none}",
+            css="footer, .fetch {display: none}",
         )
         ended = Event()
         purger = Thread(target=_purge, args=(Path(folder), visits, app.state_holder, ended), daemon=True)
