@@ -42,18 +42,8 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 """
 # Words of commands that need what is not here: data sets, a GPU, a visitor who ends it, an upload.
 ELSEWHERE = (
-    "DATA",
-    "DIR",
-    "RUN",
-    "FORMAT",
-    "NAME",
-    "FOLDER",
-    "download",
-    "demo",
-    "experiment",
-    "camvid",
-    "recipe",
-    "benchmarks",
+    *("DATA", "DIR", "RUN", "FORMAT", "NAME", "FOLDER", "runs/own", "runs/context", "benchmarks"),
+    *("download", "demo", "experiment", "camvid", "recipe"),
 )
 
 

@@ -132,8 +132,6 @@ def _defaults(stored: dict[str, Any], command: str) -> dict[str, Any]:
     """The configuration of a run under dotted names, as far as the command has them."""
     if command != "train":
         stored = {"data": stored["data"], **({"window": stored["window"]} if "window" in stored else {})}
-    if command not in {"train", "evaluate", "submit"}:
-        stored.pop("window", None)
     defaults: dict[str, Any] = {}
     for name, value in stored.items():
         defaults |= (
@@ -168,6 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = parsed.subcommand
         other_data = command != "train" and any(word.startswith("--data.name") for word in given)
         defaults = _known(parsed[command], command, other_data)
+        # Of them a command takes what it has.
+        defaults = {name: value for name, value in defaults.items() if name in parsers[command].words}
         if defaults:
             # They become the defaults; what is given on the command line still wins.
             parsers[command].set_defaults(defaults)
