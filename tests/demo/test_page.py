@@ -1,5 +1,6 @@
 """The page in a real browser: what a visitor does, what a careless or a malicious one does, and many at once."""
 
+import asyncio
 import gc
 import http.client
 import io
@@ -362,8 +363,12 @@ def test_no_other_file_is_taken_for_an_upload(address, tmp_path, encodings):
 
 def test_no_address_is_fetched(address):
     """Which a visitor might name in place of an upload."""
-    error = ask(address, {"path": "http://127.0.0.1:9/street.png", "meta": {"_type": "gradio.FileData"}})
-    assert not error["success"]
+    from gradio import processing_utils
+
+    assert not ask(address, {"path": "http://127.0.0.1:9/street.png", "meta": {"_type": "gradio.FileData"}})["success"]
+    # Gradio itself would refuse that address and fetch a public one; here nothing is fetched at all.
+    with pytest.raises(UsageError, match="as a file, not as an address"):
+        asyncio.run(processing_utils.async_ssrf_protected_download("https://example.com/street.png", "nowhere"))
 
 
 def test_it_listens_on_this_computer_alone_and_says_when_a_port_is_taken(address, models):
