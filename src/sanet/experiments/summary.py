@@ -150,7 +150,7 @@ def preface(result: Result, costs: Costs) -> list[str]:
     looked = (
         f"Of every run the best of {_each(map(str, chosen))} checkpoints was taken by its score on this very split."
         if result.split == "val" and max(chosen) > 1
-        else "Nothing was chosen by looking at this split."
+        else "No run chose anything by this split."
     )
     views = rows[0].views
     scales = f" at scales of {', '.join(f'{scale:g}' for scale in views.scales)}" if views.scales != (1.0,) else ""
