@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -19,10 +19,19 @@ Legend = dict[str, Any]
 NO_LEGEND: Legend = {"rows": [], "hidden": []}
 
 
-class Actions:
-    """The handlers of the page's events.
+class Settings(NamedTuple):
+    """What the page is set to, in the order in which its events give it."""
 
-    Those that show something take the settings of the page: opacity and channel, and of each pane its model and legend.
+    opacity: float
+    channel: Channel
+    model: str
+    legend: Legend
+    rival: str
+    rivals_legend: Legend
+
+
+class Actions:
+    """The handlers of the page's events. ``settings`` are the values of ``Settings``: Gradio gives them one by one.
 
     Args:
         models: by the names that the page shows.
@@ -40,14 +49,9 @@ class Actions:
     def arrive(
         self,
         payload: dict[str, Any] | None,
-        opacity: float,
-        channel: Channel,
-        model: str,
-        legend: Legend,
-        rival: str,
-        rivals_legend: Legend,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),
+        *settings: Any,
     ) -> list[Any]:
         """A new picture; Gradio has made sure that it is one of the uploads or of the examples."""
         if payload is None or not payload.get("path"):
@@ -59,7 +63,7 @@ class Actions:
         except UsageError as error:
             raise gr.Error(str(error)) from error
         self.visits.put(_key(request), visit)
-        return self.view(opacity, channel, model, legend, rival, rivals_legend, request, progress)
+        return self.view(request, progress, *settings)
 
     def clear(self, request: gr.Request) -> None:
         """The picture was taken off the page."""
@@ -69,58 +73,29 @@ class Actions:
         """The page was closed, or lost its connection."""
         self.visits.leave(_key(request))
 
-    def click(
-        self,
-        event: gr.SelectData,
-        opacity: float,
-        channel: Channel,
-        model: str,
-        legend: Legend,
-        rival: str,
-        rivals_legend: Legend,
-        request: gr.Request,
-    ) -> list[Any]:
+    def click(self, event: gr.SelectData, request: gr.Request, *settings: Any) -> list[Any]:
         """A point of what is shown."""
         self._visit(request).click((int(event.index[0]), int(event.index[1])))
-        return self.redraw(opacity, channel, model, legend, rival, rivals_legend, request)
+        return self.redraw(request, *settings)
 
-    def view(
-        self,
-        opacity: float,
-        channel: Channel,
-        model: str,
-        legend: Legend,
-        rival: str,
-        rivals_legend: Legend,
-        request: gr.Request,
-        progress: gr.Progress = gr.Progress(),
-    ) -> list[Any]:
+    def view(self, request: gr.Request, progress: gr.Progress = gr.Progress(), *settings: Any) -> list[Any]:
         """What both panes show: of each whether it is there, its legend, picture, status and groups."""
-        visit = self.visits.get(_key(request))
-        if visit is None and legend["rows"]:
+        visit, now = self.visits.get(_key(request)), Settings(*settings)
+        if visit is None and now.legend["rows"]:
             raise self._expired()
         values: list[Any] = []
-        for name, shown in ((model, legend), (rival, rivals_legend)):
+        for name, shown in ((now.model, now.legend), (now.rival, now.rivals_legend)):
             if visit is None or name not in self.models:
                 values += [gr.Column(visible=name in self.models), NO_LEGEND, None, "", []]
                 continue
             if name not in visit.seen:
                 progress(0.3, f"{name} looks at {visit.name}")
-            values += self._pane(visit, name, shown["hidden"], opacity, channel)
+            values += self._pane(visit, name, shown["hidden"], now.opacity, now.channel)
         return values
 
-    def redraw(
-        self,
-        opacity: float,
-        channel: Channel,
-        model: str,
-        legend: Legend,
-        rival: str,
-        rivals_legend: Legend,
-        request: gr.Request,
-    ) -> list[Any]:
+    def redraw(self, request: gr.Request, *settings: Any) -> list[Any]:
         """``view`` without what its own settings are: an answer that comes late must not set them back."""
-        values = self.view(opacity, channel, model, legend, rival, rivals_legend, request)
+        values = self.view(request, gr.Progress(), *settings)
         half = len(values) // 2
         return [*values[2:half], *values[half + 2 :]]
 
