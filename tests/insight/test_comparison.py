@@ -1,8 +1,13 @@
 """Pictures under several networks: rows and columns, the share of wrong pixels, and what cannot be compared."""
 
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -63,6 +68,20 @@ def test_a_row_for_each_picture_and_one_for_its_errors(models, files, titles, tm
 def test_without_a_truth_there_are_no_errors(models, files, titles, tmp_path):
     compare_pictures(files[0], models[1:], tmp_path / "a.png", device="cpu", progress=False)
     assert titles == ["0.png", "fcn", "1.png", "fcn"]
+
+
+def test_long_names_do_not_run_into_each_other(models, files, monkeypatch, tmp_path):
+    drawn, save = [], Figure.savefig
+
+    def noted(self, *args, **kwargs):
+        save(self, *args, **kwargs)
+        FigureCanvasAgg(self).draw()
+        drawn.extend(pane.title.get_window_extent() for pane in self.axes)
+
+    monkeypatch.setattr(Figure, "savefig", noted)
+    long = [Path(shutil.copytree(model, tmp_path / f"{model.parent.name}-{'0' * 40}")) for model in models]
+    compare_pictures(files[0][:1], long, tmp_path / "a.png", device="cpu", progress=False)
+    assert [first.x1 < second.x0 for first, second in pairwise(drawn)] == [True, True]
 
 
 def test_what_cannot_be_compared(models, files, tmp_path):

@@ -71,7 +71,7 @@ class Predictor:
         Raises:
             UsageError: an array of another shape or dtype.
         """
-        pixels = torch.from_numpy(_rgb(image)).permute(2, 0, 1).to(self.device)
+        pixels = torch.tensor(_rgb(image)).permute(2, 0, 1).to(self.device)
         return self.label(pixels).cpu().numpy().astype(np.uint8 if len(self.labels) <= 256 else np.uint16)
 
     @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from sanet.models.store import short_names
 from sanet.structures import Color, LabelSet, UsageError
 
 WIDTH = 3.0  # inches of one picture
+TITLE = 32  # digits that fit above it
 
 
 def compare_pictures(
@@ -110,5 +112,5 @@ def _truth(path: str | Path, labels: LabelSet, mask_format: MaskFormat, image: P
 
 def _show(pane: Axes, picture: Picture, title: str) -> None:
     pane.imshow(picture, interpolation="nearest")
-    pane.set_title(title, fontsize="medium")
+    pane.set_title(textwrap.fill(title, TITLE), fontsize="medium")
     pane.set_axis_off()
