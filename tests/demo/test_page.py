@@ -187,7 +187,8 @@ def test_the_packages_own_model_on_a_street(browser, tmp_path):
         page.set_viewport_size({"width": 390, "height": 844})
         page.wait_for_timeout(500)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        page.screenshot(path=folder / "demo-phone.jpg", quality=88, type="jpeg", full_page=True)
+        page.evaluate("document.getElementById('first-picture').scrollIntoView()")
+        page.screenshot(path=folder / "demo-phone.jpg", quality=88, type="jpeg")
 
 
 def test_downloads(browser, address):
