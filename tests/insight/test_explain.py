@@ -38,10 +38,11 @@ def test_a_figure_is_written(model, picture, tmp_path, ending, points):
 
 def test_the_arrays_are_the_groups(model, picture, tmp_path):
     points = [(3, 4), (80, 50)]
-    explain(model, picture, points, tmp_path / "figure.png", arrays=tmp_path / "maps.npz", device="cpu")
+    figure, arrays = tmp_path / "figure.png", tmp_path / "maps.npz"
+    explain(model, picture, points, figure, arrays=arrays, device="cpu", shorter_side=70)
     image = torch.from_numpy(np.array(Image.open(picture))).permute(2, 0, 1)
-    encoding = Explainer(model, "cpu").encode(image)
-    with np.load(tmp_path / "maps.npz") as maps:
+    encoding = Explainer(model, "cpu", 70).encode(image)
+    with np.load(arrays) as maps:
         assert len(maps.files) == 2 + 2 * 4 * 3
         np.testing.assert_array_equal(maps["prediction"], encoding.prediction)
         np.testing.assert_array_equal(maps["points"], points)
@@ -55,7 +56,8 @@ def test_the_command_line(model, picture, tmp_path, capsys):
     model.save_pretrained(tmp_path / "model")
     given = ["explain", str(tmp_path / "model"), str(picture), "--device", "cpu", "--out", str(tmp_path / "a.png")]
     arrays = ["--arrays", str(tmp_path / "a.npz")]
-    assert main([*given, "--point", "3", "4", "--point", "50", "20", "--heads", "[2]", *arrays]) == 0
+    chosen = ["--heads", "[2]", "--shorter_side", "64"]
+    assert main([*given, "--point", "3", "4", "--point", "50", "20", *chosen, *arrays]) == 0
     assert "a.png" in capsys.readouterr().out
     assert (tmp_path / "a.npz").is_file()
     assert main([*given, "--point", "90", "4"]) == 2

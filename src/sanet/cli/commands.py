@@ -215,6 +215,7 @@ def explain_command(settings: Namespace) -> int:
         settings.heads,
         settings.arrays,
         settings.device,
+        settings.shorter_side,
     )
     print(f"figure: {settings.output}")
     if settings.arrays:

@@ -108,6 +108,11 @@ def explain_options(parser: Parser) -> None:
         "--output", "--out", type=str, default="groups.png", help="the figure; its ending names the format"
     )
     parser.add_argument("--arrays", type=str | None, help="file for the maps themselves, as NumPy's .npz")
+    parser.add_argument(
+        "--shorter_side",
+        type=int | None,
+        help="pixels of the shorter side that the picture is seen with; by default its own",
+    )
     parser.add_argument("--device", type=str | None, help="cpu, cuda …; by default a GPU where there is one")
 
 

@@ -23,6 +23,7 @@ def explain(
     heads: Sequence[int] | None = None,
     arrays: str | Path | None = None,
     device: str | None = None,
+    shorter_side: int | None = None,
 ) -> Encoding:
     """Show which pixels each head of a SANet groups with the points (figure 6).
 
@@ -35,6 +36,7 @@ def explain(
         arrays: an .npz file for the maps: for head s and point p, counted from 0, ``head{s}_point{p}_main``,
             ``…_distance`` and ``…_output``, float32 of the head's own size; ``prediction`` and ``points``.
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
+        shorter_side: pixels of the shorter side that the picture is seen with; by default its own.
 
     Raises:
         UsageError: no points, a point outside the picture, a head that the network does not have, or no SANet.
@@ -46,7 +48,7 @@ def explain(
         raise SanetError(f"figures need an extra: pip install 'sanet-segmentation[figures]' ({error})") from error
     if not points:
         raise UsageError("points: name one or more, each by its column and its row")
-    explainer = Explainer(model, device)
+    explainer = Explainer(model, device, shorter_side)
     explainer.require_heads()
     image = rgb(picture) if isinstance(picture, Image.Image) else read_image(Path(picture))
     encoding = explainer.encode(torch.from_numpy(image).permute(2, 0, 1))

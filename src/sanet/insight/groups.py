@@ -142,7 +142,8 @@ class Explainer:
         """Look at a picture once.
 
         Args:
-            image: (3, H, W) uint8, of any size; beyond ``LARGEST`` pixels it is looked at smaller.
+            image: (3, H, W) uint8, of any size; beyond ``LARGEST`` pixels it is looked at smaller, and a side of
+                less than 32 pixels is looked at with 32.
         """
         height, width = image.shape[-2:]
         factor = min(self._views.factors(height, width)[0], sqrt(LARGEST / (height * width)))
