@@ -1,15 +1,31 @@
 """Uploads: only named formats, no more pixels than allowed before any is decoded, no more bytes than allowed at all."""
 
 import asyncio
+import os
 import struct
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Lock, Thread
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sanet.demo.limits import FORMATS, Guard, read_upload
+from sanet.demo.limits import ENVELOPE, FORMATS, Guard, read_upload
+from sanet.demo.serve import _purge
+from sanet.demo.visit import Visit
+from sanet.demo.visits import Visits
 from sanet.structures import UsageError
+
+WHOLE = 100 + ENVELOPE  # bytes of a body that may be an upload of 100
+
+
+def finish(coroutine):
+    """Its result, from a thread of its own: a browser's event loop may run in this one."""
+    with ThreadPoolExecutor(1) as aside:
+        return aside.submit(asyncio.run, coroutine).result()
 
 
 def png_header(width, height):
@@ -24,7 +40,7 @@ def test_named_formats_are_read(name, tmp_path):
     pixels = np.full((5, 7, 3), (10, 200, 90), np.uint8)
     path = tmp_path / "upload"
     Image.fromarray(pixels).save(path, name)
-    found = read_upload(path, "a", 1)
+    found = read_upload(path, "a", tmp_path, 1)
     assert found.shape == (5, 7, 3)
     assert found.dtype == np.uint8
     assert np.abs(found.astype(int) - pixels).max() <= 6
@@ -35,40 +51,46 @@ def test_other_formats_are_not_even_tried(name, tmp_path):
     path = tmp_path / "upload.png"
     Image.new("RGB", (16, 16)).save(path, name)
     with pytest.raises(UsageError, match="holiday is no picture that the page reads; it takes JPEG, PNG"):
-        read_upload(path, "holiday", 1)
+        read_upload(path, "holiday", tmp_path, 1)
 
 
 def test_a_picture_too_large_is_refused_before_it_is_decoded(tmp_path):
     path = tmp_path / "upload"
     path.write_bytes(png_header(8000, 7000))
     with pytest.raises(UsageError, match="big is 8000 x 7000; the page takes up to 50 million pixels"):
-        read_upload(path, "big", 50)
+        read_upload(path, "big", tmp_path, 50)
     # Allowed to be that large, its pixels are asked for, and they are not there.
     with pytest.raises(UsageError, match="big cannot be read as a picture"):
-        read_upload(path, "big", 60)
+        read_upload(path, "big", tmp_path, 60)
     path.write_bytes(png_header(20_001, 1000))
     with pytest.raises(UsageError, match="big is 20001 x 1000; one side may be 20 times the other"):
-        read_upload(path, "big", 60)
+        read_upload(path, "big", tmp_path, 60)
     path.write_bytes(png_header(60000, 60000))
     with pytest.raises(UsageError, match="decompression bomb"):
-        read_upload(path, "big", 60)
+        read_upload(path, "big", tmp_path, 60)
 
 
 def test_text_and_halves_of_pictures_are_named_by_their_own_name(tmp_path):
     path = tmp_path / "secret-place"
     path.write_text("hello")
     with pytest.raises(UsageError, match=r"letter\.txt is no picture") as text:
-        read_upload(path, "letter.txt", 1)
+        read_upload(path, "letter.txt", tmp_path, 1)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 50, 3), np.uint8)).save(path, "PNG")
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(UsageError, match="half cannot be read") as half:
-        read_upload(path, "half", 1)
+        read_upload(path, "half", tmp_path, 1)
     assert "secret" not in f"{text.value}{half.value}"
 
 
 @pytest.mark.parametrize(
     ("announced", "parts", "status"),
-    [(b"100", [100], 200), (b"101", [], 413), (None, [60, 40], 200), (None, [60, 41], 413), (b"-5", [], 413)],
+    [
+        (b"%d" % WHOLE, [WHOLE], 200),
+        (b"%d" % (WHOLE + 1), [], 413),
+        (None, [60, WHOLE - 60], 200),
+        (None, [60, WHOLE - 59], 413),
+        (b"-5", [], 413),
+    ],
 )
 def test_bodies_are_refused_by_what_they_say_and_by_what_they_are(announced, parts, status):
     read, sent = [], []
@@ -94,9 +116,9 @@ def test_bodies_are_refused_by_what_they_say_and_by_what_they_are(announced, par
 
     headers = [] if announced is None else [(b"content-length", announced)]
     scope = {"type": "http", "path": "/gradio_api/upload", "headers": headers}
-    asyncio.run(Guard(app, 100, "/tmp/own")(scope, receive, send))
+    finish(Guard(app, 100, "own", 1000)(scope, receive, send))
     assert sent[0]["status"] == status
-    assert sum(read) <= 100
+    assert sum(read) <= WHOLE
 
 
 @pytest.mark.parametrize(
@@ -126,5 +148,57 @@ def test_only_what_the_page_asks_for_is_let_through(path, known):
         sent.append(message)
 
     scope = {"type": "http", "path": path, "headers": []}
-    asyncio.run(Guard(app, 100, "/tmp/own")(scope, None, send))
+    finish(Guard(app, 100, "/tmp/own", 1000)(scope, None, send))
     assert sent[0]["status"] == (200 if known else 403)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"host": "here:7860", "origin": "http://here:7860"}, 200),
+        ({"host": "inside:80", "x-forwarded-host": "page.example", "origin": "https://page.example"}, 200),
+        ({"host": "here:7860", "origin": "http://here:7861"}, 403),
+        ({"host": "here:7860", "origin": "https://elsewhere.example"}, 403),
+        ({"host": "here:7860", "origin": "null"}, 403),
+    ],
+)
+def test_requests_of_other_sites_are_refused(headers, status):
+    sent = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message):
+        sent.append(message)
+
+    given = [(name.encode(), value.encode()) for name, value in headers.items()]
+    finish(Guard(app, 100, "own", 1000)({"type": "http", "path": "/gradio_api/upload", "headers": given}, None, send))
+    assert sent[0]["status"] == status
+
+
+def test_old_files_and_folders_go_and_the_deleting_outlives_what_others_delete(tmp_path):
+    """Visits come and go all the time while the page deletes: on some walks a folder is gone once it is its turn."""
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "example.jpg").write_bytes(b"x")
+    visits, ended = Visits(2, 0.4), Event()
+    sessions = SimpleNamespace(lock=Lock(), session_data={"gone": 1}, time_last_used={"gone": 1})
+    purger = Thread(target=_purge, args=(tmp_path, visits, sessions, ended), daemon=True)
+    purger.start()
+    try:
+        time.sleep(0.05)
+        for index in range(300):
+            visits.put(str(index % 3), Visit(np.zeros((4, 4, 3), np.uint8), "a", str(tmp_path)))
+            folder = tmp_path / f"upload{index}" / "deep"
+            folder.mkdir(parents=True)
+            (folder / "street.png").write_bytes(b"x")
+        end = time.monotonic() + 30
+        while len(list(os.walk(tmp_path))) > 2 and time.monotonic() < end:
+            time.sleep(0.05)
+        assert purger.is_alive()
+        assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+        assert (tmp_path / "kept" / "example.jpg").is_file()
+        assert sessions.session_data == sessions.time_last_used == {}
+    finally:
+        ended.set()
+        purger.join()

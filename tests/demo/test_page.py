@@ -1,6 +1,5 @@
 """The page in a real browser: what a visitor does, what a careless or a malicious one does, and many at once."""
 
-import asyncio
 import gc
 import http.client
 import io
@@ -14,7 +13,6 @@ import tempfile
 import threading
 import time
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -26,6 +24,7 @@ from PIL import Image
 
 import sanet
 from sanet.demo.config import DemoConfig
+from sanet.demo.limits import no_fetching
 from sanet.demo.serve import served
 from sanet.demo.visits import Visits
 from sanet.insight.groups import Explainer
@@ -143,8 +142,10 @@ def test_a_visit(browser, address, encodings):
         page.click("#first-picture img", position={"x": box["width"] * 3 / 4, "y": box["height"] / 2})
         status(page, "point 6")
         page.wait_for_function("old => document.querySelector('#first-groups img').src != old", arg=first)
-        page.click("#channel input[value=main]")
-        page.wait_for_timeout(300)
+        for channel in ("main", "output", "attention"):
+            last = page.get_attribute("#first-groups img", "src")
+            page.click(f"#channel input[value={channel}]")
+            page.wait_for_function("old => document.querySelector('#first-groups img').src != old", arg=last)
         assert encodings == [(60, 80)]
 
         # Every class hidden, the picture itself is left, but for what JPEG and the point cost.
@@ -299,6 +300,8 @@ def test_pictures_are_forgotten_when_the_page_is_closed_or_cleared(browser, mode
             status(page, "50 x 40")
             page.click("#upload button[title='Remove Image']")
             wait_until(lambda: forgotten(visits))
+            page.wait_for_selector("#first-picture img", state="detached")
+            assert page.locator("#first-legend input").count() == 0
             upload(page, png(40, 60))
             status(page, "60 x 40")
             assert not forgotten(visits)
@@ -318,10 +321,10 @@ def test_sigterm_takes_everything_along(models, tmp_path):
 
 def test_bodies_too_large_are_refused_before_they_come(address):
     host = address.removeprefix("http://").rstrip("/")
-    for path in ("/gradio_api/upload", "/gradio_api/queue/join"):
+    for path, size in (("/gradio_api/upload", 2 * 10**6), ("/gradio_api/queue/join", 5 * 10**5)):
         connection = http.client.HTTPConnection(host, timeout=20)
         connection.putrequest("POST", path)
-        connection.putheader("Content-Length", str(10**9))
+        connection.putheader("Content-Length", str(size))
         connection.putheader("Content-Type", "multipart/form-data; boundary=x")
         connection.endheaders()  # and no body at all
         assert connection.getresponse().status == 413
@@ -335,6 +338,17 @@ def test_no_other_file_is_served(address, path):
     with pytest.raises(HTTPError) as refused, urlopen(Request(f"{address}gradio_api/file={path}"), timeout=20):
         pass
     assert refused.value.code in {403, 404}
+
+
+def send_file(address, content, headers=None):
+    """The status of an upload that no page made."""
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + content + b"\r\n--x--\r\n"
+    connection = http.client.HTTPConnection(address.removeprefix("http://").rstrip("/"), timeout=20)
+    given = {"Content-Type": "multipart/form-data; boundary=x", **(headers or {})}
+    connection.request("POST", "/gradio_api/upload", body, given)
+    status = connection.getresponse().status
+    connection.close()
+    return status
 
 
 def ask(address, upload):
@@ -354,25 +368,46 @@ def ask(address, upload):
     return next(message for message in messages if message["msg"] == "process_completed")
 
 
-def test_no_other_file_is_taken_for_an_upload(address, tmp_path, encodings):
+@pytest.mark.parametrize("meta", [{"meta": {"_type": "gradio.FileData"}}, {"meta": {}}, {}])
+def test_no_other_file_is_taken_for_an_upload(address, tmp_path, encodings, meta):
+    """Nor is it told whether there is one. Gradio itself looks only at files that say that they are."""
     secret = tmp_path / "secret.png"
     secret.write_bytes(png(30, 40))
-    answer = ask(address, {"path": str(secret), "meta": {"_type": "gradio.FileData"}})
-    assert not answer["success"]
-    assert "secret" not in str(answer["output"].get("error", ""))
+    paths = [secret, tmp_path / "nothing.png", tmp_path, f"{tempfile.gettempdir()}/../{secret}"]
+    answers = [ask(address, {"path": str(path), **meta}) for path in paths]
+    assert not any(answer["success"] for answer in answers)
+    errors = [str(answer["output"].get("error", "")) for answer in answers]
+    assert len(set(errors)) == 1
     assert encodings == []
 
 
-def test_no_address_is_fetched(address):
+def test_other_sites_cannot_send_forms(address):
+    host = address.removeprefix("http://").rstrip("/")
+    for origin, expected in (("https://elsewhere.example", 403), ("null", 403), (f"http://{host}", 200), (None, 200)):
+        assert send_file(address, b"abc", {"Origin": origin} if origin else {}) == expected
+
+
+def test_uploads_that_nobody_looks_at_do_not_fill_the_disk(models):
+    with served(models[:1], DemoConfig(port=0, largest_megabytes=0.01, visitors=1)) as address:
+        answers = [send_file(address, b"%d" % index + bytes(9_000)) for index in range(8)]
+    assert answers == [200] * 3 + [503] * 5
+
+
+def test_no_address_is_fetched(address, monkeypatch):
     """Which a visitor might name in place of an upload."""
     from gradio import processing_utils
 
-    assert not ask(address, {"path": "http://127.0.0.1:9/street.png", "meta": {"_type": "gradio.FileData"}})["success"]
-    # Gradio itself would refuse that address and fetch a public one; here nothing is fetched at all.
-    fetch = processing_utils.async_ssrf_protected_download("https://example.com/street.png", "nowhere")
-    # In a thread of its own, since the event loop of the browser may run in this one.
-    with ThreadPoolExecutor(1) as aside, pytest.raises(UsageError, match="as a file, not as an address"):
-        aside.submit(asyncio.run, fetch).result()
+    asked, refuse = [], processing_utils.async_ssrf_protected_download
+    assert refuse is no_fetching
+
+    async def noted(url, *arguments, **options):
+        asked.append(url)
+        return await refuse(url, *arguments, **options)
+
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", noted)
+    url = "https://example.com/street.png"
+    assert not ask(address, {"path": url, "meta": {"_type": "gradio.FileData"}})["success"]
+    assert asked == [url]
 
 
 def test_it_listens_on_this_computer_alone_and_says_when_a_port_is_taken(address, models):

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib import colormaps
 from PIL import Image
 
 import sanet
 from sanet.demo.visit import SHOWN, Seen, Visit
 from sanet.inference.pictures import overlay, shares
-from sanet.insight.groups import Explainer
+from sanet.insight.groups import Explainer, HeadMaps
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,25 @@ def test_the_mask_legend_and_hiding_are_those_of_the_prediction(models):
     hidden = visit.shown(seen, 1, everything[:1])
     assert np.array_equal(hidden[expected == first], visit.image[expected == first])
     assert not np.array_equal(hidden, visit.image)
+
+
+def test_red_is_near_the_point_or_active_there(models):
+    """Every cell's colour says how its map ranks it; under attention the clicked cell is the nearest of all."""
+    visit = Visit(np.full((64, 64, 3), 128, np.uint8), "a")
+    seen, random = visit.see("sanet", models), np.random.default_rng(0)
+    maps = HeadMaps(1, *(torch.from_numpy(random.normal(size=(5, 4, 4))).float() for _ in range(3)))
+    seen = Seen(seen.encoding._replace(heads=[maps]), seen.prediction, 0.0)
+    visit.click((700, 300))
+    (group,) = seen.encoding.groups(*visit.point)
+    colors = colormaps["jet"](np.arange(256))[:, :3] * 255
+    for channel, values in {"attention": -group.distance, "main": group.main, "output": group.output}.items():
+        ((shown, _),) = visit.groups(seen, channel)
+        cells = (shown[60::120, 60::120] - 0.35 * 128) / 0.65  # the middles of the cells, without the grey picture
+        ranks = np.abs(cells[..., None, :] - colors).sum(axis=-1).argmin(axis=-1) / 255
+        expected = ((values - values.min()) / (values.max() - values.min())).numpy()
+        ranks[1, 2] = expected[1, 2]  # the clicked cell, under the dot
+        np.testing.assert_allclose(ranks, expected, atol=0.03)
+    assert group.distance[1, 2] == 0
 
 
 @pytest.mark.parametrize("channel", ["attention", "main", "output"])

@@ -55,7 +55,7 @@ class Known:
         perfect[0, :, width // 2 :] = 1
         rows = torch.arange(height).float()[None, :, None].expand(2, height, width)
         heads = [HeadMaps(stage, maps, maps, maps) for stage, maps in ((1, perfect), (2, rows), (4, blind))]
-        return Encoding((height, width), LABELS, torch.zeros(height, width, dtype=torch.int64), heads)
+        return Encoding((height, width), (height, width), LABELS, torch.zeros(height, width, dtype=torch.int64), heads)
 
 
 def test_a_perfect_head_has_one_and_a_blind_one_half():
@@ -110,7 +110,9 @@ def test_reach_is_one_where_nearness_says_nothing_and_small_around_the_point():
             place = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")).float()
             noise = torch.rand(2, height, width, generator=torch.Generator().manual_seed(0))
             heads = [HeadMaps(stage, maps, maps, maps) for stage, maps in ((1, place), (2, noise), (3, place[:1]))]
-            return Encoding((height, width), LABELS, torch.zeros(height, width, dtype=torch.int64), heads)
+            return Encoding(
+                (height, width), (height, width), LABELS, torch.zeros(height, width, dtype=torch.int64), heads
+            )
 
     found = grouping_scores(Placed(), Pictures((90, 90), (60, 80)), points=20, progress=False)
     around, anywhere, row = found.reach

@@ -12,6 +12,7 @@ from sanet.demo.limits import read_upload
 from sanet.demo.visit import Channel, Download, Visit
 from sanet.demo.visits import Visits
 from sanet.evaluation.page import data_url
+from sanet.inference.pictures import percent
 from sanet.insight.groups import Explainer
 from sanet.structures import UsageError
 
@@ -53,21 +54,22 @@ class Actions:
         progress: gr.Progress = gr.Progress(),
         *settings: Any,
     ) -> list[Any]:
-        """A new picture; Gradio has made sure that it is one of the uploads or of the examples."""
+        """A new picture."""
         if payload is None or not payload.get("path"):
             raise gr.Error("send the picture as a file")
         path = Path(payload["path"])
         name = Path(payload.get("orig_name") or path.name).name
         try:
-            visit = Visit(read_upload(path, name, self.largest_megapixels), name, self.folder)
+            image = read_upload(path, name, Path(self.folder), self.largest_megapixels)
         except UsageError as error:
             raise gr.Error(str(error)) from error
-        self.visits.put(_key(request), visit)
+        self.visits.put(_key(request), Visit(image, name, self.folder))
         return self.view(request, progress, *settings)
 
-    def clear(self, request: gr.Request) -> None:
-        """The picture was taken off the page."""
+    def clear(self, request: gr.Request, *settings: Any) -> list[Any]:
+        """The picture was taken off the page, and what was seen of it goes, too."""
         self.visits.close(_key(request))
+        return self._panes(None, Settings(*settings), gr.Progress())
 
     def leave(self, request: gr.Request) -> None:
         """The page was closed, or lost its connection."""
@@ -83,6 +85,9 @@ class Actions:
         visit, now = self.visits.get(_key(request)), Settings(*settings)
         if visit is None and now.legend["rows"]:
             raise self._expired()
+        return self._panes(visit, now, progress)
+
+    def _panes(self, visit: Visit | None, now: Settings, progress: gr.Progress) -> list[Any]:
         values: list[Any] = []
         for name, shown in ((now.model, now.legend), (now.rival, now.rivals_legend)):
             if visit is None or name not in self.models:
@@ -119,14 +124,16 @@ class Actions:
                 "name": entry.name,
                 "text": _literal(entry.name),
                 "color": "rgb({},{},{})".format(*entry.color),
-                "share": f"{entry.share:.1%}",
+                "share": percent(entry.share),
                 "checked": "" if entry.name in hidden else "checked",
             }
             for entry in seen.legend
         ]
         height, width = visit.image.shape[:2]
         groups = visit.groups(seen, channel)
-        text = f"{width} x {height} pixels, seen in {seen.seconds:.2f} s"
+        high, wide = seen.encoding.seen
+        text = f"{width} x {height} pixels, seen{'' if (high, wide) == (height, width) else f' as {wide} x {high}'} in "
+        text += f"{seen.seconds:.2f} s"
         if visit.point is not None:
             text += f"; point {visit.point[0]}, {visit.point[1]}"
             text += "" if groups else "; this network has no attention to look into"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,27 +23,32 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 # A longer side may have this many times the shorter: beyond, 32 rows, which networks need, are pixels by the million.
 LONGEST = 20
 FILE = "/gradio_api/file="
+UPLOAD = "/gradio_api/upload"
 FOLDERS = ("/assets/", "/static/", "/gradio_api/heartbeat/")
 PATHS = (
+    UPLOAD,
     *("/", "/config", "/theme.css", "/favicon.ico", "/manifest.json"),
-    *(f"/gradio_api/{name}" for name in ("startup-events", "upload", "upload_progress", "run/predict")),
+    *(f"/gradio_api/{name}" for name in ("startup-events", "upload_progress", "run/predict")),
     *(f"/gradio_api/queue/{name}" for name in ("join", "data")),
 )
 # Of the form around an uploaded file, and of the settings of a page.
-ENVELOPE = 2**16
+ENVELOPE = 2**18
 
 
-def read_upload(path: Path, name: str, largest_megapixels: float) -> NDArray[np.uint8]:
+def read_upload(path: Path, name: str, folder: Path, largest_megapixels: float) -> NDArray[np.uint8]:
     """A visitor's picture, upright, as (H, W, 3) uint8 RGB.
 
     Args:
-        path: where the upload lies.
+        path: where the upload lies, as the visitor's page has it: another file may be named here by hand.
         name: what the visitor calls it; errors say nothing of the path.
+        folder: that uploads and examples lie in; no other file is opened, or known to be there.
         largest_megapixels: in 10^6 pixels.
 
     Raises:
-        UsageError: no picture, one of another format, or one that is too large.
+        UsageError: no upload, no picture, one of another format, or one that is too large.
     """
+    if not (path.resolve().is_relative_to(folder.resolve()) and path.is_file()):
+        raise UsageError("send the picture as a file")
     try:
         with Image.open(path, formats=FORMATS) as picture:
             width, height = picture.size
@@ -55,37 +64,50 @@ def read_upload(path: Path, name: str, largest_megapixels: float) -> NDArray[np.
     except UnidentifiedImageError as error:
         raise UsageError(f"{name} is no picture that the page reads; it takes {', '.join(FORMATS)}") from error
     except UNREADABLE as error:
-        raise UsageError(f"{name} cannot be read as a picture ({first_line(error)})") from error
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise UsageError(f"{name} cannot be read as a picture ({reason})") from error
 
 
 class Guard:
     """ASGI middleware that lets through what the page itself asks for, and no body that is too large.
 
     A body is judged by its announcement, before any of it is read, and else by counting. Gradio has routes that the
-    page does not use, which fetch addresses, start decoders and keep files.
+    page does not use, which fetch addresses, start decoders and keep files. Other sites that a visitor has open can
+    send forms here, too; their requests name them as their origin.
 
     Args:
         app: what is behind it.
-        largest: bytes of a body.
+        largest: bytes of an upload.
         folder: the only one that files are served from.
+        room: bytes that files in it may have together before an upload is refused.
     """
 
-    def __init__(self, app: ASGIApp, largest: int, folder: str) -> None:
+    def __init__(self, app: ASGIApp, largest: int, folder: str, room: int) -> None:
         self.app = app
         self.largest = largest
         self.folder = folder
+        self.room = room
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer 403 or 413."""
+        """Pass a request on, or answer 403, 413 or 503."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
         if scope["type"] != "http" or not self._is_known(scope["path"]):
             await PlainTextResponse("the page does not have this", 403)(scope, receive, send)
             return
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        refusal = PlainTextResponse(f"a request may have {self.largest} bytes at most", 413)
-        if not announced.isdigit() or int(announced) > self.largest:
+        headers = dict(scope["headers"])
+        if not _from_this_page(headers):
+            await PlainTextResponse("open the page itself", 403)(scope, receive, send)
+            return
+        upload = scope["path"] == UPLOAD
+        if upload and await run_in_threadpool(_held, self.folder) > self.room:
+            await PlainTextResponse("the page is busy: try again in some minutes", 503)(scope, receive, send)
+            return
+        largest = ENVELOPE + (self.largest if upload else 0)
+        announced = headers.get(b"content-length", b"0")
+        refusal = PlainTextResponse(f"a request may have {largest} bytes at most", 413)
+        if not announced.isdigit() or int(announced) > largest:
             await refusal(scope, receive, send)
             return
         taken, started = 0, False
@@ -94,7 +116,7 @@ class Guard:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > self.largest:
+            if taken > largest:
                 raise _TooLarge
             return message
 
@@ -113,6 +135,23 @@ class Guard:
         if path.startswith(FILE):
             return path.startswith(f"{FILE}{self.folder}/") and ".." not in path
         return path in PATHS or path.startswith(FOLDERS)
+
+
+def _from_this_page(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a request comes from the host that it goes to, which a proxy may have renamed, or from no site at all."""
+    origin = headers.get(b"origin")
+    hosts = (headers.get(b"host"), headers.get(b"x-forwarded-host"))
+    return origin is None or origin.partition(b"://")[2] in hosts
+
+
+def _held(folder: str) -> int:
+    """Bytes of all files in a folder, which may go meanwhile."""
+    total = 0
+    for directory, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.stat(os.path.join(directory, name)).st_size
+    return total
 
 
 class _TooLarge(Exception):

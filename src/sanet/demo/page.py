@@ -101,7 +101,7 @@ class Controls:
         last = {"trigger_mode": "always_last"}
         for arrival in self.arrivals:
             arrival(**{**view, **last, "fn": actions.arrive, "inputs": [self.upload, *settings], "preprocess": False})
-        self.upload.clear(actions.clear, None, None, api_visibility="private")
+        self.upload.clear(**{**view, "fn": actions.clear})
         for choice in (self.model, self.rival):
             choice.input(**{**view, **last})
         for pane in self.panes:

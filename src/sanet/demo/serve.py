@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,7 +52,7 @@ def served(models: Sequence[str | Path], config: DemoConfig, examples: Sequence[
             from starlette.middleware import Middleware
 
             from sanet.demo.actions import Actions
-            from sanet.demo.limits import ENVELOPE, Guard, no_fetching
+            from sanet.demo.limits import Guard, no_fetching
             from sanet.demo.page import build_page
             from sanet.demo.visits import Visits
         except ImportError as error:
@@ -73,7 +73,9 @@ def served(models: Sequence[str | Path], config: DemoConfig, examples: Sequence[
             footer_links=[],
             max_file_size=largest,
             state_session_capacity=config.visitors,
-            app_kwargs={"middleware": [Middleware(Guard, largest=largest + ENVELOPE, folder=folder)]},
+            app_kwargs={
+                "middleware": [Middleware(Guard, largest=largest, folder=folder, room=2 * config.visitors * largest)]
+            },
             # No font from another host: the page works without a network.
             theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
             css="footer, .fetch {display: none}",
@@ -119,17 +121,32 @@ def _require_free(config: DemoConfig) -> None:
 
 def _purge(folder: Path, visits: Visits, sessions: StateHolder, ended: Event) -> None:
     """Delete what is old: visits, what Gradio remembers of their pages, and files, but for those of the start."""
-    kept = set(folder.rglob("*"))
+    kept = {path for path, _ in _entries(folder)}
     while not ended.wait(min(5.0, visits.seconds / 20)):
         visits.purge()
         with sessions.lock:
             for session in set(sessions.session_data) - visits.keys():
                 del sessions.session_data[session]
-        oldest = time() - 0.9 * visits.seconds
-        for path in set(folder.rglob("*")) - kept:
-            with suppress(OSError):  # a visit may have deleted it meanwhile
-                if path.is_file() and path.stat().st_mtime < oldest:
-                    path.unlink()
+                sessions.time_last_used.pop(session, None)
+        _delete_old(folder, time() - 0.9 * visits.seconds, kept)
+
+
+def _delete_old(folder: Path, oldest: float, kept: Set[Path]) -> None:
+    """Delete files that were last changed before a time, and folders that have been empty since, but for those kept.
+
+    Visits delete theirs meanwhile: what is gone already is passed over.
+    """
+    for path, is_folder in _entries(folder):
+        with suppress(OSError):
+            if path not in kept and path.lstat().st_mtime < oldest:
+                path.rmdir() if is_folder else path.unlink()
+
+
+def _entries(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """All that lies in a folder, and whether it is one; what is deeper first. ``Path.rglob`` fails on what goes."""
+    for directory, folders, names in os.walk(folder, topdown=False):
+        yield from ((Path(directory, name), False) for name in names)
+        yield from ((Path(directory, name), True) for name in folders)
 
 
 def _opened(models: Sequence[str | Path], device: str | None) -> dict[str, Explainer]:

@@ -115,7 +115,7 @@ class Visit:
         height, width = self.image.shape[:2]
         wide, high = _size(self.image[..., 0], SHOWN)
         x, y = int((place[0] + 0.5) * width / wide), int((place[1] + 0.5) * height / high)
-        self.point = (min(x, width - 1), min(y, height - 1))
+        self.point = (min(max(x, 0), width - 1), min(max(y, 0), height - 1))
 
     def shown(self, seen: Seen, opacity: float, hidden: Collection[str]) -> Picture:
         """The picture under its mask, as large as the page shows it, with the point marked."""
@@ -149,6 +149,7 @@ class Visit:
         """
         stem = Path(self.name).stem[:60] or "picture"
         path = Path(self._downloads.name) / f"{stem}-{what}.png"
+        path.parent.mkdir(exist_ok=True)  # folders that were empty for long are deleted
         labels = seen.encoding.labels
         if what == "mask":
             whole = palette_image(seen.prediction, labels) if len(labels) <= 256 else Image.fromarray(seen.prediction)

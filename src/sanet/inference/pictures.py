@@ -94,7 +94,7 @@ def with_legend(picture: Picture, labels: LabelSet, shares: Mapping[str, float])
     line, font = round(1.7 * em), ImageFont.load_default(em)
     columns = -(-len(entries) // max(12, (image.height - em) // line))
     rows = -(-len(entries) // columns)
-    texts = [_percent(share) for share, _ in entries]
+    texts = [percent(share) for share, _ in entries]
     name_width = max(font.getlength(name) for _, name in entries)
     column_width = round(3 * em + name_width + max(font.getlength(text) for text in texts))
     size = (image.width + em + columns * (column_width + em), max(image.height, rows * line + em))
@@ -157,5 +157,6 @@ def _contours(indices: NDArray[np.int64]) -> NDArray[np.bool_]:
     return contours
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Of a share in (0, 1]: "12.3%", and never "0.0%"."""
     return "<0.1%" if share < 0.0005 else f"{share:.1%}"

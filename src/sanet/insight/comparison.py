@@ -14,7 +14,7 @@ from tqdm import tqdm
 from sanet.config import MaskFormat, ViewsConfig
 from sanet.data.coding import MaskCoding
 from sanet.data.files import decode_mask, read_image, read_mask, shape_text
-from sanet.inference.pictures import Mask, Picture, error_map, overlay, shares
+from sanet.inference.pictures import IGNORED, WRONG, Mask, Picture, error_map, overlay, shares
 from sanet.inference.predictor import Predictor
 from sanet.models.store import short_names
 from sanet.structures import Color, LabelSet, UsageError
@@ -73,7 +73,11 @@ def compare_pictures(
                 scored = right != labels.ignore_index
                 wrong = f"{(mask != right)[scored].mean():.1%}" if scored.any() else "—"
                 _show(panes[lines * row + 1, column], error_map(image, right, mask, labels), f"wrong: {wrong}")
-    handles = [Patch(color="#{:02x}{:02x}{:02x}".format(*color), label=name) for name, color in found]
+    if truth:
+        found |= {("wrong", WRONG): None, ("not labelled", IGNORED): None}
+    handles = [
+        Patch(facecolor="#{:02x}{:02x}{:02x}".format(*color), edgecolor="grey", label=name) for name, color in found
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=max(2, 3 * (1 + len(models)) // 2), frameon=False)
     figure.savefig(output, dpi=110)
 

@@ -19,6 +19,7 @@ from sanet.insight.groups import Encoding, PixelGroup
 MARKERS = ("#0072b2", "#f0e442", "#cc79a7", "#009e73", "#d55e00", "#56b4e9")
 ROWS = ("main channel", "attention channel\n(distance)", "output")
 WIDTH = 3.0  # inches of one picture
+LONGEST = 1000  # pixels of it that are drawn, about: nobody sees more
 
 
 def draw(
@@ -55,11 +56,14 @@ def draw(
     panes = figure.subplots(rows, columns, squeeze=False)
     for pane in panes.flat:
         pane.set_axis_off()
+    step = max(1, max(height, width) // LONGEST)
+    small, mask = image[::step, ::step], encoding.prediction.numpy()[::step, ::step]
+    extent = (0, width, height, 0)
     for pane, picture, title in (
-        (panes[0, 0], image, "picture"),
-        (panes[0, 1], overlay(image, encoding.prediction.numpy(), encoding.labels), "prediction"),
+        (panes[0, 0], small, "picture"),
+        (panes[0, 1], overlay(small, mask, encoding.labels), "prediction"),
     ):
-        pane.imshow(picture)
+        pane.imshow(picture, extent=extent)
         pane.set_title(title, fontsize="medium")
         for number, point in enumerate(points):
             _mark(pane, point, number)
@@ -70,7 +74,6 @@ def draw(
             for pane, values, name in zip(cells, (group.main, group.distance, group.output), ROWS, strict=True):
                 # Near is red, as what is activated is.
                 shades = scaled(values.numpy(), reverse=values is group.distance)
-                extent = (0, width, height, 0)
                 pane.imshow(shades, cmap="jet", vmin=0, vmax=1, extent=extent, interpolation="bilinear")
                 _mark(pane, points[number], number)
                 if column == 0:

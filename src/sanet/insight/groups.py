@@ -75,12 +75,14 @@ class Encoding(NamedTuple):
 
     Attributes:
         size: H and W of the picture.
+        seen: rows and columns of the picture that the network was given, which may be another size.
         labels: the classes.
         prediction: (H, W) int64 class indices.
         heads: the maps of each head, the first stage first; their sizes differ. None for a network without such heads.
     """
 
     size: tuple[int, int]
+    seen: tuple[int, int]
     labels: LabelSet
     prediction: Tensor
     heads: list[HeadMaps]
@@ -158,7 +160,8 @@ class Explainer:
         # In bands: the logits of a photograph at its own size can take gigabytes.
         bands = resized_bands(logits.split(BAND, dim=1), logits.shape[1], (height, width))
         prediction = torch.cat([band.argmax(dim=0).cpu() for band in bands])
-        return Encoding((height, width), self.network.labels, prediction, maps)
+        rows, columns = seen.shape[-2:]
+        return Encoding((height, width), (rows, columns), self.network.labels, prediction, maps)
 
 
 def _channels(module: SqueezeAttention, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
