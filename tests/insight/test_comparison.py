@@ -104,4 +104,7 @@ def test_what_cannot_be_compared(models, files, tmp_path):
         compare(pictures, [models[0], other], masks)
     with pytest.raises(SanetError, match="does not exist"):
         compare([tmp_path / "nothing.png"], models)
+    for output, answer in (("a.txt", "a figure ends in"), ("missing/a.png", "there is no folder")):
+        with pytest.raises(UsageError, match=answer):
+            compare_pictures(pictures, [tmp_path / "no model"], tmp_path / output)
     assert not (tmp_path / "a.png").exists()

@@ -1,5 +1,7 @@
 """The figure and the arrays, from Python and from the command line."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -56,7 +58,7 @@ def test_the_command_line(model, picture, tmp_path, capsys):
     model.save_pretrained(tmp_path / "model")
     given = ["explain", str(tmp_path / "model"), str(picture), "--device", "cpu", "--out", str(tmp_path / "a.png")]
     arrays = ["--arrays", str(tmp_path / "a.npz")]
-    chosen = ["--heads", "[2]", "--shorter_side", "64"]
+    chosen = ["--heads", "2", "--shorter_side", "64"]
     assert main([*given, "--point", "3", "4", "--point", "50", "20", *chosen, *arrays]) == 0
     assert "a.png" in capsys.readouterr().out
     assert (tmp_path / "a.npz").is_file()
@@ -68,11 +70,21 @@ def test_the_command_line(model, picture, tmp_path, capsys):
         assert "point" in capsys.readouterr().err
 
 
-def test_mistakes_are_answered(model, picture, tmp_path):
+def test_mistakes_are_answered_before_the_work(model, picture, tmp_path):
+    def explained(*args, output="a.png", **kwargs):
+        explain(model, *args, tmp_path / output, device="cpu", **kwargs)
+
     with pytest.raises(UsageError, match="points"):
-        explain(model, picture, [], tmp_path / "a.png")
-    with pytest.raises(UsageError, match=r"heads \[5\]: the network has 1, 2, 3, 4"):
-        explain(model, picture, [(1, 1)], tmp_path / "a.png", heads=[1, 5])
-    (tmp_path / "no.png").write_bytes(b"no picture")
+        explained(picture, [])
+    for heads in ([1, 5], []):
+        with pytest.raises(UsageError, match=rf"heads {re.escape(str(heads))}: one or more of 1, 2, 3, 4"):
+            explained(picture, [(1, 1)], heads=heads)
     with pytest.raises(SanetError, match=r"no\.png"):
-        explain(model, tmp_path / "no.png", [(1, 1)], tmp_path / "a.png")
+        explained(tmp_path / "no.png", [(1, 1)])
+    # The first mistake is answered: that the picture is missing comes out with the work.
+    with pytest.raises(UsageError, match=r"a\.txt: a figure ends in .*\.pdf, \.pgf, \.png"):
+        explained(tmp_path / "no.png", [(1, 1)], output="a.txt")
+    with pytest.raises(UsageError, match="there is no folder"):
+        explained(tmp_path / "no.png", [(1, 1)], output="missing/a.png")
+    with pytest.raises(UsageError, match="there is no folder"):
+        explained(tmp_path / "no.png", [(1, 1)], arrays=tmp_path / "missing" / "a.npz")

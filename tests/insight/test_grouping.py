@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 import sanet
 from sanet.insight.grouping import GroupingScores, grouping_scores, roc_area
 from sanet.insight.groups import Encoding, Explainer, HeadMaps
-from sanet.structures import LabelSet, Sample
+from sanet.structures import LabelSet, Sample, UsageError
 
 LABELS = LabelSet(("left", "right", "never"), ignore_index=255)
 
@@ -77,6 +77,12 @@ def test_the_points_are_the_same_for_every_network():
     np.testing.assert_array_equal(one.scores, again.scores)
     np.testing.assert_array_equal(one.points, other.points)
     assert not np.array_equal(one.scores, other.scores)
+
+
+def test_nothing_drawn_is_a_mistake():
+    for points, pixels in ((0, 2000), (3, 0), (-1, 5)):
+        with pytest.raises(UsageError, match=f"points {points} and pixels {pixels}: 1 or more"):
+            grouping_scores(Known(), Pictures((40, 60)), points, pixels, progress=False)
 
 
 def test_pictures_with_nothing_to_group_are_left_out():

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 import sanet
 from sanet.cli.main import main
 from sanet.demo.serve import EXAMPLES
+from sanet.inference.predictor import Predictor
 from sanet.insight.groups import Explainer
 from sanet.models.own import OWN_MODEL, OWN_SIDE
 
@@ -78,3 +79,50 @@ def test_the_explainer_sees_pictures_in_the_size_that_it_is_told(side):
     assert encoding.heads[0].main.shape[-2:] == (12 * factor, 20 * factor)
     predictor = sanet.Predictor(model, "cpu", sanet.ViewsConfig(shorter_side=side))
     assert torch.equal(encoding.prediction, predictor.label(image))
+
+
+@pytest.mark.parametrize(("asked", "side"), [([], OWN_SIDE), (["--shorter_side", "48"], 48)])
+def test_it_has_a_name_for_the_commands_that_see_inside(tmp_path, monkeypatch, capsys, asked, side):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("images", "masks"):
+        Path("photos", folder).mkdir(parents=True)
+    Image.open(STREET).resize((60, 45)).save("photos/images/a.png")
+    Image.fromarray(np.tile(np.arange(60, dtype=np.uint8) // 30, (45, 1))).save("photos/masks/a.png")
+    Path("photos/val.txt").write_text("a\n", encoding="utf-8")
+    given = ["own", "photos/images/a.png", "--point", "3", "4", "--device", "cpu"]
+    assert main(["explain", *given, *asked]) == 0
+    assert f"60 x 45 pixels, was seen as {side * 4 // 3} x {side}" in capsys.readouterr().out
+    data = [
+        "--data.name",
+        "folder",
+        "--data.root",
+        "photos",
+        "--data.classes",
+        f"[{','.join(sanet.load_model(OWN_MODEL).labels.names)}]",
+    ]
+    assert main(["grouping", "own", "--split", "val", *data, "--device", "cpu", *asked]) == 0
+    said = capsys.readouterr().out
+    assert f"{OWN_MODEL}: 1 pictures of folder, val, seen with a shorter side of {side}; seed 0" in said
+
+
+def test_it_is_compared_in_the_size_that_it_knows(tmp_path, monkeypatch):
+    """Which its name, its folder and its own predictor agree on."""
+    monkeypatch.chdir(tmp_path)
+    seen, ask = [], Predictor.__call__
+
+    def noted(self, image):
+        seen.append(ask(self, image))
+        return seen[-1]
+
+    monkeypatch.setattr(Predictor, "__call__", noted)
+    assert main(["compare", str(STREET), "--models", "own", "--output", "a.png", "--device", "cpu"]) == 0
+    assert len(seen) == 1
+    assert np.array_equal(seen[0], Predictor()(Image.open(STREET)))
+
+
+def test_a_run_of_that_name_is_not_hidden(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    sanet.create_model("sanet", "test_resnet", num_classes=4, output_stride=8).save_pretrained("own")
+    assert main(["explain", "own", str(STREET), "--point", "3", "4", "--device", "cpu"]) == 0
+    assert "was seen as" not in capsys.readouterr().out

@@ -12,6 +12,7 @@ from threading import Event
 
 from jsonargparse import Namespace
 
+from sanet.cli.options import OWN
 from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig, ViewsConfig
 from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
@@ -140,14 +141,13 @@ def predict_command(settings: Namespace) -> int:
     """Label files; a picture that cannot be read is named at the end, after the others are done."""
     from sanet.inference.files import LocalEngine, PredictorSettings, predict_collection
     from sanet.inference.ray_engine import RayEngine
-    from sanet.models.own import OWN_MODEL, OWN_SIDE
+    from sanet.models.own import OWN_MODEL, views_of
 
     if settings.workers is not None and settings.engine != "ray":
         raise UsageError("workers: only with --engine ray; without it one process labels all pictures")
-    model, views = settings.model, _views(settings)
-    if model is None:
-        model, views = str(OWN_MODEL), replace(views, shorter_side=views.shorter_side or OWN_SIDE)
-    predictor = PredictorSettings(_model_in(model), settings.device, views)
+    model = _model_in(settings.model or OWN)
+    views = views_of(model, _views(settings))
+    predictor = PredictorSettings(model, settings.device, views)
     engine = (
         RayEngine(predictor, settings.workers)
         if settings.engine == "ray"
@@ -207,7 +207,7 @@ def explain_command(settings: Namespace) -> int:
     """Draw the pixel groups of points, and keep the maps where a file is named."""
     from sanet.insight.explain import explain
 
-    explain(
+    encoding = explain(
         _model_in(settings.trained),
         settings.picture,
         settings.point,
@@ -217,6 +217,9 @@ def explain_command(settings: Namespace) -> int:
         settings.device,
         settings.shorter_side,
     )
+    (height, width), (rows, columns) = encoding.size, encoding.seen
+    if (rows, columns) != (height, width):
+        print(f"{settings.picture}, {width} x {height} pixels, was seen as {columns} x {rows}")
     print(f"figure: {settings.output}")
     if settings.arrays:
         print(f"arrays: {settings.arrays}")
@@ -250,7 +253,13 @@ def grouping_command(settings: Namespace) -> int:
     from sanet.insight.groups import Explainer
 
     pictures = data_source(settings.data).open(settings.split)
-    explainer = Explainer(_model_in(settings.trained), settings.device)
+    model = _model_in(settings.trained)
+    explainer = Explainer(model, settings.device, settings.shorter_side)
+    side = explainer.views.shorter_side
+    print(
+        f"{model}: {len(pictures)} pictures of {settings.data.name}, {settings.split}, seen "
+        f"{'in their own size' if side is None else f'with a shorter side of {side}'}; seed {settings.seed}"
+    )
     print(grouping_scores(explainer, pictures, settings.points, settings.pixels, settings.seed).table())
     return 0
 
@@ -289,8 +298,12 @@ def export_command(settings: Namespace) -> int:
 
 
 def _model_in(directory: str) -> str:
-    """A run directory keeps its model in model/."""
+    """A run directory keeps its model in model/; the package's own has a name."""
     run = Path(directory)
+    if directory == OWN and not run.exists():
+        from sanet.models.own import OWN_MODEL
+
+        return str(OWN_MODEL)
     if (run / MODEL).is_dir():
         return str(run / MODEL)
     if (run / CONFIG).exists():

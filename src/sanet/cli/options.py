@@ -8,7 +8,9 @@ from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
 from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
 
-MODEL_HELP = "run directory, model directory or exported file"
+OWN = "own"
+MODEL_HELP = f"run directory, model directory or exported file; {OWN} is the package's own model"
+SANET_HELP = f"run directory, or a model directory, of a SANet; {OWN} is the package's own model"
 
 
 def train_options(parser: Parser) -> None:
@@ -93,7 +95,7 @@ def check_data_options(parser: Parser) -> None:
 
 def explain_options(parser: Parser) -> None:
     """The model, the picture and the points."""
-    parser.add_argument("trained", type=str, metavar="MODEL", help="run directory, or a model directory, of a SANet")
+    parser.add_argument("trained", type=str, metavar="MODEL", help=SANET_HELP)
     parser.add_argument("picture", type=str, metavar="PICTURE", help="the picture")
     parser.add_argument(
         "--point",
@@ -103,16 +105,12 @@ def explain_options(parser: Parser) -> None:
         metavar=("X", "Y"),
         help="column and row; may be repeated",
     )
-    parser.add_argument("--heads", type=list[int] | None, help="stages to show, such as [1,4]; by default all")
+    parser.add_argument("--heads", type=int, nargs="+", help="stages to show, such as 1 4; by default all")
     parser.add_argument(
         "--output", "--out", type=str, default="groups.png", help="the figure; its ending names the format"
     )
     parser.add_argument("--arrays", type=str | None, help="file for the maps themselves, as NumPy's .npz")
-    parser.add_argument(
-        "--shorter_side",
-        type=int | None,
-        help="pixels of the shorter side that the picture is seen with; by default its own",
-    )
+    _shorter_side_option(parser)
     parser.add_argument("--device", type=str | None, help="cpu, cuda …; by default a GPU where there is one")
 
 
@@ -132,13 +130,23 @@ def compare_options(parser: Parser) -> None:
 
 def grouping_options(parser: Parser) -> None:
     """The model and the data set."""
-    parser.add_argument("trained", type=str, metavar="MODEL", help="run directory, or a model directory, of a SANet")
+    parser.add_argument("trained", type=str, metavar="MODEL", help=SANET_HELP)
     parser.add_argument("--split", type=str, default="val", help="split to score")
     parser.add_argument("--points", type=int, default=3, help="points drawn of each class in each picture that has it")
     parser.add_argument("--pixels", type=int, default=2000, help="pixels drawn of each picture, to be ranked")
     parser.add_argument("--seed", type=int, default=0, help="of the draws, which are the same for every network")
+    _shorter_side_option(parser)
     parser.add_argument("--device", type=str | None, help="cpu, cuda …; by default a GPU where there is one")
     parser.add_class_arguments(DataConfig, "data", help="the data set; by default the one the run was trained on")
+
+
+def _shorter_side_option(parser: Parser) -> None:
+    parser.add_argument(
+        "--shorter_side",
+        type=int | None,
+        help="pixels of the shorter side that a picture is seen with; by default its own, and for the package's own "
+        "model the one that it knows",
+    )
 
 
 def demo_options(parser: Parser) -> None:
@@ -148,9 +156,11 @@ def demo_options(parser: Parser) -> None:
         type=str,
         nargs="*",
         metavar="MODEL",
-        help="run directories, or model directories; by default the package's own, for streets seen from a car",
+        help=f"run directories, or model directories; by default {OWN}, the package's, for streets seen from a car",
     )
-    parser.add_argument("--examples", type=list[str], default=[], help="pictures that visitors can choose")
+    parser.add_argument(
+        "--examples", type=str, nargs="+", default=[], metavar="PICTURE", help="pictures that visitors can choose"
+    )
     parser.add_class_arguments(DemoConfig, None)
 
 

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 from sanet.demo.config import DemoConfig
 from sanet.insight.groups import Explainer
-from sanet.models.own import OWN_MODEL, OWN_SIDE
+from sanet.models.own import OWN_MODEL
 from sanet.models.store import short_names
 from sanet.structures import SanetError, UsageError
 
 if TYPE_CHECKING:
+    from gradio.blocks import Blocks
+    from gradio.routes import App
     from gradio.state_holder import StateHolder
 
     from sanet.demo.visits import Visits
@@ -47,12 +49,10 @@ def served(models: Sequence[str | Path], config: DemoConfig, examples: Sequence[
     _require_free(config)
     with TemporaryDirectory(prefix="sanet-demo-") as folder, _variables(folder):
         try:
-            import gradio as gr
             from gradio import processing_utils
-            from starlette.middleware import Middleware
 
             from sanet.demo.actions import Actions
-            from sanet.demo.limits import Guard, no_fetching
+            from sanet.demo.limits import no_fetching
             from sanet.demo.page import build_page
             from sanet.demo.visits import Visits
         except ImportError as error:
@@ -61,25 +61,7 @@ def served(models: Sequence[str | Path], config: DemoConfig, examples: Sequence[
         visits = Visits(config.visitors, 60 * config.keep_minutes)
         actions = Actions(_opened(models, config.device), visits, config.largest_megapixels, folder)
         page = build_page(actions, examples if models or examples else sorted(EXAMPLES.glob("*.jpg")), config)
-        page.queue(max_size=config.waiting, api_open=False)
-        largest = int(config.largest_megabytes * 1e6)
-        app, address, _ = page.launch(
-            server_name=config.host,
-            server_port=config.port or None,
-            prevent_thread_lock=True,
-            quiet=True,
-            share=False,
-            ssr_mode=False,
-            footer_links=[],
-            max_file_size=largest,
-            state_session_capacity=config.visitors,
-            app_kwargs={
-                "middleware": [Middleware(Guard, largest=largest, folder=folder, room=2 * config.visitors * largest)]
-            },
-            # No font from another host: the page works without a network.
-            theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-            css="footer, .fetch {display: none}",
-        )
+        app, address = _launched(page, config, folder)
         ended = Event()
         purger = Thread(target=_purge, args=(Path(folder), visits, app.state_holder, ended), daemon=True)
         purger.start()
@@ -89,6 +71,35 @@ def served(models: Sequence[str | Path], config: DemoConfig, examples: Sequence[
             ended.set()
             purger.join()
             page.close(verbose=False)
+
+
+def _launched(page: Blocks, config: DemoConfig, folder: str) -> tuple[App, str]:
+    """The page's application, which answers from now on, and its address."""
+    import gradio as gr
+    from starlette.middleware import Middleware
+
+    from sanet.demo.limits import Guard
+
+    largest = int(config.largest_megabytes * 1e6)
+    page.queue(max_size=config.waiting, api_open=False)
+    app, address, _ = page.launch(
+        server_name=config.host,
+        server_port=config.port or None,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        ssr_mode=False,
+        footer_links=[],
+        max_file_size=largest,
+        state_session_capacity=config.visitors,
+        app_kwargs={
+            "middleware": [Middleware(Guard, largest=largest, folder=folder, room=2 * config.visitors * largest)]
+        },
+        # No font from another host: the page works without a network.
+        theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        css="footer, .fetch {display: none}",
+    )
+    return app, address
 
 
 @contextmanager
@@ -152,5 +163,5 @@ def _entries(folder: Path) -> Iterator[tuple[Path, bool]]:
 def _opened(models: Sequence[str | Path], device: str | None) -> dict[str, Explainer]:
     """By the shortest names that tell them apart; the package's own where none is named."""
     if not models:
-        return {OWN_MODEL.name: Explainer(OWN_MODEL, device, OWN_SIDE)}
+        return {OWN_MODEL.name: Explainer(OWN_MODEL, device)}
     return {name: Explainer(model, device) for name, model in zip(short_names(models), models, strict=True)}

@@ -14,7 +14,7 @@ from sanet.data.files import rgb
 from sanet.inference.exported import choose_device, is_exported, open_exported
 from sanet.inference.views import LogitsFunction, label_picture
 from sanet.models.networks import SegmentationModel, load_model
-from sanet.models.own import OWN_MODEL, OWN_SIDE
+from sanet.models.own import OWN_MODEL, views_of
 from sanet.structures import UsageError
 
 
@@ -46,8 +46,7 @@ class Predictor:
         device: str | None = None,
         views: ViewsConfig | None = None,
     ) -> None:
-        if model is None:
-            model, views = OWN_MODEL, views or ViewsConfig(shorter_side=OWN_SIDE)
+        model = OWN_MODEL if model is None else model
         self.logits_of: LogitsFunction
         if not isinstance(model, SegmentationModel) and is_exported(model):
             exported = open_exported(model, device)
@@ -57,7 +56,9 @@ class Predictor:
             self.device = choose_device(device)
             network.to(self.device).to(memory_format=torch.channels_last).eval()
             self.logits_of, self.labels = lambda pictures: network(pictures).logits, network.labels
-        self.views = views or ViewsConfig()
+        if views is None:
+            views = ViewsConfig() if isinstance(model, SegmentationModel) else views_of(model)
+        self.views = views
 
     def __call__(self, image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8 | np.uint16]:
         """Label every pixel.

@@ -36,25 +36,28 @@ def explain(
         arrays: an .npz file for the maps: for head s and point p, counted from 0, ``head{s}_point{p}_main``,
             ``…_distance`` and ``…_output``, float32 of the head's own size; ``prediction`` and ``points``.
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
-        shorter_side: pixels of the shorter side that the picture is seen with; by default its own.
+        shorter_side: pixels of the shorter side that the picture is seen with, as of ``Explainer``.
 
     Raises:
-        UsageError: no points, a point outside the picture, a head that the network does not have, or no SANet.
+        UsageError: no points, a point outside the picture, a head that the network does not have, no SANet, or a file
+            that cannot be written.
         SanetError: the picture cannot be read, or matplotlib is missing.
     """
     try:
-        from sanet.insight.figure import draw
+        from sanet.insight.figure import draw, require_figure, require_folder
     except ImportError as error:
         raise SanetError(f"figures need an extra: pip install 'sanet-segmentation[figures]' ({error})") from error
     if not points:
         raise UsageError("points: name one or more, each by its column and its row")
+    require_figure(output)
+    if arrays is not None:
+        require_folder(Path(arrays))
     explainer = Explainer(model, device, shorter_side)
     explainer.require_heads()
+    if heads is not None and not (heads and set(heads) <= set(explainer.stages)):
+        raise UsageError(f"heads {list(heads)}: one or more of {', '.join(map(str, explainer.stages))}")
     image = rgb(picture) if isinstance(picture, Image.Image) else read_image(Path(picture))
     encoding = explainer.encode(torch.from_numpy(image).permute(2, 0, 1))
-    unknown = sorted(set(heads or ()) - set(explainer.stages))
-    if unknown:
-        raise UsageError(f"heads {unknown}: the network has {', '.join(map(str, explainer.stages))}")
     draw(image, encoding, points, output, heads)
     if arrays is not None:
         _keep(Path(arrays), encoding, points)

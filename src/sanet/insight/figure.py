@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from sanet.inference.pictures import Picture, overlay
 from sanet.insight.groups import Encoding, PixelGroup
+from sanet.structures import UsageError
 
 # Tell apart on any picture, and for most colour-blind readers.
 MARKERS = ("#0072b2", "#f0e442", "#cc79a7", "#009e73", "#d55e00", "#56b4e9")
@@ -81,6 +83,20 @@ def draw(
     bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "jet"), ax=panes[1:, :], shrink=0.6, aspect=30)
     bar.set_ticks([0, 1], labels=["far,\nnot active", "near,\nactive"])
     figure.savefig(path, dpi=110, bbox_inches="tight")
+
+
+def require_figure(path: str | Path) -> None:
+    """Raise a UsageError if no figure can be written there; to be asked before the work is done."""
+    path, known = Path(path), FigureCanvasBase.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise UsageError(f"{path}: a figure ends in {', '.join(f'.{ending}' for ending in sorted(known))}")
+    require_folder(path)
+
+
+def require_folder(path: Path) -> None:
+    """Raise a UsageError if the folder of a file is not there."""
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}")
 
 
 def _mark(pane: Axes, point: tuple[int, int], number: int) -> None:

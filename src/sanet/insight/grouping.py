@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from sanet.data.loading import SegmentationDataset
 from sanet.insight.groups import Encoding, Explainer, HeadMaps
-from sanet.structures import LabelSet
+from sanet.structures import LabelSet, UsageError
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,10 @@ def grouping_scores(
         progress: show a bar.
 
     Raises:
-        UsageError: the network has no squeeze-and-attention heads.
+        UsageError: the network has no squeeze-and-attention heads, or no points or pixels are asked for.
     """
+    if points < 1 or pixels < 1:
+        raise UsageError(f"points {points} and pixels {pixels}: 1 or more")
     explainer.require_heads()
     labels, random, stages = dataset.labels, np.random.default_rng(seed), explainer.stages
     sums = {stage: np.zeros(len(labels)) for stage in stages}

@@ -22,6 +22,7 @@ from sanet.inference.views import resized, resized_bands
 from sanet.models.attention import SqueezeAttention
 from sanet.models.heads import SANetHead
 from sanet.models.networks import SegmentationModel, load_model
+from sanet.models.own import views_of
 from sanet.structures import LabelSet, UsageError
 
 # Pictures of more pixels are looked at smaller: the maps are of the whole picture, and no window has that.
@@ -116,11 +117,13 @@ class Explainer:
     Args:
         model: a model directory, the name of one on the Hugging Face hub, or a model.
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
-        shorter_side: pixels of the shorter side that every picture is seen with; by default its own.
+        shorter_side: pixels of the shorter side that every picture is seen with; by default its own, and with the
+            package's own model the one that it knows.
 
     Attributes:
         network: the model, on the device and in evaluation mode.
         stages: of its squeeze-and-attention heads, 1 to 4; none for other networks.
+        views: with the size that pictures are seen in.
     """
 
     def __init__(
@@ -128,7 +131,8 @@ class Explainer:
     ) -> None:
         self.network = model if isinstance(model, SegmentationModel) else load_model(model)
         self.device = choose_device(device)
-        self._views = ViewsConfig(shorter_side=shorter_side)
+        views = ViewsConfig(shorter_side=shorter_side)
+        self.views = views if isinstance(model, SegmentationModel) else views_of(model, views)
         self.network.to(self.device).to(memory_format=torch.channels_last).eval()
         head = self.network.head
         self._modules = head.attention if isinstance(head, SANetHead) else nn.ModuleList()
@@ -148,7 +152,7 @@ class Explainer:
                 less than 32 pixels is looked at with 32.
         """
         height, width = image.shape[-2:]
-        factor = min(self._views.factors(height, width)[0], sqrt(LARGEST / (height * width)))
+        factor = min(self.views.factors(height, width)[0], sqrt(LARGEST / (height * width)))
         seen = resized(image.to(self.device), factor)[None]
         with _features_of(self._modules) as features:
             logits = self.network(seen).logits[0]
