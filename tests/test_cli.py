@@ -77,6 +77,11 @@ def test_help_reads_without_torch(command):
         (["train", "--epochs", "0"], "epochs 0: 1 or more"),
         (["train", "--epochs", "many"], "many"),
         (["train", "--augmentation.crop", "[16, 16]"], "32 pixels or more"),
+        (
+            ["explain", "own"],
+            "sanet explain: the following arguments are required: picture, point\n`sanet explain --help`",
+        ),
+        (["demo", "--largest_megapixels", "179"], "largest_megapixels 179: 178 at most"),
         (["train", "--data.name", "camvid"], "data.root must name the folder"),
         (["check-data", "--data.name", "folder", "--data.root", "."], "data.classes must name the classes"),
     ],

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sanet.demo.config import DECODED
 from sanet.demo.limits import ENVELOPE, FORMATS, Guard, read_upload
 from sanet.demo.serve import _purge
 from sanet.demo.visit import Visit
@@ -68,6 +69,11 @@ def test_a_picture_too_large_is_refused_before_it_is_decoded(tmp_path):
     path.write_bytes(png_header(60000, 60000))
     with pytest.raises(UsageError, match="decompression bomb"):
         read_upload(path, "big", tmp_path, 60)
+
+
+def test_what_a_page_may_allow_pillow_decodes():
+    limit = 2 * Image.MAX_IMAGE_PIXELS
+    assert DECODED * 1e6 <= limit < (DECODED + 1) * 1e6
 
 
 def test_text_and_halves_of_pictures_are_named_by_their_own_name(tmp_path):

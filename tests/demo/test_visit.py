@@ -30,7 +30,7 @@ def test_every_shown_pixel_clicks_the_one_it_shows(models, height, width):
     """Of a mask whose values are its columns, then its rows: what is shown at a place is what the click takes."""
     visit = Visit(picture(height, width), "a")
     for axis in (0, 1):
-        shown = Seen(None, np.indices((height, width))[1 - axis].astype(np.uint16), 0.0).shown
+        shown = Seen("sanet", None, np.indices((height, width))[1 - axis].astype(np.uint16), 0.0).shown
         assert max(shown.shape) == SHOWN
         for x, y in ((0, 0), (shown.shape[1] - 1, shown.shape[0] - 1), (shown.shape[1] // 3, shown.shape[0] // 2)):
             visit.click((x, y))
@@ -57,7 +57,7 @@ def test_the_mask_legend_and_hiding_are_those_of_the_prediction(models):
     assert np.array_equal(seen.prediction, expected)
     # An untrained network finds one class everywhere.
     expected = np.arange(960, dtype=np.uint8)[None].repeat(96, 0) // 192
-    seen = Seen(seen.encoding, expected, 0.0)
+    seen = Seen("sanet", seen.encoding, expected, 0.0)
     assert [(entry.name, entry.share) for entry in seen.legend] == list(shares(expected, labels).items())
     assert np.array_equal(visit.shown(seen, 0.4, []), overlay(visit.image, expected, labels, 0.4))
     everything = [entry.name for entry in seen.legend]
@@ -73,7 +73,7 @@ def test_red_is_near_the_point_or_active_there(models):
     visit = Visit(np.full((64, 64, 3), 128, np.uint8), "a")
     seen, random = visit.see("sanet", models), np.random.default_rng(0)
     maps = HeadMaps(1, *(torch.from_numpy(random.normal(size=(5, 4, 4))).float() for _ in range(3)))
-    seen = Seen(seen.encoding._replace(heads=[maps]), seen.prediction, 0.0)
+    seen = Seen("sanet", seen.encoding._replace(heads=[maps]), seen.prediction, 0.0)
     visit.click((700, 300))
     (group,) = seen.encoding.groups(*visit.point)
     colors = colormaps["jet"](np.arange(256))[:, :3] * 255
@@ -112,7 +112,8 @@ def test_downloads_have_the_size_of_the_picture_and_go_with_the_visit(models):
     visit.click((7, 9))
     with Image.open(visit.save(seen, "figure", 0.5, [])) as stored:
         assert stored.width > 600
-    assert mask.name == "photo of mine-mask.png"
+    assert mask.name == "photo of mine-sanet-mask.png"
+    assert visit.save(visit.see("fcn", models), "mask", 0.5, []) != mask
     folder = mask.parent
     del visit
     assert not folder.exists()

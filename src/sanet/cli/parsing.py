@@ -44,6 +44,10 @@ class Parser(ArgumentParser):
         word = re.search(r"(?:unrecognized arguments: |not accept option '|invalid choice: ')-*([\w.-]+)", message)
         near = get_close_matches(word[1], self.words, n=1) if word else []
         hint = f"; did you mean {near[0]}?" if near else ""
-        print(f"{self.prog}: {' '.join(message.split())}{hint}", file=sys.stderr)
-        print(f"`{self.prog} --help` lists what there is", file=sys.stderr)
+        # What a command lacks is found by the parser above it, which puts the command's name before each.
+        command = re.search(r"are required: ([\w-]+)\.", message)
+        prog = f"{self.prog} {command[1]}" if command else self.prog
+        text = message.replace(f"{command[1]}.", "") if command else message
+        print(f"{prog}: {' '.join(text.split())}{hint}", file=sys.stderr)
+        print(f"`{prog} --help` lists what there is", file=sys.stderr)
         sys.exit(2)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from sanet.structures import UsageError
 
+# Pillow takes pictures of more pixels for bombs: twice its MAX_IMAGE_PIXELS, in 10^6.
+DECODED = 178
+
 
 @dataclass(frozen=True)
 class DemoConfig:
@@ -33,6 +36,10 @@ class DemoConfig:
     keep_minutes: float = 15.0
 
     def __post_init__(self) -> None:
+        if self.largest_megapixels > DECODED:
+            raise UsageError(
+                f"largest_megapixels {self.largest_megapixels:g}: {DECODED} at most, as Pillow decodes no more"
+            )
         for name in ("largest_megabytes", "largest_megapixels", "keep_minutes"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} {getattr(self, name)}: above 0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -42,11 +43,13 @@ class Seen:
     """A picture as a model sees it.
 
     Attributes:
+        model: its name.
         encoding: of the picture, less its prediction.
         prediction: (H, W) class indices, uint8 or uint16.
         seconds: that this took.
     """
 
+    model: str
     encoding: Encoding
     prediction: Mask
     seconds: float
@@ -107,7 +110,7 @@ class Visit:
             prediction: Mask = encoding.prediction.numpy().astype(np.uint16 if many else np.uint8)
             # One copy of the prediction is enough, and this one is small.
             encoding = encoding._replace(prediction=torch.empty(0))
-            self.seen[name] = Seen(encoding, prediction, perf_counter() - start)
+            self.seen[name] = Seen(name, encoding, prediction, perf_counter() - start)
         return self.seen[name]
 
     def click(self, place: tuple[int, int]) -> None:
@@ -148,7 +151,8 @@ class Visit:
         A mask of more than 256 classes, which no palette has, is a greyscale PNG of 16 bits.
         """
         stem = Path(self.name).stem[:60] or "picture"
-        path = Path(self._downloads.name) / f"{stem}-{what}.png"
+        model = re.sub(r"[^\w.-]", "-", seen.model)[-60:]
+        path = Path(self._downloads.name) / f"{stem}-{model}-{what}.png"
         path.parent.mkdir(exist_ok=True)  # folders that were empty for long are deleted
         labels = seen.encoding.labels
         if what == "mask":
