@@ -1,5 +1,8 @@
 """The area under the ROC curve against scikit-learn, and the score on networks of which it is known."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -125,3 +128,22 @@ def test_reach_is_one_where_nearness_says_nothing_and_small_around_the_point():
     assert anywhere == pytest.approx(1, abs=0.05)
     assert around < 0.5
     assert around < row < 1
+
+
+def test_the_documented_table_is_that_of_the_raw_files():
+    docs = Path(__file__).parents[2] / "docs"
+    lines = (docs / "seeing.md").read_text(encoding="utf-8").splitlines()
+
+    def raw(name, row):
+        text = (docs / "results" / "grouping" / f"{name}.txt").read_text(encoding="utf-8")
+        return np.array(re.findall(r" (\d+\.\d+)", re.search(rf"^{row}.*", text, re.MULTILINE)[0]), float)
+
+    rows = [line.strip("| ").split(" | ") for line in lines if re.match(r"\| .* \d+\.\d", line)]
+    sources = [(run, *row) for row in (("mean", 1), ("reach", 2)) for run in ("trained", "untrained", "own")]
+    for (name, *cells), (run, row, digits) in zip(rows, sources, strict=True):
+        values = np.stack([raw(run, row)] if run == "own" else [raw(f"{run}-{seed}", row) for seed in range(3)])
+        expected = [f"{mean:.{digits}f}" for mean in values.mean(axis=0)]
+        if len(values) > 1:
+            spread = values.std(axis=0, ddof=1)
+            expected = [f"{mean} ± {each:.{digits}f}" for mean, each in zip(expected, spread, strict=True)]
+        assert cells == expected, name

@@ -102,7 +102,7 @@ def test_it_has_a_name_for_the_commands_that_see_inside(tmp_path, monkeypatch, c
     ]
     assert main(["grouping", "own", "--split", "val", *data, "--device", "cpu", *asked]) == 0
     said = capsys.readouterr().out
-    assert f"{OWN_MODEL}: 1 pictures of folder, val, seen with a shorter side of {side}; seed 0" in said
+    assert f"own: 1 pictures of folder, val, seen with a shorter side of {side}; seed 0" in said
 
 
 def test_it_is_compared_in_the_size_that_it_knows(tmp_path, monkeypatch):

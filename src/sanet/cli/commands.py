@@ -253,11 +253,10 @@ def grouping_command(settings: Namespace) -> int:
     from sanet.insight.groups import Explainer
 
     pictures = data_source(settings.data).open(settings.split)
-    model = _model_in(settings.trained)
-    explainer = Explainer(model, settings.device, settings.shorter_side)
+    explainer = Explainer(_model_in(settings.trained), settings.device, settings.shorter_side)
     side = explainer.views.shorter_side
     print(
-        f"{model}: {len(pictures)} pictures of {settings.data.name}, {settings.split}, seen "
+        f"{settings.trained}: {len(pictures)} pictures of {settings.data.name}, {settings.split}, seen "
         f"{'in their own size' if side is None else f'with a shorter side of {side}'}; seed {settings.seed}"
     )
     print(grouping_scores(explainer, pictures, settings.points, settings.pixels, settings.seed).table())
