@@ -104,6 +104,43 @@ def test_fewer_backbones_leave_rows_out():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("name", "most"), [("table1", 3), ("table3", 2), ("peers", 1)])
+def test_more_backbones_than_a_table_has_are_a_mistake(name, most):
+    """They would be left out without a word."""
+    names = tuple(f"resnet{number}" for number in range(most + 1))
+    rows_of(name, on("camvid", backbones=names[:most]))
+    with pytest.raises(UsageError, match=rf"--backbones names {most + 1}, but .* {name} are over {most}, .* {most} or"):
+        rows_of(name, on("camvid", backbones=names))
+
+
+def test_a_folder_is_the_same_however_its_place_is_spelt(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "link").symlink_to("photos")
+    keys = {
+        rows_of("table3", ExperimentConfig(DataConfig("folder", str(root), ("leaf",))))[0].key
+        for root in ("photos", "./photos", tmp_path / "photos", "link")
+    }
+    assert len(keys) == 1
+
+
+# Runs of these names lie in docs/results/runs and on people's disks: others would be trained anew.
+KEYS = {
+    "table1": ["fcn-058841e1", "sanet-cbf412ba", "sanet-2bf51217", "sanet-121e61a6"],
+    "table3": ["fcn-058841e1", "fcn_se-119d4860", "sanet-121e61a6"],
+    "peers": [
+        "sanet-121e61a6", "smp_deeplabv3plus-4be4cdda", "smp_pspnet-e26b130a", "smp_upernet-4e6a2edc",
+        "smp_fpn-e48dc523", "smp_segformer-ff10e7df",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(KEYS))
+def test_runs_keep_their_names(name):
+    rows = rows_of(name, on("camvid", backbones=("tf_efficientnet_lite0",)))
+    assert [row.key.replace("-tf_efficientnet_lite0", "") for row in rows] == KEYS[name]
+
+
 def test_what_is_chosen_replaces_the_recipes_own():
     config = on("context59", epochs=2, crop=(64, 96), pretrained_backbone=False, precision="bf16-mixed")
     for row in rows_of("table3", config):

@@ -29,7 +29,7 @@ class Experiment:
 EXPERIMENTS = {
     "table1": Experiment(
         "Table 1: what each part of SANet adds",
-        (("sa", "fcn"), ("sa-cat", "sa"), ("sanet", "sa-cat"), ("sanet", "fcn")),
+        (("sa", "fcn"), ("sa-cat", "sa"), ("sanet", "sa-cat"), ("sanet", "sa"), ("sanet", "fcn")),
     ),
     "table3": Experiment(
         "Table 3: squeeze-and-attention against squeeze-and-excitation", (("sanet", "fcn"), ("sanet", "fcn_se"))

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sanet import processes
+from sanet.experiments.claims import claims
 from sanet.experiments.config import ExperimentConfig
 from sanet.experiments.costs import measured_costs
 from sanet.experiments.page import write_page
 from sanet.experiments.runner import Result, rounds
-from sanet.experiments.summary import claims, markdown, write_runs
+from sanet.experiments.summary import markdown, write_runs
 from sanet.structures import SanetError
 from sanet.training.saving import stoppable
 

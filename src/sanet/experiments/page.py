@@ -12,11 +12,12 @@ from sanet.config import MODEL, LossConfig
 from sanet.data.catalog import data_source
 from sanet.data.loading import SegmentationDataset
 from sanet.evaluation.page import data_url, environment, number, smaller_mask, smaller_picture, ticks
+from sanet.experiments.claims import Claim, claim_table
 from sanet.experiments.config import EXPERIMENTS
 from sanet.experiments.costs import Costs
 from sanet.experiments.runner import Result, RowResult
 from sanet.experiments.statistics import Spread
-from sanet.experiments.summary import Claim, claim_table, class_table, command, preface, spread_text, table
+from sanet.experiments.summary import class_table, command, preface, spread_text, table
 from sanet.inference.pictures import IGNORED, Mask, colorize
 from sanet.inference.predictor import Predictor
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import nan
+from math import isfinite, nan
 from statistics import fmean, stdev
 
 import numpy as np
@@ -30,8 +30,9 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Mean and deviation of one value or more."""
-        return cls(fmean(values), stdev(values) if len(values) > 1 else nan)
+        """Mean and deviation of one value or more; NaN where one of them is."""
+        mean = fmean(values)
+        return cls(mean, stdev(values) if len(values) > 1 and isfinite(mean) else nan)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from sanet.config import AugmentationConfig, ModelConfig, OptimizerConfig, TrainConfig, ViewsConfig
 from sanet.evaluation.protocol import digest_of
 from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
 from sanet.experiments.recipes import CAMVID, RECIPES, Recipe
-from sanet.structures import choose
+from sanet.structures import UsageError, choose
 
 # What does not decide what a run comes out as; its seed is named apart.
 INCIDENTAL = ("output", "workers", "accelerator", "checkpoint_minutes", "seed")
@@ -23,10 +24,12 @@ INCIDENTAL = ("output", "workers", "accelerator", "checkpoint_minutes", "seed")
 def decisive(config: TrainConfig) -> dict[str, Any]:
     """What decides what a run comes out as.
 
-    A published data set is the same wherever it lies; a folder is known by its place alone.
+    A published data set is the same wherever it lies; a folder is known by its place, however that is spelt. What is
+    in them is compared apart (``sanet.experiments.fingerprint``).
     """
-    if config.data.name != "folder":
-        config = replace(config, data=replace(config.data, root=None))
+    root = config.data.root
+    place = str(Path(root).resolve()) if config.data.name == "folder" and root is not None else None
+    config = replace(config, data=replace(config.data, root=place))
     return {name: value for name, value in asdict(config).items() if name not in INCIDENTAL}
 
 
@@ -94,6 +97,12 @@ class Row:
         model = self.config.model
         return f"{model.name}-{model.backbone}-{digest_of(decisive(self.config))[:8]}"
 
+    def arguments(self) -> str:
+        """Those of its network that are not its recipe's, in words."""
+        theirs = self.recipe.config.model.options
+        own = {name: value for name, value in self.config.model.options.items() if theirs.get(name) != value}
+        return ", ".join(f"{name} {value}" for name, value in own.items())
+
     def moved(self) -> bool:
         """Whether it is trained otherwise than the paper's row: on other data, over another backbone, for less long."""
         ours, theirs = decisive(self.config), decisive(self.recipe.config)
@@ -105,11 +114,16 @@ def rows_of(name: str, config: ExperimentConfig) -> list[Row]:
     """The rows of an experiment on a data set.
 
     Raises:
-        UsageError: there is no such experiment.
+        UsageError: there is no such experiment, or it has fewer backbones than are named.
     """
     choose("experiment", name, tuple(EXPERIMENTS))
     recipes = {key: recipe for key, recipe in RECIPES.items() if key.startswith(f"{name}-")}
     theirs = list(dict.fromkeys(recipe.config.model.backbone for recipe in recipes.values()))
+    if len(config.backbones) > len(theirs):
+        raise UsageError(
+            f"--backbones names {len(config.backbones)}, but the rows of {name} are over {len(theirs)}, the smallest "
+            f"first: name {len(theirs)} or fewer"
+        )
     rows = []
     for key, recipe in recipes.items():
         small = config.data.name != recipe.config.data.name
@@ -130,16 +144,9 @@ def rows_of(name: str, config: ExperimentConfig) -> list[Row]:
             **_schedule(base, config),
         )
         views = ViewsConfig() if small else recipe.views
-        rows.append(Row(_label(recipe, run, len(ours) > 1), f"{network}/{backbone}", network, recipe, run, views))
+        label = f"{recipe.label}, {backbone.partition('.')[0]}" if len(ours) > 1 else recipe.label
+        rows.append(Row(label, f"{network}/{backbone}", network, recipe, run, views))
     return rows
-
-
-def _label(recipe: Recipe, run: TrainConfig, several: bool) -> str:
-    """The recipe's, with what the row has of its own: arguments of its network, and its backbone among several."""
-    theirs = recipe.config.model.options
-    changed = [f"{name} {value}" for name, value in run.model.options.items() if theirs.get(name) != value]
-    label = f"{recipe.label} ({', '.join(changed)})" if changed else recipe.label
-    return f"{label}, {run.model.backbone.partition('.')[0]}" if several else label
 
 
 def _small(recipe: Recipe) -> TrainConfig:
