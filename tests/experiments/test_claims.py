@@ -1,6 +1,7 @@
 """Verdicts, and what is said before the figures, of experiments whose scores are given."""
 
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def result_of(name, scores, labelled=True, **changes):
             for seed, miou in enumerate(scores.get(row.network, ()))
         ]
         results.append(RowResult(row, runs))
-    return Result(name, config, "test", results)
+    return Result(name, config, "test", MappingProxyType({}), results)
 
 
 def around(miou, seeds=3):

@@ -1,7 +1,5 @@
-"""Whole experiments on a data set that is learnt in seconds: kept, gone on with, failed, and what they write."""
+"""Whole experiments on a data set that is learnt in seconds: kept, gone on with, failed and stopped."""
 
-import csv
-import json
 import os
 import re
 import shlex
@@ -11,82 +9,30 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
-from html.parser import HTMLParser
-from pathlib import Path
 from time import sleep
-from typing import NamedTuple
 
 import numpy as np
 import pytest
+from trials import Place, config_of, options_of
 
 import sanet
-from brightness import CLASSES, assert_same_weights, weights, write_pictures
+from brightness import assert_same_weights, weights, write_pictures
 from sanet.cli.main import main
-from sanet.config import CHECKPOINTS, DataConfig
+from sanet.config import CHECKPOINTS
+from sanet.data.files import DataError
 from sanet.evaluation.results import read_scores
-from sanet.experiments.config import ExperimentConfig
+from sanet.experiments import experiment as experiment_module
+from sanet.experiments import runner
 from sanet.experiments.experiment import experiment
 from sanet.experiments.runner import rounds
-from sanet.experiments.statistics import paired_bootstrap
-from sanet.structures import Interrupted, SanetError
+from sanet.structures import Interrupted, SanetError, UsageError
 from sanet.training.checkpoints import CheckpointFolder
-
-
-class Place(NamedTuple):
-    """Where the pictures lie, and where the runs go."""
-
-    data: Path
-    output: Path
-
-    def runs(self):
-        return self.output / "runs"
-
-
-def config_of(place, **changes):
-    config = ExperimentConfig(
-        data=DataConfig("folder", str(place.data), CLASSES),
-        output=str(place.output),
-        seeds=2,
-        epochs=3,
-        crop=(40, 40),
-        backbones=("test_resnet",),
-        pretrained_backbone=False,
-        workers=0,
-        accelerator="cpu",
-    )
-    return replace(config, **changes)
-
-
-def options_of(place):
-    """The same for the command line."""
-    return [
-        "experiment", "table3", "--data.name", "folder", "--data.classes", "[dark, light]", "--seeds", "2", "--epochs",
-        "3", "--crop", "[40, 40]", "--backbones", "[test_resnet]", "--pretrained_backbone", "false", "--workers", "0",
-        "--accelerator", "cpu", "--data.root", str(place.data), "--output", str(place.output),
-    ]  # fmt: skip
 
 
 def last(results):
     """What there is after all seeds."""
     *_, result = results
     return result
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A place in which table 3 has been run; not to be changed."""
-    folder = tmp_path_factory.mktemp("experiment")
-    place = Place(folder / "data", folder / "out")
-    write_pictures(place.data)
-    return place, experiment("table3", config_of(place)).result
-
-
-@pytest.fixture
-def copy(finished, tmp_path):
-    """The same runs, to play with."""
-    place = Place(finished[0].data, tmp_path / "out")
-    shutil.copytree(finished[0].output, place.output)
-    return place
 
 
 def test_every_row_has_a_run_with_every_seed(finished):
@@ -198,12 +144,12 @@ def test_one_that_fails_does_not_lose_the_others(finished, copy, capsys):
     found = capsys.readouterr()
     assert re.search(r"sanet: FCN-SE, seed 1: .*Not a directory", found.err)
     assert "1 of 2" in found.out
-    text = (copy.output / "table3-folder" / "table.md").read_text()
+    text = (copy.table() / "table.md").read_text()
     assert "Not finished; the same command tries again:\n\n- FCN-SE, seed 1: " in text
     assert "Traceback" in (copy.runs() / f"{taken.name}.failed.txt").read_text()
     taken.unlink()
     assert main(options_of(copy)) == 0
-    assert "Not finished" not in (copy.output / "table3-folder" / "table.md").read_text()
+    assert "Not finished" not in (copy.table() / "table.md").read_text()
     assert not [*copy.runs().glob("*.failed.txt")]
 
 
@@ -214,7 +160,7 @@ def test_nothing_at_all_is_an_error(tmp_path):
 
 
 def test_the_command_on_the_page_makes_it_again(finished, copy, capsys):
-    text = (finished[0].output / "table3-folder" / "table.md").read_text()
+    text = (finished[0].table() / "table.md").read_text()
     command = shlex.split(re.search(r"```\n(.*)\n```", text)[1].replace("DIR", str(finished[0].data)))
     assert command[0] == "sanet"
     assert main([*command[1:], "--output", str(copy.output)]) == 0
@@ -231,87 +177,123 @@ def test_under_torchrun_the_processes_share_every_run(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("training") == 3  # the first process alone talks
     assert len(read_scores(next(place.runs().glob("sanet-*")) / "val").picture_miou) == 3
-    assert (place.output / "table3-folder" / "index.html").is_file()
+    assert (place.table() / "index.html").is_file()
 
 
-class Page(HTMLParser):
-    """What a page refers to, and its text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.images, self.references, self.text = [], [], ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        values = dict(attributes)
-        self.references += [values[name] for name in ("src", "href") if name in values]
-        self.images += [values["alt"]] if tag == "img" else []
-
-    def handle_data(self, data):
-        self.text += data
+def spoil(file):
+    """Other content of the same size, so that it is known by its bytes alone."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    file.write_bytes(bytes(content))
 
 
-def test_the_files_say_what_was_found(finished):
-    place, result = finished
-    text = (place.output / "table3-folder" / "table.md").read_text()
-    page = Page((place.output / "table3-folder" / "index.html").read_text())
-    assert all(reference.startswith("data:image/") for reference in page.references)
-    assert len(page.images) == 3 * 5  # three pictures; each as it is, as it should be, and under three networks
-    with (place.output / "table3-folder" / "runs.csv").open(encoding="utf-8") as file:
-        records = list(csv.DictReader(file))
-    assert len(records) == 6
-    for row in result.rows:
-        values = [100 * run.evaluation.scores.miou for run in row.runs]
-        mine = [record for record in records if record["row"] == row.row.name]
-        assert [100 * float(record["miou"]) for record in mine] == pytest.approx(values)
-        shown = f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}"
-        line = next(line for line in text.splitlines() if line.startswith(f"| {row.row.recipe.label} "))
-        assert shown in line
-        assert shown in page.text
-        assert f" {row.row.recipe.published['miou']} " in line
-    fcn, _, sanet = (row.picture_sums() for row in result.rows)
-    difference = paired_bootstrap(sanet, fcn)
-    claim = next(line for line in text.splitlines() if line.startswith("| SANet over FCN "))
-    assert f"{100 * difference.mean:+.1f} " in claim
-    assert "fewer than 3 runs" in claim
-    assert "+4.1 " in claim  # 49.0 - 44.9, the paper's table 3
+@pytest.fixture
+def own(finished, tmp_path):
+    """The same runs and the same pictures, both to play with; a folder is known by its place, so it is kept there."""
+    kept = tmp_path / "kept"
+    shutil.copytree(finished[0].data, kept)
+    output = tmp_path / "out"
+    shutil.copytree(finished[0].output, output)
+    yield Place(finished[0].data, output)
+    shutil.rmtree(finished[0].data)
+    shutil.copytree(kept, finished[0].data)
 
 
-@pytest.mark.parametrize("change", ["runs", "height", "machine"])
-def test_costs_are_measured_once_and_anew_for_anything_else(copy, change):
-    kept = copy.output / "table3-folder" / "costs.json"
-    before = json.loads(kept.read_text())
-    experiment("table3", config_of(copy))
-    assert json.loads(kept.read_text()) == before
-    changed = {"runs": {**before["runs"], "fcn/test_resnet": "another"}, "height": 7, "machine": ["a GPU", 1, "2.0"]}
-    old = {
-        **before,
-        change: changed[change],
-        "rows": {name: {**row, "macs": 1} for name, row in before["rows"].items()},
-    }
-    kept.write_text(json.dumps(old))
-    experiment("table3", config_of(copy))
-    again = json.loads(kept.read_text())
-    assert again[change] == before[change]
-    for name, row in before["rows"].items():
-        assert [again["rows"][name][key] for key in ("parameters", "macs")] == [row["parameters"], row["macs"]]
+def test_runs_of_other_pictures_are_not_taken_for_these(own):
+    """A mask that was painted over: every row says so, with the file, what is in it, and the remedy."""
+    before = {path: path.stat().st_mtime_ns for path in own.runs().rglob("*") if path.is_file()}
+    folder = next(own.runs().glob("fcn-*-seed0"))
+    spoil(own.data / "train" / "masks" / "train3.png")
+    message = (
+        rf"FCN, seed 0: {re.escape(str(folder))}/data.json: trained on pictures and masks with the digest \w{{12}}, "
+        rf"but those of train have \w{{12}} now; choose another --output, or delete {re.escape(str(folder))} and "
+    )
+    with pytest.raises(SanetError, match=message) as caught:
+        experiment("table3", config_of(own))
+    assert len(str(caught.value).splitlines()) == 1 + 6
+    after = {path: path.stat().st_mtime_ns for path in own.runs().rglob("*") if path.is_file()}
+    assert {path: time for path, time in after.items() if not path.name.endswith(".failed.txt")} == before
 
 
-@pytest.mark.parametrize("name", ["figure4", "table6"])
-def test_charts(name, tmp_path):
-    """Curves with a point for each weight, and accuracy over cost with a name for each network."""
-    write_pictures(tmp_path / "data", train=4, val=2)
-    experiment(name, config_of(Place(tmp_path / "data", tmp_path / "out"), seeds=1, epochs=1))
-    text = (tmp_path / "out" / f"{name}-folder" / "index.html").read_text()
-    charts = re.findall(r"<figure>\s*<h3>(.*?)</h3>\s*<svg.*?</svg>", text, re.DOTALL)
-    points = [chart.count("<circle") for chart in re.findall(r"<svg.*?</svg>", text, re.DOTALL)]
-    if name == "figure4":
-        assert charts == ["mIoU over α, β = 0.8", "mIoU over β, α = 0.2"]
-        assert points == [6, 6]
-    else:
-        assert charts == ["mIoU over time", "mIoU over MACs", "mIoU over parameters"]
-        assert points == [3, 3, 3]
-        names = re.findall(r'class="name"[^>]*>(.*?)</text>', text)
-        assert [sorted(names[first : first + 3]) for first in (0, 3, 6)] == [
-            ["DeepLabV3+", "FCN", "SANet"]
-        ] * 3
+def test_a_run_that_does_not_say_on_what_it_was_trained_is_not_taken(copy):
+    (next(copy.runs().glob("fcn-*-seed1")) / "data.json").unlink()
+    result = experiment("table3", config_of(copy)).result
+    (failure,) = result.failures()
+    assert re.search(r"FCN, seed 1: .*/data.json does not say on which pictures", failure)
+
+
+def test_what_was_begun_on_other_pictures_is_not_gone_on_with(own):
+    run = next(own.runs().glob("fcn-*-seed1"))
+    shutil.rmtree(run / "model")
+    (run / "data.json").rename(run.with_name(f"{run.name}.data.json"))
+    spoil(own.data / "train" / "masks" / "train3.png")
+    with pytest.raises(SanetError, match=rf"FCN, seed 1: {re.escape(str(run))}.data.json: trained on pictures"):
+        experiment("table3", config_of(own))
+
+
+def test_a_damaged_model_fails_its_row_alone(copy):
+    run = next(copy.runs().glob("fcn-*-seed0"))
+    (run / "model" / "model.safetensors").write_bytes(b"cut")
+    result = experiment("table3", config_of(copy)).result
+    (failure,) = result.failures()
+    assert failure.startswith("FCN, seed 0: ")
+    assert failure.endswith(f"delete {run} and it is trained again")
+    assert [len(row.runs) for row in result.rows] == [1, 2, 2]
+    assert "1 of 2" in max(copy.tables(), key=lambda folder: folder.stat().st_mtime_ns).joinpath("table.md").read_text()
+    shutil.rmtree(run)
+    assert not experiment("table3", config_of(copy)).result.failures()
+
+
+def test_trial_settings_have_a_folder_of_their_own(copy):
+    """Of fewer seeds, other crops and so on: the table of before is kept."""
+    before = (copy.table() / "table.md").read_text()
+    folder = experiment("table3", config_of(copy, seeds=1)).folder
+    assert len(copy.tables()) == 2
+    assert (folder / "table.md").read_text() != before
+    assert experiment("table3", config_of(copy)).folder != folder
+    assert next(other for other in copy.tables() if other != folder).joinpath("table.md").read_text() == before
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("when", ["training", "measuring"])
+def test_what_is_finished_is_written_when_it_is_stopped(copy, monkeypatch, capsys, when, number, status):
+    """While the third seed is trained, and while costs are measured."""
+
+    def kill(*_):
+        os.kill(os.getpid(), number)
+        sleep(1)
+
+    for file in copy.table().iterdir():
+        file.unlink()
+    monkeypatch.setattr(*((runner, "completed") if when == "training" else (experiment_module, "measured_costs")), kill)
+    seeds = ["--seeds", "3"] if when == "training" else []
+    assert main([*options_of(copy), *seeds]) == status
+    assert "what is finished is kept; go on with: the same command" in capsys.readouterr().err
+    (folder,) = [folder for folder in copy.tables() if [*folder.iterdir()]]
+    text = (folder / "table.md").read_text()
+    assert "Not finished: something stopped it, and the same command goes on." in text
+    measured = when == "training"  # after the seeds before
+    assert ("the median of 30 passes" if measured else "Time and MACs: not measured.") in text
+    costs = {"costs.json"} if measured else set()
+    assert {file.name for file in folder.iterdir()} == {"table.md", "runs.csv", "index.html", *costs}
+    monkeypatch.undo()
+    assert main([*options_of(copy), *seeds]) == 0
+    assert "something stopped it" not in (folder / "table.md").read_text()
+
+
+def test_pictures_that_cannot_be_read_end_it_with_a_table(copy, monkeypatch):
+    def fail(*_):
+        raise DataError("val0.png cannot be read")
+
+    monkeypatch.setattr(runner, "completed", fail)
+    with pytest.raises(DataError, match="val0"):
+        experiment("table3", config_of(copy, seeds=3))
+    text = (copy.tables()[-1] / "table.md").read_text()
+    assert "Not finished: something stopped it" in text
+    assert re.search(r"^\| SANet .* \| 2 +\|", text, re.MULTILINE)
+
+
+def test_where_nothing_can_be_written_nothing_is_begun(finished, tmp_path):
+    (tmp_path / "out").write_text("not a folder")
+    with pytest.raises(UsageError, match=r"--output: nothing can be written in .*out/runs .*--output experiments"):
+        experiment("table3", config_of(Place(finished[0].data, tmp_path / "out")))

@@ -6,7 +6,6 @@ import json
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from sanet.experiments.runner import Result
 from sanet.inference.exported import choose_device
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import load_model
+from sanet.training.checkpoints import replaced
 
 REPEATS = 30
 
@@ -62,19 +62,33 @@ def measured_costs(result: Result, kept: Path) -> Costs:
 
     Args:
         result: of the experiment.
-        kept: the file that keeps them; of other runs, pictures or another machine, it is measured anew.
+        kept: the file that keeps them; of other runs, pictures or another machine, of fewer rows or damaged, it is
+            measured anew.
     """
     height, width = data_source(result.config.data).open(result.split)[0].image.shape[-2:]
     device = choose_device("cpu" if result.config.accelerator == "cpu" else None)
-    wanted = Costs(height, width, machine_of(device), {row.row.name: row.row.key for row in result.finished()}, {})
-    if kept.is_file():
-        found = _read(json.loads(kept.read_text(encoding="utf-8")))
-        if replace(found, rows={}) == wanted:
-            return found
+    wanted = Costs(height, width, machine_of(device), _runs(result), {})
+    found = _read(kept)
+    if found and replace(found, rows={}) == wanted and found.rows.keys() == wanted.runs.keys():
+        return found
     picture = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8, device=device)
     costs = replace(wanted, rows=_measure(result, picture))
-    kept.write_text(json.dumps(asdict(costs), indent=1) + "\n", encoding="utf-8")
+    with replaced(kept) as partial_file:
+        partial_file.write_text(json.dumps(asdict(costs), indent=1) + "\n", encoding="utf-8")
     return costs
+
+
+def known_costs(result: Result, kept: Path) -> Costs:
+    """Those that were measured before, of the rows whose run is still the same; nothing is measured."""
+    found, runs = _read(kept), _runs(result)
+    if not found:
+        return Costs(0, 0, Machine("", 0, ""), runs, {})
+    same = {name: cost for name, cost in found.rows.items() if runs.get(name, "") == found.runs.get(name)}
+    return replace(found, runs=runs, rows=same)
+
+
+def _runs(result: Result) -> dict[str, str]:
+    return {row.row.name: row.row.key for row in result.finished()}
 
 
 def _measure(result: Result, picture: Tensor) -> dict[str, RowCost]:
@@ -93,8 +107,19 @@ def _measure(result: Result, picture: Tensor) -> dict[str, RowCost]:
     }
 
 
-def _read(content: dict[str, Any]) -> Costs:
-    rows = {
-        name: RowCost(row["parameters"], row["macs"], Timing(*row["timing"])) for name, row in content["rows"].items()
-    }
-    return Costs(content["height"], content["width"], Machine(*content["machine"]), content["runs"], rows)
+def _read(kept: Path) -> Costs | None:
+    """What the file keeps; None where there is none, or it is cut, old or another's."""
+    try:
+        content = json.loads(kept.read_text(encoding="utf-8"))
+        rows = {
+            str(name): RowCost(int(row["parameters"]), int(row["macs"]), _timing(*row["timing"]))
+            for name, row in content["rows"].items()
+        }
+        machine = Machine(*content["machine"])
+        return Costs(int(content["height"]), int(content["width"]), machine, dict(content["runs"]), rows)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        return None
+
+
+def _timing(median: float, low: float, high: float, repeats: int) -> Timing:
+    return Timing(float(median), float(low), float(high), int(repeats))

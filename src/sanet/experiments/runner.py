@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NamedTuple
 
 import numpy as np
@@ -17,12 +18,14 @@ from sanet.config import MODEL
 from sanet.data.catalog import data_source
 from sanet.data.files import DataError
 from sanet.evaluation.evaluate import evaluate
-from sanet.evaluation.protocol import Protocol
+from sanet.evaluation.protocol import Protocol, digest_of
 from sanet.evaluation.results import SCORES, Evaluation, read_scores
+from sanet.experiments import fingerprint
 from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
 from sanet.experiments.runs import completed
 from sanet.experiments.statistics import Spread
 from sanet.experiments.tables import Row, claims_of, rows_of
+from sanet.models.networks import load_model
 from sanet.structures import Interrupted, SanetError, UsageError, first_line
 from sanet.training.metrics import read_metrics
 
@@ -76,18 +79,29 @@ class Result:
         name: of the experiment.
         config: what was asked for.
         split: on which the rows were scored.
+        pictures: digests of the splits that are trained on and scored, by name.
         rows: in the order of the table.
+        stopped: whether something ended it before its rounds were over.
     """
 
     name: str
     config: ExperimentConfig
     split: str
+    pictures: Mapping[str, str]
     rows: list[RowResult]
+    stopped: bool = False
 
     @property
     def title(self) -> str:
         """Heading of its page."""
         return EXPERIMENTS[self.name].title
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder, which holds one table: of these rows, so many seeds, these pictures, looked at so."""
+        rows = [[row.row.key, asdict(row.row.views)] for row in self.rows]
+        digest = digest_of([rows, self.config.seeds, self.split, dict(self.pictures)])
+        return f"{self.name}-{self.config.data.name}-{digest[:8]}"
 
     def finished(self) -> list[RowResult]:
         """The rows that have a score."""
@@ -107,30 +121,60 @@ class Result:
 def rounds(name: str, config: ExperimentConfig) -> Iterator[Result]:
     """Train and score every row with the first seed, then with the next; what there is so far after each of them.
 
-    Processes that share a job share every run. Arguments and errors are those of ``experiment``.
+    What ends all of it is raised after what there is then. Processes that share a job share every run. Arguments and
+    errors are those of ``experiment``.
     """
     results = [RowResult(row) for row in rows_of(name, config)]
     split = _split(results, config)
     dataset = data_source(config.data).open(split)
-    total = len(results) * config.seeds
+    processes.from_first(partial(_require_writable, Path(config.output) / RUNS))
+    pictures = processes.from_first(partial(fingerprint.digests_of, config.data, split))
+    found = Result(name, config, split, pictures, results)
     for seed in range(config.seeds):
-        for index, result in enumerate(results):
-            row = result.row
-            directory = Path(config.output) / RUNS / f"{row.key}-seed{seed}"
-            title = f"[{seed * len(results) + index + 1}/{total}] {row.label}, seed {seed}"
-            protocol = Protocol.of(config.data, split, dataset.names, dataset.labels, row.views)
-            try:
-                evaluation = _scored(row, directory, protocol, seed, title)
-                result.runs.append(FinishedRun(seed, directory, evaluation))
-                _failure_of(directory).unlink(missing_ok=True)
-            except (Interrupted, DataError):
-                raise
-            except Exception as error:  # whatever it is, the other rows need not suffer
-                if processes.together() and not isinstance(error, UsageError):
-                    raise  # the other processes may wait for this one, and have to end with it
-                result.failures.append(f"seed {seed}: {first_line(error)}")
-                _keep_failure(directory, title, error)
-        yield Result(name, config, split, results)
+        try:
+            for index, result in enumerate(results):
+                number, total = seed * len(results) + index + 1, len(results) * config.seeds
+                title = f"[{number}/{total}] {result.row.label}, seed {seed}"
+                protocol = Protocol.of(config.data, split, dataset.names, dataset.labels, result.row.views)
+                _add_run(result, found, protocol, seed, title)
+        except (Exception, KeyboardInterrupt):
+            yield replace(found, stopped=True)
+            raise
+        yield found
+
+
+def _require_writable(folder: Path) -> None:
+    """Raise a UsageError unless files can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"--output: nothing can be written in {folder} ({error.strerror}); name a folder of yours, "
+            "such as --output experiments"
+        ) from error
+
+
+def _add_run(result: RowResult, whole: Result, protocol: Protocol, seed: int, title: str) -> None:
+    """The run of a row with a seed, or what became of it.
+
+    Raises:
+        Interrupted, DataError: which end the whole experiment.
+        Exception: of processes that share a job, any other one too.
+    """
+    directory = Path(whole.config.output) / RUNS / f"{result.row.key}-seed{seed}"
+    try:
+        evaluation = _scored(result.row, directory, protocol, seed, title, whole.pictures)
+        result.runs.append(FinishedRun(seed, directory, evaluation))
+        _failure_of(directory).unlink(missing_ok=True)
+    except (Interrupted, DataError):
+        raise
+    except Exception as error:  # whatever it is, the other rows need not suffer
+        if processes.together() and not isinstance(error, UsageError):
+            raise  # the other processes may wait for this one, and have to end with it
+        result.failures.append(f"seed {seed}: {first_line(error)}")
+        _keep_failure(directory, title, error)
 
 
 def _split(results: Sequence[RowResult], config: ExperimentConfig) -> str:
@@ -141,10 +185,39 @@ def _split(results: Sequence[RowResult], config: ExperimentConfig) -> str:
     return "test" if "test" in data_source(config.data).splits else "val"
 
 
-def _kept(directory: Path, protocol: Protocol) -> Evaluation | None:
-    """The scores of a run that is finished, if they are of this protocol and whole."""
+def _trained(directory: Path, digest: str) -> bool:
+    """Whether a run is trained to its end; of one that is, or that was begun, that it is of these pictures.
+
+    Raises:
+        SanetError: it was trained on others, it does not say on which, or its model is damaged.
+    """
+    finished = (directory / MODEL).is_dir()
+    kept = [file for file in (directory / fingerprint.KEPT, _begun_on(directory)) if file.is_file()]
+    file = (kept or [directory / fingerprint.KEPT])[0]
+    found = fingerprint.read(file).get(fingerprint.TRAINED)
+    remedy = f"choose another --output, or delete {directory} and it is trained again"
+    if finished and found is None:
+        raise SanetError(f"{file} does not say on which pictures {directory.name} was trained; {remedy}")
+    if found not in (None, digest) and directory.is_dir():
+        raise SanetError(
+            f"{file}: trained on pictures and masks with the digest {found[:12]}, but those of {fingerprint.TRAINED} "
+            f"have {digest[:12]} now; {remedy}"
+        )
+    if finished:
+        try:
+            load_model(directory / MODEL)
+        except SanetError as error:
+            raise SanetError(f"{first_line(error)}; delete {directory} and it is trained again") from error
+    return finished
+
+
+def _kept(directory: Path, protocol: Protocol, digest: str) -> Evaluation | None:
+    """The scores of a trained run, if they are of this protocol, of these pictures, and whole."""
     folder = directory / protocol.split
-    if not ((folder / SCORES).is_file() and (directory / MODEL).is_dir()):
+    if not (folder / SCORES).is_file():
+        return None
+    if fingerprint.read(directory / fingerprint.KEPT).get(protocol.split) != digest:
+        print(f"scored again: {folder} is not known to be of the pictures and masks of now", flush=True)
         return None
     try:
         evaluation = read_scores(folder)
@@ -154,17 +227,22 @@ def _kept(directory: Path, protocol: Protocol) -> Evaluation | None:
     return evaluation if evaluation.protocol == protocol and evaluation.picture_sums is not None else None
 
 
-def _scored(row: Row, directory: Path, protocol: Protocol, seed: int, title: str) -> Evaluation:
+def _scored(
+    row: Row, directory: Path, protocol: Protocol, seed: int, title: str, pictures: Mapping[str, str]
+) -> Evaluation:
     """The scores of a run: kept, or taken once it is trained to its end."""
-    kept = processes.from_first(partial(_kept, directory, protocol))
-    trained = processes.from_first((directory / MODEL).is_dir)
+    trained = processes.from_first(partial(_trained, directory, pictures[fingerprint.TRAINED]))
+    kept = processes.from_first(partial(_kept, directory, protocol, pictures[protocol.split])) if trained else None
     if processes.first():
         what = "finished already," if kept else "scoring" if trained else "training"
         print(f"{title}: {what} {directory}", flush=True)
     if kept is not None:
         return kept
-    completed(replace(row.config, output=str(directory), seed=seed))
-    return evaluate(
+    if not trained:
+        on = {fingerprint.TRAINED: pictures[fingerprint.TRAINED]}
+        processes.from_first(partial(fingerprint.write, _begun_on(directory), on))
+        completed(replace(row.config, output=str(directory), seed=seed))
+    evaluation = evaluate(
         directory / MODEL,
         row.config.data,
         protocol.split,
@@ -174,6 +252,19 @@ def _scored(row: Row, directory: Path, protocol: Protocol, seed: int, title: str
         history=read_metrics(directory),
         progress=processes.first(),
     )
+    processes.from_first(partial(_keep_fingerprint, directory, pictures))
+    return evaluation
+
+
+def _keep_fingerprint(directory: Path, pictures: Mapping[str, str]) -> None:
+    """On which pictures a run was trained and scored, in its folder from now on."""
+    fingerprint.write(directory / fingerprint.KEPT, pictures)
+    _begun_on(directory).unlink(missing_ok=True)
+
+
+def _begun_on(directory: Path) -> Path:
+    """Where a run that is not finished keeps its fingerprint: beside its folder, which has to be empty at first."""
+    return directory.with_name(f"{directory.name}.{fingerprint.KEPT}")
 
 
 def _keep_failure(directory: Path, title: str, error: Exception) -> None:

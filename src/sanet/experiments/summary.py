@@ -78,6 +78,7 @@ def class_table(result: Result) -> tuple[list[str], list[list[str]]]:
 def preface(result: Result, costs: Costs) -> list[str]:
     """What a reader has to know before the figures, a sentence or two each."""
     sentences = [
+        "Not finished: something stopped it, and the same command goes on." if result.stopped else "",
         _training(result),
         _arguments([found.row for found in result.rows]),
         _caution([found.row for found in result.rows]),
