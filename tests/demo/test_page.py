@@ -1,5 +1,6 @@
 """The page in a real browser: what a visitor does, what a careless or a malicious one does, and many at once."""
 
+import base64
 import gc
 import http.client
 import io
@@ -171,6 +172,39 @@ def test_an_example(browser, address, encodings):
     assert encodings == [(30, 90)]
 
 
+# A file as the browser has it, from the base64 of its content.
+FILE = "new File([Uint8Array.from(atob(content), c => c.charCodeAt(0))], 'street.png', {type: 'image/png'})"
+
+
+def test_a_picture_that_is_dropped(browser, address, encodings):
+    with opened(browser, address) as page:
+        content = base64.b64encode(png(60, 80)).decode()
+        dropped = page.evaluate_handle(
+            f"content => {{ const data = new DataTransfer(); data.items.add({FILE}); return data }}", content
+        )
+        page.dispatch_event("#upload button:has(input[type=file])", "drop", {"dataTransfer": dropped})
+        status(page, "80 x 60 pixels")
+    assert encodings == [(60, 80)]
+
+
+def test_pictures_that_are_pasted(browser, address, encodings):
+    """By the keyboard, also over one that is there, and by the button."""
+    with opened(browser, address) as page:
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        for height, paste in (
+            (60, lambda: page.keyboard.press("Control+V")),
+            (50, lambda: page.keyboard.press("Control+V")),
+            (40, lambda: page.click("#upload button[aria-label='Paste from clipboard']")),
+        ):
+            content = base64.b64encode(png(height, 80)).decode()
+            page.evaluate(
+                f"content => navigator.clipboard.write([new ClipboardItem({{'image/png': {FILE}}})])", content
+            )
+            paste()
+            status(page, f"80 x {height} pixels")
+    assert encodings == [(60, 80), (50, 80), (40, 80)]
+
+
 def test_the_packages_own_model_on_a_street(browser, tmp_path):
     """The pictures that the documentation shows; they are kept where SANET_SCREENSHOTS says."""
     folder = Path(os.environ.get("SANET_SCREENSHOTS", tmp_path))
@@ -252,6 +286,7 @@ def test_too_many_waiting_are_told_that_it_is_busy(browser, models, monkeypatch)
     with served(models[:1], DemoConfig(port=0, waiting=1)) as address, opened(browser, address) as first:
         upload(first, png(40, 40))
         assert running.acquire(timeout=60)
+        first.get_by_text("sanet looks at street.png").first.wait_for()
         with opened(browser, address) as second, opened(browser, address) as third:
             upload(second, png(50, 50))
             second.wait_for_timeout(1500)

@@ -135,5 +135,7 @@ def build_page(actions: Actions, examples: Sequence[Path], config: DemoConfig) -
             f"deleted after {config.keep_minutes:g} minutes."
         )
         Controls([*actions.models], examples).connect(actions)
+        # Gradio has a button for what is on the clipboard; people press Ctrl+V.
+        page.load(None, js=(HERE / "paste.js").read_text(encoding="utf-8"), api_visibility="private")
         page.unload(actions.leave)
     return page
