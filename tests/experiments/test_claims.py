@@ -14,6 +14,7 @@ from sanet.evaluation.results import Evaluation
 from sanet.experiments.claims import claim_table, claims
 from sanet.experiments.config import ExperimentConfig
 from sanet.experiments.costs import Costs, RowCost
+from sanet.experiments.page import claim_chart
 from sanet.experiments.runner import FinishedRun, Result, RowResult
 from sanet.experiments.summary import markdown, preface, table
 from sanet.experiments.tables import rows_of
@@ -105,6 +106,37 @@ def test_an_interval_needs_three_runs_of_both():
     ((*_, interval, _, _),) = claim_table(claims(result_of("table3", {"fcn": around(50), "sanet": around(54)})))[1]
     low, high = map(float, interval.split(" to "))
     assert 3.7 < low < 4.0 < high < 4.3
+
+
+def test_claims_are_drawn_where_their_figures_are():
+    scores = {"fcn": around(50), "sanet": around(52), "fcn_se": around(50.5, seeds=1)}
+    chart = claim_chart(claims(result_of("table3", scores)))
+    better, few = chart.rows
+    (left, first), (right, last) = ((place, float(text)) for place, text in (chart.ticks[0], chart.ticks[-1]))
+    assert (left, right) == (0, 100)
+
+    def place(points):
+        return pytest.approx(100 * (points - first) / (last - first), abs=0.01)
+
+    assert chart.zero == place(0)
+    assert better.dot == place(2.0)
+    assert better.paper == place(49.0 - 44.9)
+    assert 0 < better.line[0] < better.dot < better.line[1] < 100
+    assert (better.kind, better.here) == ("", "+2.0")  # reproduced in part is neither
+    assert better.beside[1] == "in the paper +4.1"
+    assert few.line is None
+    assert few.beside == ["in the paper +4.4"]
+    kinds = [
+        claim_chart(claims(result_of("table3", {"fcn": around(50), "sanet": around(miou)}))).rows[0].kind
+        for miou in (56, 50, 48)
+    ]
+    assert kinds == ["good", "bad", "bad"]
+
+
+def test_nothing_to_score_is_nothing_to_draw():
+    result = result_of("table3", {"fcn": around(50), "sanet": around(54)}, labelled=False)
+    (row,) = claim_chart(claims(result)).rows
+    assert (row.dot, row.line, row.here, row.beside) == (None, None, "—", ["in the paper +4.1"])
 
 
 def test_table_1_claims_each_step_and_what_all_of_them_add():

@@ -7,10 +7,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 from trials import Place, config_of
 
 from brightness import write_pictures
 from sanet.experiments.experiment import experiment
+from sanet.experiments.page import PAPER
 from sanet.experiments.statistics import paired_bootstrap
 
 
@@ -35,7 +37,8 @@ def test_the_files_say_what_was_found(finished):
     place, result = finished
     text = (place.table() / "table.md").read_text()
     page = Page((place.table() / "index.html").read_text())
-    assert all(reference.startswith("data:image/") for reference in page.references)
+    assert all(reference.startswith("data:image/") for reference in page.references if reference != PAPER)
+    assert PAPER in page.references
     assert len(page.images) == 3 * 5  # three pictures; each as it is, as it should be, and under three networks
     with (place.table() / "runs.csv").open(encoding="utf-8") as file:
         records = list(csv.DictReader(file))
@@ -55,6 +58,8 @@ def test_the_files_say_what_was_found(finished):
     assert f"{100 * difference.mean:+.1f} " in claim
     assert "| — " in claim  # two runs have no interval
     assert "fewer than 3 runs" in claim
+    for text in ("SANet over FCN", "fewer than 3 runs", f"{100 * difference.mean:+.1f}", "in the paper +4.1"):
+        assert text in page.text
     assert "+4.1 " in claim  # 49.0 - 44.9, the paper's table 3
 
 
@@ -125,3 +130,17 @@ def test_charts(name, tmp_path):
         assert points == [3, 3, 3]
         names = re.findall(r'class="name"[^>]*>(.*?)</text>', text)
         assert [sorted(names[first : first + 3]) for first in (0, 3, 6)] == [["DeepLabV3+", "FCN", "SANet"]] * 3
+
+
+def test_pictures_in_which_nothing_is_labelled_are_no_error(tmp_path):
+    """There is a table, with dashes, and a page without bars."""
+    place = Place(tmp_path / "data", tmp_path / "out")
+    write_pictures(place.data, train=4, val=2)
+    for file in (place.data / "val" / "masks").iterdir():
+        mask = Image.open(file)
+        Image.new("L", mask.size, 255).save(file)
+    experiment("table6", config_of(place, epochs=1))
+    text = (place.table("table6") / "table.md").read_text()
+    assert re.search(r"^\| SANet +\| test_resnet +\| \d+ +\| — +\| — +\| — +\| 2 ", text, re.MULTILINE)
+    assert "nothing to score" in text
+    assert "nan" not in Page((place.table("table6") / "index.html").read_text()).text

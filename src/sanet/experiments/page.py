@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isnan
+from math import isfinite, isnan
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from sanet.config import MODEL, LossConfig
 from sanet.data.catalog import data_source
 from sanet.data.loading import SegmentationDataset
 from sanet.evaluation.page import data_url, environment, number, smaller_mask, smaller_picture, ticks
-from sanet.experiments.claims import Claim, claim_table
+from sanet.experiments.claims import INTERVAL, MISSING, Claim, claim_table
 from sanet.experiments.config import EXPERIMENTS
 from sanet.experiments.costs import Costs
 from sanet.experiments.runner import Result, RowResult
@@ -21,6 +21,7 @@ from sanet.experiments.summary import class_table, command, preface, spread_text
 from sanet.inference.pictures import IGNORED, Mask, colorize
 from sanet.inference.predictor import Predictor
 
+PAPER = "https://arxiv.org/abs/1909.03402"
 EXAMPLES, PICTURE_WIDTH = 4, 320
 # Left, right, top and bottom of a chart's axes in its view box of 460 x 260.
 AXES = (44.0, 440.0, 12.0, 222.0)
@@ -78,6 +79,38 @@ class Chart(NamedTuple):
     y_ticks: list[tuple[float, str]]
 
 
+class DrawnClaim(NamedTuple):
+    """A claim as a line; places are in per cent of the width, None where there is nothing to draw.
+
+    Attributes:
+        text: the claim.
+        verdict: what became of it.
+        kind: "good", "bad", or nothing for what is neither.
+        dot: place of the difference here.
+        line: places of the ends of its interval.
+        paper: place of the paper's difference.
+        here: the difference here, in points.
+        beside: its interval, and the paper's difference.
+    """
+
+    text: str
+    verdict: str
+    kind: str
+    dot: float | None
+    line: tuple[float, float] | None
+    paper: float | None
+    here: str
+    beside: list[str]
+
+
+class ClaimChart(NamedTuple):
+    """All claims over one axis of points of mIoU: its rows, where 0 is, and places and texts of its ticks."""
+
+    rows: list[DrawnClaim]
+    zero: float
+    ticks: list[tuple[float, str]]
+
+
 class Panel(NamedTuple):
     """One picture of the page."""
 
@@ -96,7 +129,9 @@ def write_page(path: Path, result: Result, costs: Costs, claims: Sequence[Claim]
         title=result.title,
         command=command(result),
         preface=preface(result, costs),
-        claims=claim_table(claims),
+        paper=PAPER,
+        claims=claim_chart(claims),
+        interval=INTERVAL,
         table=table(result, costs),
         classes=class_table(result),
         bars=_bars(result),
@@ -111,10 +146,43 @@ def write_page(path: Path, result: Result, costs: Costs, claims: Sequence[Claim]
     path.write_text(text, encoding="utf-8")
 
 
+def claim_chart(claims: Sequence[Claim]) -> ClaimChart:
+    """The claims as lines around 0."""
+    values = [0.0]
+    for claim in claims:
+        values += [100 * claim.difference.mean, claim.published or 0.0]
+        values += [100 * claim.difference.low, 100 * claim.difference.high] if claim.judged else []
+    marks = ticks(min(filter(isfinite, values)), max(filter(isfinite, values)))
+
+    def place(points: float) -> float:
+        return 100 * (points - marks[0]) / (marks[-1] - marks[0])
+
+    rows = []
+    for claim, cells in zip(claims, claim_table(claims)[1], strict=True):
+        here, interval, published, verdict = cells[-4:]
+        low, high = 100 * claim.difference.low, 100 * claim.difference.high
+        good, bad = verdict in ("reproduced", "better"), verdict.startswith("not reproduced") or verdict == "worse"
+        beside = [interval] if interval != MISSING else []
+        beside += [f"in the paper {published}"] if published != MISSING else []
+        rows.append(
+            DrawnClaim(
+                claim.text,
+                verdict,
+                "good" if good else "bad" if bad else "",
+                place(100 * claim.difference.mean) if isfinite(claim.difference.mean) else None,
+                (place(low), place(high)) if claim.judged else None,
+                place(claim.published) if claim.published is not None else None,
+                here,
+                beside,
+            )
+        )
+    return ClaimChart(rows, place(0), [(place(mark), f"{mark:+g}" if mark else "0") for mark in marks])
+
+
 def _bars(result: Result) -> list[Bar]:
     """MIoU of every finished row, with mean ± deviation and the paper's figure."""
     bars = []
-    for row in result.finished():
+    for row in _with_score(result):
         spread = row.spread("miou")
         deviation = 0.0 if isnan(spread.deviation) else spread.deviation
         published = row.row.recipe.published.get("miou")
@@ -122,10 +190,15 @@ def _bars(result: Result) -> list[Bar]:
     return bars
 
 
+def _with_score(result: Result) -> list[RowResult]:
+    """The finished rows in whose pictures there was something to score."""
+    return [row for row in result.finished() if isfinite(row.spread("miou").mean)]
+
+
 def _charts(result: Result, costs: Costs) -> list[Chart]:
     """Accuracy over cost, or over the weights of the loss; none where bars say all."""
     chart = EXPERIMENTS[result.name].chart
-    finished = result.finished()
+    finished = _with_score(result)
     if chart == "curves":
         losses = [(row.row.config.loss, row) for row in finished]
         # By value, since the weights of the paper are in both sweeps.
