@@ -1,0 +1,156 @@
+"""The figures of docs/results, computed again from the raw files that are committed beside them."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from sanet.config import DataConfig
+from sanet.evaluation.results import read_scores
+from sanet.experiments.claims import claim_table, claims
+from sanet.experiments.config import ExperimentConfig
+from sanet.experiments.costs import known_costs
+from sanet.experiments.fingerprint import read
+from sanet.experiments.runner import FinishedRun, Result, RowResult
+from sanet.experiments.statistics import Spread
+from sanet.experiments.summary import class_table, markdown, spread_text, write_runs
+from sanet.experiments.tables import rows_of
+
+DOCS = Path(__file__).parents[2] / "docs"
+RESULTS, PAGE = DOCS / "results", (DOCS / "results.md").read_text(encoding="utf-8")
+TABLES = sorted(folder.name.partition("-")[0] for folder in RESULTS.glob("*-camvid") if (folder / "table.md").is_file())
+each_table = pytest.mark.parametrize("name", TABLES)
+
+
+def result_of(name):
+    """What `sanet experiment NAME` had in its hands, but for the pictures and the networks."""
+    config = ExperimentConfig(DataConfig("camvid", "DIR"), backbones=("tf_efficientnet_lite0",))
+    rows = []
+    for row in rows_of(name, config):
+        folders = [RESULTS / "runs" / f"{row.key}-seed{seed}" for seed in range(config.seeds)]
+        runs = [FinishedRun(seed, folder, read_scores(folder / "test")) for seed, folder in enumerate(folders)]
+        rows.append(RowResult(row, runs))
+    return Result(name, config, "test", read(rows[0].runs[0].directory / "data.json"), rows)
+
+
+def costs_of(result):
+    return known_costs(result, RESULTS / f"{result.name}-camvid" / "costs.json")
+
+
+def section(heading):
+    """The cells of the tables under a heading of results.md, without their own headings, and with no bold type."""
+    text = PAGE.split(f"### {heading}", 1)[1].split("\n### ")[0].split("\n## ")[0]
+    tables = re.findall(r"(?:^\|.*\n)+", text.replace("**", ""), re.MULTILINE)
+    return [
+        [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]] for table in tables
+    ]
+
+
+def val(found):
+    """Of the last epochs."""
+    values = []
+    for run in found.runs:
+        with (run.directory / "metrics.csv").open(encoding="utf-8") as file:
+            values.append(100 * float([*csv.DictReader(file)][-1]["val/miou"]))
+    return Spread.of(values)
+
+
+def test_there_are_tables():
+    assert {"table1", "table3"} <= {*TABLES}
+
+
+@each_table
+def test_a_table_is_what_its_raw_files_say(name, tmp_path):
+    result, folder = result_of(name), RESULTS / f"{name}-camvid"
+    costs = costs_of(result)
+    assert costs.rows.keys() == costs.runs.keys()
+
+    def lines(text):
+        return [re.sub(r"sanet \d.*\.$", "sanet", line) for line in text.splitlines()]
+
+    assert lines(markdown(result, costs, claims(result))) == lines((folder / "table.md").read_text(encoding="utf-8"))
+    write_runs(tmp_path / "runs.csv", result, costs)
+    assert (tmp_path / "runs.csv").read_text() == (folder / "runs.csv").read_text()
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    for claim in claims(result):
+        assert claim.verdict in page
+        assert f"{100 * claim.difference.mean:+.1f}" in page
+
+
+@each_table
+def test_all_runs_are_of_the_same_pictures(name):
+    result = result_of(name)
+    runs = [run for row in result.rows for run in row.runs]
+    assert result.pictures.keys() == {"train", "test"}
+    assert all(read(run.directory / "data.json") == result.pictures for run in runs)
+    assert len({run.evaluation.protocol.digest for run in runs}) == 1
+
+
+@pytest.mark.parametrize(
+    ("heading", "name"),
+    [
+        ("Table 1: squeeze-and-attention heads, categorical loss, dense loss", "table1"),
+        ("Table 3: squeeze-and-attention against squeeze-and-excitation", "table3"),
+    ],
+)
+def test_the_page_of_results_has_their_figures(heading, name):
+    result = result_of(name)
+    scores, differences, *classes = section(heading)
+    costs = costs_of(result)
+    for line, found in zip(scores, result.rows, strict=True):
+        assert line[1:3] == [spread_text(found.spread("miou")), f"{found.row.recipe.published['miou']:.1f}"]
+        cost = costs.rows[found.row.name]
+        shown = [f"{cost.parameters / 1e6:.2f} M", f"{cost.macs / 1e9:.2f} G", f"{1e3 * cost.timing.median:.0f} ms"]
+        assert line[3:] == (shown if name == "table3" else [spread_text(val(found))])
+    assert [line[1:] for line in differences] == [row[1:] for row in claim_table(claims(result))[1]]
+    for table in classes:
+        assert [line[1:] for line in table] == [row[1:] for row in class_table(result)[1]]
+
+
+def test_what_is_said_of_table_1_follows():
+    """SANet against SA: worse on test, better on val, and better in the paper."""
+    rows = {row.row.network: row for row in result_of("table1").rows}
+    sa, sanet = rows["sa"], rows["sanet"]
+    assert f"cost {sa.spread('miou').mean - sanet.spread('miou').mean:.1f} points" in PAGE
+    assert f"On val they gain {val(sanet).mean - val(sa).mean:.1f}:" in PAGE
+    assert f"in the paper they gain {51.9 - 49.2:.1f}" in PAGE
+    (claim,) = [
+        claim for claim in claims(result_of("table1")) if (claim.better.row, claim.worse.row) == (sanet.row, sa.row)
+    ]
+    assert claim.difference.high < 0
+
+
+def test_figures_of_the_runs_of_before():
+    """With seed 0, the window of 8 and 30 epochs."""
+    names = {"FCN": "fcn-*-08b9d678", "FCN-SE": "fcn_se-*-fb01359b", "SANet": "sanet-*-0e8fdf1f"}
+    found = {}
+    for label, name in names.items():
+        (folder,) = (RESULTS / "runs").glob(f"{name}-seed0")
+        found[label] = 100 * read_scores(folder / "test").scores.miou
+        assert f"{label} {found[label]:.1f}" in PAGE
+    gains = [found["SANet"] - found["FCN"], found["SANet"] - found["FCN-SE"]]
+    assert f"so {gains[0]:+.1f} and {gains[1]:+.1f}" in PAGE
+
+
+def test_the_figures_of_the_packages_own_model():
+    scores = {split: read_scores(RESULTS / "own" / f"scores-{split}.json").scores for split in ("val", "test")}
+    for split, name in (("val", "val, chosen by"), ("test", "test")):
+        found = scores[split]
+        shown = (f"{value:.3f}" for value in (found.miou, found.pixel_accuracy, found.mean_accuracy))
+        assert f"| {name} | {' | '.join(shown)} |" in PAGE.replace("**", "")
+        assert f"| {split} | {' | '.join(f'{value:.2f}' for value in found.class_iou.values())} |" in PAGE
+    with (RESULTS / "own" / "metrics.csv").open(encoding="utf-8") as file:
+        at_its_size = float([*csv.DictReader(file)][-1]["val/miou"])
+    assert f"| mIoU on val | {at_its_size:.3f} | {scores['val'].miou:.3f} |" in PAGE
+
+
+@pytest.mark.parametrize(("name", "label"), [("scenes-sanet", "SANet"), ("scenes-fcn", "FCN")])
+def test_the_figures_of_the_scenes(name, label):
+    content = json.loads((RESULTS / name / "scores.json").read_text())["scores"]
+    line = next(line for line in PAGE.replace("**", "").splitlines() if line.startswith(f"| {label} | 0."))
+    assert (
+        line
+        == f"| {label} | {content['miou']:.3f} | {content['pixel_accuracy']:.3f} | {content['class_iou']['post']:.2f} |"
+    )
