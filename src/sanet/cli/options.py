@@ -27,7 +27,8 @@ def recipes_options(parser: Parser) -> None:
 
 def experiment_options(parser: Parser) -> None:
     """The table and what is left to choose of it."""
-    parser.add_argument("name", type=str, metavar="NAME", help=f"{', '.join(EXPERIMENTS)}")
+    titles = [f"{name} ({found.title.partition(': ')[2] or found.title})" for name, found in EXPERIMENTS.items()]
+    parser.add_argument("name", type=str, metavar="NAME", help=", ".join(titles))
     parser.add_class_arguments(ExperimentConfig, None)
 
 

@@ -55,8 +55,8 @@ class ExperimentConfig:
 
     Args:
         data: the data set.
-        output: folder for the runs, and in a folder for each experiment its table, its page and their data.
-        seeds: runs of each row, with the seeds 0, 1 and so on.
+        output: folder for the runs, which all experiments in it share, and for a folder of each with table and page.
+        seeds: runs of each row, with the seeds 0, 1 and so on; a claim is judged from three.
         epochs: passes over the training split, in place of the recipes'.
         crop: height and width of the training crops, in place of the recipes'.
         backbones: timm models in place of the recipes', the smallest first; rows over larger ones are left out.
@@ -78,7 +78,8 @@ class ExperimentConfig:
     precision: Precision = "32-true"
 
     def __post_init__(self) -> None:
-        if self.seeds < 1 or (self.epochs is not None and self.epochs < 1):
-            raise UsageError(f"seeds {self.seeds} and epochs {self.epochs}: 1 or more")
+        for name, value in (("seeds", self.seeds), ("epochs", self.epochs)):
+            if value is not None and value < 1:
+                raise UsageError(f"--{name} {value}: 1 or more")
         choose("accelerator", self.accelerator, get_args(Accelerator))
         choose("precision", self.precision, get_args(Precision))
