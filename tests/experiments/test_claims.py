@@ -14,13 +14,14 @@ from sanet.evaluation.results import Evaluation
 from sanet.experiments.claims import claim_table, claims
 from sanet.experiments.config import ExperimentConfig
 from sanet.experiments.costs import Costs, RowCost
-from sanet.experiments.page import claim_chart
+from sanet.experiments.page import chart_of, claim_chart
 from sanet.experiments.runner import FinishedRun, Result, RowResult
 from sanet.experiments.summary import markdown, preface, table
 from sanet.experiments.tables import rows_of
 from sanet.structures import LabelSet
 
 PICTURES, PIXELS = 20, 1_000_000
+RIVALS = ("sanet", "deeplabv3plus", "pspnet", "upernet", "fpn", "segformer")
 NOT_MEASURED = Costs(0, 0, Machine("", 0, ""), {}, {})
 
 
@@ -131,6 +132,21 @@ def test_claims_are_drawn_where_their_figures_are():
         for miou in (56, 50, 48)
     ]
     assert kinds == ["good", "bad", "bad"]
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.1, 2.0])
+def test_names_in_a_chart_do_not_lie_on_each_other(spread):
+    """Six networks of nearly the same cost and score, as rivals may be, and one at the edge with a long name."""
+    rows = result_of("peers", {name: [54 + spread * index] for index, name in enumerate(RIVALS)}).rows
+    points = chart_of("title", "axis", rows, [3.0, 3.1, 3.2, 3.3, 3.4, 5.0]).points
+    boxes = []
+    for point in points:
+        across, height, anchor = point.label
+        left = across if anchor == "start" else across - 6 * len(point.name)
+        boxes.append((left, left + 6 * len(point.name), height))
+    for index, (left, right, height) in enumerate(boxes):
+        for begins, ends, other in boxes[:index]:
+            assert right < begins or ends < left or abs(height - other) >= 11.9
 
 
 def test_nothing_to_score_is_nothing_to_draw():

@@ -23,8 +23,8 @@ from sanet.inference.predictor import Predictor
 
 PAPER = "https://arxiv.org/abs/1909.03402"
 EXAMPLES, PICTURE_WIDTH = 4, 320
-# Left, right, top and bottom of a chart's axes in its view box of 460 x 260.
-AXES = (44.0, 440.0, 12.0, 222.0)
+# Left, right, top and bottom of a chart's axes in its view box of 460 x 260, and the width of a letter of a name in it.
+AXES, LETTER = (44.0, 440.0, 12.0, 222.0), 6.5
 
 
 class Bar(NamedTuple):
@@ -205,19 +205,19 @@ def _charts(result: Result, costs: Costs) -> list[Chart]:
         alphas = {loss.alpha: row for loss, row in losses if loss.beta == LossConfig.beta}
         betas = {loss.beta: row for loss, row in losses if loss.alpha == LossConfig.alpha}
         curves = [("mIoU over α, β = 0.8", "α", alphas), ("mIoU over β, α = 0.2", "β", betas)]
-        return [_chart(title, axis, [*rows.values()], [*rows], joined=True) for title, axis, rows in curves if rows]
+        return [chart_of(title, axis, [*rows.values()], [*rows], joined=True) for title, axis, rows in curves if rows]
     timed = [row for row in finished if row.row.name in costs.rows]
     if chart == "bars" or not timed:
         return []
     of_rows = [costs.rows[row.row.name] for row in timed]
     return [
-        _chart("mIoU over time", "ms for a picture", timed, [1e3 * cost.timing.median for cost in of_rows]),
-        _chart("mIoU over MACs", "MACs (G)", timed, [cost.macs / 1e9 for cost in of_rows]),
-        _chart("mIoU over parameters", "parameters (M)", timed, [cost.parameters / 1e6 for cost in of_rows]),
+        chart_of("mIoU over time", "ms for a picture", timed, [1e3 * cost.timing.median for cost in of_rows]),
+        chart_of("mIoU over MACs", "MACs (G)", timed, [cost.macs / 1e9 for cost in of_rows]),
+        chart_of("mIoU over parameters", "parameters (M)", timed, [cost.parameters / 1e6 for cost in of_rows]),
     ]
 
 
-def _chart(title: str, axis: str, rows: Sequence[RowResult], places: Sequence[float], joined: bool = False) -> Chart:
+def chart_of(title: str, axis: str, rows: Sequence[RowResult], places: Sequence[float], joined: bool = False) -> Chart:
     """The rows at these places of the x axis."""
     left, right, top, bottom = AXES
     spreads = [row.spread("miou") for row in rows]
@@ -253,12 +253,20 @@ def _chart(title: str, axis: str, rows: Sequence[RowResult], places: Sequence[fl
 
 def _beside(x: float, y: float, name: str, points: Sequence[Point]) -> tuple[float, float, str]:
     """Where a name goes: right of its point, left of it near the edge, and lower where another name is in the way."""
-    anchor = "end" if x + 8 + 6.5 * len(name) > AXES[1] + 20 else "start"
+    anchor = "end" if x + 8 + LETTER * len(name) > AXES[1] + 20 else "start"
     across, height = x + (8 if anchor == "start" else -8), y - 5
+    left, right = _span(across, name, anchor)
     for other in sorted(points, key=lambda point: point.label[1]):
-        if abs(other.label[1] - height) < 12 and abs(other.label[0] - across) < 110:
+        begins, ends = _span(other.label[0], other.name, other.label[2])
+        if abs(other.label[1] - height) < 12 and left < ends + 4 and begins < right + 4:
             height = other.label[1] + 12
     return across, height, anchor
+
+
+def _span(across: float, name: str, anchor: str) -> tuple[float, float]:
+    """Where a name begins and ends, from left to right."""
+    width = LETTER * len(name)
+    return (across, across + width) if anchor == "start" else (across - width, across)
 
 
 def _examples(result: Result, dataset: SegmentationDataset) -> tuple[list[tuple[str, list[Panel]]], set[int]]:
