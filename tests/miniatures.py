@@ -210,3 +210,15 @@ def _coco_picture(index: int) -> tuple[Mask, list[tuple[str, Any, int]]]:
         ("cat", rectangle(60, 45, 64, 48), 0),
     ]
     return mask, items
+
+
+def write_camvid(root: Path, train: int = 4, val: int = 2, test: int = 2) -> dict[str, Mask]:
+    """CamVid in the SegNet layout: PNGs, with void, which is 11, and every class in each mask."""
+    masks: dict[str, Mask] = {}
+    for split, count in {"train": train, "val": val, "test": test}.items():
+        (root / f"{split}annot").mkdir(parents=True)
+        for name in (f"{split}_{index}" for index in range(count)):
+            masks[name] = blocks(seeded("camvid", name), range(12)).astype(np.uint8)
+            Image.fromarray(masks[name]).save(root / f"{split}annot" / f"{name}.png")
+            write_picture(root / split / f"{name}.png")
+    return masks

@@ -1,0 +1,74 @@
+"""The folder that a reader of the documentation works in: pictures, data sets and runs, all of them tiny."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+from pages import ROOT
+from PIL import Image
+from running import TINY, sanet
+
+from miniatures import VOC_TEST, write_camvid, write_context, write_list, write_picture, write_voc
+from sanet.data.voc import COUNTS
+from sanet.demo.serve import EXAMPLES
+
+# What the runs that a page speaks of, and does not make itself, are trained with.
+RUNS = {
+    "leaf": "--data.name folder --data.root photos --data.classes [background,leaf]",
+    "fcn": "--data.name folder --data.root photos --data.classes [background,leaf] --model.name fcn",
+    "camvid-sanet": "--data.name camvid --data.root camvid",
+    "voc": "--data.name voc --data.root data --data.partial true --batch_size 2",
+}
+
+
+def build(folder: Path) -> None:
+    """What all pages find there."""
+    write_photos(folder / "photos")
+    for name in ("holiday/beach.jpg", "holiday/dune.jpg"):
+        write_picture(folder / name)
+    shutil.copy(sorted(EXAMPLES.glob("*.jpg"))[0], folder / "street.jpg")
+    write_camvid(folder / "camvid")
+    write_voc(folder / "data")
+    write_context(folder / "data")
+    write_whole_test(folder / "whole")
+    # What lies in a clone of the repository, and is named by a page.
+    shutil.copytree(ROOT / "recipes", folder / "recipes")
+    shutil.copytree(ROOT / "benchmarks", folder / "benchmarks")
+    shutil.copytree(ROOT / "src" / "sanet" / "models" / "camvid", folder / "src" / "sanet" / "models" / "camvid")
+    (folder / "docs" / "results").mkdir(parents=True)
+
+
+def bring(run: str, original: Path, place: Path) -> None:
+    """A copy of a run, which is trained where a page speaks of it for the first time."""
+    kept = original / "runs" / run
+    if not kept.is_dir():
+        sanet(["train", *RUNS[run].split(), "--output", f"runs/{run}", *TINY["train"]], original)
+    shutil.copytree(kept, place / "runs" / run)
+
+
+def write_photos(folder: Path) -> None:
+    """Ten pictures of a green square on noise, and their masks."""
+    random = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for index in range(10):
+        mask = np.zeros((48, 64), np.uint8)
+        mask[10:30, 4 * index : 4 * index + 20] = 1
+        image = random.integers(0, 256, (48, 64, 3), np.uint8)
+        image[mask == 1] = (20, 160, 40)
+        Image.fromarray(image).save(folder / "images" / f"{index}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{index}.png")
+
+
+def write_whole_test(root: Path) -> None:
+    """VOC 2012 with lists of their published lengths and all test pictures, which are one; its other pictures lack."""
+    write_voc(root, (), (), VOC_TEST[:1])
+    folder = root / "VOCdevkit" / "VOC2012"
+    for split, count in COUNTS.items():
+        names = [f"{split}_{index}" for index in range(count)]
+        write_list(folder / "ImageSets" / "Segmentation" / f"{split}.txt", names)
+    for name in names:
+        os.link(folder / "JPEGImages" / f"{VOC_TEST[0]}.jpg", folder / "JPEGImages" / f"{name}.jpg")

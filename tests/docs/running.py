@@ -1,0 +1,158 @@
+"""Commands and snippets in clean processes of their own: what they do is theirs, and so is how they end."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import runpy
+import shlex
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from urllib.request import urlopen
+
+import clean
+
+PATIENCE = 300  # seconds
+LOG = "log.txt"
+# What makes a command small; it stands behind what a page says, and the last one counts.
+TINY = {
+    "train": shlex.split(
+        "--epochs 1 --validate_every 1 --workers 0 --accelerator cpu --model.backbone test_resnet "
+        "--model.pretrained_backbone false --model.output_stride 8 --augmentation.crop [32,32]"
+    ),
+    "experiment": shlex.split(
+        "--seeds 1 --epochs 1 --workers 0 --accelerator cpu --backbones [test_resnet] --pretrained_backbone false "
+        "--crop [32,32]"
+    ),
+    "predict --engine ray": ["--workers", "1"],
+    "profile --time": shlex.split("--sizes [[64,64]] --repeats 1 --backbones [test_resnet]"),
+}
+# The numbers that make the scripts of benchmarks/ small.
+FEW = {
+    "loading.py": {"PICTURES": 4, "BATCH": 4, "PASSES": 2, "EPOCH": 1},
+    "page.py": {"ROUNDS": 1},
+    "parts.py": {"PASSES": 1, "WARM_UP": 0},
+}
+
+
+def carried_out(function: Callable[..., object], folder: Path, *arguments: object) -> str:
+    """What a function printed that was run in a folder; it has to end well, or with exit status 0."""
+    log = folder / LOG
+    process = clean.start(_inside, function, folder, log, arguments)
+    return _ended(process, log, arguments)
+
+
+def _ended(process: BaseProcess, log: Path, what: object) -> str:
+    process.join(PATIENCE)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    printed = log.read_text(encoding="utf-8") if log.exists() else ""
+    assert process.exitcode == 0, f"{what}: exit status {process.exitcode}\n{printed[-5000:]}"
+    assert "Traceback" not in printed, f"{what}\n{printed[-5000:]}"
+    return printed
+
+
+def _inside(function: Callable[..., object], folder: Path, log: Path, arguments: tuple[object, ...]) -> None:
+    os.chdir(folder)
+    with log.open("w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    function(*arguments)
+
+
+def sanet(words: list[str], folder: Path) -> str:
+    """What ``sanet`` with these words prints."""
+    return carried_out(_main, folder, words)
+
+
+def _main(words: list[str]) -> None:
+    from sanet.cli.main import main
+
+    sys.argv = ["sanet", *words]
+    sys.exit(main())
+
+
+def snippet(text: str, folder: Path) -> str:
+    """What a Python file prints."""
+    (folder / "snippet.py").write_text(text, encoding="utf-8")
+    return carried_out(_snippet, folder, "snippet.py")
+
+
+def _snippet(path: str) -> None:
+    import dataclasses
+
+    import sanet.training.fit as fit
+    from sanet.config import AugmentationConfig, TrainConfig
+
+    train = fit.train
+
+    def tiny(config: TrainConfig, *args: object, **kwargs: object) -> object:
+        model = dataclasses.replace(config.model, backbone="test_resnet", output_stride=8, pretrained_backbone=False)
+        small = {"epochs": 1, "validate_every": 1, "workers": 0, "accelerator": "cpu", "model": model}
+        config = dataclasses.replace(config, **small, augmentation=AugmentationConfig(crop=(32, 32)))
+        return train(config, *args, **kwargs)
+
+    fit.train = tiny
+    sys.argv = [path]
+    sys.path.insert(0, ".")
+    runpy.run_path(path, run_name="__main__")
+
+
+def script(words: list[str], folder: Path) -> str:
+    """What a script of benchmarks/ prints, with the numbers of FEW."""
+    return carried_out(_script, folder, words)
+
+
+def _script(words: list[str]) -> None:
+    path = Path(words[0])
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    *definitions, start = tree.body
+    assert isinstance(start, ast.If), f"{path} ends in what it does as a program"
+    names: dict[str, object] = {"__name__": "__main__", "__file__": str(path)}
+    sys.argv = words
+    exec(compile(ast.Module(definitions, []), path, "exec"), names)
+    few = FEW[path.name]
+    assert few.keys() <= names.keys()
+    names.update(few)
+    exec(compile(ast.Module([start], []), path, "exec"), names)
+
+
+def page(words: list[str], folder: Path) -> None:
+    """Serve the page of ``sanet demo`` on a free port, open it, and end it with Ctrl-C."""
+    log = folder / LOG
+    log.unlink(missing_ok=True)
+    server = clean.start(_inside, _main, folder, log, ([*words, "--port", _free_port()],))
+    try:
+        with urlopen(_address(server, log), timeout=PATIENCE) as answer:
+            assert answer.status == 200
+            assert "<html" in answer.read().decode()
+        os.kill(server.pid, signal.SIGINT)
+        _ended(server, log, words)
+    finally:
+        server.kill()
+        server.join()
+
+
+def _free_port() -> str:
+    """Of any number, so that several tests do not try the same."""
+    with socket.socket() as tried:
+        tried.bind(("127.0.0.1", 0))
+        return str(tried.getsockname()[1])
+
+
+def _address(server: BaseProcess, log: Path) -> str:
+    """Where it answers, once it says so."""
+    end, printed = time.monotonic() + PATIENCE, ""
+    while time.monotonic() < end and server.is_alive():
+        printed = log.read_text(encoding="utf-8") if log.exists() else ""
+        if found := re.search(r"^open (\S+) in a browser", printed, re.MULTILINE):
+            return found[1]
+        time.sleep(0.1)
+    raise AssertionError(f"no page: {printed}")
