@@ -135,15 +135,23 @@ def test_figures_of_the_runs_of_before():
 
 
 def test_the_figures_of_the_packages_own_model():
-    scores = {split: read_scores(RESULTS / "own" / f"scores-{split}.json").scores for split in ("val", "test")}
+    scores = {split: read_scores(RESULTS / "own" / f"scores-{split}.json") for split in ("val", "test")}
     for split, name in (("val", "val, chosen by"), ("test", "test")):
-        found = scores[split]
+        found = scores[split].scores
         shown = (f"{value:.3f}" for value in (found.miou, found.pixel_accuracy, found.mean_accuracy))
         assert f"| {name} | {' | '.join(shown)} |" in PAGE.replace("**", "")
         assert f"| {split} | {' | '.join(f'{value:.2f}' for value in found.class_iou.values())} |" in PAGE
     with (RESULTS / "own" / "metrics.csv").open(encoding="utf-8") as file:
         at_its_size = float([*csv.DictReader(file)][-1]["val/miou"])
-    assert f"| mIoU on val | {at_its_size:.3f} | {scores['val'].miou:.3f} |" in PAGE
+    page = PAGE.replace("**", "")
+    assert f"| the last weights, which ship | {at_its_size:.3f} | {scores['val'].scores.miou:.3f} |" in page
+    for name, row in (
+        ("ema-0.99", "their running mean over the training, decay 0.99 a step"),
+        ("ema-0.998", "decay 0.998"),
+    ):
+        tried = read_scores(RESULTS / "own" / f"scores-val-{name}.json")
+        assert tried.protocol == scores["val"].protocol
+        assert f"| {row} | | {tried.scores.miou:.3f} |" in page
 
 
 @pytest.mark.parametrize(("name", "label"), [("scenes-sanet", "SANet"), ("scenes-fcn", "FCN")])
