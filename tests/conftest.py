@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import torch
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Two test processes share two cores, and results must not depend on the number of threads.
 torch.set_num_threads(1)
+# A shell makes what it puts into the background deaf to Ctrl-C, and with it all that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

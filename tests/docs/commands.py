@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import tomllib
-from contextlib import redirect_stderr
+from contextlib import chdir, redirect_stderr
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -95,7 +95,8 @@ def run(command: str, place: Path) -> None:
     words = runnable(command, place)
     program, arguments = words[0].removeprefix(".venv/bin/"), words[1:]
     if "sanet" in words:
-        _require_right(words[words.index("sanet") + 1 :])
+        with chdir(place):
+            _require_right(words[words.index("sanet") + 1 :])
     if program == "sanet" and arguments[0] == "demo":
         running.page(arguments, place)
     elif program == "sanet":

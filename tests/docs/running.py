@@ -61,8 +61,6 @@ def _ended(process: BaseProcess, log: Path, what: object) -> str:
 
 def _inside(function: Callable[..., object], folder: Path, log: Path, arguments: tuple[object, ...]) -> None:
     os.chdir(folder)
-    # What a shell has put into the background is deaf to Ctrl-C, and so would all be that it starts.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     with log.open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
