@@ -134,6 +134,15 @@ def test_figures_of_the_runs_of_before():
         assert f"{label} {found[label]:.1f}" in PAGE
     gains = [found["SANet"] - found["FCN"], found["SANet"] - found["FCN-SE"]]
     assert f"so {gains[0]:+.1f} and {gains[1]:+.1f}" in PAGE
+    (folder,) = (RESULTS / "runs").glob("sanet-*-dbe41339-seed0")
+    window_of_2 = 100 * read_scores(folder / "test").scores.miou
+    assert (
+        f"SANet has\n{window_of_2:.1f}: {window_of_2 - found['FCN']:+.1f} over FCN and "
+        f"{window_of_2 - found['FCN-SE']:+.1f} over FCN-SE"
+    ) in PAGE
+    scores = {row.row.network: 100 * row.runs[0].evaluation.scores.miou for row in result_of("table3").rows}
+    sooner = [scores["sanet"] - scores[name] for name in ("fcn", "fcn_se")]
+    assert f"the same seed has {sooner[0]:+.1f} and\n{sooner[1]:+.1f}" in PAGE
 
 
 def test_the_figures_of_the_packages_own_model():
