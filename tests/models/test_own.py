@@ -126,3 +126,8 @@ def test_a_run_of_that_name_is_not_hidden(tmp_path, monkeypatch, capsys):
     sanet.create_model("sanet", "test_resnet", num_classes=4, output_stride=8).save_pretrained("own")
     assert main(["explain", "own", str(STREET), "--point", "3", "4", "--device", "cpu"]) == 0
     assert "was seen as" not in capsys.readouterr().out
+    assert main(["predict", str(STREET), "--output", "named", "--model", "own", "--device", "cpu"]) == 0
+    assert main(["predict", str(STREET), "--output", "none", "--device", "cpu"]) == 0
+    named, none = (np.asarray(Image.open(Path(folder, "masks", f"{STREET.stem}.png"))) for folder in ("named", "none"))
+    assert np.array_equal(named, Predictor("own")(Image.open(STREET)))
+    assert np.array_equal(none, Predictor()(Image.open(STREET)))

@@ -145,7 +145,8 @@ def predict_command(settings: Namespace) -> int:
 
     if settings.workers is not None and settings.engine != "ray":
         raise UsageError("workers: only with --engine ray; without it one process labels all pictures")
-    model = _model_in(settings.model or OWN)
+    # Not by its name: a folder of that name is the reader's, who has named none here.
+    model = str(OWN_MODEL) if settings.model is None else _model_in(settings.model)
     views = views_of(model, _views(settings))
     predictor = PredictorSettings(model, settings.device, views)
     engine = (
