@@ -17,7 +17,7 @@ from sanet.structures import Color, UsageError, choose
 
 MaskFormat = Literal["index", "color"]
 CategoryTarget = Literal["presence", "share"]
-ClassBalance = Literal["none", "sqrt", "log"]
+ClassBalance = Literal["none", "fourth_root", "sqrt", "log"]
 Accelerator = Literal["auto", "cpu", "gpu"]
 Precision = Literal["32-true", "bf16-mixed"]
 ExportFormat = Literal["onnx", "onnx-int8", "torch-export", "torchscript"]
@@ -147,7 +147,8 @@ class LossConfig:
         alpha: weight of the categorical loss.
         beta: weight of the dense loss.
         category_target: "presence", the class is in the picture, or "share", its share of the pixels.
-        class_balance: weights of the classes' pixels: "none", or "sqrt" or "log" to favour rare ones.
+        class_balance: weights of the classes' pixels: "none", or "fourth_root", "sqrt" or "log" to favour rare ones,
+            the first the least.
     """
 
     alpha: float = 0.2

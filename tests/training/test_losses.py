@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sanet.structures import SegmentationOutput
-from sanet.training.losses import SegmentationLoss
+from sanet.training.losses import SegmentationLoss, class_weights
 
 IGNORE = 255
 
@@ -122,6 +122,23 @@ def test_class_weights_of_one_change_nothing():
     plain = SegmentationLoss(4, IGNORE)(output, target)
     weighted = SegmentationLoss(4, IGNORE, class_weights=torch.full((4,), 3.0))(output, target)
     assert weighted.total.item() == pytest.approx(plain.total.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("balance", "weight"),
+    [
+        ("fourth_root", lambda share: share**-0.25),
+        ("sqrt", lambda share: share**-0.5),
+        ("log", lambda share: 1 / math.log(1.02 + share)),
+    ],
+)
+def test_weights_of_classes_are_those_of_the_formula_with_a_mean_of_one_over_the_pixels(balance, weight):
+    pixels = [700, 250, 0, 50]
+    found = class_weights(torch.tensor(pixels), balance)
+    expected = [weight(count / 1000) if count else 0.0 for count in pixels]
+    mean = sum(factor * count for factor, count in zip(expected, pixels, strict=True)) / 1000
+    assert found.tolist() == pytest.approx([factor / mean for factor in expected], rel=1e-6)
+    assert class_weights(torch.tensor(pixels), "none") is None
 
 
 def test_a_mixed_batch_with_a_picture_that_is_all_ignored():

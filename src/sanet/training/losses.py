@@ -109,11 +109,12 @@ def class_weights(pixels: Tensor, balance: ClassBalance) -> Tensor | None:
     Args:
         pixels: (K,) pixels of each class in the training split.
         balance: "none" for no weights; "sqrt" for 1 / sqrt(share), a milder form of median frequency balancing
-            (Eigen and Fergus, 2015); "log" for 1 / ln(1.02 + share) (Paszke et al., "ENet", 2016).
+            (Eigen and Fergus, 2015); "fourth_root" for 1 / share^(1/4), milder still; "log" for 1 / ln(1.02 + share)
+            (Paszke et al., "ENet", 2016).
     """
     if balance == "none":
         return None
     share = pixels.double() / pixels.sum()
-    weights = 1 / torch.log(1.02 + share) if balance == "log" else 1 / share.sqrt()
+    weights = 1 / torch.log(1.02 + share) if balance == "log" else share ** -(0.25 if balance == "fourth_root" else 0.5)
     weights[share == 0] = 0  # never asked for
     return (weights / (weights * share).sum()).float()
