@@ -55,6 +55,7 @@ LISTED = {
     'pip install -e ".[demo]"': INSTALLS,
     'pip install -e ".[export]"': INSTALLS,
     'pip install -e ".[figures]"': INSTALLS,
+    'pip install -e ".[peers]"': INSTALLS,
     "make install": INSTALLS,
     "make demo": "trains for seven minutes",
     "make test": "runs this",

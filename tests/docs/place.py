@@ -26,7 +26,8 @@ RUNS = {
 
 def build(folder: Path) -> None:
     """What all pages find there."""
-    write_photos(folder / "photos")
+    for name in ("photos", "leaves/train", "leaves/val"):
+        write_photos(folder / name)
     for name in ("holiday/beach.jpg", "holiday/dune.jpg"):
         write_picture(folder / name)
     shutil.copy(sorted(EXAMPLES.glob("*.jpg"))[0], folder / "street.jpg")

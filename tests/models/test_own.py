@@ -103,6 +103,10 @@ def test_it_has_a_name_for_the_commands_that_see_inside(tmp_path, monkeypatch, c
     assert main(["grouping", "own", "--split", "val", *data, "--device", "cpu", *asked]) == 0
     said = capsys.readouterr().out
     assert f"own: 1 pictures of folder, val, seen with a shorter side of {side}; seed 0" in said
+    assert main(["evaluate", "own", "--split", "val", "--output", "scores", *data, "--device", "cpu", *asked]) == 0
+    scores = json.loads(Path("scores", "scores.json").read_text(encoding="utf-8"))
+    assert scores["protocol"]["shorter_side"] == side
+    assert f"seen with a shorter side of {side}" in capsys.readouterr().out
 
 
 def test_it_is_compared_in_the_size_that_it_knows(tmp_path, monkeypatch):

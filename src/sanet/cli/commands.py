@@ -109,6 +109,8 @@ def evaluate_command(settings: Namespace) -> int:
         )
         if processes.first():
             print(score_table(evaluation))
+            if side := evaluation.protocol.shorter_side:
+                print(f"pictures were seen with a shorter side of {side} pixels; their masks have their own size")
             print(f"report: {output / 'report.html'}")
     return 0
 

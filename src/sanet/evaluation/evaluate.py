@@ -21,6 +21,7 @@ from sanet.evaluation.report import write_report
 from sanet.evaluation.results import SCORES, Evaluation, Example, write_scores
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import SegmentationModel
+from sanet.models.own import views_of
 from sanet.structures import LabelSet, Sample, SanetError
 
 PICTURES_KEPT = 12
@@ -119,7 +120,8 @@ def evaluate(
         data: the data set.
         split: the split; it means exactly what it says.
         output: folder for ``scores.json``, ``pictures.npz`` and ``report.html``; nothing is written without it.
-        views: how to look at a picture: in which sizes, mirrored or not, and from where on in windows.
+        views: how to look at a picture: in which sizes, mirrored or not, and from where on in windows. The package's
+            own model sees pictures in the size that it knows, unless ``shorter_side`` is given.
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
         history: rows of a run's metrics, for the learning curves of the report.
         progress: show a progress bar.
@@ -131,13 +133,13 @@ def evaluate(
         UsageError: no such split or device.
     """
     dataset = data_source(data).open(split)
-    predictor = Predictor(model, device, views)
+    predictor = Predictor(model, device, views_of(model, views))
     require_same_classes(predictor.labels, dataset.labels)
     evaluation = replace(
         evaluate_dataset(
             lambda image: predictor.label(image.to(predictor.device)).cpu(),
             dataset,
-            Protocol.of(data, split, dataset.names, dataset.labels, views),
+            Protocol.of(data, split, dataset.names, dataset.labels, predictor.views),
             progress,
             workers,
         ),

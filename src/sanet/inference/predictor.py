@@ -56,9 +56,7 @@ class Predictor:
             self.device = choose_device(device)
             network.to(self.device).to(memory_format=torch.channels_last).eval()
             self.logits_of, self.labels = lambda pictures: network(pictures).logits, network.labels
-        if views is None:
-            views = ViewsConfig() if isinstance(model, SegmentationModel) else views_of(model)
-        self.views = views
+        self.views = views_of(model) if views is None else views
 
     def __call__(self, image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8 | np.uint16]:
         """Label every pixel.

@@ -131,8 +131,7 @@ class Explainer:
     ) -> None:
         self.network = model if isinstance(model, SegmentationModel) else load_model(model)
         self.device = choose_device(device)
-        views = ViewsConfig(shorter_side=shorter_side)
-        self.views = views if isinstance(model, SegmentationModel) else views_of(model, views)
+        self.views = views_of(model, ViewsConfig(shorter_side=shorter_side))
         self.network.to(self.device).to(memory_format=torch.channels_last).eval()
         head = self.network.head
         self._modules = head.attention if isinstance(head, SANetHead) else nn.ModuleList()
