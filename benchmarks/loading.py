@@ -19,7 +19,8 @@ from torch.utils.data import default_collate
 
 from sanet.config import DataConfig
 from sanet.data.catalog import data_source
-from sanet.data.files import FileDataset, Record, decode_mask, read_image, read_mask
+from sanet.data.decoding import decode_mask, read_image, read_mask
+from sanet.data.files import FileDataset, Record
 from sanet.data.loading import Augmented, Batching, training_loader
 from sanet.data.transforms import Span, TrainingTransform, resized_part
 

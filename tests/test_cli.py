@@ -84,6 +84,8 @@ def test_help_reads_without_torch(command):
         (["demo", "--largest_megapixels", "179"], "largest_megapixels 179: 178 at most"),
         (["train", "--data.name", "camvid"], "data.root must name the folder"),
         (["check-data", "--data.name", "folder", "--data.root", "."], "data.classes must name the classes"),
+        (["train", "--data.root", "photos"], "data.root photos: name the data set as well"),
+        (["evaluate", "own", "--split", "val", "--output", "/dev/null/a"], "nothing can be written in"),
     ],
 )
 def test_mistakes_are_answered_in_one_line_with_the_remedy(arguments, answer, capsys, tmp_path, monkeypatch):
@@ -153,6 +155,22 @@ def test_resume_takes_the_configuration_of_the_run(root, tmp_path):
     assert main(["train", "--resume", str(run), "--epochs", "4"]) == 0
     assert yaml.safe_load((run / "config.yaml").read_text())["epochs"] == 4
     assert "step-00000008.ckpt" in {path.name for path in (run / "checkpoints").iterdir()}
+
+
+@pytest.mark.parametrize("text", ["", "data: [", "epochs: 3", "[1]"])
+def test_a_run_with_a_damaged_configuration_is_named(text, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(text)
+    for arguments in (["evaluate", str(tmp_path)], ["train", "--resume", str(tmp_path)]):
+        assert main(arguments) == 1
+        assert str(tmp_path / "config.yaml") in capsys.readouterr().err
+
+
+def test_models_of_one_folder_have_scores_of_their_own(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        create_model("fcn", "test_resnet", labels=LabelSet(("dark", "light"))).save_pretrained(name)
+        assert main(["evaluate", name, "--split", "val", *data_options(root), "--device", "cpu"]) == 0
+    assert {path.parent.name for path in tmp_path.glob("*/scores.json")} == {"scores-a-val", "scores-b-val"}
 
 
 def test_a_recipe_is_a_default_that_options_change(root, tmp_path, capsys):

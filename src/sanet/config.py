@@ -27,6 +27,8 @@ Competition = Literal["comp5", "comp6"]
 
 # What a run directory holds.
 CONFIG, METRICS, CHECKPOINTS, MODEL = "config.yaml", "metrics.csv", "checkpoints", "model"
+# What the commands call the package's own model.
+OWN = "own"
 
 # Data sets of which the number of pictures is published, and checked.
 COUNTED = ("voc", "voc_aug", "context59", "context60", "coco")
@@ -65,6 +67,8 @@ class DataConfig:
             raise UsageError("data.classes must name the classes of your folder, such as [background, leaf]")
         if self.partial and self.name not in COUNTED:
             raise UsageError(f"data.partial: only for {', '.join(COUNTED)}; {self.name!r} has no published counts")
+        if self.name == "scenes" and self.root is not None:
+            raise UsageError(f"data.root {self.root}: name the data set as well, such as --data.name folder")
         if self.name != "folder":
             own = [item for item in fields(self) if item.name not in {"name", "root", "partial"}]
             given = [item.name for item in own if getattr(self, item.name) != item.default]
@@ -241,6 +245,7 @@ class TrainConfig:
         epochs: passes over the training split.
         batch_size: pictures in a step, of all processes together.
         accumulate: parts that a step is computed in, one after the other, where its pictures do not fit into memory.
+            Batch norm sees a part at a time, and every part has the same weight, however many labelled pixels it has.
         workers: processes that load pictures, for each that trains; 0 loads them in the main process.
         seed: of the weights, the order of the pictures and their augmentation.
         validate_every: epochs between two validations; divides ``epochs``, so that the last one is validated.
@@ -284,8 +289,10 @@ class TrainConfig:
             raise UsageError(f"accumulate {self.accumulate} must divide batch_size {self.batch_size}")
         if self.window < 32 or self.checkpoint_minutes <= 0:
             raise UsageError("window: 32 pixels or more; checkpoint_minutes: above 0")
-        if self.workers < 0 or self.seed < 0:
-            raise UsageError("workers and seed: 0 or more")
+        if self.workers < 0:
+            raise UsageError(f"workers {self.workers}: 0 or more")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"seed {self.seed}: from 0 to {2**32 - 1}")
 
     def save(self, path: Path) -> None:
         """Write as YAML; ``sanet train --config`` reads it back."""

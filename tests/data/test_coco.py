@@ -19,8 +19,9 @@ from miniatures import COCO_IDS, OTHER_IDS, SIZE, rectangle, run_lengths, write_
 from sanet.config import DataConfig
 from sanet.data import coco, voc
 from sanet.data.catalog import data_source
+from sanet.data.decoding import DataError
 from sanet.data.doctor import examine
-from sanet.data.files import DataError, FileSource
+from sanet.data.files import FileSource
 from sanet.structures import SanetError
 
 HEIGHT, WIDTH = SIZE

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sanet.data.coding import MaskCoding, meanings, unknown_values, value_counts
-from sanet.data.files import DataError, decode_mask
+from sanet.data.decoding import DataError, decode_mask
 from sanet.structures import LabelSet
 
 INDEX, COLOR = MaskCoding(), MaskCoding("color", ignore_color=(255, 255, 255))

@@ -17,8 +17,9 @@ from sanet.config import DataConfig
 from sanet.data import context
 from sanet.data.catalog import data_source
 from sanet.data.coding import meanings
+from sanet.data.decoding import DataError
 from sanet.data.doctor import examine
-from sanet.data.files import DataError, FileSource
+from sanet.data.files import FileSource
 from sanet.evaluation.confusion import ConfusionMatrix, scores_of
 from sanet.evaluation.report import SCORE_NAMES, score_table
 from sanet.training.task import logged_names

@@ -152,6 +152,13 @@ def in_all(problem: Problem, detail: str) -> list[tuple[Problem, str, str | None
     return [(problem, split, f"{name}.png", detail) for split, names in LISTS.items() for name in names]
 
 
+def rename_in_latin_1(root: Path) -> None:
+    for file in root.glob("*.txt"):
+        file.unlink()  # lists are UTF-8
+    for kind in ("images", "masks"):
+        (root / kind / "b.png").rename(root / kind / "stra\udcdfe.png")
+
+
 CASES = {
     "unknown value": Case(stray, [(doctor.UNKNOWN, "val", "d.png", "7 on 3 pixels, 9 on 1 pixels")]),
     "unknown colour": Case(stray_color, [(doctor.UNKNOWN, "val", "d.png", "(1, 2, 3) on 3 pixels")], COLOR),
@@ -189,6 +196,7 @@ CASES = {
     "truncated picture": Case(truncate("images/a.png"), [(doctor.UNREADABLE, "train", "a.png", "cannot be read")]),
     "truncated mask": Case(truncate("masks/a.png"), [(doctor.UNREADABLE, "train", "a.png", "cannot be read")]),
     "empty split": Case(lambda root: (root / "val.txt").write_text(""), [(doctor.EMPTY, "val", None, "")]),
+    "name in Latin-1": Case(rename_in_latin_1, [(doctor.NO_TEXT, "val", None, r"'stra\udcdfe'")]),
     "listed twice": Case(append("train", "b"), [(doctor.LISTED_TWICE, "train", None, "b, 2 times")]),
     "listed in two splits": Case(append("val", "b"), [(doctor.SHARED, "val", "b.png", "images/b.png")]),
     "same bytes in two splits": Case(

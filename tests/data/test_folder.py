@@ -12,7 +12,8 @@ from PIL import Image
 
 from sanet.config import DataConfig
 from sanet.data.coding import MaskCoding
-from sanet.data.files import DataError, FileSource
+from sanet.data.decoding import DataError
+from sanet.data.files import FileSource
 from sanet.data.folder import source
 
 CLASSES = ("soil", "leaf", "stem")

@@ -27,8 +27,9 @@ from miniatures import (
 from sanet.config import DataConfig
 from sanet.data import voc
 from sanet.data.catalog import data_source
+from sanet.data.decoding import DataError
 from sanet.data.doctor import LISTED_TWICE, NO_MASK, REPEATED, SHARED, SIZES, UNKNOWN, UNREADABLE, examine
-from sanet.data.files import DataError, FileSource
+from sanet.data.files import FileSource
 from sanet.structures import default_colors
 
 

@@ -9,7 +9,7 @@ import sanet
 from gloo import run_in_processes
 from sanet.config import ViewsConfig
 from sanet.data.catalog import data_source
-from sanet.data.files import DataError
+from sanet.data.decoding import DataError
 from sanet.evaluation.evaluate import evaluate, evaluate_dataset
 from sanet.evaluation.protocol import Protocol
 from sanet.evaluation.results import read_scores

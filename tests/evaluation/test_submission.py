@@ -13,7 +13,7 @@ from PIL import Image
 from sanet.config import DataConfig, ViewsConfig
 from sanet.data import voc
 from sanet.data.catalog import data_source
-from sanet.data.files import DataError
+from sanet.data.decoding import DataError
 from sanet.evaluation.submission import check_submission, submit
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import create_model

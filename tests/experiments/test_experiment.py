@@ -19,7 +19,7 @@ import sanet
 from brightness import assert_same_weights, weights, write_pictures
 from sanet.cli.main import main
 from sanet.config import CHECKPOINTS
-from sanet.data.files import DataError
+from sanet.data.decoding import DataError
 from sanet.evaluation.results import read_scores
 from sanet.experiments import experiment as experiment_module
 from sanet.experiments import runner
@@ -295,5 +295,5 @@ def test_pictures_that_cannot_be_read_end_it_with_a_table(copy, monkeypatch):
 
 def test_where_nothing_can_be_written_nothing_is_begun(finished, tmp_path):
     (tmp_path / "out").write_text("not a folder")
-    with pytest.raises(UsageError, match=r"--output: nothing can be written in .*out/runs .*--output experiments"):
+    with pytest.raises(UsageError, match=r"--output: nothing can be written in .*out/runs .*a folder of yours"):
         experiment("table3", config_of(Place(finished[0].data, tmp_path / "out")))

@@ -8,7 +8,7 @@ from PIL import Image
 
 from brightness import CLASSES, write_pictures
 from sanet.config import DataConfig
-from sanet.data.files import DataError
+from sanet.data.decoding import DataError
 from sanet.experiments.fingerprint import digests_of, read, write
 
 

@@ -1,7 +1,6 @@
 """Every recipe and every place that quotes a version agrees with the code."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,7 @@ from sanet.config import TrainConfig, ViewsConfig
 from sanet.data.catalog import DATASETS
 from sanet.data.coco import render_masks
 from sanet.evaluation.results import read_scores
-from sanet.experiments.recipes import CONTEXT, RECIPES, VOC, recipe
-from sanet.experiments.runs import pretrained
+from sanet.experiments.recipes import CONTEXT, RECIPES, VOC
 from sanet.training.task import score_values
 
 ROOT = Path(__file__).parents[2]
@@ -115,8 +113,10 @@ def test_pretraining_comes_first_and_once(tmp_path, capsys, monkeypatch):
     assert sanet.load_model(first / "model").labels == sanet.load_model(run / "model").labels
     out = capsys.readouterr().out
     assert "miou 86.1" in out
-    config = replace(recipe("table5-sanet-resnet101").config, output=str(run))
-    assert pretrained(recipe("table5-sanet-resnet101"), config).model.start_from == str(first)
+    assert main(options) == 1  # the run is there already; its pretraining is not done again
+    assert "run is not empty" in capsys.readouterr().err
+    assert main([*options, "--seed", "1"]) == 2
+    assert "run-pretraining was trained with other settings (seed); delete it" in capsys.readouterr().err
     assert (first / "model" / "model.safetensors").stat().st_mtime_ns == written
 
 

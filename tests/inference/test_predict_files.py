@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from sanet import folders
 from sanet.config import ViewsConfig
 from sanet.inference.files import LocalEngine, PredictorSettings, find_pictures, predict_collection, predict_files
 from sanet.inference.predictor import Predictor
@@ -90,6 +92,22 @@ def test_results_that_would_overwrite_one_another_are_refused(folder):
         find_pictures([str(folder)], folder / "out")
 
 
+def test_linked_folders_are_gone_through_once(folder, tmp_path):
+    (tmp_path / "more").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "more" / "d.png")
+    (folder / "linked").symlink_to(tmp_path / "more")
+    (folder / "deep" / "round").symlink_to(folder)
+    names = ["a.png", "b.jpg", "deep/c.bmp", "linked/d.png"]
+    assert list(find_pictures([str(folder)], folder / "out")) == [folder / name for name in names]
+
+
+def test_a_picture_longer_than_a_jpeg_can_be_has_a_smaller_overlay(predictor, tmp_path):
+    Image.new("RGB", (66000, 33)).save(tmp_path / "strip.png")
+    assert predict_files(predictor, [str(tmp_path / "strip.png")], tmp_path / "out", progress=False) == []
+    assert Image.open(tmp_path / "out" / "masks" / "strip.png").size == (66000, 33)
+    assert max(Image.open(tmp_path / "out" / "overlays" / "strip.jpg").size) == 65500
+
+
 def test_an_input_without_pictures_is_named(folder):
     for given in (str(folder / "*.gif"), str(folder / "nothing.png")):
         with pytest.raises(UsageError, match="names no picture"):
@@ -160,6 +178,39 @@ def test_another_model_or_other_settings_label_again(collection):
     (collection / "model" / "model.safetensors").replace(collection / "renamed" / "model.safetensors")
     assert predict(model="renamed", window=64) == (3, 0, [])
     assert predict(model="renamed", window=64) == (0, 3, [])
+
+
+def test_a_second_call_into_the_same_output_keeps_what_the_first_has_done(collection):
+    predict()
+    first = lines(collection / "out")
+    Path("holiday").mkdir()
+    (collection / "photos" / "a.png").rename("holiday/d.png")
+    settings = PredictorSettings("model", "cpu")
+    engine = LocalEngine(settings.open(), settings.fingerprint())
+    assert predict_collection(engine, ["holiday"], "out", progress=False) == (1, 0, [])
+    assert lines(collection / "out")[:-1] == first
+    assert lines(collection / "out")[-1]["image"] == "holiday/d.png"
+    (collection / "out" / "masks" / "a.png").unlink()
+    assert predict() == (0, 2, [])
+    assert [line["image"] for line in lines(collection / "out")] == [
+        "holiday/d.png",
+        "photos/b.jpg",
+        "photos/deep/c.bmp",
+    ]
+
+
+def test_one_call_at_a_time_writes_into_an_output(collection):
+    with folders.held(Path("out")), pytest.raises(SanetError, match="out is in use by another run"):
+        predict()
+    assert predict() == (3, 0, [])
+    assert not list((collection / "out").glob("*lock*"))
+
+
+@pytest.mark.parametrize("output", ["notes.txt", "notes.txt/out"])
+def test_an_output_that_cannot_be_written_is_named_before_the_work(collection, output):
+    Path("notes.txt").write_text("not a folder")
+    with pytest.raises(UsageError, match=f"--output: nothing can be written in {output}"):
+        predict(output)
 
 
 def test_a_changed_picture_is_labelled_again(collection):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sanet.models.attention import BatchNorm2d, SqueezeAttention, SqueezeExcitation, convolution_channel
+from sanet.models.attention import SqueezeAttention, SqueezeExcitation, convolution_channel
 
 SIZES = [(11, 19), (16, 8), (8, 8), (5, 3), (1, 1), (17, 25)]
 
@@ -177,45 +177,6 @@ def test_a_batch_of_one_whose_pooled_map_is_one_cell_trains():
         for parameter in module.parameters():
             parameter -= 0.01 * parameter.grad
     assert module(features).square().mean() < rate_zero.square().mean()
-
-
-def twins(**options):
-    ours, theirs = BatchNorm2d(3, **options), nn.BatchNorm2d(3, **options)
-    for norm in (ours, theirs):
-        torch.manual_seed(1)
-        nn.init.normal_(norm.weight)
-        nn.init.normal_(norm.bias)
-        nn.init.normal_(norm.running_mean)
-        nn.init.uniform_(norm.running_var, 0.5, 2)
-    return ours, theirs
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (1, 3, 1, 2), (1, 3, 2, 1), (4, 3, 5, 6)])
-@pytest.mark.parametrize("options", [{}, {"momentum": None}, {"momentum": 0.3, "eps": 1e-2}], ids=str)
-def test_batch_norm_is_torchs_own_where_that_works(shape, training, options):
-    ours, theirs = (norm.train(training) for norm in twins(**options))
-    for step in range(3):
-        values = torch.randn(shape, generator=torch.Generator().manual_seed(step))
-        inputs = [values.clone().requires_grad_() for _ in range(2)]
-        outputs = [norm(value) for norm, value in zip((ours, theirs), inputs, strict=True)]
-        assert torch.equal(*outputs)
-        for output in outputs:
-            (output**2).sum().backward()
-        assert torch.equal(inputs[0].grad, inputs[1].grad)
-    for name, value in ours.state_dict().items():
-        assert torch.equal(value, theirs.state_dict()[name]), name
-
-
-def test_batch_norm_of_one_value_uses_its_running_statistics_and_keeps_them():
-    ours, theirs = twins()
-    value = torch.randn(1, 3, 1, 1)
-    with pytest.raises(ValueError, match="more than 1 value"):
-        theirs(value)
-    before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
-    assert torch.equal(ours.train()(value), theirs.eval()(value))
-    for name, tensor in ours.state_dict().items():
-        assert torch.equal(tensor, before[name]), name
 
 
 # -- squeeze-and-excitation -------------------------------------------------------------------------------------------

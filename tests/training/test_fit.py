@@ -8,7 +8,7 @@ from PIL import Image
 
 import sanet
 from brightness import CLASSES, assert_same_weights, checkpoint, weights
-from sanet.data.files import DataError
+from sanet.data.decoding import DataError
 from sanet.structures import SanetError, UsageError
 from sanet.training.fit import train
 from sanet.training.metrics import read_metrics

@@ -12,8 +12,7 @@ from threading import Event
 
 from jsonargparse import Namespace
 
-from sanet.cli.options import OWN
-from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig, ViewsConfig
+from sanet.config import CHECKPOINTS, CONFIG, MODEL, OWN, TrainConfig, ViewsConfig
 from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
 from sanet.experiments.config import ExperimentConfig
@@ -94,7 +93,11 @@ def evaluate_command(settings: Namespace) -> int:
     from sanet.training.metrics import read_metrics
 
     run = Path(settings.trained)
-    output = Path(settings.output or (run / settings.split if (run / MODEL).is_dir() else f"scores-{settings.split}"))
+    # Of models in one folder each has its own scores.
+    whole = run.resolve()
+    name = whole.parent.name if whole.name == MODEL else whole.name
+    beside = run / settings.split if (run / MODEL).is_dir() else f"scores-{name}-{settings.split}"
+    output = Path(settings.output or beside)
     with joined("cpu" if settings.device == "cpu" else "auto"):
         evaluation = evaluate(
             _model_in(settings.trained),

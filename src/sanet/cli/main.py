@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from jsonargparse import Namespace
 from sanet.cli import commands, options
 from sanet.cli.parsing import HelpFormatter, Parser
 from sanet.config import CONFIG, plain
-from sanet.structures import Interrupted, SanetError, UsageError
+from sanet.structures import Interrupted, SanetError, UsageError, first_line
 
 DESCRIPTION = """Semantic segmentation with Squeeze-and-Attention Networks.
 
@@ -140,11 +141,26 @@ def _defaults(stored: dict[str, Any], command: str) -> dict[str, Any]:
     return defaults
 
 
+def _stored(path: Path) -> dict[str, Any]:
+    """The configuration of a run.
+
+    Raises:
+        SanetError: it cannot be read, or is damaged.
+    """
+    try:
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise SanetError(f"{path} cannot be read: {first_line(error)}") from error
+    if not isinstance(stored, dict) or not isinstance(stored.get("data"), dict):
+        raise SanetError(f"{path} is no configuration of a run; name another run, or write it anew")
+    return stored
+
+
 def _known(chosen: Namespace, command: str, other_data: bool) -> dict[str, Any]:
     """What the run that is meant, or the recipe, was made with."""
     run = chosen.get("resume") or chosen.get("trained")
     if run and (Path(run) / CONFIG).exists() and not other_data:
-        return _defaults(yaml.safe_load((Path(run) / CONFIG).read_text(encoding="utf-8")), command)
+        return _defaults(_stored(Path(run) / CONFIG), command)
     if chosen.get("recipe"):
         from sanet.experiments.recipes import recipe
 
@@ -160,6 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         go on, 130 after Ctrl-C.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, TextIOWrapper):  # file names may be no text, as those of old archives
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser, parsers = create_parsers()
     try:
         parsed = parser.parse_args(given)

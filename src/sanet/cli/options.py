@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from sanet.cli.parsing import Parser, Points
-from sanet.config import Competition, DataConfig, EngineName, ExportFormat, MaskFormat, TrainConfig, ViewsConfig
+from sanet.config import OWN, Competition, DataConfig, EngineName, ExportFormat, MaskFormat, TrainConfig, ViewsConfig
 from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
 from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
 
-OWN = "own"
 MODEL_HELP = f"run directory, model directory or exported file; {OWN} is the package's own model"
 SANET_HELP = f"run directory, or a model directory, of a SANet; {OWN} is the package's own model"
 

@@ -8,7 +8,8 @@ beside the folders hold paths of another machine, so the folders decide.
 from __future__ import annotations
 
 from sanet.config import DataConfig
-from sanet.data.files import DataError, FileSource, existing_root, pair_by_name
+from sanet.data.decoding import DataError
+from sanet.data.files import FileSource, existing_root, pair_by_name
 from sanet.structures import LabelSet
 
 SPLITS = ("train", "val", "test")

@@ -28,7 +28,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from sanet.config import DataConfig
-from sanet.data.files import DataError, FileSource, existing_root
+from sanet.data.decoding import DataError
+from sanet.data.files import FileSource, existing_root
 from sanet.data.voc import LABELS, pair_listed, require_count
 from sanet.structures import SanetError
 

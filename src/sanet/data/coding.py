@@ -40,7 +40,8 @@ def meanings(labels: LabelSet, coding: MaskCoding) -> dict[StoredValue, int]:
         return {value: value for value in (*range(len(labels)), labels.ignore_index)}
     table: dict[StoredValue, int] = {color: index for index, color in enumerate(labels.colors)}
     if coding.ignore_color is not None:
-        table[coding.ignore_color] = labels.ignore_index
+        red, green, blue = coding.ignore_color  # a list, too
+        table[red, green, blue] = labels.ignore_index
     return table
 
 

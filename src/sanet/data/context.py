@@ -19,7 +19,8 @@ from pathlib import Path
 
 from sanet.config import DataConfig
 from sanet.data.coding import MaskCoding
-from sanet.data.files import DataError, FileSource, existing_root
+from sanet.data.decoding import DataError
+from sanet.data.files import FileSource, existing_root
 from sanet.data.voc import checked_list, devkit, pair_listed
 from sanet.structures import LabelSet
 

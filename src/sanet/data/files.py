@@ -1,37 +1,22 @@
-"""Pictures and masks in files: decoding, and a data set of such pairs.
-
-Nothing is repaired, shifted or resized on the way: what does not fit raises, naming the file and the remedy.
-"""
+"""Data sets of pictures and masks in files."""
 
 from __future__ import annotations
 
 import os
-import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
 from sanet.config import DataConfig
-from sanet.data.coding import MaskCoding, meanings, packed, unknown_values, unpacked, values_text
-from sanet.data.matlab import read_matrix
-from sanet.structures import LabelSet, Sample, SanetError, UsageError, choose
-
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-# What Pillow trips over: broken EXIF data ends in the struct module or in a SyntaxError.
-UNREADABLE = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
-
-
-class DataError(SanetError):
-    """A file of a data set that cannot be used as it is."""
+from sanet.data.coding import MaskCoding
+from sanet.data.decoding import IMAGE_SUFFIXES, DataError, decode_mask, read_image, read_mask, shape_text
+from sanet.structures import LabelSet, Sample, UsageError, choose
 
 
 @dataclass(frozen=True)
@@ -106,7 +91,7 @@ class FileDataset(Dataset[Sample]):
         coding: how a mask file is to be read.
 
     Raises:
-        DataError: no records, or one without a partner.
+        DataError: no records, one without a partner, two of one name, or a name that is no UTF-8 text.
     """
 
     def __init__(self, records: Sequence[Record], labels: LabelSet, coding: MaskCoding = MaskCoding()) -> None:
@@ -115,6 +100,12 @@ class FileDataset(Dataset[Sample]):
         self.labels = labels
         self.coding = coding
         self.names = [record.name for record in records]
+        twice = sorted(name for name, count in Counter(self.names).items() if count > 1)
+        if twice:
+            raise DataError(f"listed more than once, and would count as often: {names_text(twice)}; leave one of each")
+        unreadable = [ascii(name) for name in self.names if not is_text(name)]
+        if unreadable:
+            raise DataError(f"names that are no UTF-8 text: {names_text(unreadable)}; rename the files")
         self.files: list[tuple[Path, Path]] = []
         for record in records:
             if record.image is None or record.mask is None:
@@ -229,109 +220,18 @@ def pair_by_name(images: Path, masks: Path, names: Iterable[str] | None = None) 
     ]
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Any common picture, upright (its EXIF rotation applied), as (H, W, 3) uint8 RGB.
-
-    Greyscale is repeated over the channels and transparency dropped; 16-bit pictures are scaled to 8 bits.
-
-    Raises:
-        DataError: the file is missing, truncated or no picture, or has values beyond 16 bits.
-    """
-    with _opened(path) as picture:
-        try:
-            return rgb(picture)
-        except UsageError as error:
-            raise DataError(f"{path}: {error}") from error
-
-
-def rgb(picture: Image.Image) -> NDArray[np.uint8]:
-    """A PIL picture as (H, W, 3) uint8; see ``read_image``.
-
-    Raises:
-        UsageError: it has values beyond 16 bits.
-    """
-    upright = ImageOps.exif_transpose(picture)
-    if not upright.mode.startswith(("I", "F")):
-        return np.array(upright.convert("RGB"))
-    values = np.asarray(upright)
-    if upright.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise UsageError(f"the picture has values beyond 16 bits (mode {upright.mode}); save it with 8 or 16 bits")
-    return np.repeat((values // 257).astype(np.uint8)[..., None], 3, axis=2)
-
-
-def read_mask(path: Path, coding: MaskCoding) -> NDArray[np.int64]:
-    """The numbers stored in a mask file, a picture or a .mat file, before anything is made of them.
-
-    Returns:
-        (H, W) int64 with "index", (H, W, 3) int64 with "color".
-
-    Raises:
-        DataError: the file is missing, damaged, of no known kind, or has colours where indices are expected.
-    """
-    if path.suffix.lower() == ".mat" and coding.variable:
-        try:
-            return read_matrix(path, coding.variable)
-        except FileNotFoundError as error:
-            raise DataError(f"{path} does not exist") from error
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read as a mask ({error}); replace it or take it out") from error
-    with _opened(path) as picture:
-        if coding.format == "color":
-            return np.array(picture.convert("RGB"), np.int64)
-        if picture.mode not in {"1", "L", "P", "I", "I;16", "I;16B"}:
-            raise DataError(
-                f"{path} has colours (mode {picture.mode}), not class indices; save it as greyscale or palette "
-                'PNG, or give the classes\' colours and set mask_format to "color"'
-            )
-        return np.array(picture, np.int64)
-
-
-def decode_mask(
-    stored: NDArray[np.int64], labels: LabelSet, coding: MaskCoding, path: Path | str = "mask"
-) -> NDArray[np.int64]:
-    """Class indices (H, W) int64 from the stored numbers.
-
-    Raises:
-        DataError: a number that is neither a class nor the ignore index, or a colour that is not in the table.
-    """
-    if coding.format == "index":
-        inside = (stored >= 0) & (stored < (len(coding.table) or len(labels)))
-        if not coding.table:
-            inside |= stored == labels.ignore_index
-        if inside.all():
-            return np.array(coding.table, np.int64)[stored] if coding.table else stored
-    unknown = unknown_values(stored, labels, coding)
-    if unknown:
-        known = f"class (0 to {len(labels) - 1}) and not the ignore value {labels.ignore_index}"
-        known = f"label (0 to {len(coding.table) - 1})" if coding.table else known
-        known = known if coding.format == "index" else "colour of a class and not data.ignore_color"
-        raise DataError(f"{path}: {values_text(unknown)}: no {known}; `sanet check-data` lists all such files")
-    table = meanings(labels, coding)
-    colors, inverse = np.unique(packed(stored), return_inverse=True)
-    return np.array([table[unpacked(color)] for color in colors.tolist()], np.int64)[inverse].reshape(stored.shape[:2])
+def is_text(name: str) -> bool:
+    """Whether a file name is UTF-8, as reports and results are; one from an old archive may not be."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def names_text(names: Sequence[str]) -> str:
     """The first names, and how many there are besides."""
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-
-
-def shape_text(array: NDArray[np.generic]) -> str:
-    """Width x height, as people write picture sizes."""
-    return f"{array.shape[1]}x{array.shape[0]}"
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """A decoded picture; whatever Pillow trips over, also later within the block, is a DataError."""
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            yield picture
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist") from error
-    except UNREADABLE as error:
-        raise DataError(f"{path} cannot be read as a picture ({error}); replace it or take it out") from error
 
 
 def _by_stem(folder: Path) -> dict[str, list[Path]]:

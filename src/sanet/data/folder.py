@@ -29,7 +29,8 @@ from pathlib import Path
 
 from sanet.config import DataConfig
 from sanet.data.coding import MaskCoding
-from sanet.data.files import DataError, FileSource, Record, existing_root, pair_by_name, read_list
+from sanet.data.decoding import DataError
+from sanet.data.files import FileSource, Record, existing_root, pair_by_name, read_list
 from sanet.structures import LabelSet
 
 IMAGES = ("images", "image", "imgs", "img")

@@ -155,7 +155,12 @@ def evaluation_loader(dataset: SegmentationDataset, workers: int) -> DataLoader[
     """Every picture once, in order, whole and alone, since pictures differ in size.
 
     Of several processes that share the job each has every so manyth picture, from its rank on, whatever the remainder.
+
+    Raises:
+        UsageError: a negative number of workers.
     """
+    if workers < 0:
+        raise UsageError(f"workers {workers}: 0 or more")
     share = range(processes.rank(), len(dataset), processes.count())
     return DataLoader(
         Subset(dataset, share),  # type: ignore[arg-type]

@@ -24,7 +24,8 @@ from pathlib import Path
 
 from sanet.config import DataConfig
 from sanet.data.coding import MaskCoding
-from sanet.data.files import DataError, FileSource, Record, existing_root, read_list
+from sanet.data.decoding import DataError
+from sanet.data.files import FileSource, Record, existing_root, read_list
 from sanet.structures import LabelSet
 
 LABELS = LabelSet(

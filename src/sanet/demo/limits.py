@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sanet.data.files import UNREADABLE, rgb
+from sanet.data.decoding import UNREADABLE, rgb
 from sanet.structures import UsageError, first_line
 
 # Decoders that nobody asked for are doors that nobody watches.

@@ -24,12 +24,14 @@ from huggingface_hub.constants import CONFIG_NAME
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from sanet.config import ExportFormat
+from sanet.config import OWN, ExportFormat
 from sanet.deploy.parity import ParityReport, compare, require_parity
+from sanet.folders import require_writable
 from sanet.inference.archive import METADATA, strip_debug_records
 from sanet.inference.exported import INPUT, OUTPUT, first_line, open_exported
 from sanet.inference.views import SMALLEST_SIDE
 from sanet.models.networks import SegmentationModel
+from sanet.models.own import OWN_MODEL
 from sanet.structures import SanetError, UsageError, choose
 
 SUFFIXES: dict[ExportFormat, str] = {
@@ -131,7 +133,7 @@ def replacing(path: str | Path, format: ExportFormat) -> Iterator[Path]:
     target = Path(path)
     if not target.name.endswith(SUFFIXES[format]):
         raise UsageError(f"{target}: a file of format {format} must end in {SUFFIXES[format]}")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(target.parent)
     partial = target.with_name(f".{target.stem}.partial{target.suffix}")
     try:
         yield partial
@@ -213,8 +215,10 @@ def say(text: str, progress: bool) -> None:
 
 
 def default_path(model: str, format: ExportFormat) -> Path:
-    """Beside the model directory, under its name; in the current folder for a model from the hub."""
+    """Beside the model directory, under its name; in the current folder for a model from the hub, or the package's."""
     directory = Path(os.path.normpath(model))
+    if directory == OWN_MODEL:
+        return Path(OWN + SUFFIXES[format])
     if not directory.is_dir():
         return Path(directory.name + SUFFIXES[format])
     if directory.name in {"", ".."}:

@@ -19,6 +19,7 @@ from sanet.evaluation.confusion import ConfusionMatrix, iou_of, scores_of, sums_
 from sanet.evaluation.protocol import Protocol
 from sanet.evaluation.report import write_report
 from sanet.evaluation.results import SCORES, Evaluation, Example, write_scores
+from sanet.folders import require_writable
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import SegmentationModel
 from sanet.models.own import views_of
@@ -130,8 +131,10 @@ def evaluate(
     Raises:
         SanetError: the model's classes are not those of the data set, in the same order.
         DataError: the data set cannot be read.
-        UsageError: no such split or device.
+        UsageError: no such split or device, or nothing can be written in ``output``.
     """
+    if output is not None:
+        processes.from_first(lambda: require_writable(Path(output)))
     dataset = data_source(data).open(split)
     predictor = Predictor(model, device, views_of(model, views))
     require_same_classes(predictor.labels, dataset.labels)
@@ -147,7 +150,6 @@ def evaluate(
     )
     if output is not None and processes.first():
         folder = Path(output)
-        folder.mkdir(parents=True, exist_ok=True)
         write_scores(folder / SCORES, evaluation)
         write_report(folder / "report.html", evaluation, history or [], f"{data.name} · {split}")
     return evaluation

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from sanet.evaluation.protocol import plain_text
-from sanet.inference.pictures import Mask, Picture
+from sanet.inference.pictures import LONGEST_JPEG, Mask, Picture
 
 HERE = Path(__file__).parent
 
@@ -51,7 +51,7 @@ def smaller_mask(mask: Mask, width: int) -> Mask:
 
 
 def _size(array: Mask, width: int) -> tuple[int, int]:
-    factor = min(1.0, width / array.shape[1])
+    factor = min(1.0, width / array.shape[1], LONGEST_JPEG / array.shape[0])
     return max(1, round(array.shape[1] * factor)), max(1, round(array.shape[0] * factor))
 
 

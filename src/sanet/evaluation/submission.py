@@ -28,7 +28,8 @@ from tqdm import tqdm
 
 from sanet.config import Competition, DataConfig, ViewsConfig, plain
 from sanet.data.catalog import data_source
-from sanet.data.files import DataError, FileSource, Record, read_image
+from sanet.data.decoding import DataError, read_image
+from sanet.data.files import FileSource, Record
 from sanet.data.voc import LABELS
 from sanet.evaluation.evaluate import require_same_classes
 from sanet.inference.exported import is_exported

@@ -10,7 +10,8 @@ from typing import Any
 
 from sanet.config import DataConfig
 from sanet.data.catalog import data_source
-from sanet.data.files import DataError, FileDataset
+from sanet.data.decoding import DataError
+from sanet.data.files import FileDataset
 from sanet.data.loading import SegmentationDataset
 from sanet.evaluation.protocol import digest_of
 from sanet.training.checkpoints import replaced

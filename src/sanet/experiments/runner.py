@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from sanet import processes
 from sanet.config import MODEL
 from sanet.data.catalog import data_source
-from sanet.data.files import DataError
+from sanet.data.decoding import DataError
 from sanet.evaluation.evaluate import evaluate
 from sanet.evaluation.protocol import Protocol, digest_of
 from sanet.evaluation.results import SCORES, Evaluation, read_scores
@@ -25,6 +24,7 @@ from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
 from sanet.experiments.runs import completed
 from sanet.experiments.statistics import Spread
 from sanet.experiments.tables import Row, claims_of, rows_of
+from sanet.folders import require_writable
 from sanet.models.networks import load_model
 from sanet.structures import Interrupted, SanetError, UsageError, first_line
 from sanet.training.metrics import read_metrics
@@ -127,7 +127,7 @@ def rounds(name: str, config: ExperimentConfig) -> Iterator[Result]:
     results = [RowResult(row) for row in rows_of(name, config)]
     split = _split(results, config)
     dataset = data_source(config.data).open(split)
-    processes.from_first(partial(_require_writable, Path(config.output) / RUNS))
+    processes.from_first(partial(require_writable, Path(config.output) / RUNS))
     pictures = processes.from_first(partial(fingerprint.digests_of, config.data, split))
     found = Result(name, config, split, pictures, results)
     for seed in range(config.seeds):
@@ -141,19 +141,6 @@ def rounds(name: str, config: ExperimentConfig) -> Iterator[Result]:
             yield replace(found, stopped=True)
             raise
         yield found
-
-
-def _require_writable(folder: Path) -> None:
-    """Raise a UsageError unless files can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UsageError(
-            f"--output: nothing can be written in {folder} ({error.strerror}); name a folder of yours, "
-            "such as --output experiments"
-        ) from error
 
 
 def _add_run(result: RowResult, whole: Result, protocol: Protocol, seed: int, title: str) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import yaml
+
 from sanet import processes
-from sanet.config import CHECKPOINTS, MODEL, TrainConfig
+from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig
 from sanet.experiments.recipes import Recipe, recipe
+from sanet.structures import UsageError
 from sanet.training.checkpoints import CheckpointFolder
 from sanet.training.fit import train
+from sanet.training.run import changed
 
 
 def completed(config: TrainConfig) -> Path:
@@ -25,6 +29,19 @@ def completed(config: TrainConfig) -> Path:
     return directory
 
 
+def _require_same(config: TrainConfig) -> None:
+    """Raise a UsageError where a run is finished there that had other settings, or fewer epochs."""
+    directory = Path(config.output)
+    if (directory / MODEL).is_dir():
+        stored = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
+        differing = changed(config, stored) + ["epochs"] * (stored.get("epochs") != config.epochs)
+        if differing:
+            raise UsageError(
+                f"{directory} was trained with other settings ({', '.join(differing)}); delete it, or choose another "
+                "--output"
+            )
+
+
 def pretrained(chosen: Recipe, config: TrainConfig) -> TrainConfig:
     """The run of a recipe with the network that it starts from, which is trained first where it is not there yet.
 
@@ -33,6 +50,9 @@ def pretrained(chosen: Recipe, config: TrainConfig) -> TrainConfig:
     Args:
         chosen: the recipe.
         config: its run, as the user wants it.
+
+    Raises:
+        UsageError: what is finished there was trained with other settings.
     """
     if chosen.pretraining is None or config.model.start_from is not None:
         return config
@@ -57,5 +77,6 @@ def pretrained(chosen: Recipe, config: TrainConfig) -> TrainConfig:
         model=config.model,
         **{name: getattr(config, name) for name in kept},
     )
+    processes.from_first(lambda: _require_same(first))
     completed(first)
     return replace(config, model=replace(config.model, start_from=str(output)))

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -22,9 +23,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from sanet.config import ViewsConfig
-from sanet.data.files import IMAGE_SUFFIXES, DataError, read_image
+from sanet.data.decoding import IMAGE_SUFFIXES, DataError, read_image
+from sanet.folders import held
 from sanet.inference.exported import is_exported
-from sanet.inference.pictures import overlay, palette_image, shares, with_legend
+from sanet.inference.pictures import LONGEST_JPEG, overlay, palette_image, shares, with_legend
 from sanet.inference.predictor import Predictor
 from sanet.structures import LabelSet, UsageError
 
@@ -140,14 +142,15 @@ def find_pictures(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
         matches: dict[Path, Path] = {}
         for path in paths:
             if path.is_dir():
-                inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-                inside = [file for file in inside if output.resolve() not in file.resolve().parents]
+                inside = [file for file in _pictures_below(path) if output.resolve() not in file.resolve().parents]
                 matches |= {file: file.relative_to(path).with_suffix("") for file in inside}
             else:
                 matches[path] = Path(path.stem)
         found |= matches
         if not matches:
-            raise UsageError(f"{given} names no picture (known types: {', '.join(IMAGE_SUFFIXES)})")
+            raise UsageError(
+                f"{given} names no picture outside the output {output} (known types: {', '.join(IMAGE_SUFFIXES)})"
+            )
     places: dict[Path, Path] = {}
     for path, place in found.items():
         if place in places:
@@ -156,6 +159,17 @@ def find_pictures(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
             )
         places[place] = path
     return found
+
+
+def _pictures_below(folder: Path) -> list[Path]:
+    """The pictures of a folder and its subfolders, in order; linked folders too, but each once."""
+    found: list[Path] = []
+    seen: set[Path] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        seen.add(Path(place).resolve())
+        folders[:] = [name for name in sorted(folders) if Path(place, name).resolve() not in seen]
+        found += [Path(place, name) for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    return sorted(found)
 
 
 def predict_files(predictor: Predictor, inputs: Sequence[str], output: str | Path, progress: bool = True) -> list[str]:
@@ -180,11 +194,11 @@ def predict_files(predictor: Predictor, inputs: Sequence[str], output: str | Pat
 
 
 def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path, progress: bool = True) -> Outcome:
-    """Label pictures and write what was found below ``output``; what is there already is kept.
+    """Label pictures and write what was found below ``output``; what is there already is kept, of other pictures too.
 
     For each picture: ``masks/NAME.png`` (palette PNG of class indices, at the picture's size),
     ``overlays/NAME.jpg`` (with a legend), and a line of ``predictions.jsonl`` with each class's share of the pixels.
-    At the end, the lines stand in the order of the pictures, whatever the engine.
+    At the end, the lines stand in the order of the pictures, whatever the engine, behind those of other pictures.
 
     A picture is done when its line says that this model, with these settings, has labelled it, when it still has the
     size and the time of modification that the line says, and when its mask and overlay exist. Pictures that failed
@@ -193,12 +207,12 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
     Args:
         engine: who labels them, and with what.
         inputs: files, folders and globs.
-        output: the folder; one call at a time writes to it.
+        output: the folder.
         progress: show a progress bar.
 
     Raises:
-        UsageError: see ``find_pictures``; or more classes than a palette PNG holds.
-        SanetError: the engine cannot go on; what is done is kept.
+        UsageError: see ``find_pictures``; or more classes than a palette PNG holds, or nothing can be written there.
+        SanetError: another call is writing there, or the engine cannot go on; what is done is kept.
     """
     if len(engine.labels) > 256:
         raise UsageError(f"a palette PNG holds 256 classes, the model has {len(engine.labels)}; use sanet.Predictor")
@@ -207,15 +221,19 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
         Job(str(path), str(folder / "masks" / f"{place}.png"), str(folder / "overlays" / f"{place}.jpg"))
         for path, place in find_pictures(inputs, folder).items()
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = _done(folder / RESULTS, jobs, engine.fingerprint)
+    with held(folder):
+        return _predicted(engine, jobs, folder / RESULTS, progress)
+
+
+def _predicted(engine: Engine, jobs: Sequence[Job], results: Path, progress: bool) -> Outcome:
+    others, lines = _earlier(results, jobs, engine.fingerprint)
     left = [job for job in jobs if job.image not in lines]
     kept = len(lines)
     # First of all, forget what is about to be replaced: a line never speaks of a mask that another model wrote.
-    _replace(folder / RESULTS, lines.values())
+    _replace(results, [*others, *lines.values()])
     failures = {}
     with (
-        (folder / RESULTS).open("a", encoding="utf-8") as file,
+        results.open("a", encoding="utf-8") as file,
         tqdm(desc="predict", unit=" pictures", total=len(jobs), initial=kept, disable=not progress) as bar,
     ):
         for line in engine.results(left) if left else ():
@@ -227,7 +245,7 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
             file.write(lines[line["image"]] + "\n")
             file.flush()
             bar.update()
-    _replace(folder / RESULTS, (lines[job.image] for job in jobs))
+    _replace(results, [*others, *(lines[job.image] for job in jobs)])
     messages = [failures[job.image] for job in left if job.image in failures]
     return Outcome(len(left) - len(messages), kept, messages)
 
@@ -245,6 +263,7 @@ def label_file(predictor: Predictor, job: Job) -> Line:
         found = shares(mask, predictor.labels)
         _save(palette_image(mask, predictor.labels), Path(job.mask), "PNG")
         blended = with_legend(overlay(image, mask, predictor.labels), predictor.labels, found)
+        blended.thumbnail((LONGEST_JPEG, LONGEST_JPEG))  # smaller pictures stay as they are
         _save(blended, Path(job.overlay), "JPEG", quality=92)
     except DataError as error:
         return {"image": job.image, "error": str(error)}
@@ -273,22 +292,32 @@ def _replace(path: Path, lines: Iterable[str]) -> None:
     aside.replace(path)
 
 
-def _done(path: Path, jobs: Sequence[Job], fingerprint: str | None) -> dict[str, str]:
-    """The lines of an earlier call that still hold, by picture, in the order of the jobs."""
-    if fingerprint is None or not path.exists():
-        return {}
+def _earlier(path: Path, jobs: Sequence[Job], fingerprint: str | None) -> tuple[list[str], dict[str, str]]:
+    """The lines of earlier calls that still hold: of pictures that are none of these jobs, and by picture of those."""
+    others: dict[str, str] = {}
     found: dict[str, str] = {}
     wanted = {job.image: job for job in jobs}
+    written = {os.path.abspath(job.mask) for job in jobs}
+    for line, text in _lines(path):
+        mask = os.path.abspath(str(line.get("mask", "")))  # of a failure the working directory
+        job = wanted.get(str(line.get("image")))
+        if job is None and mask not in written and os.path.isfile(mask):
+            others[mask] = text
+        elif job is not None and fingerprint is not None and _holds(line, job, fingerprint):
+            found[job.image] = text
+    return list(others.values()), {job.image: found[job.image] for job in jobs if job.image in found}
+
+
+def _lines(path: Path) -> Iterator[tuple[Line, str]]:
+    """What is written of every picture, as it is and as text."""
+    if not path.exists():
+        return
     with path.open(encoding="utf-8", errors="replace") as file:
         for text in file:
-            try:
+            with suppress(json.JSONDecodeError):  # torn: the process was killed while it wrote
                 line = json.loads(text)
-            except json.JSONDecodeError:
-                continue  # torn: the process was killed while it wrote
-            job = wanted.get(str(line.get("image"))) if isinstance(line, dict) else None
-            if job is not None and _holds(line, job, fingerprint):
-                found[job.image] = text.rstrip("\n")
-    return {job.image: found[job.image] for job in jobs if job.image in found}
+                if isinstance(line, dict):
+                    yield line, text.rstrip("\n")
 
 
 def _holds(line: Mapping[str, Any], job: Job, fingerprint: str) -> bool:

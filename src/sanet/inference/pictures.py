@@ -20,6 +20,8 @@ Picture = NDArray[np.uint8]
 
 IGNORED: Color = (255, 255, 255)
 WRONG: Color = (255, 45, 85)
+# No side of a JPEG can have more pixels.
+LONGEST_JPEG = 65500
 
 
 def palette_image(mask: Mask, labels: LabelSet) -> Image.Image:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sanet.config import ViewsConfig
-from sanet.data.files import rgb
+from sanet.data.decoding import rgb
 from sanet.inference.exported import choose_device, is_exported, open_exported
 from sanet.inference.views import LogitsFunction, label_picture
 from sanet.models.networks import SegmentationModel, load_model

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from sanet.config import MaskFormat, ViewsConfig
 from sanet.data.coding import MaskCoding
-from sanet.data.files import decode_mask, read_image, read_mask, shape_text
+from sanet.data.decoding import decode_mask, read_image, read_mask, shape_text
 from sanet.inference.pictures import IGNORED, WRONG, Mask, Picture, error_map, overlay, shares
 from sanet.inference.predictor import Predictor
 from sanet.insight.figure import require_figure

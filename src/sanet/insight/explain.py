@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sanet.data.files import read_image, rgb
+from sanet.data.decoding import read_image, rgb
 from sanet.insight.groups import Encoding, Explainer
 from sanet.models.networks import SegmentationModel
 from sanet.structures import SanetError, UsageError

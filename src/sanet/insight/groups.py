@@ -79,7 +79,7 @@ class Encoding(NamedTuple):
         seen: rows and columns of the picture that the network was given, which may be another size.
         labels: the classes.
         prediction: (H, W) int64 class indices.
-        heads: the maps of each head, the first stage first; their sizes differ. None for a network without such heads.
+        heads: the maps of each head, the first stage first; their sizes differ. Empty for a network without such heads.
     """
 
     size: tuple[int, int]

@@ -13,25 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sanet.models.norms import BatchNorm2d
 from sanet.structures import choose
 
 Pooling = Literal["average", "max"]
-
-
-class BatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that uses its running statistics where a batch has one value per channel.
-
-    That happens behind the pooling of the attention channel for a batch of one and a small picture; the
-    variance of one value says nothing, and PyTorch refuses to train on it.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, h, w)."""
-        if self.training and input.numel() == input.shape[1]:
-            return F.batch_norm(
-                input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
-            )
-        return super().forward(input)
 
 
 class GroupConv2d(nn.Conv2d):

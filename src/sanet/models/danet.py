@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sanet.models.attention import BatchNorm2d
 from sanet.models.backbones import Level
 from sanet.models.heads import HeadOutput
+from sanet.models.norms import BatchNorm2d
 
 
 class PositionAttention(nn.Module):

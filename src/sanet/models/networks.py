@@ -19,7 +19,7 @@ from sanet.models.encnet import EncNetHead
 from sanet.models.heads import FCNHead, FCNSEHead, SANetHead, resize
 from sanet.models.peers import PEERS
 from sanet.models.store import StoredModel
-from sanet.structures import LabelSet, SanetError, SegmentationOutput, UsageError, choose
+from sanet.structures import LabelSet, SanetError, SegmentationOutput, UsageError, choose, first_line
 
 # A head is built from (levels, num_classes, **options) and turns the maps of those levels into a HeadOutput.
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
@@ -64,15 +64,18 @@ class SegmentationModel(nn.Module, StoredModel):
         head = NETWORKS[choose("network", network, tuple(NETWORKS))]
         self.labels = labels
         options = options or {}
+        parameters = inspect.signature(head).parameters
         for option, value in options.items():
-            choose(f"option of network {network!r}", option, tuple(inspect.signature(head).parameters)[2:])
-            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-                raise UsageError(f"network {network!r}: {option} {value}: 1 or more")
+            choose(f"option of network {network!r}", option, tuple(parameters)[2:])
+            if type(parameters[option].default) is int and (type(value) is not int or value < 1):
+                raise UsageError(f"network {network!r}: {option} {value!r}: a whole number, 1 or more")
         self.backbone = Backbone(backbone, output_stride, pretrained_backbone)
         try:
             self.head = head(self.backbone.levels, len(labels), **options)
         except UsageError as error:
             raise UsageError(f"network {network!r}: {error}") from error
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"network {network!r} does not take {options}: {first_line(error)}") from error
         self.register_buffer("mean", torch.tensor(self.backbone.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(self.backbone.std).view(1, -1, 1, 1))
 

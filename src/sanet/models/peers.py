@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sanet.models.attention import BatchNorm2d
 from sanet.models.backbones import Level
 from sanet.models.heads import HeadOutput
+from sanet.models.norms import unstopped
 from sanet.structures import SanetError, UsageError
 
 
@@ -38,10 +38,9 @@ class Peer(nn.Module):
 
         initialization.initialize_decoder(decoder)
         initialization.initialize_head(classifier)
+        unstopped(decoder)
         for module in decoder.modules():
-            if type(module) is nn.BatchNorm2d:
-                module.__class__ = BatchNorm2d  # the same, but that one value per channel does not stop it
-            elif isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size not in (1, (1, 1)):
+            if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size not in (1, (1, 1)):
                 module.__class__ = BinnedAverage
         self.strides = [level.stride for level in levels[-5:]]
         self.decoder, self.classifier = decoder, classifier

@@ -21,8 +21,9 @@ from torch import Tensor
 from sanet import processes
 from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig, ViewsConfig
 from sanet.data.catalog import Source, data_source
+from sanet.data.decoding import DataError
 from sanet.data.doctor import examine
-from sanet.data.files import DataError, FileSource
+from sanet.data.files import FileSource
 from sanet.data.loading import Batching, evaluation_loader, training_loader
 from sanet.data.transforms import TrainingTransform
 from sanet.evaluation.evaluate import evaluate

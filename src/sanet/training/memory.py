@@ -65,7 +65,7 @@ def _tried(task: SegmentationTask, config: TrainConfig, batch: int) -> str:
     lines = [
         f"the GPU's memory does not hold {batch} pictures of {height}x{width} at once",
         f"at this crop the largest batch that fits is {pictures}"
-        + (f": --accumulate {config.accumulate * parts} computes the same step in parts" if parts else ""),
+        + (f": --accumulate {config.accumulate * parts} computes the step in parts" if parts else ""),
         f"with this batch the largest crop that fits is {crop}" if crop else "with this batch no crop fits",
         *(["or --precision bf16-mixed, which halves most of it"] if config.precision == "32-true" else []),
         "begin anew with another --output",

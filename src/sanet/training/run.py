@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
-from sanet import processes
+from sanet import folders, processes
 from sanet.config import CHECKPOINTS, CONFIG, TrainConfig, plain
 from sanet.structures import SanetError, UsageError
 from sanet.training.checkpoints import PARTIAL, CheckpointFolder, read_checkpoint
 from sanet.training.task import STATE
 
-LOCK = "run.lock"
 # Where TensorBoard finds its events.
 TENSORBOARD = "tensorboard"
 # What may differ when a run goes on: where and how long it trains, not what is trained.
@@ -44,44 +40,10 @@ class Position:
 
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
-    """Keep every other run out of a directory; the lock falls with the process, however that ends.
-
-    Raises:
-        SanetError: another run is using it.
-    """
+    """Keep everything but the processes of this job out of a directory; see ``folders.held``."""
     with ExitStack() as stack:
-        processes.from_first(lambda: stack.enter_context(_locked(directory)))
+        processes.from_first(lambda: stack.enter_context(folders.held(directory)))
         yield
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SanetError(f"{directory} cannot be a run directory ({error.strerror}); choose another output") from error
-    path = directory / LOCK
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise SanetError(f"{directory} is in use by another run ({_holder(path)}); choose another output") from None
-    try:
-        (directory / f"{LOCK}.holder").write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-        yield
-    finally:
-        (directory / f"{LOCK}.holder").unlink(missing_ok=True)
-        path.unlink(missing_ok=True)  # while it is held, or another run could hold a file that is gone
-        lock.release()
-        with suppress(OSError):  # a run that never began leaves no folder behind; one that did is not empty
-            for folder in made:
-                folder.rmdir()
-
-
-def _holder(path: Path) -> str:
-    holder = path.with_name(f"{LOCK}.holder")
-    return holder.read_text(encoding="utf-8") if holder.exists() else "just begun"
 
 
 def refuse_used(config: TrainConfig) -> None:
@@ -90,11 +52,11 @@ def refuse_used(config: TrainConfig) -> None:
     What the same run has left that was killed before its first checkpoint does not count: there is nothing to lose.
     """
     directory = Path(config.output)
-    found = {path.name for path in directory.iterdir() if not path.name.startswith(LOCK)}
+    found = {path.name for path in directory.iterdir() if not path.name.startswith(folders.LOCK)}
     begun = bool(CheckpointFolder(directory / CHECKPOINTS).listed())
     if not begun and found <= {CONFIG, CONFIG + PARTIAL, TENSORBOARD, CHECKPOINTS}:
         stored = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8")) if CONFIG in found else {}
-        if not found - {CONFIG + PARTIAL} or not _changed(config, stored):
+        if not found - {CONFIG + PARTIAL} or not changed(config, stored):
             return
     if found:
         remedy = f"go on with it: sanet train --resume {quote(str(directory))}" if begun else "delete it"
@@ -115,9 +77,11 @@ def position_in(config: TrainConfig) -> Position:
             f"{folder.folder} has no checkpoint to resume from; delete {directory} and start without resume"
         )
     stored = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
-    changed = _changed(config, stored)
-    if changed:
-        raise UsageError(f"{', '.join(changed)}: cannot change when a run goes on; start a new one with another output")
+    differing = changed(config, stored)
+    if differing:
+        raise UsageError(
+            f"{', '.join(differing)}: cannot change when a run goes on; start a new one with another output"
+        )
     path = folder.newest()
     state = read_checkpoint(path)
     try:
@@ -135,8 +99,8 @@ def position_in(config: TrainConfig) -> Position:
     return position
 
 
-def _changed(config: TrainConfig, stored: dict[str, Any]) -> list[str]:
-    """What of a configuration is not as it was, but for what may change."""
+def changed(config: TrainConfig, stored: dict[str, Any]) -> list[str]:
+    """The settings that are not as they were, but for what may change when a run goes on."""
     wanted = plain(asdict(config))
     wanted["data"]["root"] = stored.get("data", {}).get("root")  # the data may have moved
     return [name for name in wanted if name not in MAY_CHANGE and wanted[name] != stored.get(name)]

@@ -63,7 +63,7 @@ class SynchronizedBatchNorm(_BatchNorm):
         mean: Tensor = all_reduce(values.sum(axes)) / count  # type: ignore[no-untyped-call]
         centred = values - mean.view(channels)
         variance: Tensor = all_reduce(centred.square().sum(axes)) / count  # type: ignore[no-untyped-call]
-        if count.item() <= 1:  # as sanet.models.attention.BatchNorm2d: the variance of one value says nothing
+        if count.item() <= 1:  # as sanet.models.norms.BatchNorm2d: the variance of one value says nothing
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         assert self.running_mean is not None
         assert self.running_var is not None

@@ -1,0 +1,50 @@
+"""Batch norms that one value per channel does not stop, as behind a global pooling in a batch of one."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from timm.layers import norm_act
+from torch import Tensor, nn
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that uses its running statistics where a batch has one value per channel.
+
+    The variance of one value says nothing, and PyTorch refuses to train on it.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
+        return _by_running_statistics(self, input) if _has_one_value(self, input) else super().forward(input)
+
+
+class BatchNormAct2d(norm_act.BatchNormAct2d):
+    """The same of timm's batch norm, which drops out and activates as well."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
+        if _has_one_value(self, x):
+            alone: Tensor = self.act(self.drop(_by_running_statistics(self, x)))
+            return alone
+        output: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+        return output
+
+
+KINDS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm2d: BatchNorm2d,
+    norm_act.BatchNormAct2d: BatchNormAct2d,
+}
+
+
+def unstopped(module: nn.Module) -> None:
+    """Let the batch norms of somebody else's network be of these kinds; their tensors and their names stay."""
+    for part in module.modules():
+        part.__class__ = KINDS.get(type(part), type(part))
+
+
+def _has_one_value(norm: nn.BatchNorm2d, input: Tensor) -> bool:
+    return norm.training and input.numel() == input.shape[1]
+
+
+def _by_running_statistics(norm: nn.BatchNorm2d, input: Tensor) -> Tensor:
+    return F.batch_norm(input, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
