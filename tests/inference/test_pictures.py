@@ -109,6 +109,17 @@ def test_a_legend_of_many_classes_takes_several_columns() -> None:
     assert set(labels.colors) <= visible
 
 
+def legend_of(name: str) -> NDArray[np.uint8]:
+    labels = LabelSet(("other", name))
+    return np.array(with_legend(np.zeros((64, 64, 3), np.uint8), labels, {name: 1.0}))
+
+
+def test_names_of_other_alphabets_can_be_read_and_others_are_numbers() -> None:
+    for one, other in (("ä", "ö"), ("д", "л"), ("λ", "π")):
+        assert not np.array_equal(legend_of(one), legend_of(other))
+    assert np.array_equal(legend_of("道路"), legend_of("class 1"))
+
+
 def test_no_class_no_legend() -> None:
     assert with_legend(np.zeros((5, 7, 3), dtype=np.uint8), LABELS, {}).size == (7, 5)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sanet.models.heads import READOUTS
 from sanet.models.networks import create_model, load_model
-from sanet.structures import LabelSet
+from sanet.structures import LabelSet, UsageError
 from sanet.training.losses import SegmentationLoss
 
 each_case = pytest.mark.parametrize(("network", "backbone", "stride"), CASES)
@@ -255,3 +255,26 @@ def test_too_small_a_picture_is_refused(size):
     with pytest.raises(ValueError, match="32") as caught:
         evaluated("sanet", "test_efficientnet", 16)(torch.rand(1, 3, *size))
     assert str(size) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"downsampel": 2}, "did you mean 'downsample'"),
+        ({"downsample": 0}, "downsample 0: a whole number, 1 or more"),
+        ({"downsample": 2.5}, "downsample 2.5: a whole number, 1 or more"),
+        ({"groups": "two"}, "groups 'two': a whole number, 1 or more"),
+        ({"category_hidden": True}, "category_hidden True: a whole number, 1 or more"),
+        ({"heads": 3}, "does not take {'heads': 3}"),
+        ({"pooling": "avg"}, "average"),
+    ],
+)
+def test_an_option_that_cannot_be_is_named(options, named):
+    with pytest.raises(UsageError) as refused:
+        create_model("sanet", "test_resnet", num_classes=3, **options)
+    assert named in str(refused.value)
+
+
+def test_options_of_a_rival_may_be_fractions_and_0():
+    model = create_model("smp_pspnet", "test_resnet", num_classes=3, psp_dropout=0)
+    assert model(torch.rand(1, 3, 40, 40)).logits.shape == (1, 3, 40, 40)

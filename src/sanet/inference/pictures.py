@@ -7,6 +7,7 @@ Every function raises ValueError for a mask that holds anything else, or whose s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ Picture = NDArray[np.uint8]
 
 IGNORED: Color = (255, 255, 255)
 WRONG: Color = (255, 45, 85)
+# Pillow's own has no letters outside ASCII.
+FONT = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"
 # No side of a JPEG can have more pixels.
 LONGEST_JPEG = 65500
 
@@ -81,7 +84,8 @@ def shares(mask: Mask, labels: LabelSet) -> dict[str, float]:
 def with_legend(picture: Picture, labels: LabelSet, shares: Mapping[str, float]) -> Image.Image:
     """The picture, untouched, with a legend on its right: colour, name and share, the biggest first.
 
-    The text grows with the picture. Where the legend is taller than the picture, the rest stays white.
+    The text grows with the picture. Where the legend is taller than the picture, the rest stays white. A name in a
+    script that the font does not have, which are Latin, Greek, Cyrillic and a few more, is written as its number.
 
     Args:
         picture: (H, W, 3) uint8, such as an overlay.
@@ -93,24 +97,31 @@ def with_legend(picture: Picture, labels: LabelSet, shares: Mapping[str, float])
     if not entries:
         return image
     em = max(12, round(0.028 * (image.width * image.height) ** 0.5))
-    line, font = round(1.7 * em), ImageFont.load_default(em)
+    line, font = round(1.7 * em), ImageFont.truetype(FONT, em)
     columns = -(-len(entries) // max(12, (image.height - em) // line))
     rows = -(-len(entries) // columns)
     texts = [percent(share) for share, _ in entries]
-    name_width = max(font.getlength(name) for _, name in entries)
+    names = [name if _has_glyphs(font, name) else f"class {labels.names.index(name)}" for _, name in entries]
+    name_width = max(map(font.getlength, names))
     column_width = round(3 * em + name_width + max(font.getlength(text) for text in texts))
     size = (image.width + em + columns * (column_width + em), max(image.height, rows * line + em))
     canvas = Image.new("RGB", size, "white")
     canvas.paste(image)
     draw = ImageDraw.Draw(canvas)
-    for place, ((_, name), text) in enumerate(zip(entries, texts, strict=True)):
+    for place, ((_, name), shown, text) in enumerate(zip(entries, names, texts, strict=True)):
         left = image.width + em + place // rows * (column_width + em)
         middle = em // 2 + place % rows * line + line // 2
         box = (left, middle - em // 2, left + em, middle + em // 2)
         draw.rectangle(box, labels.colors[labels.names.index(name)], "#999999", max(1, em // 16))
-        draw.text((left + 1.5 * em, middle), name, "#1b1f24", font, "lm")
+        draw.text((left + 1.5 * em, middle), shown, "#1b1f24", font, "lm")
         draw.text((left + column_width, middle), text, "#1b1f24", font, "rm")
     return canvas
+
+
+def _has_glyphs(font: ImageFont.FreeTypeFont, text: str) -> bool:
+    """Whether a font has a glyph for every character; one that it does not have is drawn as that of no character."""
+    none = bytes(font.getmask("\uffff"))
+    return all(bytes(font.getmask(character)) != none for character in text)
 
 
 def error_map(image: Picture, truth: Mask, prediction: Mask, labels: LabelSet) -> Picture:
