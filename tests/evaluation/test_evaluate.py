@@ -13,7 +13,8 @@ from sanet.data.decoding import DataError
 from sanet.evaluation.evaluate import evaluate, evaluate_dataset
 from sanet.evaluation.protocol import Protocol
 from sanet.evaluation.results import read_scores
-from sanet.structures import LabelSet, Sample, SanetError
+from sanet.inference.predictor import Predictor
+from sanet.structures import LabelSet, Sample, SanetError, UsageError
 
 NAMES = ("ground", "tree", "lamp")
 
@@ -113,6 +114,13 @@ def test_the_protocol_says_how_it_was_done(data, model, tmp_path):
     plain = evaluate(model, data, "val", device="cpu", progress=False)
     assert not np.array_equal(plain.confusion, evaluation.confusion)
     assert plain.protocol.digest != protocol.digest
+
+
+def test_an_output_that_cannot_be_written_is_named_before_the_work(data, model, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(Predictor, "label", None)
+    with pytest.raises(UsageError, match=r"--output: nothing can be written in .*file/out \(Not a directory\)"):
+        sanet.evaluate(model, data, "val", tmp_path / "file" / "out", progress=False)
 
 
 def test_workers_change_nothing(data, model, tmp_path):

@@ -133,11 +133,11 @@ def evaluate(
         DataError: the data set cannot be read.
         UsageError: no such split or device, or nothing can be written in ``output``.
     """
-    if output is not None:
-        processes.from_first(lambda: require_writable(Path(output)))
     dataset = data_source(data).open(split)
     predictor = Predictor(model, device, views_of(model, views))
     require_same_classes(predictor.labels, dataset.labels)
+    if output is not None:
+        processes.from_first(lambda: require_writable(Path(output)))
     evaluation = replace(
         evaluate_dataset(
             lambda image: predictor.label(image.to(predictor.device)).cpu(),
