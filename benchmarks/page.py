@@ -23,7 +23,8 @@ PICTURE, GROUP = "#first-picture img", "#first-groups img"
 
 def replaced(page: Page, selector: str, act: Callable[[], object]) -> float:
     """Seconds from an act to another picture in an element, whole."""
-    old = page.get_attribute(selector, "src") if page.locator(selector).count() else None
+    # In one step: an element that is being taken away is there, and is gone.
+    old = page.evaluate("selector => document.querySelector(selector)?.src ?? null", selector)
     start = perf_counter()
     act()
     page.wait_for_function(

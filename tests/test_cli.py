@@ -187,7 +187,7 @@ def test_a_recipe_is_a_default_that_options_change(root, tmp_path, capsys):
     assert main(changed) == 0
     assert "published (docs/results.md): miou 63.3" in capsys.readouterr().out
     resolved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert resolved["loss"]["class_balance"] == "sqrt"  # the recipe's
+    assert resolved["loss"]["class_balance"] == "fourth_root"  # the recipe's
     assert resolved["epochs"] == 2  # given
     message = refused(["train", "--recipe", "camvit", "--data.root", "x"], capsys)
     assert "did you mean 'camvid'?" in message

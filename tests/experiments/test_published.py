@@ -145,24 +145,52 @@ def test_figures_of_the_runs_of_before():
     assert f"the same seed has {sooner[0]:+.1f} and\n{sooner[1]:+.1f}" in PAGE
 
 
+def last_of_val(folder):
+    with (RESULTS / folder / "metrics.csv").open(encoding="utf-8") as file:
+        return float([*csv.DictReader(file)][-1]["val/miou"])
+
+
 def test_the_figures_of_the_packages_own_model():
-    scores = {split: read_scores(RESULTS / "own" / f"scores-{split}.json") for split in ("val", "test")}
-    for split, name in (("val", "val, chosen by"), ("test", "test")):
-        found = scores[split].scores
-        shown = (f"{value:.3f}" for value in (found.miou, found.pixel_accuracy, found.mean_accuracy))
-        assert f"| {name} | {' | '.join(shown)} |" in PAGE.replace("**", "")
-        assert f"| {split} | {' | '.join(f'{value:.2f}' for value in found.class_iou.values())} |" in PAGE
-    with (RESULTS / "own" / "metrics.csv").open(encoding="utf-8") as file:
-        at_its_size = float([*csv.DictReader(file)][-1]["val/miou"])
     page = PAGE.replace("**", "")
-    assert f"| the last weights, which ship | {at_its_size:.3f} | {scores['val'].scores.miou:.3f} |" in page
-    for name, row in (
-        ("ema-0.99", "their running mean over the training, decay 0.99 a step"),
-        ("ema-0.998", "decay 0.998"),
+    scores = {
+        (folder, split): read_scores(RESULTS / folder / f"scores-{split}.json")
+        for folder in ("own", "own-lite0")
+        for split in ("val", "test")
+    }
+    for split, name in (("val", "val, chosen by"), ("test", "test")):
+        found = scores["own", split].scores
+        shown = (f"{value:.3f}" for value in (found.miou, found.pixel_accuracy, found.mean_accuracy))
+        assert f"| {name} | {' | '.join(shown)} |" in page
+    for (folder, split), row in zip(scores, ("val", "test", None, "test, Lite0"), strict=True):
+        found = scores[folder, split]
+        assert found.protocol == scores["own", split].protocol
+        if row:
+            assert f"| {row} | {' | '.join(f'{value:.2f}' for value in found.scores.class_iou.values())} |" in page
+    for folder, row in (
+        ("own", "Lite2, 80 epochs, `fourth_root`: ships"),
+        ("own-lite0", "Lite0, 45 epochs, `sqrt`: shipped before it"),
     ):
-        tried = read_scores(RESULTS / "own" / f"scores-val-{name}.json")
-        assert tried.protocol == scores["val"].protocol
-        assert f"| {row} | | {tried.scores.miou:.3f} |" in page
+        shown = [last_of_val(folder), *(scores[folder, split].scores.miou for split in ("val", "test"))]
+        assert f"| {row} | {' | '.join(f'{value:.3f}' for value in shown)} |" in page
+    for name, row in (("0.99", "the running mean of its weights, decay 0.99 a step"), ("0.998", "decay 0.998")):
+        tried = read_scores(RESULTS / "own-lite0" / f"scores-val-ema-{name}.json")
+        assert tried.protocol == scores["own", "val"].protocol
+        assert f"| {row} | | {tried.scores.miou:.3f} | |" in page
+
+
+def test_what_the_confusions_of_the_packages_own_models_say():
+    counts = {}
+    for folder in ("own", "own-lite0"):
+        found = read_scores(RESULTS / folder / "scores-test.json")
+        names = list(found.labels.names)
+        counts[folder] = found.confusion
+    building, fence = names.index("building"), names.index("fence")
+    columns = [counts["own-lite0"][:, names.index(name)] for name in ("pedestrian", "pole", "sign", "fence")]
+    shares = [f"{100 * column[building] / column.sum():.0f}" for column in columns]
+    page = " ".join(PAGE.split())
+    assert f"pedestrian, pole, sign and fence on test, {', '.join(shares[:3])} and {shares[3]} % was building" in page
+    now, before = (100 * counts[folder][fence, building] / counts[folder][fence].sum() for folder in counts)
+    assert f"{now:.0f} % of them are taken for buildings, {before:.0f} % were before" in page
 
 
 @pytest.mark.parametrize(("name", "label"), [("scenes-sanet", "SANet"), ("scenes-fcn", "FCN")])

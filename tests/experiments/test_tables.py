@@ -23,7 +23,7 @@ each_experiment = pytest.mark.parametrize("name", list(EXPERIMENTS))
 
 
 def on(data, **changes):
-    return ExperimentConfig(DataConfig(data, "somewhere"), **changes)
+    return ExperimentConfig(DataConfig(data, None if data == "scenes" else "somewhere"), **changes)
 
 
 @each_experiment

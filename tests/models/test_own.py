@@ -26,7 +26,7 @@ PLACES = (("road", 250, 300), ("building", 410, 180), ("sky", 290, 15), ("paveme
 
 def test_it_is_stored_in_half_precision_and_computes_in_single():
     file = OWN_MODEL / "model.safetensors"
-    assert file.stat().st_size < 8e6
+    assert file.stat().st_size < 10e6
     stored = load_file(file)
     assert {tensor.dtype for tensor in stored.values() if tensor.is_floating_point()} == {torch.float16}
     model = sanet.load_model(OWN_MODEL)

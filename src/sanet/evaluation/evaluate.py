@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sanet import processes
-from sanet.config import DataConfig, ViewsConfig
+from sanet.config import OWN, DataConfig, ViewsConfig
 from sanet.data.catalog import data_source
 from sanet.data.loading import SegmentationDataset, evaluation_loader
 from sanet.evaluation.confusion import ConfusionMatrix, iou_of, scores_of, sums_of
@@ -22,7 +22,7 @@ from sanet.evaluation.results import SCORES, Evaluation, Example, write_scores
 from sanet.folders import require_writable
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import SegmentationModel
-from sanet.models.own import views_of
+from sanet.models.own import OWN_MODEL, views_of
 from sanet.structures import LabelSet, Sample, SanetError
 
 PICTURES_KEPT = 12
@@ -77,6 +77,13 @@ def evaluate_dataset(
         protocol,
         picture_sums=sums.numpy(),
     )
+
+
+def _named(model: str | Path | SegmentationModel) -> str:
+    """What the result says that it is of."""
+    if isinstance(model, SegmentationModel):
+        return "in memory"
+    return OWN if Path(model) == OWN_MODEL else str(model)
 
 
 def require_same_classes(model: LabelSet, data: LabelSet) -> None:
@@ -146,7 +153,7 @@ def evaluate(
             progress,
             workers,
         ),
-        facts={"model": str(model) if not isinstance(model, SegmentationModel) else "in memory"},
+        facts={"model": _named(model)},
     )
     if output is not None and processes.first():
         folder = Path(output)

@@ -95,10 +95,11 @@ COCO = replace(VOC, data=DataConfig("coco"), optimizer=replace(VOC.optimizer, le
 CAMVID = TrainConfig(
     data=DataConfig("camvid"),
     augmentation=AugmentationConfig(crop=(288, 384), scale=(0.75, 2.25)),
-    model=ModelConfig("sanet", "tf_efficientnet_lite0", output_stride=16, options={"downsample": 2}),
-    loss=LossConfig(class_balance="sqrt"),  # without it, the thin and rare classes are hardly found
-    epochs=45,
-    validate_every=15,
+    model=ModelConfig("sanet", "tf_efficientnet_lite2", output_stride=16, options={"downsample": 2}),
+    # Without it the thin and rare classes are hardly found, and with more than that they are seen where they are not.
+    loss=LossConfig(class_balance="fourth_root"),
+    epochs=80,
+    validate_every=20,
 )
 
 best = Recipe(
@@ -208,7 +209,7 @@ RECIPES: dict[str, Recipe] = {
     **_peers(),
     # Of this package, measured: docs/results.md.
     "camvid": Recipe(
-        "SANet", CAMVID, "docs/results.md", {"miou": 63.3}, views=ViewsConfig(shorter_side=720), split="test"
+        "SANet", CAMVID, "docs/results.md", {"miou": 64.7}, views=ViewsConfig(shorter_side=720), split="test"
     ),
 }
 

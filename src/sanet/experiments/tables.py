@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sanet.config import AugmentationConfig, ModelConfig, OptimizerConfig, TrainConfig, ViewsConfig
+from sanet.config import AugmentationConfig, LossConfig, ModelConfig, TrainConfig, ViewsConfig
 from sanet.evaluation.protocol import digest_of
 from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
-from sanet.experiments.recipes import CAMVID, RECIPES, Recipe
+from sanet.experiments.recipes import RECIPES, Recipe
 from sanet.structures import UsageError, choose
 
 # What does not decide what a run comes out as; its seed is named apart.
@@ -51,10 +51,9 @@ class Setting:
 
 
 SMALL = Setting(
-    replace(
-        CAMVID,
+    TrainConfig(
         augmentation=AugmentationConfig(crop=(192, 256)),
-        optimizer=OptimizerConfig(),
+        loss=LossConfig(class_balance="sqrt"),
         epochs=15,
         validate_every=15,
     ),
