@@ -185,7 +185,7 @@ def test_a_recipe_is_a_default_that_options_change(root, tmp_path, capsys):
         "1",
     ]
     assert main(changed) == 0
-    assert "published (docs/results.md): miou 63.3" in capsys.readouterr().out
+    assert "published (docs/results.md): miou 64.7" in capsys.readouterr().out
     resolved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert resolved["loss"]["class_balance"] == "fourth_root"  # the recipe's
     assert resolved["epochs"] == 2  # given

@@ -100,18 +100,18 @@ class FileDataset(Dataset[Sample]):
         self.labels = labels
         self.coding = coding
         self.names = [record.name for record in records]
-        twice = sorted(name for name, count in Counter(self.names).items() if count > 1)
-        if twice:
-            raise DataError(f"listed more than once, and would count as often: {names_text(twice)}; leave one of each")
-        unreadable = [ascii(name) for name in self.names if not is_text(name)]
-        if unreadable:
-            raise DataError(f"names that are no UTF-8 text: {names_text(unreadable)}; rename the files")
         self.files: list[tuple[Path, Path]] = []
         for record in records:
             if record.image is None or record.mask is None:
                 missing = "picture" if record.image is None else "mask"
                 raise DataError(f"{record.name} has no {missing}; `sanet check-data` lists all such files")
             self.files.append((record.image, record.mask))
+        twice = sorted(name for name, count in Counter(self.names).items() if count > 1)
+        if twice:
+            raise DataError(f"listed more than once, and would count as often: {names_text(twice)}; leave one of each")
+        unreadable = [ascii(name) for name in self.names if not is_text(name)]
+        if unreadable:
+            raise DataError(f"names that are no UTF-8 text: {names_text(unreadable)}; rename the files")
 
     def __len__(self) -> int:
         return len(self.files)
