@@ -295,5 +295,7 @@ def test_pictures_that_cannot_be_read_end_it_with_a_table(copy, monkeypatch):
 
 def test_where_nothing_can_be_written_nothing_is_begun(finished, tmp_path):
     (tmp_path / "out").write_text("not a folder")
-    with pytest.raises(UsageError, match=r"--output: nothing can be written in .*out/runs .*a folder of yours"):
+    with pytest.raises(
+        UsageError, match=r"--output: nothing can be written in .*out/runs \(.+\); name a folder of yours"
+    ):
         experiment("table3", config_of(Place(finished[0].data, tmp_path / "out")))

@@ -172,6 +172,11 @@ def test_the_figures_of_the_packages_own_model():
     ):
         shown = [last_of_val(folder), *(scores[folder, split].scores.miou for split in ("val", "test"))]
         assert f"| {row} | {' | '.join(f'{value:.3f}' for value in shown)} |" in page
+    sizes = {side: read_scores(RESULTS / "own" / f"scores-val-{side}.json") for side in (600, 840)}
+    assert all(found.protocol.shorter_side == side for side, found in sizes.items())
+    chosen = [sizes[600], scores["own", "val"], sizes[840]]
+    shown = "600 pixels it has {:.3f}, of 720 {:.3f}, of 840 {:.3f}".format(*(found.scores.miou for found in chosen))
+    assert shown in " ".join(page.split())
     for name, row in (("0.99", "the running mean of its weights, decay 0.99 a step"), ("0.998", "decay 0.998")):
         tried = read_scores(RESULTS / "own-lite0" / f"scores-val-ema-{name}.json")
         assert tried.protocol == scores["own", "val"].protocol

@@ -95,7 +95,8 @@ def test_results_that_would_overwrite_one_another_are_refused(folder):
 def test_linked_folders_are_gone_through_once(folder, tmp_path):
     (tmp_path / "more").mkdir()
     Image.new("RGB", (40, 40)).save(tmp_path / "more" / "d.png")
-    (folder / "linked").symlink_to(tmp_path / "more")
+    for name in ("linked", "linked-again"):
+        (folder / name).symlink_to(tmp_path / "more")
     (folder / "deep" / "round").symlink_to(folder)
     names = ["a.png", "b.jpg", "deep/c.bmp", "linked/d.png"]
     assert list(find_pictures([str(folder)], folder / "out")) == [folder / name for name in names]

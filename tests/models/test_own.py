@@ -26,7 +26,7 @@ PLACES = (("road", 250, 300), ("building", 410, 180), ("sky", 290, 15), ("paveme
 
 def test_it_is_stored_in_half_precision_and_computes_in_single():
     file = OWN_MODEL / "model.safetensors"
-    assert file.stat().st_size < 10e6
+    assert file.stat().st_size < 10e6  # two bytes for each of less than 5 M parameters, which are counted below
     stored = load_file(file)
     assert {tensor.dtype for tensor in stored.values() if tensor.is_floating_point()} == {torch.float16}
     model = sanet.load_model(OWN_MODEL)
@@ -105,7 +105,7 @@ def test_it_has_a_name_for_the_commands_that_see_inside(tmp_path, monkeypatch, c
     assert f"own: 1 pictures of folder, val, seen with a shorter side of {side}; seed 0" in said
     assert main(["evaluate", "own", "--split", "val", "--output", "scores", *data, "--device", "cpu", *asked]) == 0
     scores = json.loads(Path("scores", "scores.json").read_text(encoding="utf-8"))
-    assert scores["protocol"]["shorter_side"] == side
+    assert (scores["protocol"]["shorter_side"], scores["facts"]["model"]) == (side, "own")
     assert f"seen with a shorter side of {side}" in capsys.readouterr().out
 
 

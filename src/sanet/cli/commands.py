@@ -89,13 +89,13 @@ def evaluate_command(settings: Namespace) -> int:
     from sanet import processes
     from sanet.evaluation.evaluate import evaluate
     from sanet.evaluation.report import score_table
+    from sanet.models.store import short_names
     from sanet.training.cluster import joined
     from sanet.training.metrics import read_metrics
 
     run = Path(settings.trained)
     # Of models in one folder each has its own scores.
-    whole = run.resolve()
-    name = whole.parent.name if whole.name == MODEL else whole.name
+    (name,) = short_names([run])
     beside = run / settings.split if (run / MODEL).is_dir() else f"scores-{name}-{settings.split}"
     output = Path(settings.output or beside)
     with joined("cpu" if settings.device == "cpu" else "auto"):

@@ -166,8 +166,12 @@ def _pictures_below(folder: Path) -> list[Path]:
     found: list[Path] = []
     seen: set[Path] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
-        seen.add(Path(place).resolve())
-        folders[:] = [name for name in sorted(folders) if Path(place, name).resolve() not in seen]
+        folders.sort()
+        whole = Path(place).resolve()
+        if whole in seen:
+            folders.clear()
+            continue
+        seen.add(whole)
         found += [Path(place, name) for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     return sorted(found)
 
