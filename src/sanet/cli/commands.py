@@ -185,13 +185,8 @@ def check_data_command(settings: Namespace) -> int:
     """List everything that is wrong with a data set."""
     from sanet.data.catalog import data_source
     from sanet.data.doctor import examine
-    from sanet.data.files import FileSource
 
-    source = data_source(settings.data)
-    if not isinstance(source, FileSource):
-        print(f"{settings.data.name} is generated: there are no files to check")
-        return 0
-    diagnosis = examine(source)
+    diagnosis = examine(data_source(settings.data))
     print(diagnosis)
     return 1 if diagnosis.errors else 0
 

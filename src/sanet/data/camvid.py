@@ -32,4 +32,11 @@ def source(config: DataConfig) -> FileSource:
     missing = [name for split in SPLITS for name in (split, f"{split}annot") if not (root / name).is_dir()]
     if missing:
         raise DataError(f"{root} has no {', '.join(missing)}; data.root is the folder that holds {', '.join(SPLITS)}")
-    return FileSource(LABELS, SPLITS, lambda split: pair_by_name(root / split, root / f"{split}annot"), published=True)
+    return FileSource(
+        LABELS,
+        SPLITS,
+        lambda split: pair_by_name(root / split, root / f"{split}annot"),
+        published=True,
+        root=root,
+        whole=tuple(root / name for split in SPLITS for name in (split, f"{split}annot")),
+    )

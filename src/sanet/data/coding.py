@@ -24,12 +24,14 @@ class MaskCoding:
         table: with "index", the class index or ignore index that each stored number from 0 on stands for; where left
             empty, a number stands for itself.
         variable: of masks in .mat files, the name of the variable, then those of the fields that lead to the mask.
+        colors_named: whether ``labels.colors`` were named for these masks; a palette must not contradict them then.
     """
 
     format: MaskFormat = "index"
     ignore_color: Color | None = None
     table: tuple[int, ...] = ()
     variable: tuple[str, ...] = ()
+    colors_named: bool = False
 
 
 def meanings(labels: LabelSet, coding: MaskCoding) -> dict[StoredValue, int]:

@@ -1,14 +1,16 @@
-"""Pictures and masks, decoded from their files.
+"""Images and masks, decoded from their files.
 
 Nothing is repaired, shifted or resized on the way: what does not fit raises, naming the file and the remedy.
 """
 
 from __future__ import annotations
 
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,72 +18,171 @@ from PIL import Image, ImageOps
 
 from sanet.data.coding import MaskCoding, meanings, packed, unknown_values, unpacked, values_text
 from sanet.data.matlab import read_matrix
-from sanet.structures import LabelSet, SanetError, UsageError
+from sanet.structures import Color, LabelSet, SanetError, UsageError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+# Pillow asks all of its some forty decoders otherwise, one of which starts Ghostscript.
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+LARGEST_FILE = 2**30  # bytes; no image that Pillow decodes has more
 # What Pillow trips over: broken EXIF data ends in the struct module or in a SyntaxError.
 UNREADABLE = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL = 258, 262, 277  # TIFF's tags
+# A fourth channel in which more than this share of the pixels is neither opaque nor transparent is no transparency.
+MOST_TRANSLUCENT = 0.1
 
 
 class DataError(SanetError):
-    """A file of a data set that cannot be used as it is."""
+    """A file of a dataset that cannot be used as it is."""
+
+
+class StoredImage(NamedTuple):
+    """An image file.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB, upright.
+        transparent: whether some pixels are transparent; ``pixels`` has the colours that are stored under them.
+        size: width and height as stored, before the EXIF rotation.
+    """
+
+    pixels: NDArray[np.uint8]
+    transparent: bool
+    size: tuple[int, int]
+
+
+class StoredMask(NamedTuple):
+    """A mask file.
+
+    Attributes:
+        values: (H, W) int64 with "index", (H, W, 3) int64 with "color": the numbers stored, before anything is made of
+            them.
+        palette: the colours of the numbers that occur, where the file has a palette.
+        lossy: whether its format changes numbers.
+    """
+
+    values: NDArray[np.int64]
+    palette: dict[int, Color]
+    lossy: bool = False
+
+
+class _Samples(NamedTuple):
+    """How the numbers of an opened file are stored.
+
+    Attributes:
+        largest: that a sample can be.
+        inverted: whether Pillow hands out ``largest`` less the number.
+        channels: stored of every pixel; Pillow drops what it knows no name for.
+    """
+
+    largest: int
+    inverted: bool
+    channels: int
+
+
+def load_image(path: Path) -> StoredImage:
+    """Any common image; greyscale is repeated over the channels.
+
+    Raises:
+        DataError: the file is missing, damaged, no ordinary file or no image, has several frames, more than 8 bits a
+            channel, or a fourth channel that is no transparency.
+    """
+    with _opened(path) as (picture, samples):
+        try:
+            if samples.largest > 255:
+                raise UsageError("has more than 8 bits a channel, of which it does not say the range; save it with 8")
+            return StoredImage(rgb(picture), any(_alpha(picture)[:-1]), picture.size)
+        except UsageError as error:
+            raise DataError(f"{path} {error}") from error
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Any common picture, upright (its EXIF rotation applied), as (H, W, 3) uint8 RGB.
-
-    Greyscale is repeated over the channels and transparency dropped; 16-bit pictures are scaled to 8 bits.
-
-    Raises:
-        DataError: the file is missing, truncated or no picture, or has values beyond 16 bits.
-    """
-    with _opened(path) as picture:
-        try:
-            return rgb(picture)
-        except UsageError as error:
-            raise DataError(f"{path}: {error}") from error
+    """(H, W, 3) uint8 RGB, upright; see ``load_image``."""
+    return load_image(path).pixels
 
 
 def rgb(picture: Image.Image) -> NDArray[np.uint8]:
-    """A PIL picture as (H, W, 3) uint8; see ``read_image``.
+    """A PIL image as (H, W, 3) uint8, upright; under transparency the colours that are stored there.
 
     Raises:
-        UsageError: it has values beyond 16 bits.
+        UsageError: it has more than 8 bits a channel, or a fourth channel that is no transparency.
     """
-    upright = ImageOps.exif_transpose(picture)
-    if not upright.mode.startswith(("I", "F")):
-        return np.array(upright.convert("RGB"))
-    values = np.asarray(upright)
-    if upright.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise UsageError(f"the picture has values beyond 16 bits (mode {upright.mode}); save it with 8 or 16 bits")
-    return np.repeat((values // 257).astype(np.uint8)[..., None], 3, axis=2)
+    if picture.mode.startswith(("I", "F")):
+        raise UsageError(f"has more than 8 bits a channel (mode {picture.mode}); save it with 8")
+    alpha = _alpha(picture)
+    if sum(alpha[1:-1]) > MOST_TRANSLUCENT * sum(alpha):
+        raise UsageError("has a fourth channel that is no transparency, such as near infrared; save it as RGB")
+    return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
 
 
-def read_mask(path: Path, coding: MaskCoding) -> NDArray[np.int64]:
-    """The numbers stored in a mask file, a picture or a .mat file, before anything is made of them.
+def _alpha(picture: Image.Image) -> list[int]:
+    """How many pixels have each opacity, from 0, which is transparent."""
+    return picture.convert("RGBA").getchannel("A").histogram() if picture.has_transparency_data else [0, 1]
 
-    Returns:
-        (H, W) int64 with "index", (H, W, 3) int64 with "color".
+
+def load_mask(path: Path, coding: MaskCoding) -> StoredMask:
+    """A mask file, an image or a .mat file.
 
     Raises:
-        DataError: the file is missing, damaged, of no known kind, or has colours where indices are expected.
+        DataError: the file is missing, damaged, of no known kind, has several pages, or has colours where indices are
+            expected.
     """
     if path.suffix.lower() == ".mat" and coding.variable:
+        require_file(path)
         try:
-            return read_matrix(path, coding.variable)
-        except FileNotFoundError as error:
-            raise DataError(f"{path} does not exist") from error
+            return StoredMask(read_matrix(path, coding.variable), {})
         except (OSError, ValueError) as error:
             raise DataError(f"{path} cannot be read as a mask ({error}); replace it or take it out") from error
-    with _opened(path) as picture:
+    with _opened(path) as (picture, samples):
+        lossy = picture.format in {"JPEG", "MPO"}
         if coding.format == "color":
-            return np.array(picture.convert("RGB"), np.int64)
+            if samples.largest > 255:
+                raise DataError(f"{path} has more than 8 bits a channel; save its colours with 8")
+            return StoredMask(np.array(picture.convert("RGB"), np.int64), {}, lossy)
         if picture.mode not in {"1", "L", "P", "I", "I;16", "I;16B"}:
             raise DataError(
                 f"{path} has colours (mode {picture.mode}), not class indices; save it as greyscale or palette "
                 'PNG, or give the classes\' colours and set mask_format to "color"'
             )
-        return np.array(picture, np.int64)
+        values = _stored_numbers(picture, samples)
+        return StoredMask(values, _palette(picture, values) if picture.mode == "P" else {}, lossy)
+
+
+def read_labels(path: Path, labels: LabelSet, coding: MaskCoding) -> NDArray[np.int64]:
+    """(H, W) int64 class indices, or the ignore index, of a mask file.
+
+    Raises:
+        DataError: as for ``load_mask`` and ``decode_mask``; or the palette has the colours of the classes under other
+            numbers.
+    """
+    stored = load_mask(path, coding)
+    if wrong := misplaced(stored.palette, labels, coding):
+        raise DataError(f"{path}: {wrong}; {PALETTE_REMEDY}")
+    return decode_mask(stored.values, labels, coding, path)
+
+
+PALETTE_REMEDY = 'set data.mask_format to "color", which reads colours, or save the masks with one palette'
+
+
+def misplaced(palette: dict[int, Color], labels: LabelSet, coding: MaskCoding) -> str:
+    """Which number of a palette mask has the colour that was named for another class; empty where none has."""
+    named = {color: index for index, color in enumerate(labels.colors)} if coding.colors_named else {}
+    wrong = {value: named[color] for value, color in palette.items() if named.get(color, value) != value}
+    return ", ".join(f"{value} has the colour of {labels.names[index]!r}" for value, index in wrong.items())
+
+
+def _stored_numbers(picture: Image.Image, samples: _Samples) -> NDArray[np.int64]:
+    """(H, W) int64; Pillow stretches samples of fewer bits to 8 or 16, in steps that can be taken back exactly."""
+    values = np.array(picture, np.int64)
+    stretched_to = 255 if picture.mode == "L" else 65535
+    if (picture.mode == "L" or picture.format == "PPM") and 1 < samples.largest < stretched_to:
+        values = np.rint(values * (samples.largest / stretched_to)).astype(np.int64)
+    return samples.largest - values if samples.inverted else values
+
+
+def _palette(picture: Image.Image, values: NDArray[np.int64]) -> dict[int, Color]:
+    """The colours of the numbers that occur in a palette image."""
+    colors = np.array(picture.getpalette("RGB") or [], np.int64).reshape(-1, 3).tolist()
+    used = np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()
+    return {value: (colors[value][0], colors[value][1], colors[value][2]) for value in used if value < len(colors)}
 
 
 def decode_mask(
@@ -114,14 +215,57 @@ def shape_text(array: NDArray[np.generic]) -> str:
     return f"{array.shape[1]}x{array.shape[0]}"
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """A decoded picture; whatever Pillow trips over, also later within the block, is a DataError."""
+def require_file(path: Path) -> None:
+    """Raise a DataError unless the path is an ordinary file of a size that can be meant.
+
+    A pipe or a device would keep its reader waiting for ever.
+    """
     try:
-        with Image.open(path) as picture:
-            picture.load()
-            yield picture
+        status = path.stat()
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); replace it or take it out") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path} is no ordinary file; replace it or take it out")
+    if status.st_size > LARGEST_FILE:
+        raise DataError(f"{path} has {status.st_size} bytes, of which {LARGEST_FILE} are read at most; take it out")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Image.Image, _Samples]]:
+    """A decoded picture; whatever Pillow trips over, also later within the block, is a DataError."""
+    require_file(path)
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            frames = getattr(picture, "n_frames", 1)
+            # MPO is how cameras store a photograph with its previews; the photograph comes first.
+            if frames > 1 and picture.format != "MPO":
+                raise DataError(f"{path} has {frames} pages or frames, one of which may be meant; save that by itself")
+            samples = _samples_of(picture, path)
+            if samples.channels != len(picture.getbands()):
+                raise DataError(
+                    f"{path} has {samples.channels} channels; save the {len(picture.getbands())} that are meant"
+                )
+            picture.load()
+            yield picture, samples
     except UNREADABLE as error:
         raise DataError(f"{path} cannot be read as a picture ({error}); replace it or take it out") from error
+
+
+def _samples_of(picture: Image.Image, path: Path) -> _Samples:
+    """How numbers are stored, of a picture that was opened and not decoded yet."""
+    channels = len(picture.getbands())
+    if picture.format == "PNG":
+        with path.open("rb") as file:
+            bits = file.read(25)[24]
+        return _Samples(2**bits - 1, False, channels)
+    if picture.format == "TIFF":
+        tags = picture.tag_v2  # type: ignore[attr-defined]
+        inverted = tags.get(PHOTOMETRIC) == 0 and picture.mode in {"1", "L"}
+        return _Samples(2 ** max(tags.get(BITS_PER_SAMPLE, (1,))) - 1, inverted, tags.get(SAMPLES_PER_PIXEL, 1))
+    arguments = picture.tile[0].args  # type: ignore[attr-defined]
+    if picture.format == "PPM" and isinstance(arguments, tuple):
+        return _Samples(arguments[1], False, channels)
+    largest = {"1": 1, "I": 65535}.get(picture.mode, 255)
+    return _Samples(largest, picture.format == "PPM" and picture.mode == "1", channels)

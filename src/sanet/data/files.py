@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+from unicodedata import normalize
 
 import torch
 from torch.utils.data import Dataset
 
 from sanet.config import DataConfig
 from sanet.data.coding import MaskCoding
-from sanet.data.decoding import IMAGE_SUFFIXES, DataError, decode_mask, read_image, read_mask, shape_text
+from sanet.data.decoding import IMAGE_SUFFIXES, DataError, read_image, read_labels, require_file, shape_text
 from sanet.structures import LabelSet, Sample, UsageError, choose
 
 
@@ -39,6 +41,9 @@ class FileSource:
         coding: how its mask files are to be read.
         unlabelled: those of the splits that have pictures only.
         published: its splits were published, so that a name is one picture in all of them.
+        root: where it lies; what lies there and is not used is counted.
+        whole: folders of which every image is meant to be used, so that one that is not read is an error.
+        notes: what was decided about it that its user may not expect.
     """
 
     labels: LabelSet
@@ -47,6 +52,9 @@ class FileSource:
     coding: MaskCoding = field(default_factory=MaskCoding)
     unlabelled: tuple[str, ...] = ()
     published: bool = False
+    root: Path | None = None
+    whole: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def open(self, split: str) -> FileDataset:
         """The pictures of one split with their masks.
@@ -119,7 +127,7 @@ class FileDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         image_path, mask_path = self.files[index]
         image = read_image(image_path)
-        mask = decode_mask(read_mask(mask_path, self.coding), self.labels, self.coding, mask_path)
+        mask = read_labels(mask_path, self.labels, self.coding)
         if image.shape[:2] != mask.shape:
             raise DataError(f"{mask_path} is {shape_text(mask)} but {image_path} is {shape_text(image)}")
         return Sample(torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask), self.names[index])
@@ -180,22 +188,39 @@ def existing_root(config: DataConfig) -> Path:
     return root
 
 
-def read_list(path: Path) -> list[str]:
-    """The pictures of a list, one a line, without their folders and suffixes.
+def read_list(path: Path, folder: str = ".") -> list[str]:
+    """The images of a list, one a line, without their suffixes.
+
+    Args:
+        path: of the list.
+        folder: of the images; a line may name it before the image, and no other.
 
     Raises:
-        DataError: there is no such file, or it is no text.
+        DataError: there is no such file, it is no text, or a line names another folder or several files.
     """
+    require_file(path)
     try:
         # Windows editors put a byte order mark first, which would become part of the first name.
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist; a split needs its list, one picture a line") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error}); save it as UTF-8, one picture a line") from error
-    names = [Path(line.strip()) for line in lines if line.strip()]
+    return [_listed_name(path, line.strip(), folder) for line in lines if line.strip()]
+
+
+def _listed_name(path: Path, line: str, folder: str) -> str:
+    columns = [column for column in re.split(r"[\s,;]+", line) if column.lower().endswith(IMAGE_SUFFIXES)]
+    if len(columns) > 1 or "\t" in line:
+        raise DataError(f"{path}: {line!r} has several columns; name one image a line, whose mask is called like it")
+    name = PurePosixPath(line)
+    if str(name.parent) not in {".", folder} or "\\" in line:
+        raise DataError(f"{path}: {line!r} names a folder; lists name images of {folder} alone, without folders")
     # A dot may also be a part of the stem, so only the suffix of a picture is taken off.
-    return [name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name for name in names]
+    return composed(name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name)
+
+
+def composed(name: str) -> str:
+    """The name with letters and their accents in one character each; macOS stores file names the other way."""
+    return normalize("NFC", name)
 
 
 def pair_by_name(images: Path, masks: Path, names: Iterable[str] | None = None) -> list[Record]:
@@ -238,5 +263,5 @@ def _by_stem(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            found.setdefault(path.stem, []).append(path)
+            found.setdefault(composed(path.stem), []).append(path)
     return found

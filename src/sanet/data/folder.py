@@ -14,7 +14,8 @@ Flat, with or without lists, which lie beside the folders or in ``splits/``::
     images/  masks/  train.txt, val.txt, test.txt
 
 Without lists every fifth picture in order of name is validated on (``val``) and the others are trained on (``train``);
-there is no ``test``. A list has one picture a line, by file name or by stem; a picture on no list is not used.
+there is no ``test``. A list has one picture a line, by file name or by stem, of the folder of pictures and of no folder
+in it; a picture on no list is not used, and counted.
 
 A mask is called like its picture, but for the suffix. Other names that are understood, whatever their case, are those
 of ``IMAGES``, ``MASKS`` and ``SPLITS``. A split needs its pictures, its masks and, in layouts with lists, its list;
@@ -26,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from sanet.config import DataConfig
 from sanet.data.coding import MaskCoding
@@ -42,6 +44,24 @@ SPLITS = {
 }
 
 Lister = Callable[[], list[Record]]
+EVERY_FIFTH = (
+    "there are no lists: every fifth image in order of name is in val, the others are in train. Images that follow "
+    "each other, as frames of a film do, are then on both sides, and scores are too high: write train.txt and val.txt"
+)
+
+
+class Layout(NamedTuple):
+    """How a folder is laid out.
+
+    Attributes:
+        splits: what lists the records of each.
+        whole: folders of which every image is used.
+        notes: see ``FileSource``.
+    """
+
+    splits: dict[str, Lister]
+    whole: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def source(config: DataConfig) -> FileSource:
@@ -55,10 +75,14 @@ def source(config: DataConfig) -> FileSource:
     root = existing_root(config)
     background = None if config.background is None else config.classes.index(config.background)
     labels = LabelSet(config.classes, config.colors, config.ignore_index, background)
-    splits = next(filter(None, (layout(root) for layout in (_voc, _folder_per_split, _split_per_folder, _flat))), None)
-    if splits:
-        coding = MaskCoding(config.mask_format, config.ignore_color)
-        return FileSource(labels, tuple(splits), lambda split: splits[split](), coding)
+    layouts = (layout(root) for layout in (_voc, _folder_per_split, _split_per_folder, _flat))
+    found_layout = next((layout for layout in layouts if layout.splits), None)
+    if found_layout:
+        splits, whole, notes = found_layout
+        coding = MaskCoding(config.mask_format, config.ignore_color, colors_named=bool(config.colors))
+        return FileSource(
+            labels, tuple(splits), lambda split: splits[split](), coding, root=root, whole=whole, notes=notes
+        )
     found = ", ".join(f"{path.name}/" if path.is_dir() else path.name for path in sorted(root.iterdir())[:20])
     raise DataError(
         f"{root} has no layout that is known. Looked for: images/ and masks/; train/images/ and train/masks/; "
@@ -67,46 +91,47 @@ def source(config: DataConfig) -> FileSource:
     )
 
 
-def _voc(root: Path) -> dict[str, Lister]:
+def _voc(root: Path) -> Layout:
     images, masks = _entry(("jpegimages",), root), _entry(("segmentationclass",), root)
-    return _listed(images, masks, _lists(root / "ImageSets" / "Segmentation")) if images and masks else {}
+    return Layout(_listed(images, masks, root / "ImageSets" / "Segmentation") if images and masks else {})
 
 
-def _folder_per_split(root: Path) -> dict[str, Lister]:
+def _folder_per_split(root: Path) -> Layout:
     folders = {split: _entry(names, root) for split, names in SPLITS.items()}
     return _paired({split: (_entry(IMAGES, folder), _entry(MASKS, folder)) for split, folder in folders.items()})
 
 
-def _split_per_folder(root: Path) -> dict[str, Lister]:
+def _split_per_folder(root: Path) -> Layout:
     images, masks = _entry(IMAGES, root), _entry(MASKS, root)
     return _paired({split: (_entry(names, images), _entry(names, masks)) for split, names in SPLITS.items()})
 
 
-def _flat(root: Path) -> dict[str, Lister]:
+def _flat(root: Path) -> Layout:
     images, masks = _entry(IMAGES, root), _entry(MASKS, root)
     if not images or not masks:
-        return {}
-    lists = _lists(root, root / "splits")
-    if not lists:
-        names = list(dict.fromkeys(record.name for record in pair_by_name(images, masks)))
-        lists = {"train": [name for index, name in enumerate(names) if index % 5 != 4], "val": names[4::5]}
-    return _listed(images, masks, lists)
+        return Layout({})
+    if splits := _listed(images, masks, root, root / "splits"):
+        return Layout(splits)
+    names = list(dict.fromkeys(record.name for record in pair_by_name(images, masks)))
+    lists = {"train": [name for index, name in enumerate(names) if index % 5 != 4], "val": names[4::5]}
+    splits = {split: partial(pair_by_name, images, masks, chosen) for split, chosen in lists.items()}
+    return Layout(splits, (images, masks), (EVERY_FIFTH,))
 
 
-def _paired(folders: dict[str, tuple[Path | None, Path | None]]) -> dict[str, Lister]:
-    return {
-        split: partial(pair_by_name, images, masks) for split, (images, masks) in folders.items() if images and masks
-    }
+def _paired(folders: dict[str, tuple[Path | None, Path | None]]) -> Layout:
+    pairs = {split: (images, masks) for split, (images, masks) in folders.items() if images and masks}
+    whole = tuple(folder for pair in pairs.values() for folder in pair)
+    return Layout({split: partial(pair_by_name, *pair) for split, pair in pairs.items()}, whole)
 
 
-def _listed(images: Path, masks: Path, lists: dict[str, list[str]]) -> dict[str, Lister]:
-    return {split: partial(pair_by_name, images, masks, names) for split, names in lists.items()}
-
-
-def _lists(*folders: Path) -> dict[str, list[str]]:
-    """The stems on the list of every split that has one in one of the folders."""
+def _listed(images: Path, masks: Path, *folders: Path) -> dict[str, Lister]:
+    """What lists the records of every split that has a list in one of the folders."""
     paths = {split: _entry(tuple(f"{name}.txt" for name in names), *folders) for split, names in SPLITS.items()}
-    return {split: read_list(path) for split, path in paths.items() if path}
+    return {
+        split: partial(pair_by_name, images, masks, read_list(path, images.name))
+        for split, path in paths.items()
+        if path
+    }
 
 
 def _entry(names: tuple[str, ...], *folders: Path | None) -> Path | None:

@@ -69,7 +69,9 @@ class EpochSampler(Sampler[int]):
                 f"a step ({reason}) does not divide among {processes.count()} processes with accumulate "
                 f"{batching.parts}; batch_size has to be a multiple of their product, {shares}"
             )
-        self.count, self.seed, self.epoch, self.step, self.batching = count, seed, 0, step, batching
+        self.count, self.seed, self.step, self.batching = count, seed, step, batching
+        # Lightning makes the workers' iterator before it calls set_epoch, so a resumed run has to begin in its epoch.
+        self.epoch = batching.done[0]
 
     @property
     def batch(self) -> int:
@@ -77,7 +79,7 @@ class EpochSampler(Sampler[int]):
         return self.step // (self.batching.parts * processes.count())
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before every epoch, also the first one after a resume."""
+        """Called by Lightning before every epoch but the first one of a process that has workers."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sanet.data.decoding import IMAGE_SUFFIXES
+from sanet.data.decoding import IMAGE_SUFFIXES, PALETTE_REMEDY
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,29 @@ SHIFTED = Problem(
     "subtract 1 from every mask of the data set, or name the class that is meant by 0 first in data.classes",
 )
 BINARY = Problem(
-    "255 in masks of two classes, and no mask of the data set has a 1",
-    "a mask stored as 0 and 255: save 1 in place of 255",
+    "masks of 0 and 255 alone",
+    "masks stored as black and white: save 1 in place of 255, and name two classes",
 )
+ONE_BINARY = Problem(
+    "mask of 0 and 255 alone among others, where 255 is ignored",
+    "if 255 is meant as a class there, save that class's number in its place",
+    "warning",
+)
+PALETTES = Problem("palette with the colours of the classes under other numbers", PALETTE_REMEDY)
+NESTED = Problem("image or mask in a subfolder, where none is read", "move it up, beside the others")
+OTHER_FORMAT = Problem("image or mask in a format that is not read", f"save it as one of {', '.join(IMAGE_SUFFIXES)}")
+TRANSPARENT = Problem(
+    "image with transparent pixels: the colours that are stored under them are used",
+    "paste it onto the background that is meant, if what lies under transparency should not count",
+    "warning",
+)
+NO_LABELS = Problem("split without a labelled pixel", "label its masks; all that they hold is ignored")
+ONE_CLASS = Problem(
+    "split whose labelled pixels are all of one class",
+    "nothing can be learnt from it, and nothing scored; check the masks and data.classes",
+    "warning",
+)
+NOWHERE = Problem("class that occurs nowhere", "check its number, or leave it out of data.classes", "warning")
 UNLABELLED = Problem("mask without a labelled pixel", "label it, or take it out with its picture", "warning")
 ABSENT = Problem("class that no picture of train has", "it cannot be learnt; move pictures with it there", "warning")
 SHARED = Problem("picture that is in two splits", "leave it in one of them: scores would flatter the model")

@@ -24,7 +24,7 @@ def digests_of(config: DataConfig, split: str) -> dict[str, str]:
     """Digests of the split that is trained on and of the one that is scored, by their names.
 
     They stand for the classes, the names of the pictures in their order and, of data sets in files, the sizes of the
-    picture files and the bytes of the masks: what a copy of the data set elsewhere has as well.
+    picture files and the bytes of the masks, of others the samples: what a copy of the data set elsewhere has as well.
 
     Raises:
         DataError: the data set, or a file of it, cannot be read.
@@ -43,6 +43,11 @@ def _digest(dataset: SegmentationDataset) -> str:
         except OSError as error:
             remedy = "`sanet check-data` lists all such files"
             raise DataError(f"{error.filename} cannot be read ({error.strerror}); {remedy}") from error
+    else:
+        samples = (dataset[index] for index in range(len(dataset)))
+        content["samples"] = [
+            sha256(sample.image.numpy().tobytes() + sample.mask.numpy().tobytes()).hexdigest() for sample in samples
+        ]
     return digest_of(content)
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from sanet.config import MaskFormat, ViewsConfig
 from sanet.data.coding import MaskCoding
-from sanet.data.decoding import decode_mask, read_image, read_mask, shape_text
+from sanet.data.decoding import read_image, read_labels, shape_text
 from sanet.inference.pictures import IGNORED, WRONG, Mask, Picture, error_map, overlay, shares
 from sanet.inference.predictor import Predictor
 from sanet.insight.figure import require_figure
@@ -110,8 +110,7 @@ def _opened(
 
 
 def _truth(path: str | Path, labels: LabelSet, mask_format: MaskFormat, image: Picture) -> Mask:
-    coding = MaskCoding(format=mask_format)
-    mask = decode_mask(read_mask(Path(path), coding), labels, coding, Path(path))
+    mask = read_labels(Path(path), labels, MaskCoding(format=mask_format))
     if mask.shape != image.shape[:2]:
         raise UsageError(f"{path} is {shape_text(mask)}, its picture {shape_text(image)}")
     return mask

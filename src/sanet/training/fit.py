@@ -115,6 +115,7 @@ def _finish(task: SegmentationTask, config: TrainConfig) -> Run:
         device="cpu" if config.accelerator == "cpu" else None,
         history=read_metrics(directory),
         progress=processes.first(),
+        workers=config.workers,
     )
     # All processes wait for the files, which any of them may read next.
     processes.from_first(lambda: _save_model(task.model, directory / MODEL, _card(config, evaluation)))
@@ -142,18 +143,12 @@ def checked_pixels(source: Source) -> Tensor:
             f"the data set has no {' and no '.join(missing)} (found: {', '.join(source.splits) or 'none'}); a split "
             "needs pictures, masks and, in layouts with lists, its list"
         )
+    diagnosis = examine(source, progress=isinstance(source, FileSource))
+    if diagnosis.errors:
+        raise DataError(f"the dataset has to be fixed first\n\n{diagnosis}")
     if isinstance(source, FileSource):
-        diagnosis = examine(source)
-        if diagnosis.errors:
-            raise DataError(f"the data set has to be mended first\n\n{diagnosis}")
         print(diagnosis)
-        return torch.from_numpy(diagnosis.pixels["train"])
-    dataset = source.open("train")
-    classes = len(source.labels)
-    return sum(
-        (torch.bincount(dataset[index].mask.flatten(), minlength=classes)[:classes] for index in range(len(dataset))),
-        start=torch.zeros(classes, dtype=torch.int64),
-    )
+    return torch.from_numpy(diagnosis.pixels["train"])
 
 
 def _create(config: TrainConfig, source: Source, from_scratch: bool) -> SegmentationModel:

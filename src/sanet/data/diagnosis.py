@@ -1,0 +1,110 @@
+"""What was found in a dataset, and a report of it for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import TextWrapper
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sanet.data.problems import Problem
+from sanet.structures import LabelSet
+
+LINES = TextWrapper(
+    118, initial_indent="    ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+)
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault.
+
+    Attributes:
+        problem: its kind, with the remedy and the severity.
+        split: where it was found.
+        path: the file, or None where the whole split or a line of its list is meant.
+        detail: values and their numbers of pixels, sizes, names of other files; may be empty.
+    """
+
+    problem: Problem
+    split: str
+    path: Path | None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found; ``str`` makes a report of it.
+
+    Attributes:
+        labels: the classes.
+        findings: everything that is wrong.
+        pictures: of every split, the number of pictures.
+        sizes: of every split that has a readable picture, width and height of the smallest and the largest.
+        pixels: of every split, (K,) int64, the number of pixels of each class.
+        ignored: of every split, the number of pixels with the ignore value.
+        unused: files that lie with the dataset and were not looked at: how many of each kind, by kind and folder.
+        notes: what was decided about the dataset that its user may not expect.
+    """
+
+    labels: LabelSet
+    findings: list[Finding]
+    pictures: dict[str, int]
+    sizes: dict[str, tuple[Size, Size]]
+    pixels: dict[str, NDArray[np.int64]]
+    ignored: dict[str, int]
+    unused: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def errors(self) -> list[Finding]:
+        """What has to be mended before training; the other findings are warnings."""
+        return [finding for finding in self.findings if finding.problem.severity == "error"]
+
+    def table(self) -> str:
+        """Pictures, sizes, each class's share of the labelled pixels and the share ignored of all, by split."""
+        rows = [["", *self.pictures], ["pictures", *map(str, self.pictures.values())]]
+        for index, title in enumerate(("smallest", "largest")):
+            found = [self.sizes[split][index] if split in self.sizes else None for split in self.pictures]
+            rows.append([title, *(f"{size[0]}x{size[1]}" if size else "none" for size in found)])
+        for index, name in enumerate(self.labels.names):
+            rows.append([name, *(_share(int(counts[index]), int(counts.sum())) for counts in self.pixels.values())])
+        wholes = [int(counts.sum()) + self.ignored[split] for split, counts in self.pixels.items()]
+        rows.append(["ignored", *map(_share, self.ignored.values(), wholes)])
+        width = max(len(row[0]) for row in rows)
+        return "\n".join(row[0].ljust(width) + "".join(cell.rjust(12) for cell in row[1:]) for row in rows)
+
+    def __str__(self) -> str:
+        found = dict.fromkeys(finding.problem for finding in self.findings)
+        groups = [self._group(problem) for problem in sorted(found, key=lambda problem: problem.severity)]
+        errors = len(self.errors)
+        summary = f"errors: {errors}, warnings: {len(self.findings) - errors}" if self.findings else "nothing wrong"
+        unused = (
+            [f"not used: {', '.join(f'{count} {kind}' for kind, count in self.unused.items())}"] if self.unused else []
+        )
+        notes = ["\n".join(["NOTE", *LINES.wrap(note)]) for note in self.notes]
+        return "\n\n".join([self.table(), *groups, *notes, *unused, summary])
+
+    def _group(self, problem: Problem) -> str:
+        """All findings of one kind, files with the same detail on one line."""
+        found = [finding for finding in self.findings if finding.problem == problem]
+        lines = [f"{problem.severity.upper()}: {problem.title} ({len(found)})", f"Remedy: {problem.remedy}"]
+        places: dict[str, dict[str, list[str]]] = {}
+        for finding in found:
+            place = finding.split + (f", {finding.path.parent}" if finding.path else "")
+            names = places.setdefault(place, {}).setdefault(finding.detail, [])
+            names += [finding.path.name] if finding.path else []
+        for place, details in places.items():
+            lines.append(f"  {place}")
+            for detail, names in details.items():
+                text = ": ".join(filter(None, (", ".join(names), detail)))
+                lines += LINES.wrap(text)
+        return "\n".join(lines)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.2%}" if part else "none"
