@@ -12,7 +12,8 @@ from PIL import Image
 from sanet.config import DataConfig
 from sanet.data.camvid import LABELS, SPLITS, source
 from sanet.data.decoding import DataError
-from sanet.data.doctor import EMPTY, examine
+from sanet.data.doctor import examine
+from sanet.data.problems import EMPTY
 
 
 def write_miniature(root: Path) -> dict[str, NDArray[np.uint8]]:

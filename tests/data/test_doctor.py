@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -9,14 +10,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from sanet.config import DataConfig
-from sanet.data import doctor
-from sanet.data.doctor import Diagnosis, Problem, examine
+from sanet.data import problems
+from sanet.data.diagnosis import Diagnosis
+from sanet.data.doctor import examine
 from sanet.data.folder import source
-from sanet.structures import UsageError
+from sanet.data.problems import Problem
+from sanet.data.scenes import LABELS, Scenes, ScenesSource
+from sanet.structures import Sample, UsageError
 
 CLASSES = ("soil", "leaf", "stem")
 COLORS = ((0, 0, 0), (0, 128, 0), (200, 20, 30))
@@ -159,55 +164,137 @@ def rename_in_latin_1(root: Path) -> None:
         (root / kind / "b.png").rename(root / kind / "stra\udcdfe.png")
 
 
+def move(old: str, new: str) -> Callable[[Path], object]:
+    def apply(root: Path) -> None:
+        (root / new).parent.mkdir(exist_ok=True)
+        (root / old).rename(root / new)
+
+    return apply
+
+
+def without_lists(damage: Callable[[Path], object]) -> Callable[[Path], object]:
+    def apply(root: Path) -> None:
+        for path in root.glob("*.txt"):
+            path.unlink()
+        damage(root)
+
+    return apply
+
+
+def swap_palette(root: Path) -> None:
+    for path in (root / "masks").iterdir():
+        order = [0, 2, 1] if path.stem == "c" else [0, 1, 2]
+        mask = np.array(Image.open(path))
+        picture = Image.fromarray(
+            np.where(mask == 255, 255, np.argsort([*order])[np.minimum(mask, 2)]).astype(np.uint8)
+        )
+        picture.putpalette([value for index in order for value in COLORS[index]] + [255] * 759)
+        picture.save(path)
+
+
+def cut_out(root: Path) -> None:
+    pixels = np.array(Image.open(root / "images" / "a.png").convert("RGBA"))
+    pixels[:50, ..., 3] = 0
+    Image.fromarray(pixels).save(root / "images" / "a.png")
+
+
+def save_frames(root: Path) -> None:
+    frames = [Image.fromarray(np.full_like(MASK, value)) for value in range(2)]
+    frames[0].save(root / "masks" / "a.png", save_all=True, append_images=frames[1:])
+
+
 CASES = {
-    "unknown value": Case(stray, [(doctor.UNKNOWN, "val", "d.png", "7 on 3 pixels, 9 on 1 pixels")]),
-    "unknown colour": Case(stray_color, [(doctor.UNKNOWN, "val", "d.png", "(1, 2, 3) on 3 pixels")], COLOR),
-    "shifted": Case(shift, in_all(doctor.SHIFTED, "3 on 3500 pixels")[1:]),
+    "unknown value": Case(stray, [(problems.UNKNOWN, "val", "d.png", "7 on 3 pixels, 9 on 1 pixels")]),
+    "unknown colour": Case(stray_color, [(problems.UNKNOWN, "val", "d.png", "(1, 2, 3) on 3 pixels")], COLOR),
+    "shifted": Case(shift, in_all(problems.SHIFTED, "3 on 3500 pixels")[1:]),
     "0 and 255": Case(
-        in_every_mask(lambda mask: np.uint8(255) * (mask == 1)), in_all(doctor.BINARY, "255 on 3500"), TWO
+        in_every_mask(lambda mask: np.uint8(255) * (mask == 1)), in_all(problems.BINARY, "255 on 3500"), TWO
     ),
     "colours as indices": Case(
         lambda root: write_mask(root, "a", np.where(colored(MASK) == 200, 199, colored(MASK))),
-        [(doctor.COLORS, "train", "a.png", "4 colours")],
+        [(problems.COLORS, "train", "a.png", "4 colours")],
         DataConfig("folder", ".", CLASSES, COLORS),
     ),
     "colours of the classes as indices": Case(
         lambda root: write_mask(root, "a", np.array(COLORS, np.uint8)[MASK % 5 % 3]),
-        [(doctor.COLORS, "train", "a.png", "3 colours and all of them are in data.colors")],
+        [(problems.COLORS, "train", "a.png", "3 colours and all of them are in data.colors")],
         DataConfig("folder", ".", CLASSES, COLORS),
     ),
-    "smoothly resized": Case(resize_smoothly, [(doctor.SMOOTHED, "train", "a.png", "other values on")]),
-    "once a JPEG": Case(compress, [(doctor.SMOOTHED, "train", "a.png", "other values on")]),
-    "anti-aliased colours": Case(smooth_colors, [(doctor.SMOOTHED, "train", "a.png", "other values on")], COLOR),
-    "JPEG mask": Case(save_as_jpg, [(doctor.LOSSY, "train", "a.jpg", "")]),
-    "JPEG mask called .png": Case(save_as_jpg_called_png, [(doctor.LOSSY, "train", "a.png", "")]),
-    "sizes": Case(resize_mask, [(doctor.SIZES, "train", "a.png", "120x100, the picture 140x100")]),
-    "EXIF rotation": Case(rotate_by_exif, [(doctor.ROTATED, "train", "a.png", "140x100, the picture 100x140")]),
-    "no mask": Case(remove("masks/e.png"), [(doctor.NO_MASK, "val", "e.png", "")]),
-    "no picture": Case(remove("images/e.png"), [(doctor.NO_PICTURE, "val", "e.png", "")]),
-    "neither": Case(append("val", "ghost"), [(doctor.NO_FILES, "val", None, "ghost")]),
+    "smoothly resized": Case(resize_smoothly, [(problems.SMOOTHED, "train", "a.png", "other values on")]),
+    "once a JPEG": Case(compress, [(problems.SMOOTHED, "train", "a.png", "other values on")]),
+    "anti-aliased colours": Case(smooth_colors, [(problems.SMOOTHED, "train", "a.png", "other values on")], COLOR),
+    "JPEG mask": Case(save_as_jpg, [(problems.LOSSY, "train", "a.jpg", "")]),
+    "JPEG mask called .png": Case(save_as_jpg_called_png, [(problems.LOSSY, "train", "a.png", "")]),
+    "sizes": Case(resize_mask, [(problems.SIZES, "train", "a.png", "120x100, the picture 140x100")]),
+    "EXIF rotation": Case(rotate_by_exif, [(problems.ROTATED, "train", "a.png", "140x100, the picture 100x140")]),
+    "no mask": Case(remove("masks/e.png"), [(problems.NO_MASK, "val", "e.png", "")]),
+    "no picture": Case(remove("images/e.png"), [(problems.NO_PICTURE, "val", "e.png", "")]),
+    "neither": Case(append("val", "ghost"), [(problems.NO_FILES, "val", None, "ghost")]),
     "two pictures of a name": Case(
         lambda root: Image.new("RGB", (140, 100)).save(root / "images" / "a.bmp"),
-        [(doctor.AMBIGUOUS, "train", "a.bmp", "also a.png")],
+        [(problems.AMBIGUOUS, "train", "a.bmp", "also a.png")],
     ),
     "two masks of a name": Case(
-        copy("masks/a.png", "masks/a.tif"), [(doctor.AMBIGUOUS, "train", "a.png", "also a.tif")]
+        copy("masks/a.png", "masks/a.tif"), [(problems.AMBIGUOUS, "train", "a.png", "also a.tif")]
     ),
-    "truncated picture": Case(truncate("images/a.png"), [(doctor.UNREADABLE, "train", "a.png", "cannot be read")]),
-    "truncated mask": Case(truncate("masks/a.png"), [(doctor.UNREADABLE, "train", "a.png", "cannot be read")]),
-    "empty split": Case(lambda root: (root / "val.txt").write_text(""), [(doctor.EMPTY, "val", None, "")]),
-    "name in Latin-1": Case(rename_in_latin_1, [(doctor.NO_TEXT, "val", None, r"'stra\udcdfe'")]),
-    "listed twice": Case(append("train", "b"), [(doctor.LISTED_TWICE, "train", None, "b, 2 times")]),
-    "listed in two splits": Case(append("val", "b"), [(doctor.SHARED, "val", "b.png", "images/b.png")]),
+    "truncated picture": Case(truncate("images/a.png"), [(problems.UNREADABLE, "train", "a.png", "cannot be read")]),
+    "truncated mask": Case(truncate("masks/a.png"), [(problems.UNREADABLE, "train", "a.png", "cannot be read")]),
+    "empty split": Case(lambda root: (root / "val.txt").write_text(""), [(problems.EMPTY, "val", None, "")]),
+    "name in Latin-1": Case(rename_in_latin_1, [(problems.NO_TEXT, "val", None, r"'stra\udcdfe'")]),
+    "listed twice": Case(append("train", "b"), [(problems.LISTED_TWICE, "train", None, "b, 2 times")]),
+    "listed in two splits": Case(append("val", "b"), [(problems.SHARED, "val", "b.png", "images/b.png")]),
     "same bytes in two splits": Case(
-        copy("images/b.png", "images/d.png"), [(doctor.SHARED, "val", "d.png", "also in train, ")]
+        copy("images/b.png", "images/d.png"), [(problems.SHARED, "val", "d.png", "also in train, ")]
     ),
     "same bytes in a split": Case(
-        copy("images/a.png", "images/c.png"), [(doctor.REPEATED, "train", "c.png", "images/a.png")]
+        copy("images/a.png", "images/c.png"), [(problems.REPEATED, "train", "c.png", "images/a.png")]
     ),
-    "absent class": Case(leave_out_stem, [(doctor.ABSENT, "train", None, "stem")]),
+    "one mask of 0 and 255": Case(
+        lambda root: write_mask(root, "b", np.uint8(255) * (MASK == 1)),
+        [(problems.ONE_BINARY, "train", "b.png", "255 on 3500 pixels")],
+    ),
+    "palettes that differ": Case(
+        swap_palette, [(problems.PALETTES, "train", "c.png", "(200, 20, 30) is 1 here and 2 in a")]
+    ),
+    "palettes against the colours that were named": Case(
+        swap_palette,
+        [(problems.PALETTES, "train", "c.png", "1 has the colour of 'stem', 2 has the colour of 'leaf'")],
+        DataConfig("folder", ".", CLASSES, COLORS),
+    ),
+    "transparent pixels": Case(cut_out, [(problems.TRANSPARENT, "train", "a.png", "")]),
+    "two frames": Case(save_frames, [(problems.UNREADABLE, "train", "a.png", "2 pages or frames")]),
+    "in a subfolder": Case(
+        without_lists(
+            lambda root: (move("images/e.png", "images/x/e.png")(root), move("masks/e.png", "masks/x/e.png")(root))
+        ),
+        [(problems.EMPTY, "val", None, ""), *[(problems.NESTED, "all", "e.png", "")] * 2],
+    ),
+    "another format": Case(
+        without_lists(
+            lambda root: (
+                Image.open(root / "images" / "d.png").save(root / "images" / "d.gif"),
+                (root / "images" / "d.png").unlink(),
+            )
+        ),
+        [(problems.NO_PICTURE, "train", "d.png", ""), (problems.OTHER_FORMAT, "all", "d.gif", "")],
+    ),
+    "a split without labels": Case(
+        lambda root: [write_mask(root, name, np.full_like(MASK, 255)) for name in LISTS["val"]],
+        [
+            *[(problems.UNLABELLED, "val", f"{name}.png", "") for name in LISTS["val"]],
+            (problems.NO_LABELS, "val", None, ""),
+        ],
+    ),
+    "a split of one class": Case(
+        lambda root: [write_mask(root, name, np.zeros_like(MASK)) for name in LISTS["val"]],
+        [(problems.ONE_CLASS, "val", None, "soil")],
+    ),
+    "a class that is nowhere": Case(
+        in_every_mask(lambda mask: np.where(mask == 2, 0, mask)), [(problems.NOWHERE, "all", None, "stem")]
+    ),
+    "absent class": Case(leave_out_stem, [(problems.ABSENT, "train", None, "stem")]),
     "nothing labelled": Case(
-        lambda root: write_mask(root, "e", np.full_like(MASK, 255)), [(doctor.UNLABELLED, "val", "e.png", "")]
+        lambda root: write_mask(root, "e", np.full_like(MASK, 255)), [(problems.UNLABELLED, "val", "e.png", "")]
     ),
 }
 
@@ -224,15 +311,15 @@ def test_each_fault_is_found_and_nothing_else(tmp_path: Path, case: Case) -> Non
 
 
 def test_every_kind_of_problem_has_a_case() -> None:
-    problems = {problem for problem in vars(doctor).values() if isinstance(problem, Problem)}
-    assert problems == {expected[0] for case in CASES.values() for expected in case.expected}
+    kinds = {problem for problem in vars(problems).values() if isinstance(problem, Problem)}
+    assert kinds == {expected[0] for case in CASES.values() for expected in case.expected}
 
 
 def test_0_and_255_are_found_whatever_is_ignored(tmp_path: Path) -> None:
     write_clean(tmp_path)
     in_every_mask(lambda mask: np.uint8(255) * (mask == 1))(tmp_path)
     config = DataConfig("folder", ".", ("soil", "leaf"), ignore_index=200)
-    assert {finding.problem for finding in examine_root(tmp_path, config).findings} == {doctor.BINARY}
+    assert {finding.problem for finding in examine_root(tmp_path, config).findings} == {problems.BINARY}
 
 
 @pytest.mark.parametrize(("config", "change"), [(INDEX, lambda mask: mask), (COLOR, colored)])
@@ -242,6 +329,41 @@ def test_clean_set(tmp_path: Path, config: DataConfig, change: Callable[[Pixels]
     diagnosis = examine_root(tmp_path, config)
     assert diagnosis.findings == []
     assert str(diagnosis).endswith("nothing wrong")
+
+
+def test_files_that_are_not_used_are_counted(tmp_path: Path) -> None:
+    write_clean(tmp_path)
+    for name in ("images/x.png", "images/y.jpg", "masks/x.png", "notes.md", "images/.hidden.png"):
+        (tmp_path / name).write_bytes(b"")
+    diagnosis = examine_root(tmp_path)
+    assert diagnosis.unused == {
+        ".md files in .": 1, ".txt files in .": 2, "images or masks in images": 2, "images or masks in masks": 1
+    }  # fmt: skip
+    assert diagnosis.findings == []
+    assert "2 images or masks in images" in str(diagnosis)
+
+
+def test_a_dataset_that_is_not_in_files_is_looked_at_too() -> None:
+    class Striped(ScenesSource):
+        """Pictures that are there twice, and no post."""
+
+        def open(self, split: str) -> Any:
+            samples = [Scenes("train")[index] for index in (0, 1, 1)]
+            post = LABELS.names.index("post")
+            mask = [sample.mask.where(sample.mask != post, torch.tensor(0)) for sample in samples]
+            return _Listed([Sample(sample.image, *rest) for sample, *rest in zip(samples, mask, "abc", strict=True)])
+
+    found = examine(Striped(), ["train", "val"])
+    assert found.pictures == {"train": 3, "val": 3}
+    assert found.pixels["train"].sum() == 3 * 128 * 160
+    kinds = Counter(finding.problem for finding in found.findings)
+    assert (kinds[problems.REPEATED], kinds[problems.SHARED]) == (1, 3)
+    assert "post" in [finding.detail for finding in found.findings if finding.problem == problems.NOWHERE]
+
+
+class _Listed(list[Sample]):
+    labels = LABELS
+    names = ("a", "b", "c")
 
 
 def test_several_faults_at_once_are_all_listed(tmp_path: Path) -> None:
@@ -254,14 +376,14 @@ def test_several_faults_at_once_are_all_listed(tmp_path: Path) -> None:
     diagnosis = examine_root(tmp_path)
     found = {(finding.problem, finding.path and finding.path.name) for finding in diagnosis.findings}
     assert found == {
-        (doctor.UNREADABLE, "a.png"),
-        (doctor.AMBIGUOUS, "a.bmp"),
-        (doctor.SIZES, "b.png"),
-        (doctor.LISTED_TWICE, None),
-        (doctor.COLORS, "c.png"),
-        (doctor.UNKNOWN, "d.png"),
-        (doctor.NO_PICTURE, "e.png"),
-        (doctor.NO_FILES, None),
+        (problems.UNREADABLE, "a.png"),
+        (problems.AMBIGUOUS, "a.bmp"),
+        (problems.SIZES, "b.png"),
+        (problems.LISTED_TWICE, None),
+        (problems.COLORS, "c.png"),
+        (problems.UNKNOWN, "d.png"),
+        (problems.NO_PICTURE, "e.png"),
+        (problems.NO_FILES, None),
     }
 
 
@@ -272,10 +394,10 @@ def test_report_names_every_file_value_and_remedy(tmp_path: Path) -> None:
     report = str(examine_root(tmp_path))
     assert "a.png, b.png, c.png: 40 on 3500 pixels" in report
     assert f"  val, {tmp_path / 'masks'}\n    d.png: 40 on 3500 pixels" in report
-    assert f"ERROR: {doctor.UNKNOWN.title} (4)\nRemedy: {doctor.UNKNOWN.remedy}\n" in report
-    assert f"ERROR: {doctor.NO_MASK.title} (1)\nRemedy: {doctor.NO_MASK.remedy}\n" in report
+    assert f"ERROR: {problems.UNKNOWN.title} (4)\nRemedy: {problems.UNKNOWN.remedy}\n" in report
+    assert f"ERROR: {problems.NO_MASK.title} (1)\nRemedy: {problems.NO_MASK.remedy}\n" in report
     assert f"  val, {tmp_path / 'images'}\n    e.png\n" in report
-    assert f"WARNING: {doctor.ABSENT.title} (1)" in report
+    assert f"WARNING: {problems.NOWHERE.title} (1)" in report
     assert report.endswith("errors: 5, warnings: 1")
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from sanet.config import DataConfig
 from sanet.data.catalog import DATASETS, data_source
 from sanet.data.coding import MaskCoding
-from sanet.data.decoding import DataError, read_mask
+from sanet.data.decoding import DataError, load_mask
 from sanet.data.files import FileDataset, FileSource, Record, pair_by_name, read_list, require_disjoint
 from sanet.structures import LabelSet
 
@@ -97,7 +97,7 @@ def test_masks_of_different_kinds_in_one_data_set(tmp_path: Path) -> None:
     dataset = pickle.loads(pickle.dumps(FileDataset(records, LABELS, coding)))
     assert [sample.mask.tolist() for sample in (dataset[0], dataset[1])] == [[[255, 2, 0]]] * 2
     with pytest.raises(DataError, match=r"mask\.mat cannot be read as a picture"):
-        read_mask(tmp_path / "mask.mat", INDEX)
+        load_mask(tmp_path / "mask.mat", INDEX)
 
 
 def records_of(folder: Path, *names: str) -> list[Record]:

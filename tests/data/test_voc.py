@@ -28,8 +28,9 @@ from sanet.config import DataConfig
 from sanet.data import voc
 from sanet.data.catalog import data_source
 from sanet.data.decoding import DataError
-from sanet.data.doctor import LISTED_TWICE, NO_MASK, REPEATED, SHARED, SIZES, UNKNOWN, UNREADABLE, examine
+from sanet.data.doctor import examine
 from sanet.data.files import FileSource
+from sanet.data.problems import LISTED_TWICE, NO_MASK, REPEATED, SHARED, SIZES, UNKNOWN, UNREADABLE
 from sanet.structures import default_colors
 
 

@@ -172,8 +172,8 @@ def misplaced(palette: dict[int, Color], labels: LabelSet, coding: MaskCoding) -
 def _stored_numbers(picture: Image.Image, samples: _Samples) -> NDArray[np.int64]:
     """(H, W) int64; Pillow stretches samples of fewer bits to 8 or 16, in steps that can be taken back exactly."""
     values = np.array(picture, np.int64)
-    stretched_to = 255 if picture.mode == "L" else 65535
-    if (picture.mode == "L" or picture.format == "PPM") and 1 < samples.largest < stretched_to:
+    stretched_to = {"L": 255, "I": 65535}.get(picture.mode, 0)
+    if samples.largest < stretched_to:
         values = np.rint(values * (samples.largest / stretched_to)).astype(np.int64)
     return samples.largest - values if samples.inverted else values
 
@@ -264,8 +264,7 @@ def _samples_of(picture: Image.Image, path: Path) -> _Samples:
         tags = picture.tag_v2  # type: ignore[attr-defined]
         inverted = tags.get(PHOTOMETRIC) == 0 and picture.mode in {"1", "L"}
         return _Samples(2 ** max(tags.get(BITS_PER_SAMPLE, (1,))) - 1, inverted, tags.get(SAMPLES_PER_PIXEL, 1))
-    arguments = picture.tile[0].args  # type: ignore[attr-defined]
-    if picture.format == "PPM" and isinstance(arguments, tuple):
+    if picture.format == "PPM" and isinstance(arguments := picture.tile[0].args, tuple):  # type: ignore[attr-defined]
         return _Samples(arguments[1], False, channels)
     largest = {"1": 1, "I": 65535}.get(picture.mode, 255)
     return _Samples(largest, picture.format == "PPM" and picture.mode == "1", channels)

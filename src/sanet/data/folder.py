@@ -79,7 +79,9 @@ def source(config: DataConfig) -> FileSource:
     found_layout = next((layout for layout in layouts if layout.splits), None)
     if found_layout:
         splits, whole, notes = found_layout
-        coding = MaskCoding(config.mask_format, config.ignore_color, colors_named=bool(config.colors))
+        coding = MaskCoding(
+            config.mask_format, config.ignore_color, colors_named=bool(config.colors) and config.mask_format == "index"
+        )
         return FileSource(
             labels, tuple(splits), lambda split: splits[split](), coding, root=root, whole=whole, notes=notes
         )
