@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from PIL import Image
 from sanet.config import DataConfig
 from sanet.data.coding import MaskCoding
 from sanet.data.decoding import DataError
+from sanet.data.doctor import examine
 from sanet.data.files import FileSource
 from sanet.data.folder import source
 
@@ -166,3 +169,36 @@ def test_list_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_bytes("Bäume".encode("latin-1"))
     with pytest.raises(DataError, match=r"train\.txt is not UTF-8"):
         open_root(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "night/a.jpg", "images/night/a.jpg", "../a.jpg", "/images/a.jpg", r"images\a.jpg", "masks/a.png",
+        "images/a.jpg masks/b.png", "a.jpg b.png", "a.jpg,b.png", "a.jpg;b.png", "a\tb", "a.jpg\t1",
+    ],
+)  # fmt: skip
+def test_lists_of_folders_and_columns_are_refused(tmp_path: Path, line: str) -> None:
+    write(tmp_path, "images", "masks", ["a", "b"])
+    write_lists(tmp_path, {"train": f"b\n{line}\n", "val": "b\n"})
+    with pytest.raises(DataError, match=rf"train\.txt: {re.escape(repr(line))}"):
+        source(DataConfig("folder", str(tmp_path), CLASSES))
+
+
+@pytest.mark.parametrize("lists", [{}, {"train": "fößchen\n", "val": "fo\u0308ßchen.png\n"}])
+def test_names_are_the_same_however_their_accents_are_stored(tmp_path: Path, lists: dict[str, str]) -> None:
+    write(tmp_path, "images", "masks", ["a"])
+    (image,), (mask,) = (list((tmp_path / kind).iterdir()) for kind in ("images", "masks"))
+    image.rename(image.with_stem(normalize("NFC", "fößchen")))
+    mask.rename(mask.with_stem(normalize("NFD", "fößchen")))
+    write_lists(tmp_path, lists)
+    found = source(DataConfig("folder", str(tmp_path), CLASSES))
+    for split in lists or ["train"]:
+        assert [(record.image and record.mask) is not None for record in found.list_records(split)] == [True]
+
+
+def test_the_split_that_is_chosen_without_lists_is_said(tmp_path: Path) -> None:
+    write(tmp_path, "images", "masks", ["a", "b"])
+    assert "every fifth image" in str(examine(source(DataConfig("folder", str(tmp_path), CLASSES)), progress=False))
+    write_lists(tmp_path, {"train": "a\n", "val": "b\n"})
+    assert "NOTE" not in str(examine(source(DataConfig("folder", str(tmp_path), CLASSES)), progress=False))

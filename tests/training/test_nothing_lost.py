@@ -145,6 +145,33 @@ def test_a_kill_inside_the_writing_loses_nothing(unbroken, tmp_path, number):
     assert_same_run(config, unbroken)
 
 
+def killed_after(config, step):
+    """Train, and be killed as soon as so many steps are behind a checkpoint."""
+    real = CheckpointFolder.add
+
+    def add(folder, count, score):
+        real(folder, count, score)
+        if count == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    CheckpointFolder.add = add
+    train(config)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("step", [5, 7])  # at the end of the first epoch, and inside the second
+def test_a_run_goes_on_with_the_right_images_however_many_workers_load_them(unbroken, tmp_path, step, workers):
+    config = dataclasses.replace(unbroken, output=str(tmp_path / "run"), workers=workers)
+    child = in_child(killed_after, config, step)
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert CheckpointFolder(Path(config.output) / CHECKPOINTS).listed()[-1].step == step
+    child = in_child(begin_or_go_on, config)
+    child.join()
+    assert child.exitcode == 0
+    assert_same_run(config, unbroken)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("place", ["training_step", "validation_step"])
 def test_a_stop_finishes_the_step_saves_and_says_so(unbroken, tmp_path, monkeypatch, number, place):
