@@ -21,13 +21,14 @@ UGLY = '<b>&"ü'
 LABELS = LabelSet(("sky", UGLY, "ghost"), background=0)
 
 
-def evaluation_of(seed=0, labels=LABELS, names=("a", "b", "void"), views=ViewsConfig(), **facts):
+def evaluation_of(seed=0, labels=LABELS, names=("a", "b", "void"), views=ViewsConfig(), labelled=b"", **facts):
     """Counts of all classes but the last one, mIoUs of all pictures but the last one."""
     generator = np.random.default_rng(seed)
     counts = generator.integers(0, 10**12, (len(labels), len(labels)))
     counts[-1] = counts[:, -1] = 0
     miou = dict(zip(names, [*generator.random(len(names) - 1).tolist(), nan], strict=True))
-    protocol = Protocol.of(DataConfig("camvid"), "test", names, labels, views)
+    contents = {name: (name.encode(), labelled + name.encode()) for name in names}
+    protocol = Protocol.of(DataConfig("camvid"), "test", names, labels, views).with_contents(contents)
     return Evaluation(labels, counts, scores_of(torch.from_numpy(counts), labels), miou, [], protocol, facts)
 
 
@@ -56,7 +57,6 @@ def test_json_is_strict_and_holds_the_numbers(tmp_path):
     assert LabelSet(**content["labels"]) == LABELS
     assert content["picture_miou"] == {**evaluation.picture_miou, "void": None}
     assert content["facts"] == {"path": "run", "unknown": None, UGLY: [1, [2]]}
-    assert content["protocol_sha256"] == evaluation.protocol.digest
     assert Protocol.read(content["protocol"]) == evaluation.protocol
 
 
@@ -80,7 +80,6 @@ EDITS = [
     ("a picture", lambda content: content["picture_miou"].update(a=1.0)),
     ("a fact", lambda content: content["facts"].update(model="another")),
     ("protocol", lambda content: content["protocol"].update(split="val")),
-    ("protocol's digest", lambda content: content.update(protocol_sha256="0" * 64)),
     ("digest", lambda content: content.update(sha256="0" * 64)),
     ("an addition", lambda content: content.update(note="better")),
 ]
@@ -115,7 +114,7 @@ def test_what_is_no_result_is_named(tmp_path, text):
         read_scores(path)
 
 
-@pytest.mark.parametrize("key", ["protocol", "protocol_sha256", "facts", "labels", "confusion", "picture_miou"])
+@pytest.mark.parametrize("key", ["protocol", "facts", "labels", "confusion", "picture_miou"])
 @pytest.mark.parametrize("value", [None, 3, [[1]], {"x": 1}, "text"])
 def test_parts_of_another_kind_are_no_result(tmp_path, key, value):
     (folder,) = written(tmp_path, evaluation_of())
@@ -141,8 +140,9 @@ def test_results_stand_side_by_side(tmp_path):
     paths = written(tmp_path, *results)
     table = compare([paths[0], paths[1] / "scores.json", str(paths[2])])
     lines = table.splitlines()
-    assert lines[:3] == [f"[1] {paths[0]}", f"[2] {paths[1] / 'scores.json'}", f"[3] {paths[2]}"]
-    assert lines[3] == f"camvid test, 3 pictures; protocol {results[0].protocol.digest[:12]}"
+    fed = f"({results[0].protocol.feeding()})"
+    assert lines[:3] == [f"[1] {paths[0]} {fed}", f"[2] {paths[1] / 'scores.json'} {fed}", f"[3] {paths[2]} {fed}"]
+    assert lines[3] == f"camvid test, 3 images; SHA-256 of the ground truth {results[0].protocol.digest[:12]}"
     assert len({len(line) for line in lines[5:-1]}) == 1
 
     def column(pick):
@@ -189,19 +189,34 @@ def test_a_picture_that_one_result_cannot_score_is_in_no_pair(tmp_path):
     assert sum(map(int, text["better/same/worse"][1].split("/"))) == 1
 
 
-def test_other_protocols_are_refused_with_every_difference(tmp_path):
+def test_other_ground_truth_is_refused_with_every_difference(tmp_path):
     paths = written(
         tmp_path,
         evaluation_of(),
         evaluation_of(1),
-        evaluation_of(2, views=ViewsConfig(512, mirror=True)),
-        evaluation_of(3, names=("a", "c", "void")),
+        evaluation_of(2, names=("a", "c", "void")),
+        evaluation_of(3, labelled=b"corrected"),
     )
     with pytest.raises(SanetError) as caught:
         compare(paths)
     message = str(caught.value)
-    assert f"{paths[0]} against {paths[2]}: mirror: no against yes" in message
-    assert f"{paths[0]} against {paths[2]}: window: 1024 against 512" in message
-    assert f"{paths[0]} against {paths[3]}: SHA-256 of their names" in message
+    assert f"{paths[0]} against {paths[2]}: SHA-256 of their names" in message
+    assert f"{paths[0]} against {paths[3]}: SHA-256 of the labels" in message
+    assert f"{paths[0]} against {paths[3]}: SHA-256 of the images" not in message
     assert str(paths[1]) not in message
     assert compare(paths[:2])
+
+
+def test_another_feeding_is_shown_beside_the_scores(tmp_path):
+    paths = written(tmp_path, evaluation_of(), evaluation_of(1, views=ViewsConfig(512, mirror=True, shorter_side=720)))
+    first, second, *_ = compare(paths).splitlines()
+    assert "mirror yes, window 512, shorter side 720" in second
+    assert "mirror no, window 1024, shorter side none" in first
+
+
+def test_scores_that_do_not_know_their_labels_are_not_compared(tmp_path):
+    old = evaluation_of()
+    paths = written(tmp_path, evaluation_of(), dataclasses.replace(old, protocol=old.protocol.without_contents()))
+    with pytest.raises(SanetError, match=re.escape(f"{paths[1]} does not say which labels")):
+        compare(paths)
+    assert compare(paths[1:])

@@ -107,13 +107,24 @@ def test_the_protocol_says_how_it_was_done(data, model, tmp_path):
     assert (protocol.classes, protocol.background, protocol.ignore_index) == (NAMES, "class ground", 255)
     assert (protocol.scales, protocol.mirror, protocol.window) == ((0.5, 1.0), True, 512)
     assert evaluation.facts == {"model": "in memory"}
-    assert protocol.digest[:12] in (tmp_path / "out" / "report.html").read_text()
+    assert protocol.labels_sha256[:12] in (tmp_path / "out" / "report.html").read_text()
     found = read_scores(tmp_path / "out")
     assert found.protocol == protocol
     assert np.array_equal(found.confusion, evaluation.confusion)
     plain = evaluate(model, data, "val", device="cpu", progress=False)
     assert not np.array_equal(plain.confusion, evaluation.confusion)
-    assert plain.protocol.digest != protocol.digest
+    assert plain.protocol.digest == protocol.digest
+    assert plain.protocol.feeding() != protocol.feeding()
+
+
+def test_corrected_labels_are_another_ground_truth(data, model, tmp_path):
+    before = evaluate(model, data, "val", device="cpu", progress=False).protocol
+    path = tmp_path / "val" / "masks" / "3.png"
+    mask = np.array(Image.open(path))
+    mask[0, 0] = 1 - mask[0, 0] if mask[0, 0] < 2 else 0
+    Image.fromarray(mask).save(path)
+    after = evaluate(model, data, "val", device="cpu", progress=False).protocol
+    assert [difference.split(":")[0] for difference in before.differences(after)] == ["SHA-256 of the labels"]
 
 
 def test_an_output_that_cannot_be_written_is_named_before_the_work(data, model, tmp_path, monkeypatch):

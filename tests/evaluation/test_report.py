@@ -58,7 +58,9 @@ class Page(HTMLParser):
 
 
 def protocol_of(labels: LabelSet, names: Sequence[str] = ()) -> Protocol:
-    return Protocol.of(DataConfig("camvid"), "test", names, labels, ViewsConfig(scales=(1, 1.5), mirror=True))
+    contents = {name: (b"image of " + name.encode(), b"labels of " + name.encode()) for name in names}
+    views = ViewsConfig(scales=(1, 1.5), mirror=True)
+    return Protocol.of(DataConfig("camvid"), "test", names, labels, views).with_contents(contents)
 
 
 def evaluation_of(labels: LabelSet, size: tuple[int, int] = (40, 60), used: int | None = None) -> Evaluation:
@@ -121,7 +123,8 @@ def test_the_page_shows_the_scores(tmp_path: Path, evaluation: Evaluation) -> No
     assert f"sky {100 * scores.class_iou['sky']:.1f} {100 * scores.class_accuracy['sky']:.1f}" in text
     assert "3 of 4 classes present" in text
     assert "scales 1, 1.5 mirror yes window 1024" in text
-    assert f"SHA-256 of this protocol {evaluation.protocol.digest[:12]} path run" in text
+    assert f"SHA-256 of the labels {str(evaluation.protocol.labels_sha256)[:12]}" in text
+    assert "path run" in text
 
 
 def test_the_score_without_background_is_shown_where_there_is_one(tmp_path: Path) -> None:

@@ -24,8 +24,11 @@ IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tif
 # Pillow asks all of its some forty decoders otherwise, one of which starts Ghostscript.
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 LARGEST_FILE = 2**30  # bytes; no image that Pillow decodes has more
-# What Pillow trips over: broken EXIF data ends in the struct module or in a SyntaxError.
-UNREADABLE = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+# What Pillow trips over in damaged files, found by damaging many.
+UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError, MemoryError),
+    *(struct.error, Image.DecompressionBombError),
+)
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL = 258, 262, 277  # TIFF's tags
 # A fourth channel in which more than this share of the pixels is neither opaque nor transparent is no transparency.
 MOST_TRANSLUCENT = 0.1

@@ -21,12 +21,12 @@ def compare(paths: Sequence[str | Path]) -> str:
 
     Raises:
         UsageError: no paths.
-        SanetError: a file that is not there or was changed, or protocols that differ; every difference is named.
+        SanetError: a file that is not there or was changed, or ground truth that differs; every difference is named.
     """
     if not paths:
         raise UsageError("name the results to compare: files scores.json, or folders that hold one")
     results = [read_scores(path) for path in paths]
-    _require_one_protocol(paths, results)
+    _require_one_truth(paths, results)
     first = results[0]
     numbers = [f"[{index + 1}]" for index in range(len(results))]
     classes = {name: [_percent(result.scores.class_iou[name], "absent") for result in results]
@@ -54,8 +54,11 @@ def compare(paths: Sequence[str | Path]) -> str:
     rule = ["-" * len(head[0])]
     return "\n".join(
         [
-            *(f"{number} {path}" for number, path in zip(numbers, paths, strict=True)),
-            f"{data} {protocol.split}, {protocol.pictures} pictures; protocol {protocol.digest[:12]}",
+            *(
+                f"{number} {path} ({result.protocol.feeding()})"
+                for number, path, result in zip(numbers, paths, results, strict=True)
+            ),
+            f"{data} {protocol.split}, {protocol.pictures} images; SHA-256 of the ground truth {protocol.digest[:12]}",
             "",
             *head,
             *rule,
@@ -68,16 +71,17 @@ def compare(paths: Sequence[str | Path]) -> str:
     )
 
 
-def _require_one_protocol(paths: Sequence[str | Path], results: Sequence[Evaluation]) -> None:
+def _require_one_truth(paths: Sequence[str | Path], results: Sequence[Evaluation]) -> None:
+    for path, result in zip(paths, results, strict=True):
+        if len(results) > 1 and result.protocol.labels_sha256 is None:
+            raise SanetError(f"{path} does not say which labels it was scored against; evaluate again")
     differences = [
         f"  {paths[0]} against {path}: {difference}"
         for path, result in zip(paths, results, strict=True)
         for difference in results[0].protocol.differences(result.protocol)
     ]
     if differences:
-        raise SanetError(
-            "\n".join(["scores of different protocols cannot be compared:", *differences, "Evaluate them alike."])
-        )
+        raise SanetError("\n".join(["scores against different ground truth cannot be compared:", *differences]))
 
 
 def _paired(first: Evaluation, results: Sequence[Evaluation]) -> dict[str, list[str]]:

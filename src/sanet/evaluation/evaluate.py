@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from math import isnan
 from pathlib import Path
 
@@ -50,21 +51,22 @@ def evaluate_dataset(
     Raises:
         DataError: a picture or its truth cannot be read, in whichever process.
     """
-    confusion, own, failure = ConfusionMatrix(dataset.labels), [], None
+    confusion, own, contents, failure = ConfusionMatrix(dataset.labels), [], {}, None
     hidden = not (progress and processes.first())
     try:
         for batch in tqdm(evaluation_loader(dataset, workers), "evaluate", unit=" pictures", disable=hidden):
             own.append(sums_of(confusion.update(batch.mask[0], label(batch.image[0]))))
+            contents[batch.name[0]] = _digest(batch.image[0]), _digest(batch.mask[0])
     except Exception as error:  # a process that ended by itself would leave the others waiting
         failure = processes.portable(error)
     # As objects, which reach the others whatever device their counts would have to be on.
-    shares = processes.gathered((confusion.counts, own, failure))
-    for _, _, error_of_one in shares:
+    shares = processes.gathered((confusion.counts, own, contents, failure))
+    for *_, error_of_one in shares:
         if error_of_one is not None:
             raise error_of_one
     counts = torch.stack([share[0] for share in shares]).sum(dim=0)
     sums = torch.zeros(len(dataset), 3, len(dataset.labels), dtype=torch.int64)
-    for rank, (_, part, _) in enumerate(shares):
+    for rank, (_, part, *_) in enumerate(shares):
         sums[rank :: len(shares)] = torch.stack(part) if part else sums[:0]
     miou = iou_of(sums).nanmean(dim=1).tolist()
     worst = _worst(dataset, label, miou) if processes.first() else []
@@ -74,9 +76,14 @@ def evaluate_dataset(
         scores_of(counts, dataset.labels),
         dict(zip(dataset.names, miou, strict=True)),
         worst,
-        protocol,
+        protocol.with_contents({name: digests for share in shares for name, digests in share[2].items()}),
         picture_sums=sums.numpy(),
     )
+
+
+def _digest(values: Tensor) -> bytes:
+    """SHA-256 of the shape and the values of a tensor on the CPU."""
+    return sha256(repr(tuple(values.shape)).encode() + values.numpy().tobytes()).digest()
 
 
 def _named(model: str | Path | SegmentationModel) -> str:

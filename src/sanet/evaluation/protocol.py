@@ -1,10 +1,14 @@
-"""What makes two scores comparable, as data that can be hashed and compared."""
+"""What makes two scores comparable, as data that can be hashed and compared.
+
+A protocol has two parts. The ground truth, which images are scored against which labels, has to match before scores can
+be compared; the feeding, in which sizes the network saw the images, is shown beside them.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from hashlib import sha256
 from typing import Any, Self
 
@@ -17,6 +21,8 @@ NAMES = {
     "split": "split",
     "pictures": "pictures",
     "names_sha256": "SHA-256 of their names",
+    "images_sha256": "SHA-256 of the images",
+    "labels_sha256": "SHA-256 of the labels",
     "classes": "classes",
     "ignore_index": "ignored value",
     "background": "background",
@@ -27,11 +33,12 @@ NAMES = {
     "window": "window",
     "shorter_side": "shorter side",
 }
+FEEDING = ("scales", "mirror", "window", "shorter_side")
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Everything that two evaluations must have in common before their scores can be compared.
+    """How a score came about: its ground truth, and the fields of ``FEEDING``.
 
     Which model was scored, on what device and by how many processes, is not part of it.
 
@@ -50,6 +57,8 @@ class Protocol:
         mirror: whether pictures were looked at mirrored too.
         window: pictures of more than window**2 pixels went through windows of this side.
         shorter_side: of the pictures as the network saw them at scale 1; None for their own size.
+        images_sha256: of the pixels of all images; None where it is not known, as in files from before it was kept.
+        labels_sha256: of the class indices of all their pixels; likewise.
     """
 
     data: str
@@ -66,6 +75,8 @@ class Protocol:
     mirror: bool
     window: int
     shorter_side: int | None = None
+    images_sha256: str | None = None
+    labels_sha256: str | None = None
 
     @classmethod
     def of(cls, data: DataConfig, split: str, names: Sequence[str], labels: LabelSet, views: ViewsConfig) -> Self:
@@ -105,27 +116,40 @@ class Protocol:
         }
         return cls(**values)
 
+    def with_contents(self, contents: dict[str, tuple[bytes, bytes]]) -> Self:
+        """The same of images and labels with these SHA-256, by the names of the images."""
+        images, labels = (
+            digest_of({name: digests[part].hex() for name, digests in contents.items()}) for part in (0, 1)
+        )
+        return replace(self, images_sha256=images, labels_sha256=labels)
+
+    def without_contents(self) -> Self:
+        """The same of whatever images and labels."""
+        return replace(self, images_sha256=None, labels_sha256=None)
+
     @property
     def digest(self) -> str:
-        """SHA-256 of the protocol, 64 hexadecimal digits; scores with the same one can be compared.
-
-        Fields that are None are left out of it: a protocol from before there was such a field is the same one.
-        """
-        return digest_of({name: value for name, value in asdict(self).items() if value is not None})
+        """SHA-256 of the ground truth, 64 hexadecimal digits; scores with the same one can be compared."""
+        return digest_of({name: value for name, value in asdict(self).items() if name not in FEEDING})
 
     def differences(self, other: Protocol) -> list[str]:
-        """Every field that differs, with the values of this one and the other."""
+        """Every field of the ground truth that differs, with the values of this one and the other."""
         return [
             f"{name}: {plain_text(getattr(self, field))} against {plain_text(getattr(other, field))}"
             for field, name in NAMES.items()
-            if getattr(self, field) != getattr(other, field)
+            if field not in FEEDING and getattr(self, field) != getattr(other, field)
         ]
+
+    def feeding(self) -> str:
+        """In which sizes the network saw the images, in words."""
+        return ", ".join(f"{NAMES[field]} {plain_text(getattr(self, field))}" for field in FEEDING)
 
     def shown(self) -> dict[str, Any]:
         """For a reader: classes by number, and of the digests the beginning."""
-        values = {name: getattr(self, field) for field, name in NAMES.items() if getattr(self, field) is not None}
-        short = {NAMES["classes"]: len(self.classes), NAMES["names_sha256"]: self.names_sha256[:12]}
-        return values | short | {"SHA-256 of this protocol": self.digest[:12]}
+        values = {field: getattr(self, field) for field in NAMES if getattr(self, field) is not None}
+        values |= {"classes": len(self.classes)}
+        short = {field: value[:12] for field, value in values.items() if field.endswith("_sha256")}
+        return {NAMES[field]: value for field, value in (values | short).items()}
 
 
 def digest_of(content: Any) -> str:

@@ -49,7 +49,7 @@ class Evaluation:
         scores: what follows from ``confusion``.
         picture_miou: mIoU of every picture by itself, by name; NaN where a picture has no labelled pixel.
         worst: the pictures with the lowest mIoU, worst first; of processes that share a job, in the first one only.
-        protocol: what was evaluated and how; scores of another protocol cannot be compared with these.
+        protocol: what was evaluated and how.
         facts: what else is worth keeping, such as which model it was.
         picture_sums: (N, 3, K) int64, pixels found, true and predicted of each class in every picture, in the order of
             ``picture_miou``; None where that was not kept.
@@ -76,7 +76,6 @@ def write_scores(path: Path, evaluation: Evaluation) -> None:
     content = _jsonable(
         {
             "protocol": asdict(evaluation.protocol),
-            "protocol_sha256": evaluation.protocol.digest,
             "facts": evaluation.facts,
             "scores": asdict(evaluation.scores),
             "labels": asdict(evaluation.labels),
@@ -102,7 +101,7 @@ def read_scores(path: str | Path) -> Evaluation:
         content = json.loads(file.read_text(encoding="utf-8"))
         intact = content.pop("sha256") == digest_of(content)
         protocol = Protocol.read(content["protocol"])
-        if not intact or protocol.digest != content["protocol_sha256"]:
+        if not intact:
             raise SanetError(f"{file} was changed after it was written: its SHA-256 is another one; evaluate again")
         confusion = np.array(content["confusion"], np.int64)
         labels = LabelSet(**content["labels"])

@@ -211,7 +211,8 @@ def _kept(directory: Path, protocol: Protocol, digest: str) -> Evaluation | None
     except SanetError as error:
         print(f"scored again: {error}", flush=True)
         return None
-    return evaluation if evaluation.protocol == protocol and evaluation.picture_sums is not None else None
+    same = evaluation.protocol.without_contents() == protocol
+    return evaluation if same and evaluation.picture_sums is not None else None
 
 
 def _scored(
