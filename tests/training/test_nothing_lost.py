@@ -48,7 +48,7 @@ def unbroken(tmp_path_factory):
 
 
 def assert_same_run(config, unbroken):
-    """The same weights, optimiser, schedule, metrics and best model, to the last bit."""
+    """The same weights, optimiser, schedule, metrics, scores and best model, to the last bit."""
     here, there = Path(config.output), Path(unbroken.output)
     found, expected = checkpoint(here), checkpoint(there)
     assert_same_weights(found["state_dict"], expected["state_dict"])
@@ -59,6 +59,7 @@ def assert_same_run(config, unbroken):
     assert all(torch.equal(one, other) for one, other in zip(*momenta, strict=True))
     assert found["lr_schedulers"] == expected["lr_schedulers"]
     assert read_metrics(here) == read_metrics(there)
+    assert (here / "scores.json").read_text() == (there / "scores.json").read_text()
     assert_same_weights(weights(here), weights(there))
 
 
