@@ -13,10 +13,11 @@ import signal
 import tempfile
 from pathlib import Path
 
+from test_nothing_lost import assert_same_run, begin_or_go_on, clear_if_not_begun, in_child, killed_at_call
+
 import sanet
 from brightness import small_run, write_pictures
 from sanet.training.fit import train
-from test_nothing_lost import assert_same_run, begin_or_go_on, clear_if_not_begun, in_child, killed_at_call
 
 KILLS = 20  # with each number of workers
 
