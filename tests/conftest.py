@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 # Nothing may be fetched while tests run, and nothing should wait for a network that is not there.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -15,6 +16,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
 # A shell makes what it puts into the background deaf to Ctrl-C, and with it all that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# The same examples at every run, and no limit on their time: a machine may be busy.
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.load_profile("suite")
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def test_the_crop_is_exact(size, crop, scale):
         assert type(image) is type(mask) is Tensor
 
 
-@settings(max_examples=40, derandomize=True, deadline=None)
+@settings(max_examples=40)
 @given(
     size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
     crop=st.tuples(st.integers(32, 70), st.integers(32, 70)),
@@ -119,7 +119,7 @@ def ties(span, length):
 lengths, factors = st.integers(1, 150), st.floats(0.3, 2.5)
 
 
-@settings(max_examples=150, derandomize=True, deadline=None)
+@settings(max_examples=150)
 @given(height=lengths, width=lengths, factor=factors, crop=st.tuples(lengths, lengths), seed=st.integers(0, 999))
 def test_a_part_is_what_a_crop_of_the_resized_picture_is(height, width, factor, crop, seed):
     """Pillow, which resizes a box of the picture, differs by two levels at most, torchvision's floats by 1.5."""

@@ -85,7 +85,7 @@ def test_scores_against_loops():
     check([picture(seed) for seed in range(3)])
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), classes=st.integers(1, 6))
 def test_scores_against_loops_for_any_pixels(data, classes):
     """Few pixels, so that classes are often absent from one side or both."""

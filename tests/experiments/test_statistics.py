@@ -37,7 +37,7 @@ def miou(counts):
     return scores_of(torch.from_numpy(counts), labels).miou
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(1, 3), st.integers(1, 3), st.integers(1, 7), st.integers(2, 5))
 def test_equals_a_loop_over_the_draws(seed, runs, others, pictures, classes):
     rng = np.random.default_rng(seed)

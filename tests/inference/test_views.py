@@ -35,7 +35,7 @@ def blur(images):
     return torch.nn.functional.avg_pool2d(PixelNetwork()(images), 9, stride=1, padding=4)
 
 
-@settings(derandomize=True, max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(height=st.integers(1, 150), width=st.integers(1, 150), window=st.integers(32, 80))
 def test_windows_equal_the_whole_picture_for_a_pixelwise_network(height, width, window):
     network, image = PixelNetwork(), picture(height, width)
@@ -75,7 +75,7 @@ def test_no_band_is_taller_than_a_window():
     assert max(band.shape[1] for band in bands) <= 48
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(length=st.integers(1, 3000), window=st.integers(1, 700))
 def test_window_starts_cover_everything_and_overlap(length, window):
     starts = window_starts(length, window)
@@ -150,7 +150,7 @@ def test_views_equal_loops_from_the_definition(size, scales, mirror):
     torch.testing.assert_close(class_probabilities(lopsided, image, views), found, rtol=0, atol=5e-3)
 
 
-@settings(derandomize=True, max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     height=st.integers(1, 120),
     width=st.integers(1, 120),
@@ -172,7 +172,7 @@ def test_any_size_any_views(height, width, scales, mirror, window):
     )
 
 
-@settings(derandomize=True, max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     height=st.integers(1, 120),
     width=st.integers(1, 120),
@@ -255,7 +255,7 @@ def test_views_that_cannot_be(settings, words):
         ViewsConfig(**settings)
 
 
-@settings(derandomize=True, max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(32, 120), st.integers(32, 120), st.sampled_from([32, 48, 96]), st.booleans())
 def test_a_shorter_side_is_a_scale_that_depends_on_the_picture(height, width, side, mirror):
     image, scales = picture(height, width), (0.5, 1.0)

@@ -27,7 +27,7 @@ def hooks_of(model):
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.integers(32, 130), st.integers(32, 130), st.data())
 def test_groups_equal_loops_from_their_definition(model, height, width, data):
     encoding = Explainer(model, "cpu").encode(picture(height, width))

@@ -138,7 +138,7 @@ def test_head_follows_section_3():
     torch.testing.assert_close(output.category, category, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=25, derandomize=True, deadline=None)
+@settings(max_examples=25)
 @given(count=st.integers(1, 3), height=st.integers(1, 40), width=st.integers(1, 40), train=st.booleans())
 @example(count=1, height=1, width=1, train=True)
 def test_any_size_of_maps(count, height, width, train):

@@ -38,7 +38,7 @@ def test_the_loss_reaches_every_parameter(network, backbone, stride):
 
 
 @each_case
-@settings(max_examples=12, derandomize=True, deadline=None)
+@settings(max_examples=12)
 @given(count=st.integers(1, 2), height=st.integers(32, 150), width=st.integers(32, 150))
 def test_any_size_gives_logits_of_that_size(network, backbone, stride, count, height, width):
     model = evaluated(network, backbone, stride)

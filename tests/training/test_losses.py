@@ -86,7 +86,7 @@ def test_terms_follow_the_equations(kind, weights):
     check(*batch(), kind, weights)
 
 
-@settings(max_examples=25, derandomize=True, deadline=None)
+@settings(max_examples=25)
 @given(
     pictures=st.integers(1, 3),
     classes=st.integers(1, 5),
