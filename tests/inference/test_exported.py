@@ -329,9 +329,6 @@ def rename(value, name):
     "change",
     [
         lambda graph: graph.output.append(helper.make_tensor_value_info("float", TensorProto.FLOAT, None)),
-        lambda graph: graph.output[0].type.tensor_type.ClearField("shape"),
-        lambda graph: graph.output[0].type.tensor_type.shape.dim[1].ClearField("dim_value"),
-        lambda graph: graph.output[0].type.tensor_type.shape.dim[1].__setattr__("dim_value", 4),
         lambda graph: graph.input[0].type.tensor_type.__setattr__("elem_type", TensorProto.INT32),
         lambda graph: graph.input[0].type.tensor_type.shape.dim[1].__setattr__("dim_value", 4),
         lambda graph: (rename(graph.input[0], "x"), graph.node[0].input.__setitem__(0, "x")),
