@@ -27,7 +27,7 @@ ONNX = ".onnx"
 PROGRAMS = (".pt2", ".ts", ".pt", ".pth", ".torchscript")
 # Bytes; nothing longer is a message of protobuf.
 LARGEST, LARGEST_METADATA = 2**31, 2**22
-MOST_PARTS = 10**6  # nodes, attributes, tensors and so on; the networks have some 5 000
+MOST_PARTS = 2**18  # nodes, attributes, tensors and so on; the networks have some 5 000
 
 
 class ExportedModel:
@@ -165,7 +165,7 @@ def _checked_metadata(content: bytes) -> Any:
         if kind == "NodeProto" and part.domain not in ("", "ai.onnx"):
             raise SanetError(f"its operator {part.op_type!r:.80} of {part.domain!r:.80} is none of ONNX's own")
         if kind in ("FunctionProto", "TrainingInfoProto") or graphs > 1 or number > MOST_PARTS:
-            raise SanetError("it is more than a network: it has functions, control flow or a million parts")
+            raise SanetError("it is more than a network: it has functions, control flow or very many parts")
     text = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA, "null")
     if len(text) > LARGEST_METADATA:
         raise SanetError(f"its {METADATA} has more than {LARGEST_METADATA} characters")
