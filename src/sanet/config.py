@@ -20,7 +20,7 @@ CategoryTarget = Literal["presence", "share"]
 ClassBalance = Literal["none", "fourth_root", "sqrt", "log"]
 Accelerator = Literal["auto", "cpu", "gpu"]
 Precision = Literal["32-true", "bf16-mixed"]
-ExportFormat = Literal["onnx", "onnx-int8", "torch-export", "torchscript"]
+ExportFormat = Literal["onnx", "onnx-int8"]
 EngineName = Literal["local", "ray"]
 # comp5: trained on the data of PASCAL VOC only; comp6: on other data as well.
 Competition = Literal["comp5", "comp6"]

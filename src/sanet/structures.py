@@ -13,6 +13,7 @@ K     classes of the label set
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -47,8 +48,8 @@ class Interrupted(SanetError):
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """What an error says, in one line, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class Sample(NamedTuple):
@@ -105,11 +106,12 @@ class LabelSet:
     background_ignored: bool = False
 
     def __post_init__(self) -> None:
+        self._require_types()
         # YAML and JSON have lists only: make them hashable here, once.
-        object.__setattr__(self, "names", tuple(str(name) for name in self.names))
-        colors = tuple((int(r), int(g), int(b)) for r, g, b in self.colors)
+        object.__setattr__(self, "names", tuple(self.names))
+        colors = tuple((r, g, b) for r, g, b in self.colors)
         object.__setattr__(self, "colors", colors or default_colors(len(self.names)))
-        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        repeated = sorted(name for name, count in Counter(self.names).items() if count > 1)
         if not self.names:
             raise UsageError("a label set needs at least one class name")
         if repeated:
@@ -128,6 +130,21 @@ class LabelSet:
         if self.background is not None and self.background_ignored:
             raise UsageError(f"background {self.background} is a class, so it cannot be ignored as well")
 
+    def _require_types(self) -> None:
+        """Raise a UsageError unless every value is what it is declared to be; it may come from anybody's file."""
+        right = {
+            "names": _is_list(self.names) and all(_is_text(name) for name in self.names),
+            "colors": _is_list(self.colors)
+            and all(_is_list(color) and len(color) == 3 and all(map(_is_int, color)) for color in self.colors),
+            "ignore_index": _is_int(self.ignore_index),
+            "background": self.background is None or _is_int(self.background),
+            "background_ignored": isinstance(self.background_ignored, bool),
+        }
+        for name, is_right in right.items():
+            if not is_right:
+                kind = type(self).__annotations__[name]
+                raise UsageError(f"{name} of a label set: {getattr(self, name)!r:.80} is not {kind}")
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -136,6 +153,20 @@ class LabelSet:
         """768 values for a palette PNG; entries beyond the classes are white, so that void shows."""
         flat = [value for color in self.colors for value in color]
         return (flat + [255] * 768)[:768]
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _is_int(value: object) -> bool:
+    """Whether it is one that every array of indices can be compared with."""
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31
+
+
+def _is_text(value: object) -> bool:
+    """Whether it can be written to a file, as half a surrogate pair cannot."""
+    return isinstance(value, str) and value.encode(errors="ignore").decode() == value
 
 
 def default_colors(count: int) -> tuple[Color, ...]:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import warnings
 from copy import deepcopy
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import sanet.deploy.export as exports
 from sanet.cli.main import main
 from sanet.config import DataConfig
 from sanet.data.catalog import data_source
-from sanet.deploy.export import SUFFIXES, default_path, export
+from sanet.deploy.export import default_path, export
 from sanet.deploy.parity import CASES, LARGEST_DIFFERENCE, TIE, ParityCase, differences, require_parity
 from sanet.deploy.quantize import evenly_spaced, export_int8, quantize
 from sanet.evaluation.evaluate import evaluate
@@ -30,8 +29,6 @@ from sanet.models.own import OWN_MODEL
 from sanet.structures import LabelSet, SanetError, UsageError
 
 LABELS = LabelSet(("sky", "Straße", "car"), ((1, 2, 3), (200, 10, 0), (0, 255, 7)), ignore_index=250, background=1)
-FORMATS = ("onnx", "torch-export", "torchscript")
-each_format = pytest.mark.parametrize("format", FORMATS)
 # Neither in CASES nor the traced example.
 SIZES = [(1, 32, 33), (4, 75, 111), (2, 201, 37), (7, 40, 32), (1, 181, 203)]
 
@@ -47,28 +44,20 @@ def model():
 
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
-    """File and report by format."""
-    folder = tmp_path_factory.mktemp("exports")
-    files = {format: folder / f"model{SUFFIXES[format]}" for format in FORMATS}
-    return {format: (path, export(model, path, format, progress=False)) for format, path in files.items()}
+    """File and report."""
+    path = tmp_path_factory.mktemp("exports") / "model.onnx"
+    return path, export(model, path, progress=False)
 
 
 def opened_elsewhere(path):
     """Pictures to logits by the runtime alone, nothing of this package in between."""
-    if path.suffix == ".onnx":
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
-    if path.suffix == ".pt2":
-        return torch.export.load(path).module()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch.jit.load(path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
-@each_format
-def test_equals_the_network_at_sizes_that_nobody_tried(format, exported, model):
+def test_equals_the_network_at_sizes_that_nobody_tried(exported, model):
     network = deepcopy(model).eval()
-    path, _ = exported[format]
+    path, _ = exported
     ways = [open_exported(path, "cpu"), opened_elsewhere(path)]
     for size in SIZES:
         images = torch.randint(0, 256, (size[0], 3, *size[1:]), dtype=torch.uint8)
@@ -80,20 +69,18 @@ def test_equals_the_network_at_sizes_that_nobody_tried(format, exported, model):
                 assert torch.equal(found.argmax(1), expected.argmax(1))
 
 
-@each_format
-def test_the_network_stays_as_it_is(format, exported, model):
+def test_the_network_stays_as_it_is(exported, model):
     assert model.training
     assert all(parameter.is_contiguous() for parameter in model.parameters())
 
 
-@each_format
-def test_the_file_says_what_it_is(format, exported):
-    path, report = exported[format]
+def test_the_file_says_what_it_is(exported):
+    path, report = exported
     found = open_exported(path, "cpu")
     assert found.labels == LABELS
     assert found.metadata == json.loads(json.dumps(report.metadata))
     assert {key: found.metadata[key] for key in ("format", "network", "backbone", "output_stride", "options")} == {
-        "format": format,
+        "format": "onnx",
         "network": "sanet",
         "backbone": "test_resnet",
         "output_stride": 8,
@@ -102,9 +89,8 @@ def test_the_file_says_what_it_is(format, exported):
     assert found.metadata["output"]["shape"] == ["batch", 3, "height", "width"]
 
 
-@each_format
-def test_the_report_covers_odd_sizes_and_batches(format, exported):
-    path, report = exported[format]
+def test_the_report_covers_odd_sizes_and_batches(exported):
+    path, report = exported
     assert len({case.batch for case in report.cases}) > 2
     assert any(case.height % 2 and case.width % 2 for case in report.cases)
     assert (1, 32, 32) in {(case.batch, case.height, case.width) for case in report.cases}
@@ -119,15 +105,14 @@ def test_the_report_covers_odd_sizes_and_batches(format, exported):
     assert "47x33" in lines[2]
 
 
-@each_format
-def test_the_file_names_no_folder_of_this_machine(format, exported):
-    content = exported[format][0].read_bytes()
+def test_the_file_names_no_folder_of_this_machine(exported):
+    content = exported[0].read_bytes()
     for folder in (Path(exports.__file__).parents[3], Path(torch.__file__).parents[1]):
         assert str(folder).encode() not in content
 
 
 def test_onnx_is_valid_and_its_sizes_are_free(exported):
-    file = onnx.load(exported["onnx"][0])
+    file = onnx.load(exported[0])
     onnx.checker.check_model(file, full_check=True)
     sizes = [[d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in file.graph.input]
     assert sizes == [["batch", 3, "height", "width"]]
@@ -164,50 +149,30 @@ def small():
     return create_model("fcn", "test_resnet", labels=LABELS)
 
 
-@pytest.mark.parametrize(
-    ("format", "broken"),
-    [("onnx", "a weight"), ("torch-export", "a weight"), *(("torchscript", name) for name in BREAKS)],
-)
-def test_a_broken_export_leaves_what_was_there(format, broken, small, monkeypatch, tmp_path):
-    writer = exports.WRITERS[format]
-    monkeypatch.setitem(
-        exports.WRITERS, format, lambda network, *rest: writer(BREAKS[broken](deepcopy(network)), *rest)
-    )
-    path = tmp_path / f"model{SUFFIXES[format]}"
+@pytest.mark.parametrize("broken", BREAKS)
+def test_a_broken_export_leaves_what_was_there(broken, small, monkeypatch, tmp_path):
+    writer = exports.write_onnx
+    monkeypatch.setattr(exports, "write_onnx", lambda network, *rest: writer(BREAKS[broken](deepcopy(network)), *rest))
+    path = tmp_path / "model.onnx"
     path.write_text("as before")
-    with pytest.raises(SanetError, match=r"model\S* is not written: for a batch of \d at \d+x\d+ pixels .* 0.0003"):
-        export(small, path, format, progress=False)
+    with pytest.raises(SanetError, match=r"written: .* batch of \d at \d+x\d+ pixels"):
+        export(small, path, progress=False)
     assert [(file, file.read_text()) for file in tmp_path.iterdir()] == [(path, "as before")]
-    path.unlink()
-    if format == "torchscript":
-        with pytest.raises(SanetError):
-            export(small, path, format, progress=False)
-        assert list(tmp_path.iterdir()) == []
 
 
-def test_an_export_that_cannot_run_or_be_made_is_named(small, monkeypatch, tmp_path):
-    def fixed(network, path, metadata):
-        monkeypatch.setattr(exports, "SIZES", {})
-        exports.write_torch_export(network, path, metadata)
-
-    monkeypatch.setitem(exports.WRITERS, "torch-export", fixed)
-    with pytest.raises(SanetError, match="cannot run a batch of 1 at 32x32 pixels"):
-        export(small, tmp_path / "model.pt2", "torch-export", progress=False)
-
+def test_an_export_that_cannot_be_made_is_named(small, monkeypatch, tmp_path):
     def impossible(network, path, metadata):
         raise ValueError("no such operator\nand so on")
 
-    monkeypatch.setitem(exports.WRITERS, "onnx", impossible)
-    with pytest.raises(SanetError, match=r"exported as onnx \(no such operator\)"):
-        export(small, tmp_path / "model.onnx", "onnx", progress=False)
+    monkeypatch.setattr(exports, "write_onnx", impossible)
+    with pytest.raises(SanetError, match=r"exported as ONNX: no such operator$"):
+        export(small, tmp_path / "model.onnx", progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_formats_and_suffixes_are_refused(model, tmp_path):
-    with pytest.raises(UsageError, match="unknown format 'onx'; did you mean 'onnx'"):
-        export(model, tmp_path / "model.onnx", "onx")
+def test_another_suffix_is_refused(model, tmp_path):
     with pytest.raises(UsageError, match=r"model.pt2: a file of format onnx must end in .onnx"):
-        export(model, tmp_path / "model.pt2", "onnx")
+        export(model, tmp_path / "model.pt2")
 
 
 def test_differences_of_labels_count_only_where_there_is_no_tie():
@@ -241,10 +206,10 @@ def test_the_default_place_is_beside_the_model(tmp_path, monkeypatch):
     (tmp_path / "run.v2" / "model").mkdir(parents=True)
     assert default_path(str(tmp_path / "run.v2" / "model"), "onnx") == tmp_path / "run.v2" / "model.onnx"
     assert default_path(f"{tmp_path}/run.v2/", "onnx-int8") == tmp_path / "run.v2.int8.onnx"
-    assert default_path("someone/on-the-hub", "torchscript") == Path("on-the-hub.ts")
+    assert default_path("someone/on-the-hub", "onnx") == Path("on-the-hub.onnx")
     assert default_path(str(OWN_MODEL), "onnx") == Path("own.onnx")  # not into the package
     monkeypatch.chdir(tmp_path / "run.v2" / "model")
-    assert default_path(".", "torch-export") == tmp_path / "run.v2" / "model.pt2"
+    assert default_path(".", "onnx") == tmp_path / "run.v2" / "model.onnx"
 
 
 # int8
@@ -339,15 +304,15 @@ def test_export_predict_evaluate(trained, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trained.save_pretrained("model")
     Image.fromarray(np.zeros((45, 60, 3), np.uint8)).save("picture.png")
-    assert main(["export", "model", "--format", "torchscript"]) == 0
+    assert main(["export", "model", "--format", "onnx"]) == 0
     assert "equal labels" in capsys.readouterr().out
-    assert Path("model.ts").exists()
-    for name in ("model", "model.ts"):
+    assert Path("model.onnx").exists()
+    for name in ("model", "model.onnx"):
         assert main(["predict", "picture.png", "--model", name, "--output", f"out-{name}"]) == 0
         options = ["--split", "val", "--output", f"scores-{name}", "--data.name", "scenes"]
         assert main(["evaluate", name, *options]) == 0
-    assert Path("out-model/masks/picture.png").read_bytes() == Path("out-model.ts/masks/picture.png").read_bytes()
-    scores = [json.loads(Path(f"scores-{name}/scores.json").read_text()) for name in ("model", "model.ts")]
+    assert Path("out-model/masks/picture.png").read_bytes() == Path("out-model.onnx/masks/picture.png").read_bytes()
+    scores = [json.loads(Path(f"scores-{name}/scores.json").read_text()) for name in ("model", "model.onnx")]
     assert scores[0]["confusion"] == scores[1]["confusion"]
     assert main(["export", "model", "--format", "onnx-int8", "--output", "model.onnx"]) == 2
     assert "must end in .int8.onnx" in capsys.readouterr().err

@@ -292,7 +292,7 @@ def export_command(settings: Namespace) -> int:
     if settings.format == "onnx-int8":
         print(export_int8(model, path, settings.data, settings.split, settings.calibration, settings.largest_loss))
     else:
-        print(export(model, path, settings.format))
+        print(export(model, path))
     print(f"export: {path}")
     return 0
 

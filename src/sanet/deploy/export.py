@@ -1,4 +1,4 @@
-"""Networks as files that other programs run: ONNX, torch.export and TorchScript, each compared before it is kept."""
+"""Networks as files that other programs run: ONNX, compared with the network before it is kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from importlib.metadata import version
@@ -27,19 +27,13 @@ from torch.export import Dim, ExportedProgram
 from sanet.config import OWN, ExportFormat
 from sanet.deploy.parity import ParityReport, compare, require_parity
 from sanet.folders import require_writable
-from sanet.inference.archive import METADATA, strip_debug_records
-from sanet.inference.exported import INPUT, OUTPUT, first_line, open_exported
+from sanet.inference.exported import INPUT, METADATA, ONNX, OUTPUT, open_exported
 from sanet.inference.views import SMALLEST_SIDE
 from sanet.models.networks import SegmentationModel
 from sanet.models.own import OWN_MODEL
-from sanet.structures import SanetError, UsageError, choose
+from sanet.structures import SanetError, UsageError, first_line
 
-SUFFIXES: dict[ExportFormat, str] = {
-    "onnx": ".onnx",
-    "onnx-int8": ".int8.onnx",
-    "torch-export": ".pt2",
-    "torchscript": ".ts",
-}
+SUFFIXES: dict[ExportFormat, str] = {"onnx": ONNX, "onnx-int8": f".int8{ONNX}"}
 # The free ones of the four axes of a batch.
 SIZES = {0: "batch", 2: "height", 3: "width"}
 # Odd sides that differ and more than one picture, so that tracing takes none of them for a constant.
@@ -59,30 +53,26 @@ class Logits(nn.Module):
         return logits
 
 
-def export(
-    model: SegmentationModel, path: str | Path, format: ExportFormat = "onnx", progress: bool = True
-) -> ParityReport:
-    """Write a network to a file that runs without this package, for batches and pictures of any size.
+def export(model: SegmentationModel, path: str | Path, *, progress: bool = True) -> ParityReport:
+    """Write a network as ONNX, which runs without this package, for batches and pictures of any size.
 
     The file holds the normalisation, and the classes and their colours. It is written beside its place, read back, and
     compared with the network; only then does it take its place, with the comparison in a ``.json`` beside it.
 
     Args:
         model: the network; it stays as it is.
-        path: the file; its suffix is that of the format in ``SUFFIXES``.
-        format: "onnx", "torch-export" or "torchscript"; for "onnx-int8" see ``sanet.deploy.quantize``.
+        path: the file; ends in ``.onnx``.
         progress: say on stderr what is being done.
 
     Raises:
-        UsageError: an unknown format, or a path with another suffix.
+        UsageError: a path with another suffix.
         SanetError: the network cannot be exported, or the file does not do what the network does. Then no file is
             left, and one that was there before stays.
     """
-    choose("format", format, tuple(WRITERS))
-    network, metadata = prepare(model), describe(model, format)
-    with replacing(path, format) as partial:
+    network, metadata = prepare(model), describe(model, "onnx")
+    with replacing(path, "onnx") as partial:
         start = perf_counter()
-        write(network, partial, format, metadata, progress)
+        write(network, partial, metadata, progress)
         seconds = perf_counter() - start
         say("compare it with the network", progress)
         cases = compare(network, open_exported(partial, "cpu"))
@@ -142,22 +132,20 @@ def replacing(path: str | Path, format: ExportFormat) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def write(network: Logits, path: Path, format: ExportFormat, metadata: dict[str, Any], progress: bool) -> None:
+def write(network: Logits, path: Path, metadata: dict[str, Any], progress: bool) -> None:
     """Export without comparing.
 
     Raises:
         SanetError: the network cannot be exported, or a package for that is missing.
     """
-    say(f"write {format}; this can take a minute", progress)
+    say("write ONNX; this can take a minute", progress)
     try:
         with quiet(), torch.no_grad():
-            WRITERS[format](network, path, json.dumps(metadata, ensure_ascii=False))
+            write_onnx(network, path, json.dumps(metadata, ensure_ascii=False))
     except ImportError as error:
         raise SanetError(f"{error}; pip install 'sanet-segmentation[export]'") from error
-    except Exception as error:  # each exporter has its own, without a class in common
-        raise SanetError(
-            f"the network cannot be exported as {format} ({first_line(error)}); another format may do"
-        ) from error
+    except Exception as error:  # the exporter's errors have no class in common
+        raise SanetError(f"the network cannot be exported as ONNX: {first_line(error)}") from error
 
 
 def trace(network: Logits) -> ExportedProgram:
@@ -165,18 +153,15 @@ def trace(network: Logits) -> ExportedProgram:
     # Channels last would tie the sizes to each other: which layout a map has depends on them.
     network = deepcopy(network).to(memory_format=torch.contiguous_format)
     sizes = {axis: Dim(name, min=1 if name == "batch" else SMALLEST_SIDE) for axis, name in SIZES.items()}
+    example = torch.randint(0, 256, EXAMPLE, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     # By default a size that is not 1 in the example is taken never to be 1, but small pictures pool to one cell.
     with (
         symbolic_sizes.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
         patch.object(timm.layers.padding, "get_same_padding", _same_padding),
     ):
-        program = torch.export.export(
-            network, (_example(),), dynamic_shapes={INPUT: sizes}, prefer_deferred_runtime_asserts_over_guards=True
+        return torch.export.export(
+            network, (example,), dynamic_shapes={INPUT: sizes}, prefer_deferred_runtime_asserts_over_guards=True
         )
-    program.example_inputs = None  # or they would be stored, as a pickle
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # names the folders of whoever exports
-    return program
 
 
 def write_onnx(network: Logits, path: Path, metadata: str) -> None:
@@ -191,21 +176,9 @@ def write_onnx(network: Logits, path: Path, metadata: str) -> None:
     )
     assert program is not None
     for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()
+        node.metadata_props.clear()  # they name the folders of whoever exports
     program.model.metadata_props[METADATA] = metadata
     program.save(path)
-
-
-def write_torch_export(network: Logits, path: Path, metadata: str) -> None:
-    """The archive of torch.export."""
-    torch.export.save(trace(network), path, extra_files={METADATA: metadata})
-
-
-def write_torchscript(network: Logits, path: Path, metadata: str) -> None:
-    """TorchScript, by tracing; PyTorch has declared it deprecated."""
-    program = torch.jit.trace(network, (_example(),), check_trace=False)  # type: ignore[no-untyped-call]
-    torch.jit.save(program, path, _extra_files={METADATA: metadata})
-    strip_debug_records(path)
 
 
 def say(text: str, progress: bool) -> None:
@@ -226,10 +199,6 @@ def default_path(model: str, format: ExportFormat) -> Path:
     return directory.with_name(directory.name + SUFFIXES[format])
 
 
-def _example() -> Tensor:
-    return torch.randint(0, 256, EXAMPLE, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-
-
 def _same_padding(size: int, kernel: int, stride: int, dilation: int) -> int:
     """What TensorFlow's SAME adds to a side, as in timm.
 
@@ -244,7 +213,7 @@ def _same_padding(size: int, kernel: int, stride: int, dilation: int) -> int:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporters' own remarks: they are for people who write exporters."""
+    """Without the exporter's own remarks: they are for people who write exporters."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -253,10 +222,3 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
-
-
-WRITERS: dict[str, Callable[[Logits, Path, str], None]] = {
-    "onnx": write_onnx,
-    "torch-export": write_torch_export,
-    "torchscript": write_torchscript,
-}

@@ -26,11 +26,10 @@ from sanet.deploy.export import Logits, describe, prepare, quiet, replacing, say
 from sanet.deploy.parity import ParityReport, compare, require_parity
 from sanet.evaluation.evaluate import evaluate_dataset, require_same_classes
 from sanet.evaluation.protocol import Protocol
-from sanet.inference.archive import METADATA
-from sanet.inference.exported import INPUT, first_line, open_exported
+from sanet.inference.exported import INPUT, METADATA, open_exported
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import SegmentationModel
-from sanet.structures import SanetError, UsageError
+from sanet.structures import SanetError, UsageError, first_line
 
 FORMAT: ExportFormat = "onnx-int8"
 CALIBRATION_SPLIT = "train"
@@ -139,7 +138,7 @@ def export_int8(
     with replacing(path, FORMAT) as partial, TemporaryDirectory() as folder:
         start = perf_counter()
         plain = Path(folder) / "float.onnx"
-        write(network, plain, "onnx", metadata, progress)
+        write(network, plain, metadata, progress)
         require_parity(compare(network, open_exported(plain, "cpu")), Path(path))
         indices = evenly_spaced(len(calibration_set), calibration)
         say(f"calibrate on {len(indices)} pictures", progress)

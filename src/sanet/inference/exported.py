@@ -1,61 +1,90 @@
-"""Exported networks: files that `sanet export` wrote, read back as a function from pictures to logits.
+"""Exported networks: ONNX files that `sanet export` wrote, read back as a function from pictures to logits.
 
-No format is unpickled, and none runs Python of the file's: ONNX is data, and what the other two hold is checked
-before PyTorch sees it (``archive.py``).
+ONNX is data: the operators of onnxruntime open no file and run no code of the file's. What the format has besides
+them is refused before onnxruntime sees it: tensors that lie in other files, operators of one's own, and control flow,
+which could run without an end.
 """
 
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.export.passes import move_to_device_pass
 
-from sanet.inference.archive import METADATA, checked_torch_export, checked_torchscript
-from sanet.inference.views import SMALLEST_SIDE, LogitsFunction
-from sanet.structures import LabelSet, SanetError, UsageError
+from sanet.inference.views import SMALLEST_SIDE
+from sanet.structures import LabelSet, SanetError, UsageError, first_line
 
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+METADATA = "sanet.json"
 INPUT, OUTPUT = "images", "logits"
+ONNX = ".onnx"
+PROGRAMS = (".pt2", ".ts", ".pt", ".pth", ".torchscript")
+# Bytes; nothing longer is a message of protobuf.
+LARGEST, LARGEST_METADATA = 2**31, 2**22
+MOST_PARTS = 2**18  # nodes, attributes, tensors and so on; the networks have some 5 000
 
 
 class ExportedModel:
-    """A network from a file, whatever runs it.
+    """A network from a file.
 
     Args:
-        logits_of: (B, 3, H, W) uint8 -> (B, K, H, W) float32, both on ``device``.
+        path: the file, for messages.
+        session: of onnxruntime.
         metadata: what the file says about the network.
-        device: where it runs.
+        device: where its logits go.
 
     Attributes:
         labels: the classes.
+
+    Raises:
+        SanetError: the network is not one of such classes.
     """
 
-    def __init__(self, logits_of: LogitsFunction, metadata: dict[str, Any], device: torch.device) -> None:
-        self.logits_of, self.metadata, self.device = logits_of, metadata, device
-        self.labels = LabelSet(**metadata["labels"])
+    def __init__(self, path: Path, session: InferenceSession, metadata: dict[str, Any], device: torch.device) -> None:
+        self.path, self.session, self.metadata, self.device = path, session, metadata, device
+        try:
+            self.labels = LabelSet(**metadata["labels"])
+        except (KeyError, TypeError) as error:
+            raise SanetError("it does not say which classes it has; it was not written by `sanet export`") from error
+        found = [
+            (value.name, value.type, len(value.shape), value.shape[1:2])
+            for value in (*session.get_inputs(), *session.get_outputs())
+        ]
+        expected = [(INPUT, "tensor(uint8)", 4, [3]), (OUTPUT, "tensor(float)", 4, [len(self.labels)])]
+        if found != expected:
+            raise SanetError(f"its input and output are not {expected}, as its classes ask for, but {found}")
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 on the model's device -> (B, K, H, W) float32 logits there.
+        """(B, 3, H, W) uint8 -> (B, K, H, W) float32 logits on the model's device.
 
         Raises:
             UsageError: images of another shape or dtype, or too small.
+            SanetError: the network cannot run, or returns something of another shape.
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             shape = tuple(images.shape)
             raise UsageError(f"images are {images.dtype} of shape {shape}; an export takes uint8 of (B, 3, H, W)")
         if min(images.shape[-2:]) < SMALLEST_SIDE:
             raise UsageError(f"images are {tuple(images.shape[-2:])} pixels; the networks need 32 or more a side")
-        return self.logits_of(images)
+        try:
+            (logits,) = self.session.run([OUTPUT], {INPUT: images.cpu().numpy()})
+        except Exception as error:  # onnxruntime's errors have no class in common
+            raise SanetError(f"{self.path} cannot run on {tuple(images.shape)}: {first_line(error):.300}") from error
+        expected = (len(images), len(self.labels), *images.shape[-2:])
+        if logits.shape != expected:
+            raise SanetError(f"{self.path} returns logits of shape {logits.shape}, not {expected}")
+        return torch.from_numpy(logits).to(self.device)
 
 
 def is_exported(model: str | Path) -> bool:
-    """Whether this names an exported file; the suffix tells its format."""
-    return Path(model).suffix in OPENERS and not Path(model).is_dir()
+    """Whether this names an exported file, also one of a format that is refused; the suffix tells."""
+    return Path(model).suffix.lower() in (ONNX, *PROGRAMS) and not Path(model).is_dir()
 
 
 def choose_device(device: str | None) -> torch.device:
@@ -85,30 +114,17 @@ def open_exported(path: str | Path, device: str | None = None) -> ExportedModel:
         UsageError: there is no such device.
     """
     file = Path(path)
+    if file.suffix.lower() != ONNX:
+        raise SanetError(
+            f"{file} is not opened: a file of PyTorch is a program, which can read and write any file of yours; "
+            "ask whoever made it for ONNX: sanet export MODEL --format onnx"
+        )
     if not file.is_file():
         raise SanetError(f"there is no exported file {file}; `sanet export` writes one")
     try:
-        logits_of, text, used = OPENERS[file.suffix](file, device)
-    except SanetError:
-        raise
-    except Exception as error:  # every runtime has its own, without a class in common
-        raise SanetError(f"{file} cannot be read: {first_line(error)}") from error
-    try:
-        return ExportedModel(logits_of, json.loads(text), used)
-    except (KeyError, TypeError, ValueError) as error:
-        raise SanetError(f"{file} does not say which classes it has; it was not written by `sanet export`") from error
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in short, or its kind where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _open_onnx(path: Path, device: str | None) -> tuple[LogitsFunction, str, torch.device]:
-    try:
         import onnxruntime
     except ImportError as error:
-        raise SanetError(f"{path} needs onnxruntime: pip install 'sanet-segmentation[export]'") from error
+        raise SanetError(f"{file} needs onnxruntime: pip install 'sanet-segmentation[export]'") from error
     on_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     used = choose_device(device or (None if on_gpu else "cpu"))
     if used.type != "cpu" and not on_gpu:
@@ -116,39 +132,50 @@ def _open_onnx(path: Path, device: str | None) -> tuple[LogitsFunction, str, tor
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # what goes wrong is raised
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever its first bytes say
     cuda = [("CUDAExecutionProvider", {"device_id": used.index or 0})] if used.type == "cuda" else []
-    session = onnxruntime.InferenceSession(path, options, providers=[*cuda, "CPUExecutionProvider"])
-
-    def logits_of(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run([OUTPUT], {INPUT: images.cpu().numpy()})[0]).to(used)
-
-    return logits_of, session.get_modelmeta().custom_metadata_map.get(METADATA, ""), used
-
-
-def _open_torch_export(path: Path, device: str | None) -> tuple[LogitsFunction, str, torch.device]:
-    used = choose_device(device)
-    extra = {METADATA: ""}
-    program = torch.export.load(checked_torch_export(path), extra_files=extra)
-    if used.type != "cpu":
-        program = move_to_device_pass(program, used)
-    # Guards would be executed as Python; ``ExportedModel`` checks dtype and sizes itself.
-    module = program.module(check_guards=False).to(memory_format=torch.channels_last)
-    return module, extra[METADATA], used
-
-
-def _open_torchscript(path: Path, device: str | None) -> tuple[LogitsFunction, str, torch.device]:
-    used = choose_device(device)
-    extra: dict[str, Any] = {METADATA: ""}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated
-        program = torch.jit.load(  # type: ignore[no-untyped-call]
-            checked_torchscript(path), map_location=used, _extra_files=extra
+    try:
+        if file.stat().st_size >= LARGEST:
+            raise SanetError("it has 2 GiB or more, which is too long for ONNX")
+        content = file.read_bytes()
+        metadata = _checked_metadata(content)
+        session = onnxruntime.InferenceSession(
+            content, options, providers=[*cuda, "CPUExecutionProvider"], enable_fallback=0
         )
-    return program, extra[METADATA], used
+        return ExportedModel(file, session, metadata, used)
+    except Exception as error:  # neither onnxruntime's errors nor protobuf's have a class in common
+        raise SanetError(f"{file} cannot be read: {first_line(error):.300}") from error
 
 
-OPENERS: dict[str, Callable[[Path, str | None], tuple[LogitsFunction, str, torch.device]]] = {
-    ".onnx": _open_onnx,
-    ".pt2": _open_torch_export,
-    ".ts": _open_torchscript,
-}
+def _checked_metadata(content: bytes) -> Any:
+    """What an ONNX file says about its network, if it is one graph of ONNX's own operators, with all its tensors.
+
+    Raises:
+        SanetError: there is more in it, which no network of `sanet export` has.
+    """
+    import onnx
+
+    model = onnx.load_model_from_string(content)
+    graphs = 0
+    for number, part in enumerate(_parts(model)):
+        kind = part.DESCRIPTOR.name
+        graphs += kind == "GraphProto"
+        if kind == "TensorProto" and (part.external_data or part.data_location):
+            raise SanetError(f"its tensor {part.name!r:.80} lies in another file, which is not opened")
+        if kind == "NodeProto" and part.domain not in ("", "ai.onnx"):
+            raise SanetError(f"its operator {part.op_type!r:.80} of {part.domain!r:.80} is none of ONNX's own")
+        if kind in ("FunctionProto", "TrainingInfoProto") or graphs > 1 or number > MOST_PARTS:
+            raise SanetError("it is more than a network: it has functions, control flow or very many parts")
+    text = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA, "null")
+    if len(text) > LARGEST_METADATA:
+        raise SanetError(f"its {METADATA} has more than {LARGEST_METADATA} characters")
+    return json.loads(text)
+
+
+def _parts(message: Any) -> Iterator[Any]:
+    """A message of protobuf and all those in it; its parser bounds the depth."""
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                yield from _parts(part)

@@ -23,9 +23,8 @@ from typing import Any
 
 import torch
 
-from sanet.inference.exported import first_line
 from sanet.inference.files import Job, Line, PredictorSettings, label_file
-from sanet.structures import SanetError, UsageError
+from sanet.structures import SanetError, UsageError, first_line
 
 # Pictures that a worker takes at a time. Their lines come back together, and are lost together when it is killed.
 CHUNK = 8
