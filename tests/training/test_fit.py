@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -227,3 +228,13 @@ def test_unknown_names_are_answered_with_the_choices(config, changes, named):
     with pytest.raises(UsageError, match=named):
         train(dataclasses.replace(config, **changes))
     assert not sanet.config.Path(config.output).exists()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_a_label_is_named_before_the_first_step(config, split):
+    for path in (Path(config.data.root) / split / "masks").iterdir():
+        Image.fromarray(np.full(np.array(Image.open(path)).shape, 255, np.uint8)).save(path)
+    balanced = dataclasses.replace(config, loss=sanet.LossConfig(class_balance="sqrt"))
+    with pytest.raises(DataError, match=f"split without a labelled pixel.*\n.*\n  {split}"):
+        train(balanced)
+    assert not Path(config.output).exists()
