@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.export.passes import move_to_device_pass
 
+from sanet.config import checked_side
 from sanet.inference.archive import METADATA, checked_torch_export, checked_torchscript
 from sanet.inference.views import SMALLEST_SIDE, LogitsFunction
 from sanet.structures import LabelSet, SanetError, UsageError
@@ -33,11 +34,13 @@ class ExportedModel:
 
     Attributes:
         labels: the classes.
+        shorter_side: of pictures, at which the network is to see them; None: their own.
     """
 
     def __init__(self, logits_of: LogitsFunction, metadata: dict[str, Any], device: torch.device) -> None:
         self.logits_of, self.metadata, self.device = logits_of, metadata, device
         self.labels = LabelSet(**metadata["labels"])
+        self.shorter_side = checked_side("shorter_side", metadata.get("shorter_side"))
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 on the model's device -> (B, K, H, W) float32 logits there.
