@@ -17,7 +17,7 @@ from PIL import Image
 
 import sanet.deploy.export as exports
 from sanet.cli.main import main
-from sanet.config import DataConfig
+from sanet.config import DataConfig, ViewsConfig
 from sanet.data.catalog import data_source
 from sanet.deploy.export import SUFFIXES, default_path, export
 from sanet.deploy.parity import CASES, LARGEST_DIFFERENCE, TIE, ParityCase, differences, require_parity
@@ -40,7 +40,8 @@ SIZES = [(1, 32, 33), (4, 75, 111), (2, 201, 37), (7, 40, 32), (1, 181, 203)]
 def model():
     """A network whose batch norms have seen something, in training mode."""
     torch.manual_seed(0)
-    network = create_model("sanet", "test_resnet", labels=LABELS, output_stride=8, readout="sum").train()
+    network = create_model("sanet", "test_resnet", labels=LABELS, output_stride=8, readout="sum", shorter_side=64)
+    network.train()
     network(torch.rand(4, 3, 96, 96))
     return network
 
@@ -87,7 +88,7 @@ def test_the_network_stays_as_it_is(format, exported, model):
 
 
 @each_format
-def test_the_file_says_what_it_is(format, exported):
+def test_the_file_says_what_it_is(format, exported, model):
     path, report = exported[format]
     found = open_exported(path, "cpu")
     assert found.labels == LABELS
@@ -97,9 +98,19 @@ def test_the_file_says_what_it_is(format, exported):
         "network": "sanet",
         "backbone": "test_resnet",
         "output_stride": 8,
-        "options": {"readout": "sum"},
+        "options": json.loads(json.dumps(model.options)),
     }
+    assert model.options["readout"] == "sum"
     assert found.metadata["output"]["shape"] == ["batch", 3, "height", "width"]
+
+
+def test_the_file_labels_like_the_model_without_being_told_of_its_size(exported, model):
+    picture = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    file, network = Predictor(exported["onnx"][0], "cpu"), Predictor(deepcopy(model), "cpu")
+    assert file.views == network.views
+    assert file.views.shorter_side == 64
+    assert (file(picture) == network(picture)).mean() > 0.999
+    assert (file(picture) != Predictor(exported["onnx"][0], "cpu", ViewsConfig(shorter_side=0))(picture)).any()
 
 
 @each_format
@@ -241,7 +252,7 @@ def test_the_default_place_is_beside_the_model(tmp_path, monkeypatch):
     (tmp_path / "run.v2" / "model").mkdir(parents=True)
     assert default_path(str(tmp_path / "run.v2" / "model"), "onnx") == tmp_path / "run.v2" / "model.onnx"
     assert default_path(f"{tmp_path}/run.v2/", "onnx-int8") == tmp_path / "run.v2.int8.onnx"
-    assert default_path("someone/on-the-hub", "torchscript") == Path("on-the-hub.ts")
+    assert default_path("hf:someone/on-the-hub", "torchscript") == Path("on-the-hub.ts")
     assert default_path(str(OWN_MODEL), "onnx") == Path("own.onnx")  # not into the package
     monkeypatch.chdir(tmp_path / "run.v2" / "model")
     assert default_path(".", "torch-export") == tmp_path / "run.v2" / "model.pt2"
