@@ -8,9 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sanet.config import TrainConfig
+from sanet.evaluation.confusion import scores_of
+from sanet.evaluation.results import Evaluation
 from sanet.models import backbones
 from sanet.models.networks import SegmentationModel, create_model, load_model
 from sanet.structures import LabelSet, SanetError
+from sanet.training.fit import _card
 
 LABELS = LabelSet(("road", "sky", "other"), ((9, 8, 7), (1, 2, 3), (250, 0, 250)), ignore_index=7, background=2)
 
@@ -71,6 +75,15 @@ def test_card_tells_the_hub_what_this_is(saved):
         assert line in card.split("---")[1]
     assert "license" not in card  # of their weights, the people who trained them decide
     assert "{{" not in card
+
+
+def test_the_card_of_a_run_shows_names_as_they_are(model, tmp_path):
+    labels, counts = LabelSet(("a | b", "<script>", "`x`", "{{ 7*7 }}")), torch.eye(4, dtype=torch.int64)
+    evaluation = Evaluation(labels, counts.numpy(), scores_of(counts, labels), {}, [], None)
+    model.save_pretrained(tmp_path, model_card_kwargs=_card(TrainConfig(), evaluation))
+    card = (tmp_path / "README.md").read_text()
+    for row in (r"| a \| b | 1.000 |", "| &lt;script&gt; | 1.000 |", r"| \`x\` | 1.000 |", r"| {{ 7\*7 }} | 1.000 |"):
+        assert row in card
 
 
 def test_weights_are_the_state_dict(model, saved):
