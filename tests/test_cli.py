@@ -148,6 +148,31 @@ def test_train_evaluate_predict(root, tmp_path, capsys):
     assert "val0.png" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["evaluate", "runs/mistyped", "--data.name", "folder", "--data.root", "none", "--data.classes", "[a, b]"],
+        ["predict", "a.png", "--model", "runs/mistyped"],
+        ["explain", "runs/mistyped", "a.png", "--point", "1", "1"],
+        ["compare", "a.png", "--models", "runs/a", "runs/mistyped"],
+        ["grouping", "runs/mistyped"],
+        ["demo", "runs/mistyped"],
+        ["export", "runs/mistyped"],
+        ["submit", "runs/mistyped", "--data.name", "voc"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_mistyped_run_is_answered_with_those_that_are_there(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sanet.models.store.hf_hub_download", None)
+    for name in ("a", "b"):
+        (tmp_path / "runs" / name / "model").mkdir(parents=True)
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert "no folder runs/mistyped; runs and models in runs: a, b" in error
+    assert error.count("\n") == 1
+
+
 def test_resume_takes_the_configuration_of_the_run(root, tmp_path):
     run = tmp_path / "run"
     assert main(train_options(root, run)) == 0

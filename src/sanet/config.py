@@ -6,7 +6,7 @@ answers at once.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -29,6 +29,8 @@ Competition = Literal["comp5", "comp6"]
 CONFIG, METRICS, CHECKPOINTS, MODEL = "config.yaml", "metrics.csv", "checkpoints", "model"
 # What the commands call the package's own model.
 OWN = "own"
+# Of a picture that is resized, in pixels: a wrong number must not take all memory.
+LARGEST_SIDE = 2**14
 
 # Data sets of which the number of pictures is published, and checked.
 COUNTED = ("voc", "voc_aug", "context59", "context60", "coco")
@@ -126,7 +128,8 @@ class ModelConfig:
         output_stride: stride of the last feature stage: 8 as in the paper; 16 or 32 are faster.
         pretrained_backbone: start the backbone from its ImageNet weights.
         options: further arguments of the network, such as {pooling: max} for "sanet".
-        start_from: run directory, saved model or checkpoint whose weights the network starts from.
+        start_from: run directory, saved model (a directory, or hf:OWNER/NAME) or checkpoint whose weights the network
+            starts from.
         keep_what_fits: start from those of its weights that fit, and say which do not; without it all have to.
     """
 
@@ -206,7 +209,7 @@ class ViewsConfig:
         scales: factors by which a picture is resized; the class probabilities of all of them are averaged.
         mirror: look at the left-right mirror of the picture too, at every scale.
         shorter_side: resize pictures until their shorter side has this many pixels, before the scales; labels still
-            have the size of the picture.
+            have the size of the picture. By default the side that the model is meant for; 0 is the picture's own size.
     """
 
     window: int = 1024
@@ -219,16 +222,32 @@ class ViewsConfig:
         object.__setattr__(self, "scales", tuple(sorted(float(scale) for scale in self.scales)))
         if self.window < 32:
             raise UsageError(f"views.window {self.window}: 32 pixels or more")
-        if self.shorter_side is not None and self.shorter_side < 32:
-            raise UsageError(f"views.shorter_side {self.shorter_side}: 32 pixels or more")
+        if self.shorter_side != 0:
+            checked_side("views.shorter_side", self.shorter_side)
         positive = all(0 < scale < inf for scale in self.scales)
         if not positive or not 0 < len(self.scales) == len({*self.scales}):
             raise UsageError(f"views.scales {list(self.scales)}: one or more factors above 0, none twice")
 
     def factors(self, height: int, width: int) -> tuple[float, ...]:
         """By which a picture of this size is resized, one for each scale."""
-        whole = 1.0 if self.shorter_side is None else self.shorter_side / min(height, width)
+        whole = self.shorter_side / min(height, width) if self.shorter_side else 1.0
         return tuple(scale * whole for scale in self.scales)
+
+    def resolved(self, side: int | None) -> ViewsConfig:
+        """With a size of their own, 0 or a shorter side, for a model that is meant for ``side`` (None: any)."""
+        return self if self.shorter_side is not None else replace(self, shorter_side=side or 0)
+
+
+def checked_side(name: str, side: Any) -> int | None:
+    """A shorter side of pictures in pixels, or None.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if side is not None and (type(side) is not int or not 32 <= side <= LARGEST_SIDE):
+        given = f" {side}" if type(side) is int and abs(side) < 10**9 else ""
+        raise UsageError(f"{name}{given}: from 32 to {LARGEST_SIDE} pixels")
+    return side
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,23 @@ K     classes of the label set
 
 from __future__ import annotations
 
+import operator
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Color = tuple[int, int, int]
+
+# More classes than that do not fit into a mask of 16 bits.
+MOST_CLASSES, LONGEST_NAME = 2**16, 256
+# What moves a cursor, starts a line, turns the direction of writing, or cannot be written as UTF-8.
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class SanetError(Exception):
@@ -48,8 +55,8 @@ class Interrupted(SanetError):
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line, or its kind where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What an error says, in one line, and without what would control the terminal that shows it."""
+    return CONTROLS.sub("?", (str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
 class Sample(NamedTuple):
@@ -87,7 +94,8 @@ class LabelSet:
     """The classes of a data set; travels with it and with every saved model.
 
     Args:
-        names: K class names, in the order of their indices in the masks.
+        names: K class names, in the order of their indices in the masks; each of 1 to 256 characters, none of which
+            controls a terminal.
         colors: K RGB colours, 0 to 255; ``default_colors`` where left empty.
         ignore_index: mask value that counts nowhere: not in the loss, not in a score.
         background: index of the class that means "none of the others", or None.
@@ -95,8 +103,8 @@ class LabelSet:
             a score with the background is given beside the other.
 
     Raises:
-        UsageError: no names, a name twice, colours that do not fit, an ``ignore_index`` that is a class, or a
-            background that is both a class and ignored.
+        UsageError: no names, a name twice, one that is no name, colours that do not fit, an ``ignore_index`` that is a
+            class or has more than 32 bits, or a background that is both a class and ignored.
     """
 
     names: tuple[str, ...]
@@ -106,44 +114,27 @@ class LabelSet:
     background_ignored: bool = False
 
     def __post_init__(self) -> None:
-        self._require_types()
         # YAML and JSON have lists only: make them hashable here, once.
-        object.__setattr__(self, "names", tuple(self.names))
-        colors = tuple((r, g, b) for r, g, b in self.colors)
+        object.__setattr__(self, "names", _checked_names(self.names))
+        colors = _checked_colors(self.colors)
         object.__setattr__(self, "colors", colors or default_colors(len(self.names)))
-        repeated = sorted(name for name, count in Counter(self.names).items() if count > 1)
-        if not self.names:
-            raise UsageError("a label set needs at least one class name")
-        if repeated:
-            raise UsageError(f"class names must differ; repeated: {', '.join(repeated)}")
+        object.__setattr__(self, "ignore_index", _int32("ignore_index", self.ignore_index))
         if len(self.colors) != len(self.names):
             raise UsageError(f"{len(self.names)} class names but {len(self.colors)} colours")
-        if not all(0 <= value <= 255 for color in self.colors for value in color):
-            raise UsageError("colours are RGB triples of 0 to 255")
         if 0 <= self.ignore_index < len(self.names):
             raise UsageError(
                 f"ignore_index {self.ignore_index} is also class {self.names[self.ignore_index]!r}; "
                 f"choose one outside 0..{len(self.names) - 1}"
             )
-        if self.background is not None and not 0 <= self.background < len(self.names):
+        if not isinstance(self.background_ignored, bool):
+            raise UsageError("background_ignored: true or false")
+        if self.background is None:
+            return
+        object.__setattr__(self, "background", _int32("background", self.background))
+        if not 0 <= self.background < len(self.names):
             raise UsageError(f"background {self.background} is not one of the {len(self.names)} classes")
-        if self.background is not None and self.background_ignored:
+        if self.background_ignored:
             raise UsageError(f"background {self.background} is a class, so it cannot be ignored as well")
-
-    def _require_types(self) -> None:
-        """Raise a UsageError unless every value is what it is declared to be; it may come from anybody's file."""
-        right = {
-            "names": _is_list(self.names) and all(_is_text(name) for name in self.names),
-            "colors": _is_list(self.colors)
-            and all(_is_list(color) and len(color) == 3 and all(map(_is_int, color)) for color in self.colors),
-            "ignore_index": _is_int(self.ignore_index),
-            "background": self.background is None or _is_int(self.background),
-            "background_ignored": isinstance(self.background_ignored, bool),
-        }
-        for name, is_right in right.items():
-            if not is_right:
-                kind = type(self).__annotations__[name]
-                raise UsageError(f"{name} of a label set: {getattr(self, name)!r:.80} is not {kind}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -155,18 +146,37 @@ class LabelSet:
         return (flat + [255] * 768)[:768]
 
 
-def _is_list(value: object) -> bool:
-    return isinstance(value, list | tuple)
+def _checked_names(names: Any) -> tuple[str, ...]:
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise UsageError("class names: a list of texts")
+    if not 0 < len(names) <= MOST_CLASSES:
+        raise UsageError(f"a label set needs at least one class name, and has {MOST_CLASSES} at most")
+    for number, name in enumerate(names):
+        if not name.strip() or len(name) > LONGEST_NAME or CONTROLS.search(name):
+            raise UsageError(
+                f"the name of class {number}, {name[:LONGEST_NAME]!a}, is empty, has more than {LONGEST_NAME} "
+                "characters, or has control characters; give it another"
+            )
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if repeated:
+        raise UsageError(f"class names must differ; repeated: {', '.join(repeated[:10])}")
+    return tuple(names)
 
 
-def _is_int(value: object) -> bool:
-    """Whether it is one that every array of indices can be compared with."""
-    return isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31
+def _checked_colors(colors: Any) -> tuple[Color, ...]:
+    try:
+        triples = tuple((operator.index(r), operator.index(g), operator.index(b)) for r, g, b in colors)
+    except (TypeError, ValueError):  # no list, no triples, no whole numbers
+        triples = ((-1, -1, -1),)
+    if not all(0 <= value <= 255 for color in triples for value in color):
+        raise UsageError("colours are RGB triples of whole numbers, 0 to 255")
+    return triples
 
 
-def _is_text(value: object) -> bool:
-    """Whether it can be written to a file, as half a surrogate pair cannot."""
-    return isinstance(value, str) and value.encode(errors="ignore").decode() == value
+def _int32(name: str, value: Any) -> int:
+    if type(value) is not int or not -(2**31) <= value < 2**31:
+        raise UsageError(f"{name}: a whole number of 32 bits")
+    return value
 
 
 def default_colors(count: int) -> tuple[Color, ...]:

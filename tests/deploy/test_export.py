@@ -16,7 +16,7 @@ from PIL import Image
 
 import sanet.deploy.export as exports
 from sanet.cli.main import main
-from sanet.config import DataConfig
+from sanet.config import DataConfig, ViewsConfig
 from sanet.data.catalog import data_source
 from sanet.deploy.export import default_path, export
 from sanet.deploy.parity import CASES, LARGEST_DIFFERENCE, TIE, ParityCase, differences, require_parity
@@ -24,6 +24,7 @@ from sanet.deploy.quantize import evenly_spaced, export_int8, quantize
 from sanet.evaluation.evaluate import evaluate
 from sanet.inference.exported import open_exported
 from sanet.inference.predictor import Predictor
+from sanet.inference.views import class_probabilities
 from sanet.models.networks import create_model
 from sanet.models.own import OWN_MODEL
 from sanet.structures import LabelSet, SanetError, UsageError
@@ -37,7 +38,8 @@ SIZES = [(1, 32, 33), (4, 75, 111), (2, 201, 37), (7, 40, 32), (1, 181, 203)]
 def model():
     """A network whose batch norms have seen something, in training mode."""
     torch.manual_seed(0)
-    network = create_model("sanet", "test_resnet", labels=LABELS, output_stride=8, readout="sum").train()
+    network = create_model("sanet", "test_resnet", labels=LABELS, output_stride=8, readout="sum", shorter_side=64)
+    network.train()
     network(torch.rand(4, 3, 96, 96))
     return network
 
@@ -84,9 +86,23 @@ def test_the_file_says_what_it_is(exported):
         "network": "sanet",
         "backbone": "test_resnet",
         "output_stride": 8,
-        "options": {"readout": "sum"},
+        "options": json.loads(json.dumps(model.options)),
     }
+    assert model.options["readout"] == "sum"
     assert found.metadata["output"]["shape"] == ["batch", 3, "height", "width"]
+
+
+def test_the_file_labels_like_the_model_without_being_told_of_its_size(exported, model):
+    picture = torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    file, network = Predictor(exported[0], "cpu"), Predictor(deepcopy(model), "cpu")
+    assert file.views == network.views == ViewsConfig(shorter_side=64)
+    with torch.inference_mode():
+        found, expected, own = (
+            class_probabilities(predictor.logits_of, picture, views)
+            for predictor, views in ((file, file.views), (network, network.views), (file, ViewsConfig(shorter_side=0)))
+        )
+    assert (found - expected).abs().max() < 1e-4
+    assert (found - own).abs().max() > 1e-3
 
 
 def test_the_report_covers_odd_sizes_and_batches(exported):
@@ -206,7 +222,7 @@ def test_the_default_place_is_beside_the_model(tmp_path, monkeypatch):
     (tmp_path / "run.v2" / "model").mkdir(parents=True)
     assert default_path(str(tmp_path / "run.v2" / "model"), "onnx") == tmp_path / "run.v2" / "model.onnx"
     assert default_path(f"{tmp_path}/run.v2/", "onnx-int8") == tmp_path / "run.v2.int8.onnx"
-    assert default_path("someone/on-the-hub", "onnx") == Path("on-the-hub.onnx")
+    assert default_path("hf:someone/on-the-hub", "onnx") == Path("on-the-hub.onnx")
     assert default_path(str(OWN_MODEL), "onnx") == Path("own.onnx")  # not into the package
     monkeypatch.chdir(tmp_path / "run.v2" / "model")
     assert default_path(".", "onnx") == tmp_path / "run.v2" / "model.onnx"

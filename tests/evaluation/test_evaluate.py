@@ -1,3 +1,4 @@
+import copy
 import json
 
 import numpy as np
@@ -125,6 +126,21 @@ def test_corrected_labels_are_another_ground_truth(data, model, tmp_path):
     Image.fromarray(mask).save(path)
     after = evaluate(model, data, "val", device="cpu", progress=False).protocol
     assert [difference.split(":")[0] for difference in before.differences(after)] == ["SHA-256 of the labels"]
+
+
+def test_a_score_is_of_the_size_that_the_model_sees(data, model, tmp_path):
+    meant = copy.deepcopy(model)
+    meant.shorter_side = 64
+    meant.save_pretrained(tmp_path)
+    found = evaluate(tmp_path, data, "val", progress=False, device="cpu")
+    asked = evaluate(model, data, "val", views=ViewsConfig(shorter_side=64), progress=False, device="cpu")
+    own = evaluate(tmp_path, data, "val", views=ViewsConfig(shorter_side=0), progress=False, device="cpu")
+    assert found.protocol == asked.protocol
+    assert found.protocol.shorter_side == 64
+    assert np.array_equal(found.confusion, asked.confusion)
+    assert own.protocol == evaluate(model, data, "val", progress=False, device="cpu").protocol
+    assert own.protocol.shorter_side is None
+    assert (own.confusion != found.confusion).any()
 
 
 def test_an_output_that_cannot_be_written_is_named_before_the_work(data, model, tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from sanet import folders
 from sanet.config import ViewsConfig
 from sanet.inference.files import LocalEngine, PredictorSettings, find_pictures, predict_collection, predict_files
 from sanet.inference.predictor import Predictor
-from sanet.models.networks import create_model
+from sanet.models.networks import create_model, load_model
 from sanet.structures import LabelSet, SanetError, UsageError
 
 LABELS = LabelSet(("sky", "road", "car"))
@@ -174,9 +174,9 @@ def test_another_model_or_other_settings_label_again(collection):
     create_model("fcn", "test_resnet", labels=LABELS).save_pretrained(collection / "model")
     assert predict() == (3, 0, [])
     assert predict(window=64) == (3, 0, [])
-    renamed = LabelSet(("sky", "street", "car"))
-    create_model("fcn", "test_resnet", labels=renamed).save_pretrained(collection / "renamed")
-    (collection / "model" / "model.safetensors").replace(collection / "renamed" / "model.safetensors")
+    renamed = load_model(collection / "model")
+    renamed.labels = LabelSet(("sky", "street", "car"))
+    renamed.save_pretrained(collection / "renamed")
     assert predict(model="renamed", window=64) == (3, 0, [])
     assert predict(model="renamed", window=64) == (0, 3, [])
 

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from PIL import Image
 from sanet.config import ViewsConfig
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import create_model
-from sanet.structures import LabelSet, SanetError
+from sanet.structures import LabelSet, SanetError, UsageError
 
 LABELS = LabelSet(("sky", "road", "car"))
 
@@ -84,11 +86,73 @@ def test_scales_and_mirror_average_probabilities(model, pixels):
         (np.zeros((40, 40, 3), np.float32), "float32"),
         (np.zeros((40, 40, 4), np.uint8), r"\(40, 40, 4\)"),
         (np.zeros((1, 40, 40, 3), np.uint8), r"\(1, 40, 40, 3\)"),
+        (np.zeros((40, 40, 3), bool), "bool"),
+        (np.zeros((64, 0, 3), np.uint8), r"\(64, 0, 3\)"),
+        (np.zeros((0, 0), np.uint8), r"\(0, 0\)"),
+        (np.zeros((), np.uint8), r"\(\)"),
+        (np.zeros(3, np.uint8), r"\(3,\)"),
+        (torch.zeros(40, 40, 3, dtype=torch.uint8), r"\(40, 40, 3\)"),
+        (torch.zeros(3, 0, 40, dtype=torch.uint8), r"\(3, 0, 40\)"),
+        (torch.zeros(3, 40, 40), "float32"),
+        (Image.new("RGB", (0, 0)), "no|shape"),
+        ([[0, 1], [2, 3]], "list"),
+        (None, "NoneType"),
+        (b"street.png", "bytes"),
+        (7, "int"),
     ],
 )
 def test_other_arrays_are_refused(model, picture, named):
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(UsageError, match=named):
         Predictor(model, "cpu")(picture)
+
+
+def test_a_file_that_is_no_picture_is_named(model, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    Image.new("RGB", (64, 64)).save(tmp_path / "whole.png")
+    (tmp_path / "torn.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
+    predictor = Predictor(model, "cpu")
+    for picture in (tmp_path / "none.png", str(tmp_path / "broken.png"), tmp_path, "", "a\0b"):
+        with pytest.raises(SanetError):
+            predictor(picture)
+    with Image.open(tmp_path / "torn.png") as torn, pytest.raises(SanetError):
+        predictor(torn)
+
+
+def test_a_picture_may_be_a_file_a_tensor_or_a_view(model, pixels, tmp_path):
+    predictor = Predictor(model, "cpu")
+    expected = predictor(pixels)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    for picture in (
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        torch.from_numpy(pixels).permute(2, 0, 1),
+        torch.from_numpy(pixels.transpose(2, 0, 1).copy()),
+        pixels[::-1].copy()[::-1],
+    ):
+        assert np.array_equal(predictor(picture), expected)
+    pixels.flags.writeable = False
+    assert np.array_equal(predictor(pixels[..., ::-1]), predictor(pixels[..., ::-1].copy()))
+    assert predictor(pixels[:1]).shape == (1, 61)
+    assert predictor(pixels[:, :1]).shape == (47, 1)
+    assert predictor(pixels[0]).shape == (61, 3)  # grey
+    assert predictor(pixels[:1, :1]).shape == (1, 1)
+
+
+def test_a_model_says_in_which_size_it_sees(model, pixels, tmp_path):
+    """Its copies by whatever path, and what is asked for wins."""
+    plain = Predictor(model, "cpu")
+    enlarged = Predictor(model, "cpu", ViewsConfig(shorter_side=96))(pixels)
+    assert plain.views.shorter_side == 0
+    assert (enlarged != plain(pixels)).any()
+    meant = copy.deepcopy(model)
+    meant.shorter_side = 96
+    meant.save_pretrained(tmp_path / "model")
+    for given in (meant, tmp_path / "model", tmp_path / "model" / ".." / "model"):
+        predictor = Predictor(given, "cpu", ViewsConfig(window=512))
+        assert predictor.views == ViewsConfig(window=512, shorter_side=96)
+        assert np.array_equal(predictor(pixels), enlarged)
+        assert np.array_equal(Predictor(given, "cpu", ViewsConfig(shorter_side=0))(pixels), plain(pixels))
+        assert np.array_equal(Predictor(given, "cpu", predictor.views)(pixels), enlarged)
 
 
 def test_sixteen_bits_are_scaled(model):

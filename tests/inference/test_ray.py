@@ -221,7 +221,7 @@ def test_what_cannot_be_is_said_before_ray_starts(collection, monkeypatch):
         RayEngine(settings("cuda:1"))
     with pytest.raises(UsageError, match="has no GPU"):
         RayEngine(settings("cuda"))._pool({"CPU": 2.0}, 10)
-    with pytest.raises(SanetError, match="no model directory"):
+    with pytest.raises(SanetError, match="no folder"):
         RayEngine(PredictorSettings("nothing"))
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SanetError, match=r"pip install 'sanet-segmentation\[scale\]'"):

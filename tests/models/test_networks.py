@@ -265,7 +265,7 @@ def test_too_small_a_picture_is_refused(size):
         ({"downsample": 2.5}, "downsample 2.5: a whole number, 1 or more"),
         ({"groups": "two"}, "groups 'two': a whole number, 1 or more"),
         ({"category_hidden": True}, "category_hidden True: a whole number, 1 or more"),
-        ({"heads": 3}, "does not take {'heads': 3}"),
+        ({"heads": 3}, "heads 3: a list"),
         ({"pooling": "avg"}, "average"),
     ],
 )

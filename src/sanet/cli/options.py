@@ -8,8 +8,8 @@ from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
 from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
 
-MODEL_HELP = f"run directory, model directory or exported file; {OWN} is the package's own model"
-SANET_HELP = f"run directory, or a model directory, of a SANet; {OWN} is the package's own model"
+MODEL_HELP = f"run directory, model directory, hf:OWNER/NAME or exported file; {OWN} is the package's own model"
+SANET_HELP = f"run directory, model directory or hf:OWNER/NAME, of a SANet; {OWN} is the package's own model"
 
 
 def train_options(parser: Parser) -> None:
@@ -144,8 +144,8 @@ def _shorter_side_option(parser: Parser) -> None:
     parser.add_argument(
         "--shorter_side",
         type=int | None,
-        help="pixels of the shorter side that a picture is seen with; by default its own, and for the package's own "
-        "model the one that it knows",
+        help="pixels of the shorter side that a picture is seen with, 0 for its own; by default the side that the "
+        "model is meant for",
     )
 
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 from unittest.mock import patch
@@ -20,7 +19,6 @@ from unittest.mock import patch
 import timm.layers.padding
 import torch
 import torch.fx.experimental._config as symbolic_sizes
-from huggingface_hub.constants import CONFIG_NAME
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
@@ -91,17 +89,10 @@ def prepare(model: SegmentationModel) -> Logits:
 
 def describe(model: SegmentationModel, format: ExportFormat) -> dict[str, Any]:
     """What every exported file says about its network."""
-    with TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        arguments = json.loads((Path(folder) / CONFIG_NAME).read_text(encoding="utf-8"))
     return {
         "sanet": version("sanet-segmentation"),
         "format": format,
-        "labels": arguments["labels"],
-        "network": arguments["network"],
-        "backbone": arguments["backbone"],
-        "output_stride": arguments["output_stride"],
-        "options": arguments["options"] or {},
+        **model.description(),
         "input": {
             "name": INPUT,
             "type": "uint8",

@@ -28,6 +28,7 @@ from sanet.evaluation.evaluate import evaluate_dataset, require_same_classes
 from sanet.evaluation.protocol import Protocol
 from sanet.inference.exported import INPUT, METADATA, open_exported
 from sanet.inference.predictor import Predictor
+from sanet.inference.views import resized
 from sanet.models.networks import SegmentationModel
 from sanet.structures import SanetError, UsageError, first_line
 
@@ -135,6 +136,7 @@ def export_int8(
     calibration_set, dataset = source.open(CALIBRATION_SPLIT), source.open(split)
     require_same_classes(model.labels, dataset.labels)
     network, metadata = prepare(model), describe(model, FORMAT)
+    views = ViewsConfig().resolved(model.shorter_side)
     with replacing(path, FORMAT) as partial, TemporaryDirectory() as folder:
         start = perf_counter()
         plain = Path(folder) / "float.onnx"
@@ -142,10 +144,11 @@ def export_int8(
         require_parity(compare(network, open_exported(plain, "cpu")), Path(path))
         indices = evenly_spaced(len(calibration_set), calibration)
         say(f"calibrate on {len(indices)} pictures", progress)
-        quantize(plain, partial, (calibration_set[index].image for index in indices))
+        images = (calibration_set[index].image for index in indices)
+        quantize(plain, partial, (resized(image, *views.factors(*image.shape[-2:])) for image in images))
         seconds = perf_counter() - start
         say(f"score both on {len(dataset)} pictures of {split}", progress)
-        protocol = Protocol.of(data, split, dataset.names, dataset.labels, ViewsConfig())
+        protocol = Protocol.of(data, split, dataset.names, dataset.labels, views)
         comparison = compare_on(dataset, protocol, network, partial, progress)
         cost = Int8Cost(data.name, split, len(dataset), len(indices), plain.stat().st_size, comparison)
         require_small_loss(cost, largest_loss, Path(path))

@@ -23,7 +23,7 @@ from sanet.evaluation.results import SCORES, Evaluation, Example, write_scores
 from sanet.folders import require_writable
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import SegmentationModel
-from sanet.models.own import OWN_MODEL, views_of
+from sanet.models.own import OWN_MODEL
 from sanet.structures import LabelSet, Sample, SanetError
 
 PICTURES_KEPT = 12
@@ -135,8 +135,7 @@ def evaluate(
         data: the data set.
         split: the split; it means exactly what it says.
         output: folder for ``scores.json``, ``pictures.npz`` and ``report.html``; nothing is written without it.
-        views: how to look at a picture: in which sizes, mirrored or not, and from where on in windows. The package's
-            own model sees pictures in the size that it knows, unless ``shorter_side`` is given.
+        views: how to look at a picture: in which sizes, mirrored or not, and from where on in windows.
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
         history: rows of a run's metrics, for the learning curves of the report.
         progress: show a progress bar.
@@ -148,7 +147,7 @@ def evaluate(
         UsageError: no such split or device, or nothing can be written in ``output``.
     """
     dataset = data_source(data).open(split)
-    predictor = Predictor(model, device, views_of(model, views))
+    predictor = Predictor(model, device, views)
     require_same_classes(predictor.labels, dataset.labels)
     if output is not None:
         processes.from_first(lambda: require_writable(Path(output)))

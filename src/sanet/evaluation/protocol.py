@@ -96,7 +96,7 @@ class Protocol:
             scales=views.scales,
             mirror=views.mirror,
             window=views.window,
-            shorter_side=views.shorter_side,
+            shorter_side=views.shorter_side or None,
         )
 
     @classmethod

@@ -85,7 +85,7 @@ def submit(
     place = folder / SEGMENTATION / f"{competition}_test_cls"
     place.mkdir(parents=True, exist_ok=True)
     (folder / ARCHIVE).unlink(missing_ok=True)  # of an earlier run: no archive is better than another model's
-    origin = {"model": _fingerprint(network), "views": plain(asdict(views)), "competition": competition}
+    origin = {"model": _fingerprint(network), "views": plain(asdict(predictor.views)), "competition": competition}
     failures = []
     with _Note(folder / NOTE, origin) as note:
         for record in tqdm(records, "submit", unit=" pictures", disable=not progress):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from sanet.config import checked_side
 from sanet.inference.views import SMALLEST_SIDE
 from sanet.structures import LabelSet, SanetError, UsageError, first_line
 
@@ -41,6 +42,7 @@ class ExportedModel:
 
     Attributes:
         labels: the classes.
+        shorter_side: of pictures, at which the network is to see them; None: their own.
 
     Raises:
         SanetError: the network is not one of such classes.
@@ -52,6 +54,7 @@ class ExportedModel:
             self.labels = LabelSet(**metadata["labels"])
         except (KeyError, TypeError) as error:
             raise SanetError("it does not say which classes it has; it was not written by `sanet export`") from error
+        self.shorter_side = checked_side("shorter_side", metadata.get("shorter_side"))
         found = [
             (value.name, value.type, len(value.shape), value.shape[1:2])
             for value in (*session.get_inputs(), *session.get_outputs())

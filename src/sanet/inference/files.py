@@ -17,8 +17,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from PIL import Image
 from tqdm import tqdm
 
@@ -28,6 +26,7 @@ from sanet.folders import held
 from sanet.inference.exported import is_exported
 from sanet.inference.pictures import LONGEST_JPEG, overlay, palette_image, shares, with_legend
 from sanet.inference.predictor import Predictor
+from sanet.models.store import saved_files
 from sanet.structures import LabelSet, UsageError
 
 RESULTS = "predictions.jsonl"
@@ -79,7 +78,7 @@ class PredictorSettings:
     """What a predictor is opened from; unlike the predictor, it can be sent to other machines.
 
     Args:
-        model: the directory of a saved model, the name of one on the Hugging Face hub, or an exported file.
+        model: the directory of a saved model, one of the Hugging Face hub as ``hf:OWNER/NAME``, or an exported file.
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
         views: how to look at a picture.
     """
@@ -94,12 +93,7 @@ class PredictorSettings:
 
     def fingerprint(self) -> str:
         """Hash of the contents of the model's files, its classes among them, and of the views; not of the device."""
-        if is_exported(self.model):
-            files = [Path(self.model)]
-        elif Path(self.model).is_dir():
-            files = [Path(self.model) / name for name in (CONFIG_NAME, SAFETENSORS_SINGLE_FILE)]
-        else:
-            files = [Path(hf_hub_download(self.model, name)) for name in (CONFIG_NAME, SAFETENSORS_SINGLE_FILE)]
+        files = (Path(self.model),) if is_exported(self.model) else saved_files(self.model)
         # What is None is left out, so that a setting that is added later does not label everything again.
         views = {name: value for name, value in asdict(self.views).items() if value is not None}
         digest = hashlib.sha256(json.dumps(views, sort_keys=True).encode())

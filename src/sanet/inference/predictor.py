@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,30 +11,31 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sanet.config import ViewsConfig
-from sanet.data.decoding import rgb
+from sanet.data.decoding import UNREADABLE, read_image, rgb
 from sanet.inference.exported import choose_device, is_exported, open_exported
 from sanet.inference.views import LogitsFunction, label_picture
 from sanet.models.networks import SegmentationModel, load_model
-from sanet.models.own import OWN_MODEL, views_of
-from sanet.structures import UsageError
+from sanet.models.own import OWN_MODEL
+from sanet.structures import UsageError, first_line
 
 
 class Predictor:
     """Labels the pixels of pictures with a saved model.
 
     Args:
-        model: the directory of a saved model, the name of one on the Hugging Face hub, a file that `sanet export`
-            wrote, or a model, which is put onto the device and into evaluation mode; by default the package's own,
-            for streets seen from a car, whose card is ``OWN_MODEL / "README.md"``.
+        model: the directory of a saved model, one of the Hugging Face hub as ``hf:OWNER/NAME``, a file that
+            `sanet export` wrote, or a model, which stays on the device, in evaluation mode; a copy
+            (``copy.deepcopy``) leaves it as it is. By default the package's own, for streets seen from a car, whose
+            card is ``OWN_MODEL / "README.md"``.
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
         views: how to look at a picture: in which sizes, mirrored or not, and from where on in windows; by default in
-            its own size, and with the package's own model in the size that it knows.
+            the size that the model is meant for.
 
     Attributes:
         labels: the classes that the indices of a mask stand for.
         device: where the model runs.
         logits_of: the model as a function from pictures, uint8 and on the device, to logits.
-        views: as given.
+        views: as given, with the model's size where none was.
 
     Raises:
         SanetError: there is no model there, or it cannot be read.
@@ -44,34 +46,37 @@ class Predictor:
         self,
         model: str | Path | SegmentationModel | None = None,
         device: str | None = None,
-        views: ViewsConfig | None = None,
+        views: ViewsConfig = ViewsConfig(),
     ) -> None:
         model = OWN_MODEL if model is None else model
         self.logits_of: LogitsFunction
         if not isinstance(model, SegmentationModel) and is_exported(model):
             exported = open_exported(model, device)
             self.logits_of, self.labels, self.device = exported, exported.labels, exported.device
+            self.views = views.resolved(exported.shorter_side)
         else:
             network = model if isinstance(model, SegmentationModel) else load_model(model)
             self.device = choose_device(device)
             network.to(self.device).to(memory_format=torch.channels_last).eval()
             self.logits_of, self.labels = lambda pictures: network(pictures).logits, network.labels
-        self.views = views_of(model) if views is None else views
+            self.views = views.resolved(network.shorter_side)
 
-    def __call__(self, image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8 | np.uint16]:
+    def __call__(self, image: NDArray[np.uint8] | Image.Image | str | Path | torch.Tensor) -> NDArray[Any]:
         """Label every pixel.
 
         Args:
-            image: (H, W, 3) RGB or (H, W) grey, uint8, of any size; or a PIL image, whose EXIF rotation is applied.
+            image: (H, W, 3) RGB or (H, W) grey, uint8, of any size; a tensor (3, H, W) uint8 on any device; or a file
+                or a PIL image, whose EXIF rotation is applied.
 
         Returns:
             (H, W) class indices, uint8; uint16 for more than 256 classes.
 
         Raises:
-            UsageError: an array of another shape or dtype.
+            UsageError: anything else, or a picture without pixels.
+            DataError: a file that cannot be read.
         """
-        pixels = torch.tensor(_rgb(image)).permute(2, 0, 1).to(self.device)
-        return self.label(pixels).cpu().numpy().astype(np.uint8 if len(self.labels) <= 256 else np.uint16)
+        labels = self.label(_pixels(image).to(self.device))
+        return labels.cpu().numpy().astype(np.uint8 if len(self.labels) <= 256 else np.uint16)
 
     @torch.inference_mode()
     def label(self, image: torch.Tensor) -> torch.Tensor:
@@ -79,13 +84,28 @@ class Predictor:
         return label_picture(self.logits_of, image, self.views)
 
 
-def _rgb(image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
-    if isinstance(image, Image.Image):
-        return rgb(image)
-    if image.dtype != np.uint8:
+def _pixels(image: Any) -> torch.Tensor:
+    """A picture of any of these kinds as (3, H, W) uint8."""
+    if isinstance(image, (str, Path)):
+        image = read_image(Path(image))
+    elif isinstance(image, Image.Image):
+        try:
+            image = rgb(image)
+        except UsageError:
+            raise
+        except UNREADABLE as error:  # its file is read only now
+            raise UsageError(f"the picture cannot be read: {first_line(error)}") from error
+    if isinstance(image, torch.Tensor):
+        wanted, fits = "a tensor (3, H, W)", image.ndim == 3 and image.shape[0] == 3
+    elif isinstance(image, np.ndarray):
+        wanted, fits = "(H, W, 3) RGB or (H, W) grey", image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+    else:
+        raise UsageError(f"the picture is a {type(image).__name__}; give an array, a PIL image, a tensor or a file")
+    if str(image.dtype) not in ("uint8", "torch.uint8"):
         raise UsageError(f"the picture is {image.dtype}; give uint8 from 0 to 255")
-    if image.ndim == 2:
-        image = np.repeat(image[..., None], 3, axis=2)
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise UsageError(f"the picture has shape {image.shape}; give (H, W, 3) RGB or (H, W) grey")
-    return np.ascontiguousarray(image)
+    if not fits or 0 in image.shape:
+        raise UsageError(f"the picture has shape {tuple(image.shape)}; give {wanted}, with pixels")
+    if isinstance(image, torch.Tensor):
+        return image
+    colored = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    return torch.tensor(np.ascontiguousarray(colored)).permute(2, 0, 1)

@@ -71,7 +71,9 @@ class RayEngine:
         if settings.device not in (None, "cpu", "cuda"):
             raise UsageError(f"device {settings.device!r}: Ray shares the GPUs out; give cpu, cuda or none")
         # What is wrong with the model is said here, before anything is started.
-        self.labels = replace(settings, device="cpu").open().labels
+        opened = replace(settings, device="cpu").open()
+        self.labels = opened.labels
+        settings = replace(settings, views=opened.views)
         self.fingerprint: str | None = settings.fingerprint()
         here = Path(settings.model)
         self.settings = replace(settings, model=str(here.absolute())) if here.exists() else settings

@@ -17,7 +17,6 @@ from sanet.data.decoding import read_image, read_labels, shape_text
 from sanet.inference.pictures import IGNORED, WRONG, Mask, Picture, error_map, overlay, shares
 from sanet.inference.predictor import Predictor
 from sanet.insight.figure import require_figure
-from sanet.models.own import views_of
 from sanet.models.store import short_names
 from sanet.structures import Color, LabelSet, UsageError
 
@@ -44,7 +43,7 @@ def compare_pictures(
         truth: masks of the pictures, in their order; their classes are those of the models.
         mask_format: "index" or "color", as of a data set.
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
-        views: how the models look at a picture; the package's own takes the size that it knows.
+        views: how the models look at a picture.
         progress: show a bar.
 
     Raises:
@@ -103,7 +102,7 @@ def _opened(
     if truth and len(truth) != len(pictures):
         raise UsageError(f"{len(truth)} masks for {len(pictures)} pictures: one for each, in the same order")
     named = zip(short_names(models), models, strict=True)
-    predictors = {name: Predictor(model, device, views_of(model, views)) for name, model in named}
+    predictors = {name: Predictor(model, device, views) for name, model in named}
     if truth and len({predictor.labels.names for predictor in predictors.values()}) > 1:
         raise UsageError("the models have different classes, so one truth cannot be that of all")
     return predictors

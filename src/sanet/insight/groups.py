@@ -22,7 +22,6 @@ from sanet.inference.views import resized, resized_bands
 from sanet.models.attention import SqueezeAttention
 from sanet.models.heads import SANetHead
 from sanet.models.networks import SegmentationModel, load_model
-from sanet.models.own import views_of
 from sanet.structures import LabelSet, UsageError
 
 # Pictures of more pixels are looked at smaller: the maps are of the whole picture, and no window has that.
@@ -115,10 +114,10 @@ class Explainer:
     """Shows what a network sees: its labels, and the pixel groups of its squeeze-and-attention heads where it has any.
 
     Args:
-        model: a model directory, the name of one on the Hugging Face hub, or a model.
+        model: a model directory, one of the Hugging Face hub as ``hf:OWNER/NAME``, or a model.
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
-        shorter_side: pixels of the shorter side that every picture is seen with; by default its own, and with the
-            package's own model the one that it knows.
+        shorter_side: pixels of the shorter side that every picture is seen with, 0 for its own; by default the side
+            that the model is meant for.
 
     Attributes:
         network: the model, on the device and in evaluation mode.
@@ -131,7 +130,7 @@ class Explainer:
     ) -> None:
         self.network = model if isinstance(model, SegmentationModel) else load_model(model)
         self.device = choose_device(device)
-        self.views = views_of(model, ViewsConfig(shorter_side=shorter_side))
+        self.views = ViewsConfig(shorter_side=shorter_side).resolved(self.network.shorter_side)
         self.network.to(self.device).to(memory_format=torch.channels_last).eval()
         head = self.network.head
         self._modules = head.attention if isinstance(head, SANetHead) else nn.ModuleList()

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sanet.models.norms import BatchNorm2d
-from sanet.structures import choose
+from sanet.structures import UsageError, choose
 
 Pooling = Literal["average", "max"]
+LARGEST_WINDOW = 512
 
 
 class GroupConv2d(nn.Conv2d):
@@ -102,6 +103,8 @@ class SqueezeAttention(nn.Module):
         pooling: Pooling = "average",
     ) -> None:
         super().__init__()
+        if downsample > LARGEST_WINDOW:  # a map is grown by this factor, also from a single cell
+            raise UsageError(f"downsample {downsample}: {LARGEST_WINDOW} at most")
         # ceil_mode keeps the border pixels; the average there is over real pixels only.
         pools = {
             "average": nn.AvgPool2d(downsample, ceil_mode=True),

@@ -44,6 +44,7 @@ class Backbone(nn.Module):
         pretrained: start from the ImageNet weights.
 
     Attributes:
+        name: as given.
         levels: channels and strides of what comes out: four levels, or five where the stem is one.
         mean: what the weights expect images in [0, 1] to be centred on, one value per channel.
         std: what they expect them to be divided by then.
@@ -62,6 +63,7 @@ class Backbone(nn.Module):
         if not timm.is_model(name) or ("." in name and name not in timm.list_pretrained()):
             near = get_close_matches(name, timm.list_models(), n=4) or ["resnet50", "tf_efficientnet_lite0"]
             raise UsageError(f"unknown backbone {name!r}; timm has for example {', '.join(near)}")
+        self.name = name
         weights_in_wheel = _find_wheel(name) if pretrained else None
         self.stages = _create_stages(name, output_stride, pretrained and weights_in_wheel is None)
         if weights_in_wheel is not None:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
-import re
-from collections.abc import Callable
-from json import JSONDecodeError
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import HFValidationError
 from torch import Tensor, nn
 
+from sanet.config import checked_side
 from sanet.models.backbones import Backbone
 from sanet.models.danet import DANetHead
 from sanet.models.encnet import EncNetHead
 from sanet.models.heads import FCNHead, FCNSEHead, SANetHead, resize
 from sanet.models.peers import PEERS
-from sanet.models.store import StoredModel
-from sanet.structures import LabelSet, SanetError, SegmentationOutput, UsageError, choose, first_line
+from sanet.models.store import StoredModel, saved_files
+from sanet.structures import LabelSet, SegmentationOutput, UsageError, choose, first_line
 
 # A head is built from (levels, num_classes, **options) and turns the maps of those levels into a HeadOutput.
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
@@ -32,6 +31,10 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+# No network of the literature has a whole number beyond this; a wrong one must not take all memory.
+LARGEST_OPTION = 2**12
+
+
 class SegmentationModel(nn.Module, StoredModel):
     """A network of ``NETWORKS`` over a backbone: pixels in, per-class logits of the same size out.
 
@@ -42,6 +45,10 @@ class SegmentationModel(nn.Module, StoredModel):
         output_stride: stride of the last feature stage.
         pretrained_backbone: start the backbone from its ImageNet weights.
         options: further arguments of the head, such as ``{"pooling": "max"}`` for ``SANetHead``.
+        shorter_side: shorter side, in pixels, at which the network sees images outside training; None: their own size.
+
+    Attributes:
+        options: of the head, all of them.
 
     Raises:
         UsageError: an unknown network, backbone or option, or an output stride the backbone does not have.
@@ -58,26 +65,34 @@ class SegmentationModel(nn.Module, StoredModel):
         labels: LabelSet,
         output_stride: int = 8,
         pretrained_backbone: bool = False,
-        options: dict[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        shorter_side: int | None = None,
     ) -> None:
         super().__init__()
         head = NETWORKS[choose("network", network, tuple(NETWORKS))]
-        self.labels = labels
-        options = options or {}
-        parameters = inspect.signature(head).parameters
-        for option, value in options.items():
-            choose(f"option of network {network!r}", option, tuple(parameters)[2:])
-            if type(parameters[option].default) is int and (type(value) is not int or value < 1):
-                raise UsageError(f"network {network!r}: {option} {value!r}: a whole number, 1 or more")
+        self.network, self.labels = network, labels
+        self.options = resolved_options(network, options or {})
+        self.shorter_side = checked_side("shorter_side", shorter_side)
         self.backbone = Backbone(backbone, output_stride, pretrained_backbone)
         try:
-            self.head = head(self.backbone.levels, len(labels), **options)
+            self.head = head(self.backbone.levels, len(labels), **self.options)
         except UsageError as error:
             raise UsageError(f"network {network!r}: {error}") from error
         except (TypeError, ValueError) as error:
-            raise UsageError(f"network {network!r} does not take {options}: {first_line(error)}") from error
+            raise UsageError(f"network {network!r} does not take {self.options}: {first_line(error)}") from error
         self.register_buffer("mean", torch.tensor(self.backbone.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(self.backbone.std).view(1, -1, 1, 1))
+
+    def description(self) -> dict[str, Any]:
+        """See ``StoredModel``."""
+        return {
+            "network": self.network,
+            "backbone": self.backbone.name,
+            "labels": asdict(self.labels),
+            "output_stride": self.backbone.levels[-1].stride,
+            "options": self.options,
+            "shorter_side": checked_side("shorter_side", self.shorter_side),
+        }
 
     def forward(self, images: Tensor) -> SegmentationOutput:
         """Predict.
@@ -97,6 +112,37 @@ class SegmentationModel(nn.Module, StoredModel):
         return SegmentationOutput(logits, output.mask, output.dense, output.category)
 
 
+def resolved_options(network: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option of a network's head: as given, else as the head has it by default.
+
+    Raises:
+        UsageError: one that the head does not have, or of another kind than its default.
+    """
+    parameters = dict([*signature(NETWORKS[network]).parameters.items()][2:])
+    for option, value in options.items():
+        choose(f"option of network {network!r}", option, tuple(parameters))
+        kind = _wanted(parameters[option].default, value)
+        if kind:
+            raise UsageError(f"network {network!r}: {option} {repr(value)[:80]}: {kind}")
+    defaults = {name: found.default for name, found in parameters.items() if found.default is not Parameter.empty}
+    return defaults | dict(options)
+
+
+def _wanted(default: Any, value: Any) -> str:
+    """What an option has to be, in words, where a value is not of the kind of its default; else nothing."""
+    if type(default) is int and (type(value) is not int or not 1 <= value <= LARGEST_OPTION):
+        return f"a whole number, 1 or more, and {LARGEST_OPTION} at most"
+    if type(default) is float and (type(value) not in (int, float) or not 0 <= value <= 1):
+        return "a number from 0 to 1"
+    if isinstance(default, (str, bool)) and type(value) is not type(default):
+        return "true or false" if isinstance(default, bool) else "a text"
+    if isinstance(default, tuple):
+        if not isinstance(value, (list, tuple)) or len(value) > 16:
+            return "a list, of 16 at most"
+        return next(filter(None, (_wanted(default[0], entry) for entry in value)), "")
+    return ""
+
+
 def create_model(
     network: str,
     backbone: str = "tf_efficientnet_lite0",
@@ -104,6 +150,7 @@ def create_model(
     labels: LabelSet | None = None,
     output_stride: int = 8,
     pretrained_backbone: bool = False,
+    shorter_side: int | None = None,
     **options: Any,
 ) -> SegmentationModel:
     """Build a network by name.
@@ -115,6 +162,7 @@ def create_model(
         labels: the classes.
         output_stride: stride of the last feature stage: 8 as in the paper, 16 or 32 are faster.
         pretrained_backbone: start the backbone from its ImageNet weights.
+        shorter_side: shorter side, in pixels, at which the network sees images outside training; None: their own size.
         **options: further arguments of the network's head, such as ``pooling="max"`` for "sanet".
 
     Raises:
@@ -125,22 +173,15 @@ def create_model(
     if labels is None:
         count = num_classes or 0
         labels = LabelSet(tuple(f"class {index}" for index in range(count)), ignore_index=max(255, count))
-    return SegmentationModel(network, backbone, labels, output_stride, pretrained_backbone, options)
+    return SegmentationModel(network, backbone, labels, output_stride, pretrained_backbone, options, shorter_side)
 
 
-def load_model(directory: str | Path) -> SegmentationModel:
-    """Read a model back from its directory, or from a Hugging Face repository of that name.
+def load_model(model: str | Path) -> SegmentationModel:
+    """Read a model back from its directory, or from the Hugging Face hub as ``hf:OWNER/NAME``.
 
     Nothing in it is executed or unpickled. The model is in evaluation mode.
 
     Raises:
-        SanetError: no model there, or weights that do not fit its config.json.
+        SanetError: no model there, a config.json that is none, or weights that are damaged or do not fit it.
     """
-    if not Path(directory).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(directory)):
-        raise SanetError(f"there is no model directory {directory}; `sanet train` writes one in its run, as model/")
-    try:
-        return SegmentationModel.from_pretrained(directory)
-    except (JSONDecodeError, AttributeError) as error:
-        raise SanetError(f"the config.json of {directory} cannot be read: {error}") from error
-    except (OSError, HFValidationError) as error:
-        raise SanetError(f"{directory} is no directory here and cannot be had from the hub: {error}") from error
+    return SegmentationModel.read(saved_files(model))

@@ -1,23 +1,34 @@
 """Saved models: a directory in the Hugging Face layout, kept, loaded and shared with that library's own mixin.
 
-The directory holds ``config.json`` (the arguments of the constructor, the labels among them),
-``model.safetensors`` and ``README.md`` (the model card). Loading one runs no code of it and unpickles nothing.
+The directory holds ``config.json`` (what the network is, how it is fed, and the sum of its weights),
+``model.safetensors`` and ``README.md`` (the model card). Loading one runs no code of it and unpickles nothing, and
+takes memory only for what its files are found to hold.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from collections.abc import Sequence
+from contextlib import suppress
+from hashlib import file_digest
+from html import escape
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
-from huggingface_hub.errors import HfHubHTTPError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from torch import Tensor
 
 from sanet.config import MODEL
-from sanet.structures import LabelSet, SanetError, UsageError
+from sanet.models.record import FORMAT, read_config, read_weights
+from sanet.structures import SanetError, UsageError, first_line
+
+HUB = "hf:"
+NAMES = (CONFIG_NAME, SAFETENSORS_SINGLE_FILE)
+LISTED = 12
 
 CARD = """---
 {{ card_data }}
@@ -37,6 +48,13 @@ mask = sanet.Predictor("path/to/this/directory")(image)  # (H, W) class indices
 """
 
 
+class Files(NamedTuple):
+    """The two files of a saved model that loading reads."""
+
+    config: Path
+    weights: Path
+
+
 class StoredModel(
     PyTorchModelHubMixin,
     library_name="sanet",
@@ -47,54 +65,87 @@ class StoredModel(
 ):
     """Adds ``save_pretrained``, ``from_pretrained`` and ``push_to_hub`` to a network.
 
-    Unlike its parent it reads safetensors only, insists that every tensor fits, and fetches no backbone weights
-    that the file is about to replace.
+    Unlike its parent it writes what the model is now, reads safetensors only, believes nothing of what it reads, and
+    fetches no backbone weights that the file is about to replace.
     """
 
+    def description(self) -> dict[str, Any]:
+        """The arguments that make such a model, as JSON has them; ``options`` are all there are."""
+        raise NotImplementedError
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        super()._save_pretrained(save_directory)
+        with (save_directory / SAFETENSORS_SINGLE_FILE).open("rb") as file:
+            digest = file_digest(file, "sha256").hexdigest()
+        content = {"format": FORMAT, **self.description(), "weights_sha256": digest}
+        text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
+        (save_directory / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+
     @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        map_location: str = "cpu",
-        **model_kwargs: Any,
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *, map_location: str = "cpu", **download: Any
     ) -> Self:
-        if "network" not in model_kwargs:
-            raise SanetError(f"{model_id} holds no {CONFIG_NAME} of a sanet model; name the directory that does")
+        """Read a model from its directory or, by that library's own convention, a repository OWNER/NAME of the hub.
+
+        Args:
+            pretrained_model_name_or_path: the one or the other.
+            map_location: device of the model.
+            **download: ``revision``, ``token`` and whatever else ``huggingface_hub.hf_hub_download`` takes.
+
+        Raises:
+            SanetError: see ``load_model``.
+        """
+        name = str(pretrained_model_name_or_path)
+        known = Path(name).is_dir() or name.startswith(HUB)
+        return cls.read(saved_files(name if known else HUB + name, **download), map_location)
+
+    @classmethod
+    def read(cls, files: Files, device: str = "cpu") -> Self:
+        """The model in these files, in evaluation mode.
+
+        Raises:
+            SanetError: they do not hold one, or not the whole of it.
+        """
+        arguments, digest = read_config(files.config)
         try:
-            labels = LabelSet(**model_kwargs.pop("labels"))
-            model = cls(**{**model_kwargs, "labels": labels, "pretrained_backbone": False})
-        except (KeyError, TypeError) as error:
-            raise SanetError(f"the {CONFIG_NAME} of {model_id} is not one of a sanet model: {error}") from error
-        directory = Path(model_id)
+            with torch.device("meta"):
+                wanted: dict[str, Tensor] = cls(**arguments).state_dict()  # type: ignore[attr-defined]
+        except Exception as error:  # heads and backbones of other libraries fail each in their own way
+            raise SanetError(f"{files.config}: {first_line(error)}") from error
+        tensors = read_weights(files.weights, wanted, digest)
+        model = cls(**arguments)
+        model.load_state_dict(tensors)  # type: ignore[attr-defined]
+        return model.to(device).eval()  # type: ignore[attr-defined, no-any-return]
+
+
+def saved_files(model: str | Path, **download: Any) -> Files:
+    """Where the files of a saved model lie: in its directory or, for ``hf:OWNER/NAME``, where they are downloaded to.
+
+    Raises:
+        SanetError: there is no such model.
+    """
+    name = model.as_posix() if isinstance(model, Path) else model
+    if name.startswith(HUB):
         try:
-            if directory.is_dir():
-                path = directory / SAFETENSORS_SINGLE_FILE
-            else:
-                path = Path(
-                    hf_hub_download(
-                        model_id,
-                        SAFETENSORS_SINGLE_FILE,
-                        revision=revision,
-                        cache_dir=cache_dir,
-                        force_download=force_download,
-                        local_files_only=local_files_only,
-                        token=token,
-                    )
-                )
-            tensors = load_file(path, device=map_location)
-        except (OSError, SafetensorError, HfHubHTTPError) as error:
-            raise SanetError(f"the weights of {model_id} cannot be read: {error}") from error
-        try:
-            model.load_state_dict(tensors)  # type: ignore[attr-defined]
-        except RuntimeError as error:
-            raise SanetError(f"the weights of {model_id} do not fit its {CONFIG_NAME}: {error}") from error
-        return model.eval()  # type: ignore[attr-defined, no-any-return]
+            repository = name.removeprefix(HUB)
+            return Files(*(Path(hf_hub_download(repository, file, **download)) for file in NAMES))
+        except Exception as error:  # that library's errors and those of its connection have no class in common
+            raise SanetError(f"{name} cannot be had from the Hugging Face hub: {first_line(error)}") from error
+    if not os.path.isdir(model):  # unlike Path.is_dir, of any text
+        raise missing(Path(model))
+    return Files(*(Path(model, file) for file in NAMES))
+
+
+def missing(model: Path) -> SanetError:
+    """The error for a model that is not there; it names those that lie beside its place."""
+    names: list[str] = []
+    with suppress(OSError, ValueError):
+        places = sorted(model.parent.iterdir())
+        names = [place.name for place in places if (place / MODEL).is_dir() or (place / CONFIG_NAME).is_file()]
+    beside = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+    named_as_there = re.fullmatch(r"[\w.-]+/[\w.-]+", str(model))
+    hub = f"; for a model of the Hugging Face hub write {HUB}{model}" if named_as_there else ""
+    return SanetError(f"no folder {model}; runs and models in {model.parent}: {beside or 'none'}{hub}")
 
 
 def short_names(models: Sequence[str | Path]) -> list[str]:
@@ -112,3 +163,8 @@ def short_names(models: Sequence[str | Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise UsageError(f"{', '.join(map(str, models))}: a model is named twice")
+
+
+def escaped(text: str) -> str:
+    """Markdown that shows a text as it is, also in a table and where the Markdown becomes HTML."""
+    return re.sub(r"([\\`|*_~$\[\]])", r"\\\1", escape(text, quote=False))

@@ -29,6 +29,7 @@ from sanet.data.transforms import TrainingTransform
 from sanet.evaluation.evaluate import evaluate
 from sanet.evaluation.results import Evaluation
 from sanet.models.networks import SegmentationModel, create_model
+from sanet.models.store import escaped
 from sanet.structures import SanetError, choose
 from sanet.training import memory
 from sanet.training.checkpoints import CheckpointFolder, WholeCheckpointIO, read_checkpoint, replaced
@@ -261,11 +262,12 @@ class ProgressBar(TQDMProgressBar):
 
 def _card(config: TrainConfig, evaluation: Evaluation) -> dict[str, Any]:
     settings, scores = config.model, evaluation.scores
-    rows = "\n".join(f"| {name} | {iou:.3f} |" for name, iou in scores.class_iou.items())
+    rows = "\n".join(f"| {escaped(name)} | {iou:.3f} |" for name, iou in scores.class_iou.items())
+    network, backbone, data = (escaped(name) for name in (settings.name, settings.backbone, config.data.name))
     return {
-        "model_name": f"{settings.name} on {config.data.name}",
-        "details": f"Network `{settings.name}`, backbone `{settings.backbone}`, output stride "
-        f"{settings.output_stride}; trained {config.epochs} epochs on `{config.data.name}`.\n\n"
+        "model_name": f"{network} on {data}",
+        "details": f"Network {network}, backbone {backbone}, output stride {settings.output_stride}; trained "
+        f"{config.epochs} epochs on {data}.\n\n"
         f"On its validation split: mIoU {scores.miou:.3f}, pixel accuracy {scores.pixel_accuracy:.3f}.\n\n"
         f"| class | IoU |\n|---|---|\n{rows}\n",
     }

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from sanet import processes
 from sanet.config import MODEL
 from sanet.models.networks import load_model
+from sanet.models.record import differences as differences
+from sanet.models.record import enumerated as enumerated
 from sanet.structures import SanetError
 from sanet.training.checkpoints import SUFFIX, read_checkpoint
 
-LISTED = 12
 # What Lightning puts before the names of the network's tensors in a checkpoint.
 PREFIX = "model."
 
@@ -24,7 +25,7 @@ def start_from(model: nn.Module, source: str, keep_what_fits: bool) -> None:
 
     Args:
         model: is changed.
-        source: run directory, directory of a saved model, name of one on the hub, or checkpoint of a run.
+        source: run directory, directory of a saved model, ``hf:OWNER/NAME``, or checkpoint of a run.
         keep_what_fits: take over the tensors that fit and name the others on stderr.
 
     Raises:
@@ -57,22 +58,3 @@ def read_weights(source: str) -> dict[str, Tensor]:
 def network_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The network's tensors in the state of a task."""
     return {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
-
-
-def differences(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """One phrase for each tensor that one of them has not, or has in another shape."""
-    phrases = []
-    for name in dict.fromkeys((*own, *found)):
-        if name not in found:
-            phrases.append(f"{name} is missing")
-        elif name not in own:
-            phrases.append(f"{name} is not a tensor of the network")
-        elif own[name].shape != found[name].shape:
-            phrases.append(f"{name} is {tuple(found[name].shape)}, the network's {tuple(own[name].shape)}")
-    return phrases
-
-
-def enumerated(phrases: list[str]) -> str:
-    """The first of them, and how many there are besides."""
-    rest = len(phrases) - LISTED
-    return "; ".join(phrases[:LISTED]) + (f"; and {rest} more" if rest > 0 else "")
