@@ -32,7 +32,7 @@ from sanet.inference.exported import INPUT, OUTPUT, first_line, open_exported
 from sanet.inference.views import SMALLEST_SIDE
 from sanet.models.networks import SegmentationModel
 from sanet.models.own import OWN_MODEL
-from sanet.structures import SanetError, UsageError, choose
+from sanet.structures import SanetError, UsageError, choose, printable
 
 SUFFIXES: dict[ExportFormat, str] = {
     "onnx": ".onnx",
@@ -211,7 +211,7 @@ def write_torchscript(network: Logits, path: Path, metadata: str) -> None:
 def say(text: str, progress: bool) -> None:
     """One line on stderr."""
     if progress:
-        print(f"export: {text}", file=sys.stderr, flush=True)
+        print(f"export: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def default_path(model: str, format: ExportFormat) -> Path:

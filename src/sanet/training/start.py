@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from sanet import processes
 from sanet.config import MODEL
 from sanet.models.networks import load_model
-from sanet.structures import SanetError
+from sanet.structures import SanetError, say
 from sanet.training.checkpoints import SUFFIX, read_checkpoint
 
 LISTED = 12
@@ -43,7 +42,7 @@ def start_from(model: nn.Module, source: str, keep_what_fits: bool) -> None:
         raise SanetError(f"none of the weights of {source} fits this network: {enumerated(differing)}")
     model.load_state_dict({**own, **fitting})
     if differing and processes.first():
-        print(f"{source}: {len(fitting)} tensors kept; dropped: {'; '.join(differing)}", file=sys.stderr)
+        say(f"{source}: {len(fitting)} tensors kept; dropped: {'; '.join(differing)}", error=True)
 
 
 def read_weights(source: str) -> dict[str, Tensor]:
