@@ -16,24 +16,10 @@ from sanet.yaml_files import DEEPEST, LARGEST, parse, read_mapping
 NINES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdef", "bcdefg", strict=True)
 )
-WORDS = (
+WORDS = [
     *("", "null", "[]", "{}", "[1]", "abc", "-1", "0", "1e99", ".nan", "-.inf", "true", "99999999", "{a: 1}", "[[]]"),
-    *(
-        '"x\\0y"',
-        "*a",
-        "&a 1",
-        "!!int 3",
-        "1:2",
-        "- x",
-        '"',
-        "|",
-        "\x1b",
-        "é",
-        "[null, null]",
-        "[1, 2, 3]",
-        "other.yaml",
-    ),
-)
+    *('"x\\0y"', "*a", "&a 1", "!!int 3", "1:2", "- x", '"', "|", "\x1b", "é", "[null, null]", "[1, 2, 3]"),
+]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +84,7 @@ def test_a_file_is_named_and_never_read_without_end(tmp_path):
 
 
 def damaged(text, rng):
-    """A configuration with one or two lines changed, lost, repeated or indented otherwise; or cut, or with a byte off."""
+    """A configuration with one or two lines changed, lost, repeated or indented; or cut, or with a byte off."""
     lines = text.splitlines()
     for _ in range(rng.choice((1, 1, 2))):
         index, kind = rng.randrange(len(lines)), rng.randrange(7)
@@ -110,10 +96,8 @@ def damaged(text, rng):
         elif kind == 4:
             lines.insert(index, line)
         elif kind == 5:
-            place = rng.randrange(len(line))
-            lines[index] = (
-                line[:place] + chr(rng.choice((0, 7, 27, 58, 91, 123, 0x202E, 45, 38, 42))) + line[place + 1 :]
-            )
+            place, sign = rng.randrange(len(line)), rng.choice("\0\a\x1b:[{\u202e-&*")
+            lines[index] = line[:place] + sign + line[place + 1 :]
         else:
             lines[index] = rng.choice(("  ", "    ", "- ", "")) + line.strip()
     content = bytearray("\n".join(lines), "utf-8")
@@ -135,7 +119,8 @@ def test_a_damaged_configuration_is_read_or_refused_in_one_line(command, tmp_pat
         taken.append(settings)
         return 0
 
-    monkeypatch.setitem(COMMANDS, command[0], COMMANDS[command[0]]._replace(run=take))
+    # Alone, as the parsers of all commands take most of the time.
+    monkeypatch.setattr("sanet.cli.main.COMMANDS", {command[0]: COMMANDS[command[0]]._replace(run=take)})
     TrainConfig().save(config)
     whole = config.read_text(encoding="utf-8")
     given = [*command, "run/config.yaml" if command[-1] == "--config" else "run"]
@@ -149,10 +134,6 @@ def test_a_damaged_configuration_is_read_or_refused_in_one_line(command, tmp_pat
             statuses.append(stop.code)
         said = capsys.readouterr().err.splitlines()
         assert statuses[-1] in {0, 1, 2}
-        assert (
-            len(said) == (statuses[-1] != 0)
-            or said[1:] == ["`sanet train --help` lists what there is"]
-            or (said[1:] == ["`sanet --help` lists what there is"])
-        ), said
+        assert len([line for line in said if not line.endswith("--help` lists what there is")]) == (statuses[-1] != 0)
     assert statuses.count(0) == len(taken) - 1
-    assert 20 < statuses.count(0) < 80 or command[-1] == "--config"
+    assert 5 < statuses.count(0) < 50  # some changes are none, as that of a number

@@ -46,7 +46,7 @@ from sanet.data.problems import (
     UNREADABLE,
     Problem,
 )
-from sanet.structures import LabelSet, choose
+from sanet.structures import LabelSet, choose, printable
 
 # Decoding leaves the interpreter to others; more threads would mostly hold more large pictures in memory.
 THREADS = min(16, os.cpu_count() or 1)
@@ -133,9 +133,9 @@ class Diagnosis:
             names = places.setdefault(place, {}).setdefault(finding.detail, [])
             names += [finding.path.name] if finding.path else []
         for place, details in places.items():
-            lines.append(f"  {place}")
+            lines.append(f"  {printable(place)}")
             for detail, names in details.items():
-                text = ": ".join(filter(None, (", ".join(names), detail)))
+                text = printable(": ".join(filter(None, (", ".join(names), detail))))
                 lines += LINES.wrap(text)
         return "\n".join(lines)
 
