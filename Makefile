@@ -6,6 +6,8 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # torch.compile, which a test runs, needs a C++ compiler and Python's headers.
 CAN_COMPILE = command -v g++ >/dev/null && test -f "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h"
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Nothing is installed whose hash is not in the lock, not even what builds the package.
+INSTALL = $(PIP) install --require-hashes --requirement $(1) && $(PIP) install --no-deps --no-build-isolation --editable .
 
 .PHONY: install demo test lint format docs
 
@@ -38,11 +40,11 @@ $(BIN)/python:
 		|| { echo "install python3-venv as root, then make again"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.installed: pyproject.toml requirements.txt | $(BIN)/python
 	@echo "Installing sanet and what it needs into $(VENV); PyTorch is large, so this can take some minutes."
-	$(PIP) install --constraint constraints.txt --editable .
+	$(call INSTALL,requirements.txt)
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(call INSTALL,requirements-dev.txt)
 	@touch $@

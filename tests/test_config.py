@@ -1,6 +1,9 @@
 import pytest
 
-from sanet.config import AugmentationConfig, DataConfig, LossConfig, OptimizerConfig, TrainConfig
+from sanet.config import AugmentationConfig, DataConfig, LossConfig, OptimizerConfig, TrainConfig, ViewsConfig
+from sanet.demo.config import DemoConfig
+from sanet.deploy.config import ProfileConfig
+from sanet.experiments.config import ExperimentConfig
 from sanet.structures import UsageError
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
@@ -25,20 +28,35 @@ RED, GREEN = (255, 0, 0), (0, 255, 0)
             "must all differ",
         ),
         (lambda: DataConfig("folder", ".", ("a",), ignore_color=RED), "data.ignore_color belongs"),
-        (lambda: AugmentationConfig(crop=(31, 64)), "32 pixels"),
-        (lambda: AugmentationConfig(scale=(2.0, 0.5)), "smaller one first"),
-        (lambda: AugmentationConfig(mirror=1.1), "probability"),
-        (lambda: AugmentationConfig(jitter=1), "below 1"),
-        (lambda: LossConfig(alpha=-1), "0 or more"),
+        (lambda: AugmentationConfig(crop=(31, 64)), "crop 31: from 32 to"),
+        (lambda: AugmentationConfig(scale=(2.0, 0.5)), "smaller factor first"),
+        (lambda: AugmentationConfig(mirror=1.1), "mirror 1.1: from 0 to 1"),
+        (lambda: AugmentationConfig(jitter=1), "jitter 1: from 0 to 0.99"),
+        (lambda: LossConfig(alpha=-1), "alpha -1: from 0"),
         (lambda: LossConfig(category_target="presense"), "did you mean 'presence'"),
         (lambda: LossConfig(class_balance="sqr"), "did you mean 'sqrt'"),
-        (lambda: OptimizerConfig(learning_rate=0), "above 0"),
-        (lambda: OptimizerConfig(momentum=1), "below 1"),
-        (lambda: OptimizerConfig(warmup_steps=-1), "0 or more"),
-        (lambda: TrainConfig(epochs=0), "epochs 0: 1 or more"),
+        (lambda: OptimizerConfig(learning_rate=0), "learning_rate 0: from"),
+        (lambda: OptimizerConfig(momentum=1), "momentum 1: from 0 to 0.9999"),
+        (lambda: OptimizerConfig(warmup_steps=-1), "warmup_steps -1: from 0"),
+        (lambda: TrainConfig(epochs=0), "epochs 0: from 1 to"),
         (lambda: TrainConfig(epochs=5, validate_every=2), "must divide"),
-        (lambda: TrainConfig(workers=-1), "workers -1: 0 or more"),
+        (lambda: TrainConfig(workers=-1), "workers -1: from 0 to 256"),
         (lambda: TrainConfig(seed=2**32), "seed 4294967296: from 0 to 4294967295"),
+        (lambda: TrainConfig(workers=100_000), "workers 100000: from 0 to 256"),
+        (lambda: TrainConfig(epochs=None), "epochs None: give a value of the kind int"),
+        (lambda: TrainConfig(epochs=True), "epochs True: give a value of the kind int"),
+        (lambda: TrainConfig(model=None), "model None: give a value of the kind ModelConfig"),
+        (lambda: TrainConfig(output="a\0b"), "cannot hold the character"),
+        (lambda: AugmentationConfig(crop=(64, 99_999_999)), "crop 99999999: from 32 to"),
+        (lambda: AugmentationConfig(scale=(0.5, float("nan"))), "scale nan: from"),
+        (lambda: OptimizerConfig(learning_rate=float("inf")), "learning_rate inf: from"),
+        (lambda: OptimizerConfig(weight_decay=float("nan")), "weight_decay nan: from"),
+        (lambda: ViewsConfig(scales=(float("inf"),)), "scales inf: from"),
+        (lambda: ViewsConfig(shorter_side=10**9), "shorter_side 1000000000: from 32 to"),
+        (lambda: ExperimentConfig(seeds=10**9), "seeds 1000000000: from 1 to"),
+        (lambda: ProfileConfig(threads=10**9), "threads 1000000000: from 1 to"),
+        (lambda: DemoConfig(port=65_536), "port 65536: from 0 to 65535"),
+        (lambda: DemoConfig(keep_minutes=float("nan")), "keep_minutes nan: from"),
         (lambda: TrainConfig(monitor_mode="most"), "Choices: max, min"),
         (lambda: TrainConfig(accelerator="cuda"), "Choices: auto, cpu, gpu"),
     ],

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from sanet.structures import LabelSet, SanetError, choose, default_colors
+from sanet.structures import LabelSet, SanetError, choose, default_colors, printable, say
 
 # The first entries of the colour map that the VOC devkit's VOClabelcolormap prints, and its last ones.
 VOC = [
@@ -140,3 +140,22 @@ def test_choose_suggests_nothing_where_nothing_is_near():
         choose("split", "zzz", ("train", "val"))
     assert "mean" not in str(caught.value)
     assert "train, val" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Straße 1, café, 写真.png", "Straße 1, café, 写真.png"),
+        ("a\x1b]0;title\x07b", r"a\x1b]0;title\x07b"),
+        ("a\x9b31m\r\n\tb", r"a\x9b31m\r\n\tb"),
+        ("gpj.\u202eexe\u2066\u200f", r"gpj.\u202eexe\u2066\u200f"),
+        ("old\udcff", r"old\udcff"),
+    ],
+)
+def test_what_a_terminal_obeys_is_shown_instead(text, shown, capsys):
+    assert printable(text) == shown
+    say(f"{text}\nnext")
+    say(text, error=True)
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == "next"
+    assert all(line.isprintable() for line in (out + err).split("\n"))

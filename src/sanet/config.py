@@ -6,8 +6,8 @@ answers at once.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
-from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,11 +29,57 @@ Competition = Literal["comp5", "comp6"]
 CONFIG, METRICS, CHECKPOINTS, MODEL = "config.yaml", "metrics.csv", "checkpoints", "model"
 # What the commands call the package's own model.
 OWN = "own"
-# Of a picture that is resized, in pixels: a wrong number must not take all memory.
-LARGEST_SIDE = 2**14
+
+# What a value has to be where a setting says so.
+KINDS: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "tuple": (tuple, list),
+    "dict": dict,
+}
+# Sides of pictures in pixels, and processes, that no machine of today goes beyond.
+SIDES, WORKERS = (32, 16_384), (0, 256)
 
 # Data sets of which the number of pictures is published, and checked.
 COUNTED = ("voc", "voc_aug", "context59", "context60", "coco")
+
+
+def within(default: Any, low: float, high: float) -> Any:
+    """A setting that is a number, or several, from ``low`` to ``high``, which no sane use goes beyond."""
+    return field(default=default, metadata={"range": (low, high)})
+
+
+def check(settings: Any, section: str = "") -> None:
+    """Make sure that settings have values of their kinds, and numbers within their ranges.
+
+    Args:
+        settings: a dataclass.
+        section: what stands before its names in messages, such as "model.".
+
+    Raises:
+        UsageError: one has not; the message names it.
+    """
+    for item in fields(settings):
+        name, value = section + item.name, getattr(settings, item.name)
+        if value is None and item.type.endswith("None"):
+            continue
+        word = item.type.split("[")[0].split(" ")[0]
+        kind = item.default_factory if isinstance(item.default_factory, type) else KINDS.get(word, object)
+        if value is None or not isinstance(value, kind) or (isinstance(value, bool) and item.type != "bool"):
+            raise UsageError(f"{name} {value!r}: give a value of the kind {item.type}, or leave it out")
+        if isinstance(value, str) and "\0" in value:
+            raise UsageError(f"{name} {value!r}: a text cannot hold the character of number 0")
+        if "range" in item.metadata:
+            require(name, value if isinstance(value, (tuple, list)) else [value], *item.metadata["range"])
+
+
+def require(name: str, numbers: Iterable[Any], low: float, high: float) -> None:
+    """Raise a UsageError for the first number that is none, or out of its range."""
+    for number in numbers:
+        if not isinstance(number, (int, float)) or not low <= number <= high:
+            raise UsageError(f"{name} {number!r}: from {low} to {high}")
 
 
 @dataclass(frozen=True)
@@ -58,13 +104,14 @@ class DataConfig:
     root: str | None = None
     classes: tuple[str, ...] = ()
     colors: tuple[Color, ...] = ()
-    ignore_index: int = 255
+    ignore_index: int = within(255, -(2**31), 2**31 - 1)
     background: str | None = None
     mask_format: MaskFormat = "index"
     ignore_color: Color | None = None
     partial: bool = False
 
     def __post_init__(self) -> None:
+        check(self, "data.")
         if self.name == "folder" and not self.classes:
             raise UsageError("data.classes must name the classes of your folder, such as [background, leaf]")
         if self.partial and self.name not in COUNTED:
@@ -101,20 +148,15 @@ class AugmentationConfig:
         jitter: largest relative change of brightness, contrast and saturation.
     """
 
-    crop: tuple[int, int] = (240, 320)
-    scale: tuple[float, float] = (0.5, 2.0)
-    mirror: float = 0.5
-    jitter: float = 0.3
+    crop: tuple[int, int] = within((240, 320), *SIDES)
+    scale: tuple[float, float] = within((0.5, 2.0), 0.01, 100)
+    mirror: float = within(0.5, 0, 1)
+    jitter: float = within(0.3, 0, 0.99)
 
     def __post_init__(self) -> None:
-        if min(self.crop) < 32:
-            raise UsageError(f"augmentation.crop {list(self.crop)}: 32 pixels or more a side")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise UsageError(f"augmentation.scale {list(self.scale)}: two positive factors, the smaller one first")
-        if not 0 <= self.mirror <= 1:
-            raise UsageError(f"augmentation.mirror {self.mirror}: a probability from 0 to 1")
-        if not 0 <= self.jitter < 1:
-            raise UsageError(f"augmentation.jitter {self.jitter}: 0 or more, below 1")
+        check(self, "augmentation.")
+        if self.scale[0] > self.scale[1]:
+            raise UsageError(f"augmentation.scale {list(self.scale)}: the smaller factor first")
 
 
 @dataclass(frozen=True)
@@ -135,13 +177,14 @@ class ModelConfig:
 
     name: str = "sanet"
     backbone: str = "tf_efficientnet_lite0"
-    output_stride: int = 16
+    output_stride: int = within(16, 1, 32)
     pretrained_backbone: bool = True
     options: dict[str, Any] = field(default_factory=dict)
     start_from: str | None = None
     keep_what_fits: bool = False
 
     def __post_init__(self) -> None:
+        check(self, "model.")
         if self.keep_what_fits and self.start_from is None:
             raise UsageError("model.keep_what_fits: of what? model.start_from names no weights")
 
@@ -158,16 +201,15 @@ class LossConfig:
             the first the least.
     """
 
-    alpha: float = 0.2
-    beta: float = 0.8
+    alpha: float = within(0.2, 0, 1000)
+    beta: float = within(0.8, 0, 1000)
     category_target: CategoryTarget = "presence"
     class_balance: ClassBalance = "none"
 
     def __post_init__(self) -> None:
+        check(self, "loss.")
         choose("loss.category_target", self.category_target, get_args(CategoryTarget))
         choose("loss.class_balance", self.class_balance, get_args(ClassBalance))
-        if self.alpha < 0 or self.beta < 0:
-            raise UsageError(f"loss.alpha {self.alpha} and loss.beta {self.beta}: 0 or more")
 
 
 @dataclass(frozen=True)
@@ -184,20 +226,15 @@ class OptimizerConfig:
         warmup_steps: steps over which the learning rate rises at the start.
     """
 
-    learning_rate: float = 0.01
-    head_factor: float = 3.0
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    power: float = 0.9
-    warmup_steps: int = 0
+    learning_rate: float = within(0.01, 1e-12, 1000)
+    head_factor: float = within(3.0, 1e-6, 1e6)
+    momentum: float = within(0.9, 0, 0.9999)
+    weight_decay: float = within(1e-4, 0, 100)
+    power: float = within(0.9, 1e-3, 100)
+    warmup_steps: int = within(0, 0, 10**9)
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0 or self.head_factor <= 0:
-            raise UsageError("optimizer.learning_rate and optimizer.head_factor: above 0")
-        if not 0 <= self.momentum < 1:
-            raise UsageError(f"optimizer.momentum {self.momentum}: from 0 to below 1")
-        if self.power <= 0 or self.weight_decay < 0 or self.warmup_steps < 0:
-            raise UsageError("optimizer.power: above 0; optimizer.weight_decay and warmup_steps: 0 or more")
+        check(self, "optimizer.")
 
 
 @dataclass(frozen=True)
@@ -212,21 +249,19 @@ class ViewsConfig:
             have the size of the picture. By default the side that the model is meant for; 0 is the picture's own size.
     """
 
-    window: int = 1024
-    scales: tuple[float, ...] = (1.0,)
+    window: int = within(1024, *SIDES)
+    scales: tuple[float, ...] = within((1.0,), 0.01, 100)
     mirror: bool = False
-    shorter_side: int | None = None
+    shorter_side: int | None = within(None, 0, SIDES[1])
 
     def __post_init__(self) -> None:
+        check(self, "views.")
         # [1.5, 1] of a YAML file and (1.0, 1.5) are the same.
         object.__setattr__(self, "scales", tuple(sorted(float(scale) for scale in self.scales)))
-        if self.window < 32:
-            raise UsageError(f"views.window {self.window}: 32 pixels or more")
         if self.shorter_side != 0:
             checked_side("views.shorter_side", self.shorter_side)
-        positive = all(0 < scale < inf for scale in self.scales)
-        if not positive or not 0 < len(self.scales) == len({*self.scales}):
-            raise UsageError(f"views.scales {list(self.scales)}: one or more factors above 0, none twice")
+        if not 0 < len(self.scales) == len({*self.scales}):
+            raise UsageError(f"views.scales {list(self.scales)}: one or more factors, none twice")
 
     def factors(self, height: int, width: int) -> tuple[float, ...]:
         """By which a picture of this size is resized, one for each scale."""
@@ -244,9 +279,9 @@ def checked_side(name: str, side: Any) -> int | None:
     Raises:
         UsageError: it is neither.
     """
-    if side is not None and (type(side) is not int or not 32 <= side <= LARGEST_SIDE):
+    if side is not None and (type(side) is not int or not SIDES[0] <= side <= SIDES[1]):
         given = f" {side}" if type(side) is int and abs(side) < 10**9 else ""
-        raise UsageError(f"{name}{given}: from 32 to {LARGEST_SIDE} pixels")
+        raise UsageError(f"{name}{given}: from {SIDES[0]} to {SIDES[1]} pixels")
     return side
 
 
@@ -282,36 +317,28 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    epochs: int = 30
-    batch_size: int = 8
-    accumulate: int = 1
-    workers: int = 1
-    seed: int = 0
-    validate_every: int = 1
-    window: int = 1024
-    checkpoint_minutes: float = 10.0
+    epochs: int = within(30, 1, 100_000)
+    batch_size: int = within(8, 1, 100_000)
+    accumulate: int = within(1, 1, 100_000)
+    workers: int = within(1, *WORKERS)
+    seed: int = within(0, 0, 2**32 - 1)
+    validate_every: int = within(1, 1, 100_000)
+    window: int = within(1024, *SIDES)
+    checkpoint_minutes: float = within(10.0, 1e-9, 1e6)
     monitor: str = "val/miou"
     monitor_mode: Literal["max", "min"] = "max"
     accelerator: Accelerator = "auto"
     precision: Precision = "32-true"
 
     def __post_init__(self) -> None:
+        check(self)
         choose("monitor_mode", self.monitor_mode, ("max", "min"))
         choose("accelerator", self.accelerator, get_args(Accelerator))
         choose("precision", self.precision, get_args(Precision))
-        for name in ("epochs", "batch_size", "accumulate", "validate_every"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} {getattr(self, name)}: 1 or more")
         if self.epochs % self.validate_every:
             raise UsageError(f"validate_every {self.validate_every} must divide epochs {self.epochs}")
         if self.batch_size % self.accumulate:
             raise UsageError(f"accumulate {self.accumulate} must divide batch_size {self.batch_size}")
-        if self.window < 32 or self.checkpoint_minutes <= 0:
-            raise UsageError("window: 32 pixels or more; checkpoint_minutes: above 0")
-        if self.workers < 0:
-            raise UsageError(f"workers {self.workers}: 0 or more")
-        if not 0 <= self.seed < 2**32:
-            raise UsageError(f"seed {self.seed}: from 0 to {2**32 - 1}")
 
     def save(self, path: Path) -> None:
         """Write as YAML; ``sanet train --config`` reads it back."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import operator
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,6 +53,17 @@ class Interrupted(SanetError):
     def __init__(self, message: str, status: int = ON_REQUEST) -> None:
         super().__init__(message)
         self.status = status
+
+
+def printable(text: str) -> str:
+    """A text, such as a file's name, with everything escaped that a terminal would obey rather than show."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def say(text: object, error: bool = False) -> None:
+    """Print lines on the terminal, at once, with nothing in them that it would obey; on stderr if it is an error."""
+    lines = "\n".join(printable(line) for line in str(text).split("\n"))
+    print(lines, file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def first_line(error: Exception) -> str:

@@ -26,7 +26,7 @@ from sanet.data import archives, unpack
 from sanet.data import download as module
 from sanet.data.archives import TABLE, Archive, Collection, DownloadError, sums, with_mirrors
 from sanet.data.download import download
-from sanet.structures import UsageError
+from sanet.structures import SanetError, UsageError
 
 CONTENT = {"set/a.jpg": b"a" * 1000, "set/noise": os.urandom(400_000)}
 
@@ -534,8 +534,8 @@ def test_a_mirrors_file_changes_addresses_and_sums(server: Server, tmp_path: Pat
         ("set.tar: {sha256: 12}", "not 64 hexadecimal digits"),
         ("set.tar: {}", "write urls, sha256 or both"),
         ("set.tar: http://x", "write urls, sha256 or both"),
-        ("- set.tar", "one for each archive"),
-        ("", "one for each archive"),
+        ("- set.tar", "no keys with values"),
+        ("", "no keys with values"),
         ("{", "cannot be read"),
         ("\xff", "cannot be read"),
     ],
@@ -543,10 +543,10 @@ def test_a_mirrors_file_changes_addresses_and_sums(server: Server, tmp_path: Pat
 def test_a_mirrors_file_that_is_wrong_is_named(server: Server, tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "mirrors.yaml"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(UsageError, match=words) as caught:
+    with pytest.raises(SanetError, match=words) as caught:
         with_mirrors(table(server), path)
     assert str(path) in str(caught.value)
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(SanetError, match="cannot be read"):
         with_mirrors(table(server), tmp_path / "none.yaml")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import struct
 import time
 import zlib
@@ -9,17 +10,20 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock, Thread
 from types import SimpleNamespace
 
+import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
 
-from sanet.demo.config import DECODED
-from sanet.demo.limits import ENVELOPE, FORMATS, Guard, read_upload
+from sanet.demo.actions import Actions
+from sanet.demo.config import DECODED, DemoConfig
+from sanet.demo.limits import ENVELOPE, FORMATS, Guard, Hosts, read_upload
 from sanet.demo.serve import _purge
 from sanet.demo.visit import Visit
 from sanet.demo.visits import Visits
 from sanet.structures import UsageError
 
+HERE = Hosts.of(DemoConfig())
 WHOLE = 100 + ENVELOPE  # bytes of a body that may be an upload of 100
 
 
@@ -120,9 +124,9 @@ def test_bodies_are_refused_by_what_they_say_and_by_what_they_are(announced, par
     async def send(message):
         sent.append(message)
 
-    headers = [] if announced is None else [(b"content-length", announced)]
+    headers = [(b"host", b"localhost")] + ([] if announced is None else [(b"content-length", announced)])
     scope = {"type": "http", "path": "/gradio_api/upload", "headers": headers}
-    finish(Guard(app, 100, "own", 1000)(scope, receive, send))
+    finish(Guard(app, HERE, 100, "own", 1000)(scope, receive, send))
     assert sent[0]["status"] == status
     assert sum(read) <= WHOLE
 
@@ -153,20 +157,26 @@ def test_only_what_the_page_asks_for_is_let_through(path, known):
     async def send(message):
         sent.append(message)
 
-    scope = {"type": "http", "path": path, "headers": []}
-    finish(Guard(app, 100, "/tmp/own", 1000)(scope, None, send))
+    scope = {"type": "http", "path": path, "headers": [(b"host", b"localhost:7860")]}
+    finish(Guard(app, HERE, 100, "/tmp/own", 1000)(scope, None, send))
     assert sent[0]["status"] == (200 if known else 403)
 
 
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        ({}, 200),
-        ({"host": "here:7860", "origin": "http://here:7860"}, 200),
+        ({"host": "localhost:7860"}, 200),
+        ({"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:7860"}, 200),
         ({"host": "inside:80", "x-forwarded-host": "page.example", "origin": "https://page.example"}, 200),
-        ({"host": "here:7860", "origin": "http://here:7861"}, 403),
-        ({"host": "here:7860", "origin": "https://elsewhere.example"}, 403),
-        ({"host": "here:7860", "origin": "null"}, 403),
+        ({"host": "inside:80", "x-forwarded-host": "page.example, inside", "origin": "https://page.example"}, 200),
+        ({"host": "localhost:7860", "origin": "http://localhost:7861"}, 403),
+        ({"host": "localhost:7860", "origin": "https://elsewhere.example"}, 403),
+        ({"host": "localhost:7860", "origin": "null"}, 403),
+        ({"host": "localhost", "x-forwarded-host": "other.example", "origin": "https://other.example"}, 403),
+        ({"host": "localhost:7860", "x-forwarded-host": "page.example, elsewhere.example"}, 403),
+        ({"host": "elsewhere.example:7860", "x-forwarded-host": "page.example"}, 403),
+        ({"host": "elsewhere.example:7860", "origin": "http://elsewhere.example:7860"}, 403),
+        ({}, 403),
     ],
 )
 def test_requests_of_other_sites_are_refused(headers, status):
@@ -179,8 +189,69 @@ def test_requests_of_other_sites_are_refused(headers, status):
         sent.append(message)
 
     given = [(name.encode(), value.encode()) for name, value in headers.items()]
-    finish(Guard(app, 100, "own", 1000)({"type": "http", "path": "/gradio_api/upload", "headers": given}, None, send))
-    assert sent[0]["status"] == status
+    hosts = Hosts.of(DemoConfig(allowed_hosts=("inside", "page.example")))
+    for path in ("/", "/gradio_api/upload", "/gradio_api/queue/data"):
+        sent.clear()
+        finish(Guard(app, hosts, 100, "own", 1000)({"type": "http", "path": path, "headers": given}, None, send))
+        assert sent[0]["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("settings", "known", "unknown"),
+    [
+        (
+            {},
+            ["localhost", "LOCALHOST:7860", "127.0.0.1", "127.0.0.1:7860", "[::1]:7860", "[::1]"],
+            [
+                *("elsewhere.example", "elsewhere.example:7860", "127.0.0.1.elsewhere.example", "localhost.example"),
+                *("192.168.1.5:7860", "0.0.0.0:7860", "desk", "127.0.0.2", "[::2]", "::1", "page.example"),
+                *("", ":7860", "localhost:", "localhost:x", "localhost/x", "x@localhost", "localhost x", "[::1"),
+            ],
+        ),
+        ({"host": "localhost"}, ["localhost:7860", "127.0.0.1:7860"], ["elsewhere.example", "desk"]),
+        ({"host": "::1"}, ["[::1]:7860", "localhost:7860"], ["elsewhere.example"]),
+        (
+            {"host": "192.168.1.5"},
+            ["192.168.1.5:7860", "desk:7860"],
+            ["localhost:7860", "192.168.1.6", "elsewhere.example"],
+        ),
+        ({"host": "Box.lan"}, ["box.lan:7860", "BOX.LAN"], ["lan", "elsewhere.example"]),
+        (
+            {"host": "0.0.0.0"},
+            ["192.168.1.5:7860", "[fe80::1]:7860", "localhost", "desk", "Desk:7860", "desk.local"],
+            ["elsewhere.example:7860", "192.168.1.5.elsewhere.example", "0x7f000001"],
+        ),
+        ({"host": "::"}, ["192.168.1.5:7860", "[::1]:7860"], ["elsewhere.example"]),
+        (
+            {"allowed_hosts": ("Page.example", "other.example:8443")},
+            ["page.example", "page.example:443", "other.example:8443", "localhost:7860"],
+            ["other.example", "other.example:443", "a.page.example"],
+        ),
+    ],
+)
+def test_the_page_answers_to_its_own_names_alone(settings, known, unknown, monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "Desk")
+    hosts = Hosts.of(DemoConfig(**settings))
+    assert [name for name in known if not hosts.know(name.encode())] == []
+    assert [name for name in unknown if hosts.know(name.encode())] == []
+
+
+@pytest.mark.parametrize("headers", [[b"localhost"], [b"elsewhere.example"], [b"localhost", b"elsewhere.example"]])
+def test_no_socket_is_opened_and_no_second_name_is_passed(headers):
+    sent = []
+
+    async def app(scope, receive, send):
+        raise AssertionError
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "websocket", "path": "/gradio_api/queue/join", "headers": [(b"host", name) for name in headers]}
+    finish(Guard(app, HERE, 100, "own", 1000)(scope, None, send))
+    assert sent[0]["status"] == 403
+    if len(headers) == 2:
+        finish(Guard(app, HERE, 100, "own", 1000)({**scope, "type": "http", "path": "/"}, None, send))
+        assert sent[-2]["status"] == 403
 
 
 def test_old_files_and_folders_go_and_the_deleting_outlives_what_others_delete(tmp_path):
@@ -208,3 +279,14 @@ def test_old_files_and_folders_go_and_the_deleting_outlives_what_others_delete(t
     finally:
         ended.set()
         purger.join()
+
+
+def test_a_visitors_file_name_is_no_html_in_an_error_and_says_nothing_to_the_terminal(tmp_path):
+    """Gradio shows errors as HTML, and prints them where the page is served unless told otherwise."""
+    (tmp_path / "upload").write_text("no picture")
+    actions = Actions({}, Visits(2, 60), 1, str(tmp_path))
+    payload = {"path": str(tmp_path / "upload"), "orig_name": "<img src=x onerror=alert(1)>\x1b]0;x\x07.png"}
+    with pytest.raises(gr.Error) as caught:
+        actions.arrive(payload, SimpleNamespace(session_hash="a"), None)
+    assert caught.value.message.startswith("&lt;img src=x onerror=alert(1)&gt;\\x1b]0;x\\x07.png is no picture")
+    assert not caught.value.print_exception

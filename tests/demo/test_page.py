@@ -29,7 +29,7 @@ from sanet.demo.limits import no_fetching
 from sanet.demo.serve import served
 from sanet.demo.visits import Visits
 from sanet.insight.groups import Explainer
-from sanet.structures import SanetError, UsageError
+from sanet.structures import LabelSet, SanetError, UsageError
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATIENCE = 60_000
@@ -174,6 +174,33 @@ def test_an_example(browser, address, encodings):
 
 # A file as the browser has it, from the base64 of its content.
 FILE = "new File([Uint8Array.from(atob(content), c => c.charCodeAt(0))], 'street.png', {type: 'image/png'})"
+
+
+def test_names_are_text_wherever_they_stand(browser, tmp_path, monkeypatch):
+    """Of classes, models and files: no element, no code, no template, no link comes of them."""
+    names = (
+        '<img src=x onerror="window.hit=1">',
+        "${window.hit=1}",
+        "`+(window.hit=1)+`",
+        "{{7*7}}",
+        "[x](javascript:1)",
+    )
+    network = sanet.create_model("sanet", "test_resnet", labels=LabelSet(names), output_stride=8)
+    each, encode = torch.arange(64 * 64).view(64, 64) % len(names), Explainer.encode
+    monkeypatch.setattr(Explainer, "encode", lambda self, image: encode(self, image)._replace(prediction=each))
+    model = tmp_path / "<img src=x onerror=window.hit=1>"
+    network.save_pretrained(model)
+    with served([model], DemoConfig(port=0)) as address, opened(browser, address) as page:
+        upload(page, b"none", "<img src=x onerror=window.hit=1>.png")
+        page.wait_for_selector(".toast-body")
+        assert "<img src=x onerror=window.hit=1>.png is no picture" in page.inner_text(".toast-body")
+        upload(page, png(64, 64), "<img src=x onerror=window.hit=1>.png")
+        page.wait_for_selector("#first-legend .name")
+        shown = page.locator("#first-legend .name").all_inner_texts()
+        assert sorted(shown) == sorted(names)
+        page.wait_for_timeout(300)
+        assert page.evaluate("window.hit") is None
+        assert page.locator("img[src=x]").count() == 0
 
 
 def test_a_picture_that_is_dropped(browser, address, encodings):

@@ -14,6 +14,7 @@ from brightness import write_pictures
 from sanet.experiments.experiment import experiment
 from sanet.experiments.page import PAPER
 from sanet.experiments.statistics import paired_bootstrap
+from sanet.experiments.summary import _pipes
 
 
 class Page(HTMLParser):
@@ -144,3 +145,10 @@ def test_pictures_in_which_nothing_is_labelled_are_no_error(tmp_path):
     assert re.search(r"^\| SANet +\| test_resnet +\| \d+ +\| — +\| — +\| — +\| 2 ", text, re.MULTILINE)
     assert "nothing to score" in text
     assert "nan" not in Page((place.table("table6") / "index.html").read_text()).text
+
+
+def test_a_class_can_be_called_anything_in_a_table():
+    heading, _, row = _pipes(["class", "a | b"], [["<script>", "[x](javascript:1)"]]).splitlines()
+    assert [line.count(" | ") for line in (heading.replace("\\|", ""), row)] == [1, 1]
+    assert r"\<script>" in row
+    assert r"[x\](javascript:1)" in row

@@ -108,3 +108,14 @@ def test_what_cannot_be_compared(models, files, tmp_path):
         with pytest.raises(UsageError, match=answer):
             compare_pictures(pictures, [tmp_path / "no model"], tmp_path / output)
     assert not (tmp_path / "a.png").exists()
+
+
+def test_names_that_mean_something_to_a_figure_or_a_terminal_are_shown_as_they_are(files, titles, tmp_path):
+    odd = tmp_path / "$\\frac{$ <b>\x1b[31m\n.png"
+    shutil.copy(files[0][0], odd)
+    labels = LabelSet(("$\\frac{$", "a | b", "{{7*7}}"), ignore_index=9)
+    network = sanet.create_model("fcn", "test_resnet", labels=labels, output_stride=8)
+    network.save_pretrained(tmp_path / "$x^$")
+    compare_pictures([odd], [tmp_path / "$x^$"], tmp_path / "a.png", device="cpu", progress=False)
+    assert "".join(titles[0].split()) == r"$\frac{$<b>\x1b[31m\n.png"
+    assert titles[1] == "$x^$"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from sanet.config import CHECKPOINTS, CONFIG, MODEL, OWN, TrainConfig, ViewsConf
 from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
 from sanet.experiments.config import ExperimentConfig
-from sanet.structures import Interrupted, SanetError, UsageError
+from sanet.structures import Interrupted, SanetError, UsageError, say
 
 
 def train_command(settings: Namespace) -> int:
@@ -36,7 +35,7 @@ def train_command(settings: Namespace) -> int:
     chosen = recipe(settings.recipe) if settings.recipe and not settings.resume else None
     with joined(config.accelerator) as cluster:
         if cluster.idle:
-            print(f"{cluster.idle} more GPUs here: torchrun --nproc-per-node {cluster.idle + 1} -m sanet train …")
+            say(f"{cluster.idle} more GPUs here: torchrun --nproc-per-node {cluster.idle + 1} -m sanet train …")
         try:
             if chosen:
                 config = pretrained(chosen, config)
@@ -46,13 +45,11 @@ def train_command(settings: Namespace) -> int:
             remedy = f"sanet train --resume {quote(config.output)}" if begun else "the same command"
             raise Interrupted(f"{stop}; go on with: {remedy}", stop.status) from stop
         if processes.first():
-            print(score_table(run.evaluation))
-            print(f"model:  {run.directory / MODEL}\nreport: {run.directory / 'report.html'}")
+            say(score_table(run.evaluation))
+            say(f"model:  {run.directory / MODEL}\nreport: {run.directory / 'report.html'}")
             if chosen and chosen.published:
                 published = ", ".join(f"{name} {value}" for name, value in chosen.published.items())
-                print(
-                    f"published ({chosen.where}): {published}; evaluated as there: {chosen.evaluation(config.output)}"
-                )
+                say(f"published ({chosen.where}): {published}; evaluated as there: {chosen.evaluation(config.output)}")
     return 0
 
 
@@ -60,7 +57,7 @@ def recipes_command(settings: Namespace) -> int:
     """List the published runs."""
     from sanet.experiments.recipes import recipe_table
 
-    print(recipe_table())
+    say(recipe_table())
     return 0
 
 
@@ -79,9 +76,9 @@ def experiment_command(settings: Namespace) -> int:
         except KeyboardInterrupt as stop:
             raise Interrupted("stopped; what is finished is kept; go on with: the same command", 130) from stop
         if processes.first():
-            print(f"\n{(folder / TABLE).read_text(encoding='utf-8')}\npage: {folder / PAGE}")
+            say(f"\n{(folder / TABLE).read_text(encoding='utf-8')}\npage: {folder / PAGE}")
             for failure in result.failures():
-                print(f"sanet: {failure}", file=sys.stderr)
+                say(f"sanet: {failure}", error=True)
     return 1 if result.failures() else 0
 
 
@@ -112,10 +109,10 @@ def evaluate_command(settings: Namespace) -> int:
             workers=settings.workers,
         )
         if processes.first():
-            print(score_table(evaluation))
+            say(score_table(evaluation))
             if side := evaluation.protocol.shorter_side:
-                print(f"pictures were seen with a shorter side of {side} pixels; their masks have their own size")
-            print(f"report: {output / 'report.html'}")
+                say(f"pictures were seen with a shorter side of {side} pixels; their masks have their own size")
+            say(f"report: {output / 'report.html'}")
     return 0
 
 
@@ -123,7 +120,7 @@ def scores_command(settings: Namespace) -> int:
     """Print results side by side, if they can be compared."""
     from sanet.evaluation.compare import compare
 
-    print(compare(settings.results))
+    say(compare(settings.results))
     return 0
 
 
@@ -139,7 +136,7 @@ def submit_command(settings: Namespace) -> int:
         _views(settings),
         settings.device,
     )
-    print(f"checked, and ready for the server: {archive}")
+    say(f"checked, and ready for the server: {archive}")
     return 0
 
 
@@ -163,16 +160,16 @@ def predict_command(settings: Namespace) -> int:
         views = opened.views
         engine = LocalEngine(opened, replace(predictor, views=views).fingerprint())
     if settings.model is None:
-        print(
+        say(
             f"no --model: the package's own, for streets seen from a car ({', '.join(engine.labels.names)}), looks at "
             f"pictures resized to a shorter side of {views.shorter_side}; its card: {OWN_MODEL / 'README.md'}"
         )
     outcome = predict_collection(engine, settings.pictures, settings.output)
-    print(f"masks, overlays and predictions.jsonl: {settings.output}")
+    say(f"masks, overlays and predictions.jsonl: {settings.output}")
     if outcome.kept:
-        print(f"labelled: {outcome.labelled}, there already: {outcome.kept}")
+        say(f"labelled: {outcome.labelled}, there already: {outcome.kept}")
     for failure in outcome.failures:
-        print(f"sanet: {failure}", file=sys.stderr)
+        say(f"sanet: {failure}", error=True)
     return 1 if outcome.failures else 0
 
 
@@ -190,7 +187,7 @@ def check_data_command(settings: Namespace) -> int:
     from sanet.data.doctor import examine
 
     diagnosis = examine(data_source(settings.data))
-    print(diagnosis)
+    say(diagnosis)
     return 1 if diagnosis.errors else 0
 
 
@@ -201,9 +198,9 @@ def profile_command(settings: Namespace) -> int:
 
     config = ProfileConfig(**{item.name: settings[item.name] for item in fields(ProfileConfig)})
     found = profile(config)
-    print(render(found))
+    say(render(found))
     if config.output is not None:
-        print("\nwritten: " + ", ".join(str(path) for path in write(found, Path(config.output))))
+        say("\nwritten: " + ", ".join(str(path) for path in write(found, Path(config.output))))
     return 1 if any(cost.problem for cost in found.costs) else 0
 
 
@@ -223,10 +220,10 @@ def explain_command(settings: Namespace) -> int:
     )
     (height, width), (rows, columns) = encoding.size, encoding.seen
     if (rows, columns) != (height, width):
-        print(f"{settings.picture}, {width} x {height} pixels, was seen as {columns} x {rows}")
-    print(f"figure: {settings.output}")
+        say(f"{settings.picture}, {width} x {height} pixels, was seen as {columns} x {rows}")
+    say(f"figure: {settings.output}")
     if settings.arrays:
-        print(f"arrays: {settings.arrays}")
+        say(f"arrays: {settings.arrays}")
     return 0
 
 
@@ -246,7 +243,7 @@ def compare_command(settings: Namespace) -> int:
         settings.device,
         _views(settings),
     )
-    print(f"figure: {settings.output}")
+    say(f"figure: {settings.output}")
     return 0
 
 
@@ -259,11 +256,11 @@ def grouping_command(settings: Namespace) -> int:
     pictures = data_source(settings.data).open(settings.split)
     explainer = Explainer(_model_in(settings.trained), settings.device, settings.shorter_side)
     side = explainer.views.shorter_side
-    print(
+    say(
         f"{settings.trained}: {len(pictures)} pictures of {settings.data.name}, {settings.split}, seen "
         f"{f'with a shorter side of {side}' if side else 'in their own size'}; seed {settings.seed}"
     )
-    print(grouping_scores(explainer, pictures, settings.points, settings.pixels, settings.seed).table())
+    say(grouping_scores(explainer, pictures, settings.points, settings.pixels, settings.seed).table())
     return 0
 
 
@@ -277,7 +274,7 @@ def demo_command(settings: Namespace) -> int:
     config = DemoConfig(**{item.name: settings[item.name] for item in fields(DemoConfig)})
     models = [_model_in(model) for model in settings.models]
     with served(models, config, [Path(example) for example in settings.examples]) as address:
-        print(f"open {address} in a browser; Ctrl-C ends it", flush=True)
+        say(f"open {address} in a browser; Ctrl-C ends it")
         with suppress(KeyboardInterrupt):
             ended.wait()
     return 0
@@ -293,10 +290,10 @@ def export_command(settings: Namespace) -> int:
     model = load_model(directory)
     path = settings.output or default_path(directory, settings.format)
     if settings.format == "onnx-int8":
-        print(export_int8(model, path, settings.data, settings.split, settings.calibration, settings.largest_loss))
+        say(export_int8(model, path, settings.data, settings.split, settings.calibration, settings.largest_loss))
     else:
-        print(export(model, path))
-    print(f"export: {path}")
+        say(export(model, path))
+    say(f"export: {path}")
     return 0
 
 

@@ -10,13 +10,13 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from jsonargparse import Namespace
 
 from sanet.cli import commands, options
 from sanet.cli.parsing import HelpFormatter, Parser
-from sanet.config import CONFIG, plain
-from sanet.structures import Interrupted, SanetError, UsageError, first_line
+from sanet.config import CONFIG, plain, require
+from sanet.structures import Interrupted, SanetError, UsageError, first_line, say
+from sanet.yaml_files import read_mapping
 
 DESCRIPTION = """Semantic segmentation with Squeeze-and-Attention Networks.
 
@@ -147,25 +147,67 @@ def _stored(path: Path) -> dict[str, Any]:
     Raises:
         SanetError: it cannot be read, or is damaged.
     """
-    try:
-        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise SanetError(f"{path} cannot be read: {first_line(error)}") from error
-    if not isinstance(stored, dict) or not isinstance(stored.get("data"), dict):
+    stored = read_mapping(path)
+    if not isinstance(stored.get("data"), dict):
         raise SanetError(f"{path} is no configuration of a run; name another run, or write it anew")
     return stored
 
 
-def _known(chosen: Namespace, command: str, other_data: bool) -> dict[str, Any]:
+def _known(chosen: Namespace, parser: Parser, command: str, other_data: bool) -> dict[str, Any]:
     """What the run that is meant, or the recipe, was made with."""
     run = chosen.get("resume") or chosen.get("trained")
     if run and (Path(run) / CONFIG).exists() and not other_data:
+        parser.reading = parser.source = str(Path(run) / CONFIG)  # a mistake from here on is one of its values
         return _defaults(_stored(Path(run) / CONFIG), command)
     if chosen.get("recipe"):
         from sanet.experiments.recipes import recipe
 
         return _defaults(plain(asdict(recipe(chosen["recipe"]).config)), command)
     return {}
+
+
+def _require_values(parsed: Namespace, parser: Parser) -> None:
+    """Raise a UsageError where a setting is empty that has to have a value, or a number is out of its range.
+
+    What is null, as ``model:`` in YAML with nothing behind it, passes the parser.
+    """
+    for name, default in parser.get_defaults().items():
+        section, _, _ = name.rpartition(".")
+        if section and not isinstance(parsed.get(section), Namespace):
+            raise UsageError(f"{section} {parsed.get(section)!r}: write its settings below it, or leave it out")
+        value = parsed.get(name)
+        if value is None and default is not None:
+            raise UsageError(f"{name} is empty: give it a value, or leave it out; by default {default}")
+        if value is not None and name in options.RANGES:
+            require(name, [value], *options.RANGES[name])
+
+
+def _settings(given: list[str]) -> tuple[str, Namespace]:
+    """The command that is given, and its settings: the defaults, what a run or a recipe has, a file, the command line.
+
+    Raises:
+        SanetError: a file that cannot be read.
+        UsageError: a setting that cannot be.
+    """
+    parser, parsers = create_parsers()
+    try:
+        parsed = parser.parse_args(given)
+        command = parsed.subcommand
+        other_data = command != "train" and any(word.startswith("--data.name") for word in given)
+        defaults = _known(parsed[command], parser, command, other_data)
+        # Of them a command takes what it has.
+        defaults = {name: value for name, value in defaults.items() if name in parsers[command].words}
+        if defaults:
+            # They become the defaults; what is given on the command line still wins.
+            parsers[command].set_defaults(defaults)
+            parsed = parser.parse_args(given)
+        _require_values(parsed[command], parsers[command])
+        return command, parser.instantiate(parsed)[command]
+    except UsageError as error:
+        sources = [each.source for each in (parser, *parsers.values()) if each.source]
+        raise UsageError("; see ".join([str(error), *sources])) from error
+    except (UnicodeError, OSError) as error:
+        raise UsageError(f"a file of settings cannot be read: {first_line(error)}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -178,25 +220,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, TextIOWrapper):  # file names may be no text, as those of old archives
         sys.stdout.reconfigure(errors="backslashreplace")
-    parser, parsers = create_parsers()
     try:
-        parsed = parser.parse_args(given)
-        command = parsed.subcommand
-        other_data = command != "train" and any(word.startswith("--data.name") for word in given)
-        defaults = _known(parsed[command], command, other_data)
-        # Of them a command takes what it has.
-        defaults = {name: value for name, value in defaults.items() if name in parsers[command].words}
-        if defaults:
-            # They become the defaults; what is given on the command line still wins.
-            parsers[command].set_defaults(defaults)
-            parsed = parser.parse_args(given)
-        settings = parser.instantiate(parsed)[command]
+        command, settings = _settings(given)
         return COMMANDS[command].run(settings)
     except Interrupted as stop:
-        print(f"sanet: {stop}", file=sys.stderr)
+        say(f"sanet: {stop}", error=True)
         return stop.status
     except SanetError as error:
-        print(f"sanet: {error}", file=sys.stderr)
+        say(f"sanet: {error}", error=True)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         return 130

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 from sanet.cli.parsing import Parser, Points
-from sanet.config import OWN, Competition, DataConfig, EngineName, ExportFormat, MaskFormat, TrainConfig, ViewsConfig
+from sanet.config import (
+    OWN,
+    SIDES,
+    WORKERS,
+    Competition,
+    DataConfig,
+    EngineName,
+    ExportFormat,
+    MaskFormat,
+    TrainConfig,
+    ViewsConfig,
+)
 from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
 from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
 
 MODEL_HELP = f"run directory, model directory, hf:OWNER/NAME or exported file; {OWN} is the package's own model"
 SANET_HELP = f"run directory, model directory or hf:OWNER/NAME, of a SANet; {OWN} is the package's own model"
+
+# Numbers that are no part of a dataclass: the smallest and the largest.
+RANGES = {
+    "workers": WORKERS,
+    "points": (1, 10_000),
+    "pixels": (2, 10_000_000),
+    "seed": (0, 2**32 - 1),
+    "calibration": (1, 100_000),
+    "largest_loss": (0, 1),
+    "shorter_side": (0, SIDES[1]),
+}
 
 
 def train_options(parser: Parser) -> None:

@@ -7,9 +7,16 @@ import sys
 from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
+import yaml
+from jsonargparse import ArgumentParser, Namespace, set_loader
+
+from sanet import yaml_files
+from sanet.structures import UsageError, say
+
+set_loader("yaml", yaml_files.parse, (yaml.YAMLError,))
 
 
 class HelpFormatter(RawDescriptionHelpFormatter, ArgumentDefaultsHelpFormatter):
@@ -35,9 +42,26 @@ class Points(Action):
 
 
 class Parser(ArgumentParser):
-    """Answers a mistake in one line, with the nearest right word where one was misspelt."""
+    """Answers a mistake in one line, with the nearest right word where one was misspelt.
+
+    Attributes:
+        words: all that it takes, dotted.
+        reading: the file that is being read, if one is.
+        source: the last one that was.
+    """
 
     words: Sequence[str] = ()
+    reading: str = ""
+    source: str = ""
+
+    def parse_path(self, path: Any, *arguments: Any, **options: Any) -> Namespace:
+        """The settings of a file."""
+        if self.reading:
+            raise UsageError(f"{self.reading}: a file of settings cannot name another, {path}")
+        self.reading = self.source = str(path)
+        found: Namespace = self.parse_string(yaml_files.read_text(Path(path)), **options)
+        self.reading = ""
+        return found
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Leave with exit status 2."""
@@ -48,6 +72,7 @@ class Parser(ArgumentParser):
         command = re.search(r"are required: ([\w-]+)\.", message)
         prog = f"{self.prog} {command[1]}" if command else self.prog
         text = message.replace(f"{command[1]}.", "") if command else message
-        print(f"{prog}: {' '.join(text.split())}{hint}", file=sys.stderr)
-        print(f"`{prog} --help` lists what there is", file=sys.stderr)
+        where = f"{self.reading}: " if self.reading else ""
+        say(f"{prog}: {where}{' '.join(text.split())}{hint}", error=True)
+        say(f"`{prog} --help` lists what there is", error=True)
         sys.exit(2)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
 from tqdm import tqdm
 
 from sanet.structures import SanetError, UsageError, choose
+from sanet.yaml_files import read_mapping
 
 SCHEMES = ("https", "http", "file")
 LARGE = 256 << 20  # bytes; what takes longer than a moment to read has a progress bar
@@ -207,14 +207,9 @@ def with_mirrors(table: Table, path: Path) -> Table:
     A SHA-256 given there replaces every sum of the table.
 
     Raises:
-        UsageError: the file cannot be read, or names what is not there.
+        SanetError: the file cannot be read, or names what is not there.
     """
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
-    if not isinstance(given, dict):
-        raise UsageError(f"{path}: write `file name: {{urls: [...], sha256: ...}}`, one for each archive")
+    given = read_mapping(path)
     names = {archive.name for collection in table.values() for archive in collection.archives}
     changes = {name: _changes(path, choose(f"archive in {path}:", name, sorted(names)), given[name]) for name in given}
     return {

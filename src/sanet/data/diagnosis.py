@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sanet.data.problems import Problem
-from sanet.structures import LabelSet
+from sanet.structures import LabelSet, printable
 
 LINES = TextWrapper(
     118, initial_indent="    ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
@@ -83,11 +83,9 @@ class Diagnosis:
         groups = [self._group(problem) for problem in sorted(found, key=lambda problem: problem.severity)]
         errors = len(self.errors)
         summary = f"errors: {errors}, warnings: {len(self.findings) - errors}" if self.findings else "nothing wrong"
-        unused = (
-            [f"not used: {', '.join(f'{count} {kind}' for kind, count in self.unused.items())}"] if self.unused else []
-        )
+        unused = printable(", ".join(f"{count} {kind}" for kind, count in self.unused.items()))
         notes = ["\n".join(["NOTE", *LINES.wrap(note)]) for note in self.notes]
-        return "\n\n".join([self.table(), *groups, *notes, *unused, summary])
+        return "\n\n".join([self.table(), *groups, *notes, *([f"not used: {unused}"] if unused else []), summary])
 
     def _group(self, problem: Problem) -> str:
         """All findings of one kind, files with the same detail on one line."""
@@ -99,9 +97,9 @@ class Diagnosis:
             names = places.setdefault(place, {}).setdefault(finding.detail, [])
             names += [finding.path.name] if finding.path else []
         for place, details in places.items():
-            lines.append(f"  {place}")
+            lines.append(f"  {printable(place)}")
             for detail, names in details.items():
-                text = ": ".join(filter(None, (", ".join(names), detail)))
+                text = printable(": ".join(filter(None, (", ".join(names), detail))))
                 lines += LINES.wrap(text)
         return "\n".join(lines)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from sanet.demo.visits import Visits
 from sanet.evaluation.page import data_url
 from sanet.inference.pictures import percent
 from sanet.insight.groups import Explainer
-from sanet.structures import UsageError
+from sanet.structures import UsageError, printable
 
 Legend = dict[str, Any]
 NO_LEGEND: Legend = {"rows": [], "hidden": []}
@@ -62,7 +63,8 @@ class Actions:
         try:
             image = read_upload(path, name, Path(self.folder), self.largest_megapixels)
         except UsageError as error:
-            raise gr.Error(str(error)) from error
+            # Browsers show it as HTML; and what a visitor calls a file is not for the terminal.
+            raise gr.Error(escape(printable(str(error))), print_exception=False) from error
         self.visits.put(_key(request), Visit(image, name, self.folder))
         return self.view(request, progress, *settings)
 

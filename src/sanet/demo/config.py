@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sanet.structures import UsageError
+from sanet.config import check, within
 
 # Pillow takes pictures of more pixels for bombs: twice its MAX_IMAGE_PIXELS, in 10^6.
 DECODED = 178
@@ -23,28 +23,19 @@ class DemoConfig:
         largest_megapixels: of a picture, in 10^6 pixels; a larger one is refused before it is decoded.
         waiting: requests that wait their turn; who comes after them is told that the page is busy.
         visitors: whose pictures are kept at a time; who comes after them takes the place of the oldest.
+        allowed_hosts: further names that browsers may call the page by, such as that of a proxy in front of it.
         keep_minutes: that pictures are kept at most, in memory after their visitor's last step, as files at all.
     """
 
     host: str = "127.0.0.1"
-    port: int = 7860
+    port: int = within(7860, 0, 65_535)
     device: str | None = None
-    largest_megabytes: float = 20.0
-    largest_megapixels: float = 25.0
-    waiting: int = 20
-    visitors: int = 20
-    keep_minutes: float = 15.0
+    largest_megabytes: float = within(20.0, 1e-6, 10_000)
+    largest_megapixels: float = within(25.0, 1e-6, DECODED)
+    waiting: int = within(20, 1, 10_000)
+    visitors: int = within(20, 1, 10_000)
+    keep_minutes: float = within(15.0, 1e-3, 1e6)
+    allowed_hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.largest_megapixels > DECODED:
-            raise UsageError(
-                f"largest_megapixels {self.largest_megapixels:g}: {DECODED} at most, as Pillow decodes no more"
-            )
-        for name in ("largest_megabytes", "largest_megapixels", "keep_minutes"):
-            if getattr(self, name) <= 0:
-                raise UsageError(f"{name} {getattr(self, name)}: above 0")
-        for name in ("waiting", "visitors"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} {getattr(self, name)}: 1 or more")
-        if not 0 <= self.port <= 65535:
-            raise UsageError(f"port {self.port}: from 0 to 65535")
+        check(self)

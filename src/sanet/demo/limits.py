@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+import socket
 from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +19,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sanet.data.decoding import UNREADABLE, rgb
+from sanet.demo.config import DemoConfig
 from sanet.structures import UsageError, first_line
 
 # Decoders that nobody asked for are doors that nobody watches.
@@ -31,6 +35,8 @@ PATHS = (
     *(f"/gradio_api/{name}" for name in ("startup-events", "upload_progress", "run/predict")),
     *(f"/gradio_api/queue/{name}" for name in ("join", "data")),
 )
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+FORWARDED = b"x-forwarded-host"
 # Of the form around an uploaded file, and of the settings of a page.
 ENVELOPE = 2**18
 
@@ -68,8 +74,52 @@ def read_upload(path: Path, name: str, folder: Path, largest_megapixels: float) 
         raise UsageError(f"{name} cannot be read as a picture ({reason})") from error
 
 
+@dataclass(frozen=True)
+class Hosts:
+    """The names that browsers may call the page by.
+
+    Another site can let its own name lead to this computer, and its scripts would then pass for the page's; the name
+    in their requests gives them away.
+
+    Args:
+        names: in small letters; one with a port, such as "page.example:8443", holds for that port alone. Others hold
+            for all: a tunnel may end at another port.
+        addresses: whether addresses in digits are, as where the page listens on all: none of them is another's name.
+    """
+
+    names: frozenset[str]
+    addresses: bool = False
+
+    @classmethod
+    def of(cls, config: DemoConfig) -> Hosts:
+        """Those under which the page is reached where it listens, and those of the settings."""
+        host, everywhere = config.host.lower().strip("[]"), config.host in {"0.0.0.0", "::"}
+        machine = socket.gethostname().lower()
+        names = {host} if host in LOOPBACK else {host, machine, f"{machine}.local"}
+        if everywhere or host in LOOPBACK:
+            names |= LOOPBACK
+        return cls(frozenset(names | {name.lower() for name in config.allowed_hosts}), everywhere)
+
+    def know(self, given: bytes) -> bool:
+        """Whether a host header has one of them."""
+        text = given.decode("latin-1").strip().lower()
+        found = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([^\s:/@\[\]]+))(?::\d+)?", text)
+        if not found:
+            return False
+        name = found[1] or found[2]
+        return bool({name, text} & self.names) or (self.addresses and _is_address(name))
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
 class Guard:
-    """ASGI middleware that lets through what the page itself asks for, and no body that is too large.
+    """ASGI middleware that lets through what the page itself asks for, by its own name, and no body that is too large.
 
     A body is judged by its announcement, before any of it is read, and else by counting. Gradio has routes that the
     page does not use, which fetch addresses, start decoders and keep files. Other sites that a visitor has open can
@@ -77,13 +127,15 @@ class Guard:
 
     Args:
         app: what is behind it.
+        hosts: the page's own names.
         largest: bytes of an upload.
         folder: the only one that files are served from.
         room: bytes that files in it may have together before an upload is refused.
     """
 
-    def __init__(self, app: ASGIApp, largest: int, folder: str, room: int) -> None:
+    def __init__(self, app: ASGIApp, hosts: Hosts, largest: int, folder: str, room: int) -> None:
         self.app = app
+        self.hosts = hosts
         self.largest = largest
         self.folder = folder
         self.room = room
@@ -93,11 +145,18 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
+        named = [value for name, value in scope["headers"] if name == b"host"]
+        # Of a proxy; what is behind it builds the page's addresses from it.
+        named += [part for name, value in scope["headers"] if name == FORWARDED for part in value.split(b",")]
+        if not named or not all(self.hosts.know(name) for name in named):
+            await PlainTextResponse("the page has another name; see --allowed_hosts", 403)(scope, receive, send)
+            return
         if scope["type"] != "http" or not self._is_known(scope["path"]):
             await PlainTextResponse("the page does not have this", 403)(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        if not _from_this_page(headers):
+        origin = headers.get(b"origin")
+        if origin is not None and origin.partition(b"://")[2] not in {name.strip() for name in named}:
             await PlainTextResponse("open the page itself", 403)(scope, receive, send)
             return
         upload = scope["path"] == UPLOAD
@@ -135,13 +194,6 @@ class Guard:
         if path.startswith(FILE):
             return path.startswith(f"{FILE}{self.folder}/") and ".." not in path
         return path in PATHS or path.startswith(FOLDERS)
-
-
-def _from_this_page(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a request comes from the host that it goes to, which a proxy may have renamed, or from no site at all."""
-    origin = headers.get(b"origin")
-    hosts = (headers.get(b"host"), headers.get(b"x-forwarded-host"))
-    return origin is None or origin.partition(b"://")[2] in hosts
 
 
 def _held(folder: str) -> int:

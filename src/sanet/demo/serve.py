@@ -78,7 +78,7 @@ def _launched(page: Blocks, config: DemoConfig, folder: str) -> tuple[App, str]:
     import gradio as gr
     from starlette.middleware import Middleware
 
-    from sanet.demo.limits import Guard
+    from sanet.demo.limits import Guard, Hosts
 
     largest = int(config.largest_megabytes * 1e6)
     page.queue(max_size=config.waiting, api_open=False)
@@ -93,7 +93,15 @@ def _launched(page: Blocks, config: DemoConfig, folder: str) -> tuple[App, str]:
         max_file_size=largest,
         state_session_capacity=config.visitors,
         app_kwargs={
-            "middleware": [Middleware(Guard, largest=largest, folder=folder, room=2 * config.visitors * largest)]
+            "middleware": [
+                Middleware(
+                    Guard,
+                    hosts=Hosts.of(config),
+                    largest=largest,
+                    folder=folder,
+                    room=2 * config.visitors * largest,
+                )
+            ]
         },
         # No font from another host: the page works without a network.
         theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import get_args
 
-from sanet.config import Accelerator, Precision, plain
+from sanet.config import SIDES, Accelerator, Precision, check, plain, require, within
 from sanet.structures import UsageError, choose
 
 
@@ -20,18 +20,13 @@ class Published:
         note: why what is counted here differs, where it does by more than 1 %.
     """
 
-    parameters: float | None = None
-    macs: float | None = None
-    miou: float | None = None
+    parameters: float | None = within(None, 1e-9, 1e9)
+    macs: float | None = within(None, 1e-9, 1e9)
+    miou: float | None = within(None, 0, 100)
     note: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("parameters", "macs"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UsageError(f"published {name} {value}: above 0")
-        if self.miou is not None and not 0 <= self.miou <= 100:
-            raise UsageError(f"published miou {self.miou}: in per cent, from 0 to 100")
+        check(self, "published ")
 
 
 @dataclass(frozen=True)
@@ -58,28 +53,25 @@ class ProfileConfig:
     networks: tuple[str, ...] = ("sanet", "fcn")
     backbones: tuple[str, ...] = ("resnet101",)
     sizes: tuple[tuple[int, int], ...] = ((512, 512),)
-    output_stride: int = 8
-    num_classes: int = 21
-    batch: int = 1
+    output_stride: int = within(8, 1, 32)
+    num_classes: int = within(21, 1, 65_536)
+    batch: int = within(1, 1, 10_000)
     time: bool = False
-    repeats: int = 20
+    repeats: int = within(20, 1, 100_000)
     accelerator: Accelerator = "auto"
     precision: Precision = "32-true"
-    threads: int | None = None
+    threads: int | None = within(None, 1, 1024)
     output: str | None = None
     published: dict[str, Published] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check(self)
         for name in ("networks", "backbones", "sizes"):
             values = getattr(self, name)
             if not values or any(values.count(value) > 1 for value in values):
                 raise UsageError(f"{name} {plain(values)}: one or more, none twice")
         for size in self.sizes:
-            if min(size) < 32:
-                raise UsageError(f"sizes {list(size)}: 32 pixels or more a side")
-        for name in ("num_classes", "batch", "repeats", "threads"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UsageError(f"{name} {getattr(self, name)}: 1 or more")
+            require("sizes", size, *SIDES)
         choose("accelerator", self.accelerator, get_args(Accelerator))
         choose("precision", self.precision, get_args(Precision))
         if self.published and len(self.sizes) > 1:

@@ -29,7 +29,7 @@ from sanet.inference.exported import INPUT, METADATA, ONNX, OUTPUT, open_exporte
 from sanet.inference.views import SMALLEST_SIDE
 from sanet.models.networks import SegmentationModel
 from sanet.models.own import OWN_MODEL
-from sanet.structures import SanetError, UsageError, first_line
+from sanet.structures import SanetError, UsageError, first_line, printable
 
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ONNX, "onnx-int8": f".int8{ONNX}"}
 # The free ones of the four axes of a batch.
@@ -175,7 +175,7 @@ def write_onnx(network: Logits, path: Path, metadata: str) -> None:
 def say(text: str, progress: bool) -> None:
     """One line on stderr."""
     if progress:
-        print(f"export: {text}", file=sys.stderr, flush=True)
+        print(f"export: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def default_path(model: str, format: ExportFormat) -> Path:

@@ -37,6 +37,8 @@ from sanet.inference.predictor import Predictor
 from sanet.models.networks import SegmentationModel, load_model
 from sanet.structures import SanetError, UsageError, choose, default_colors
 
+# Of results and their pictures; no other decoder is tried.
+FORMATS = ("PNG", "JPEG")
 RESULTS, SEGMENTATION = "results", "results/VOC2012/Segmentation"
 ARCHIVE, NOTE = "results.tgz", "submission.jsonl"
 PALETTE = [value for color in default_colors(256) for value in color]
@@ -272,7 +274,10 @@ def _faults(content: bytes, record: Record) -> list[str]:
     """What is wrong with one picture of class indices."""
     assert record.image is not None
     try:
-        with Image.open(BytesIO(content)) as image, Image.open(record.image) as picture:
+        with (
+            Image.open(BytesIO(content), formats=FORMATS) as image,
+            Image.open(record.image, formats=FORMATS) as picture,
+        ):
             kind, values, size = f"{image.format} of mode {image.mode}", np.array(image), picture.size
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         return [f"cannot be read: {error}"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from sanet.config import Accelerator, DataConfig, Precision
-from sanet.structures import UsageError, choose
+from sanet.config import SIDES, WORKERS, Accelerator, DataConfig, Precision, check, within
+from sanet.structures import choose
 
 
 @dataclass(frozen=True)
@@ -68,18 +68,16 @@ class ExperimentConfig:
 
     data: DataConfig = field(default_factory=DataConfig)
     output: str = "experiments"
-    seeds: int = 3
-    epochs: int | None = None
-    crop: tuple[int, int] | None = None
+    seeds: int = within(3, 1, 1000)
+    epochs: int | None = within(None, 1, 100_000)
+    crop: tuple[int, int] | None = within(None, *SIDES)
     backbones: tuple[str, ...] = ()
     pretrained_backbone: bool = True
-    workers: int = 1
+    workers: int = within(1, *WORKERS)
     accelerator: Accelerator = "auto"
     precision: Precision = "32-true"
 
     def __post_init__(self) -> None:
-        for name, value in (("seeds", self.seeds), ("epochs", self.epochs)):
-            if value is not None and value < 1:
-                raise UsageError(f"--{name} {value}: 1 or more")
+        check(self)
         choose("accelerator", self.accelerator, get_args(Accelerator))
         choose("precision", self.precision, get_args(Precision))

@@ -26,7 +26,7 @@ from sanet.experiments.statistics import Spread
 from sanet.experiments.tables import Row, claims_of, rows_of
 from sanet.folders import require_writable
 from sanet.models.networks import load_model
-from sanet.structures import Interrupted, SanetError, UsageError, first_line
+from sanet.structures import Interrupted, SanetError, UsageError, first_line, say
 from sanet.training.metrics import read_metrics
 
 RUNS = "runs"
@@ -204,12 +204,12 @@ def _kept(directory: Path, protocol: Protocol, digest: str) -> Evaluation | None
     if not (folder / SCORES).is_file():
         return None
     if fingerprint.read(directory / fingerprint.KEPT).get(protocol.split) != digest:
-        print(f"scored again: {folder} is not known to be of the pictures and masks of now", flush=True)
+        say(f"scored again: {folder} is not known to be of the pictures and masks of now")
         return None
     try:
         evaluation = read_scores(folder)
     except SanetError as error:
-        print(f"scored again: {error}", flush=True)
+        say(f"scored again: {error}")
         return None
     same = evaluation.protocol.without_contents() == protocol
     return evaluation if same and evaluation.picture_sums is not None else None
@@ -223,7 +223,7 @@ def _scored(
     kept = processes.from_first(partial(_kept, directory, protocol, pictures[protocol.split])) if trained else None
     if processes.first():
         what = "finished already," if kept else "scoring" if trained else "training"
-        print(f"{title}: {what} {directory}", flush=True)
+        say(f"{title}: {what} {directory}")
     if kept is not None:
         return kept
     if not trained:
@@ -260,7 +260,7 @@ def _keep_failure(directory: Path, title: str, error: Exception) -> None:
     if processes.first():
         directory.parent.mkdir(parents=True, exist_ok=True)
         _failure_of(directory).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        print(f"{title}: not finished. {error}", flush=True)
+        say(f"{title}: not finished. {error}")
 
 
 def _failure_of(directory: Path) -> Path:

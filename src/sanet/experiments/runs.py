@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from sanet import processes
 from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig
 from sanet.experiments.recipes import Recipe, recipe
@@ -14,6 +12,7 @@ from sanet.structures import UsageError
 from sanet.training.checkpoints import CheckpointFolder
 from sanet.training.fit import train
 from sanet.training.run import changed
+from sanet.yaml_files import read_mapping
 
 
 def completed(config: TrainConfig) -> Path:
@@ -33,7 +32,7 @@ def _require_same(config: TrainConfig) -> None:
     """Raise a UsageError where a run is finished there that had other settings, or fewer epochs."""
     directory = Path(config.output)
     if (directory / MODEL).is_dir():
-        stored = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
+        stored = read_mapping(directory / CONFIG)
         differing = changed(config, stored) + ["epochs"] * (stored.get("epochs") != config.epochs)
         if differing:
             raise UsageError(

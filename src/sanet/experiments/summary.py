@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from importlib.metadata import version
@@ -207,7 +208,7 @@ def markdown(result: Result, costs: Costs, found: Sequence[Claim]) -> str:
 
 
 def _pipes(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    heading, *rows = [[cell.replace("|", "\\|") for cell in line] for line in (heading, *rows)]
+    heading, *rows = [[re.sub(r"\||<|\](?=\()", r"\\\g<0>", cell) for cell in line] for line in (heading, *rows)]
     widths = [max(len(row[column]) for row in [heading, *rows]) for column in range(len(heading))]
     lines = [heading, ["-" * width for width in widths], *rows]
     return "\n".join("| " + " | ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) + " |"

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -18,12 +19,13 @@ from sanet.inference.pictures import IGNORED, WRONG, Mask, Picture, error_map, o
 from sanet.inference.predictor import Predictor
 from sanet.insight.figure import require_figure
 from sanet.models.store import short_names
-from sanet.structures import Color, LabelSet, UsageError
+from sanet.structures import Color, LabelSet, UsageError, printable
 
 WIDTH = 3.0  # inches of one picture
 TITLE = 32  # digits that fit above it
 
 
+@rc_context({"text.parse_math": False})  # a dollar sign in a name is one
 def compare_pictures(
     pictures: Sequence[str | Path],
     models: Sequence[str | Path],
@@ -63,7 +65,7 @@ def compare_pictures(
     found: dict[tuple[str, Color], None] = {}
     for row, image in enumerate(tqdm(images, "compare", unit=" pictures", disable=not progress)):
         right = _truth(truth[row], labels, mask_format, image) if truth else None
-        _show(panes[lines * row, 0], image, Path(pictures[row]).name)
+        _show(panes[lines * row, 0], image, printable(Path(pictures[row]).name))
         if right is not None:
             _show(panes[lines * row + 1, 0], overlay(image, right, labels, 0.7), "truth")
             found |= _entries(right, labels)

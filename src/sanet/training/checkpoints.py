@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
-from sanet.structures import SanetError
+from sanet.structures import SanetError, say
 
 INDEX = "index.json"
 SUFFIX, PARTIAL = ".ckpt", ".partial"
@@ -106,7 +105,7 @@ class CheckpointFolder:
         entries = self.listed()
         ranked = self._ranked(entries)
         if entries and not ranked:
-            print("sanet: the monitored value was never a number; the newest checkpoint is taken", file=sys.stderr)
+            say("sanet: the monitored value was never a number; the newest checkpoint is taken", error=True)
         return self._first_whole(ranked or entries[::-1])
 
     def _ranked(self, entries: list[Listed]) -> list[Listed]:
@@ -121,7 +120,7 @@ class CheckpointFolder:
             fault = self._fault(entry)
             if fault is None:
                 for line in passed_over:
-                    print(f"sanet: {line}; {entry.file} is taken instead", file=sys.stderr)
+                    say(f"sanet: {line}; {entry.file} is taken instead", error=True)
                 return self.folder / entry.file
             passed_over.append(f"{self.folder / entry.file} {fault}")
         raise SanetError("; ".join([*passed_over, f"{self.folder} holds no whole checkpoint that would do"]))

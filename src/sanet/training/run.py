@@ -9,13 +9,12 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-import yaml
-
 from sanet import folders, processes
 from sanet.config import CHECKPOINTS, CONFIG, TrainConfig, plain
 from sanet.structures import SanetError, UsageError
 from sanet.training.checkpoints import PARTIAL, CheckpointFolder, read_checkpoint
 from sanet.training.task import STATE
+from sanet.yaml_files import read_mapping
 
 # Where TensorBoard finds its events.
 TENSORBOARD = "tensorboard"
@@ -55,7 +54,7 @@ def refuse_used(config: TrainConfig) -> None:
     found = {path.name for path in directory.iterdir() if not path.name.startswith(folders.LOCK)}
     begun = bool(CheckpointFolder(directory / CHECKPOINTS).listed())
     if not begun and found <= {CONFIG, CONFIG + PARTIAL, TENSORBOARD, CHECKPOINTS}:
-        stored = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8")) if CONFIG in found else {}
+        stored = read_mapping(directory / CONFIG) if CONFIG in found else {}
         if not found - {CONFIG + PARTIAL} or not changed(config, stored):
             return
     if found:
@@ -76,7 +75,7 @@ def position_in(config: TrainConfig) -> Position:
         raise SanetError(
             f"{folder.folder} has no checkpoint to resume from; delete {directory} and start without resume"
         )
-    stored = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
+    stored = read_mapping(directory / CONFIG)
     differing = changed(config, stored)
     if differing:
         raise UsageError(
@@ -102,7 +101,8 @@ def position_in(config: TrainConfig) -> Position:
 def changed(config: TrainConfig, stored: dict[str, Any]) -> list[str]:
     """The settings that are not as they were, but for what may change when a run goes on."""
     wanted = plain(asdict(config))
-    wanted["data"]["root"] = stored.get("data", {}).get("root")  # the data may have moved
+    if isinstance(data := stored.get("data"), dict):
+        wanted["data"]["root"] = data.get("root")  # the data may have moved
     return [name for name in wanted if name not in MAY_CHANGE and wanted[name] != stored.get(name)]
 
 

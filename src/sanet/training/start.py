@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from sanet.config import MODEL
 from sanet.models.networks import load_model
 from sanet.models.record import differences as differences
 from sanet.models.record import enumerated as enumerated
-from sanet.structures import SanetError
+from sanet.structures import SanetError, say
 from sanet.training.checkpoints import SUFFIX, read_checkpoint
 
 # What Lightning puts before the names of the network's tensors in a checkpoint.
@@ -44,7 +43,7 @@ def start_from(model: nn.Module, source: str, keep_what_fits: bool) -> None:
         raise SanetError(f"none of the weights of {source} fits this network: {enumerated(differing)}")
     model.load_state_dict({**own, **fitting})
     if differing and processes.first():
-        print(f"{source}: {len(fitting)} tensors kept; dropped: {'; '.join(differing)}", file=sys.stderr)
+        say(f"{source}: {len(fitting)} tensors kept; dropped: {'; '.join(differing)}", error=True)
 
 
 def read_weights(source: str) -> dict[str, Tensor]:
