@@ -14,7 +14,8 @@ from PIL import Image
 
 from sanet import folders
 from sanet.config import ViewsConfig
-from sanet.inference.files import LocalEngine, PredictorSettings, find_pictures, predict_collection, predict_files
+from sanet.inference.files import LocalEngine, PredictorSettings, predict_collection, predict_files
+from sanet.inference.inputs import find_pictures
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import create_model
 from sanet.structures import LabelSet, SanetError, UsageError

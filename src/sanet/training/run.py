@@ -12,9 +12,10 @@ from typing import Any
 import yaml
 
 from sanet import folders, processes
-from sanet.config import CHECKPOINTS, CONFIG, TrainConfig, plain
+from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig, plain
+from sanet.evaluation.evaluate import files_in
 from sanet.structures import SanetError, UsageError
-from sanet.training.checkpoints import PARTIAL, CheckpointFolder, read_checkpoint
+from sanet.training.checkpoints import CheckpointFolder, read_checkpoint
 from sanet.training.task import STATE
 
 # Where TensorBoard finds its events.
@@ -47,20 +48,37 @@ def held(directory: Path) -> Iterator[None]:
 
 
 def refuse_used(config: TrainConfig) -> None:
-    """Raise a SanetError where there is anything that a new run would mix with.
+    """Raise a UsageError where there is anything that a new run would mix with.
 
     What the same run has left that was killed before its first checkpoint does not count: there is nothing to lose.
     """
     directory = Path(config.output)
-    found = {path.name for path in directory.iterdir() if not path.name.startswith(folders.LOCK)}
+    found = {
+        path.name
+        for path in directory.iterdir()
+        if not path.name.startswith((folders.LOCK, folders.SUMS)) and path.suffix != folders.PARTIAL
+    }
     begun = bool(CheckpointFolder(directory / CHECKPOINTS).listed())
-    if not begun and found <= {CONFIG, CONFIG + PARTIAL, TENSORBOARD, CHECKPOINTS}:
-        stored = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8")) if CONFIG in found else {}
-        if not found - {CONFIG + PARTIAL} or not changed(config, stored):
+    if not begun and found <= {CONFIG, TENSORBOARD, CHECKPOINTS}:
+        folders.require_own(directory / CONFIG)
+        stored = _stored(directory / CONFIG) if CONFIG in found else {}
+        if not found or not changed(config, stored):
             return
     if found:
         remedy = f"go on with it: sanet train --resume {quote(str(directory))}" if begun else "delete it"
-        raise SanetError(f"{directory} is not empty; choose another output, or {remedy}")
+        raise UsageError(f"--output: {directory} is not empty; choose another --output, or {remedy}")
+
+
+def keep(config: TrainConfig) -> None:
+    """Write config.yaml; one that says the same already stays as it is."""
+    path = Path(config.output) / CONFIG
+    if not path.exists() or _stored(path) != plain(asdict(config)):
+        with folders.written(path) as aside:
+            config.save(aside)
+
+
+def _stored(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def position_in(config: TrainConfig) -> Position:
@@ -68,7 +86,8 @@ def position_in(config: TrainConfig) -> Position:
 
     Raises:
         SanetError: there is none, or it cannot be read.
-        UsageError: something has changed that decides the outcome, or fewer epochs are wanted than are done.
+        UsageError: something has changed that decides the outcome, or fewer epochs are wanted than are done; or a file
+            that would be replaced is not as the run has left it.
     """
     directory = Path(config.output)
     folder = CheckpointFolder(directory / CHECKPOINTS)
@@ -76,12 +95,16 @@ def position_in(config: TrainConfig) -> Position:
         raise SanetError(
             f"{folder.folder} has no checkpoint to resume from; delete {directory} and start without resume"
         )
-    stored = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
+    stored = _stored(directory / CONFIG)
     differing = changed(config, stored)
     if differing:
         raise UsageError(
             f"{', '.join(differing)}: cannot change when a run goes on; start a new one with another output"
         )
+    if stored != plain(asdict(config)):
+        folders.require_own(directory / CONFIG)
+    # What the end of the run writes, and what it has written before.
+    folders.require_own(*files_in(directory), *(directory / MODEL).rglob("*"), root=directory)
     path = folder.newest()
     state = read_checkpoint(path)
     try:
