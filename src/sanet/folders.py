@@ -35,6 +35,11 @@ def aside_of(path: Path) -> Path:
     return place.with_name(f".{hashlib.sha256(os.fsencode(place.name)).hexdigest()[:16]}{PARTIAL}")
 
 
+def hidden(path: Path) -> bool:
+    """Whether a file is one of those that this module keeps, or has left when it was killed."""
+    return path.name.startswith((LOCK, SUMS)) or (path.name.startswith(".") and path.suffix == PARTIAL)
+
+
 def in_the_way(path: Path) -> Path | None:
     """What is where a file is to be written, or a file where one of its folders would be; None where nothing is."""
     found = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))

@@ -41,6 +41,7 @@ from sanet.data.archives import (
     with_mirrors,
 )
 from sanet.data.unpack import check_room, unpack, write, writing
+from sanet.folders import LOCK, refuse
 from sanet.structures import UsageError, choose
 
 ARCHIVES = "archives"
@@ -77,7 +78,7 @@ def download(
         table: what there is to download.
 
     Raises:
-        UsageError: no such data set or archive, or a mirrors file that cannot be.
+        UsageError: no such data set or archive, a mirrors file that cannot be, or a file that would be replaced.
         DownloadError: no mirror has the file, a sum is wrong, no room, or another download is running there.
     """
     root = Path(root)
@@ -90,6 +91,9 @@ def download(
     with _alone(folder):
         print(f"{name}: {collection.terms}", flush=True)
         missing = [archive for archive in collection.archives if not _is_unpacked(archive, root)]
+        for part in (_part(folder, archive) for archive in missing if archive.name not in given):
+            if os.path.lexists(part) and not (part.is_file() and (_notes_path(part).is_file() or _size(part) == 0)):
+                raise refuse(part, "--root")  # as of a browser that is at it
         _announce(name, missing, given, folder)
         failures = []
         for archive in missing:
@@ -126,7 +130,7 @@ def _given(collection: Collection, paths: Sequence[Path]) -> dict[str, Path]:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold the folder: a second download into it is refused."""
-    lock = FileLock(folder / ".lock", timeout=0)
+    lock = FileLock(folder / LOCK, timeout=0)
     with writing(folder):
         try:
             lock.acquire()
@@ -186,6 +190,8 @@ def _obtained(archive: Archive, folder: Path, progress: bool) -> tuple[Path, tup
         if not wrong:
             return path, found
         aside = folder / f"{archive.name}.wrong"
+        if os.path.lexists(aside):
+            raise refuse(aside, "--root")
         print(f"  {path}: {wrong}; renamed to {aside.name}, and downloaded anew", flush=True)
         with writing(aside):
             os.replace(path, aside)

@@ -79,10 +79,8 @@ def submit(
     """
     choose("competition", competition, get_args(Competition))
     records = _test_pictures(data)
-    folder = Path(output)
-    place = folder / SEGMENTATION / f"{competition}_test_cls"
-    require_own(folder / ARCHIVE, *(place / f"{record.name}.png" for record in records), root=folder)
-    _require_note(folder / NOTE)
+    folder, place = Path(output), Path(output) / SEGMENTATION / f"{competition}_test_cls"
+    _require_own(folder, [place / f"{record.name}.png" for record in records])
     network = model if isinstance(model, SegmentationModel) or is_exported(model) else load_model(model)
     predictor = Predictor(network, device, views)
     require_same_classes(predictor.labels, LABELS)
@@ -193,11 +191,11 @@ class _Note:
         append(self.path, json.dumps({"name": file.name, "sha256": sum_of(file)}))
 
 
-def _require_note(path: Path) -> None:
-    """Raise a UsageError for a file of that name that is not ours."""
-    found = in_the_way(path)
-    lines = _json_lines(path) if path.is_file() else iter(())
-    if found and not set(next(lines, ())) >= ORIGIN:
+def _require_own(folder: Path, files: Sequence[Path]) -> None:
+    """Raise a UsageError where somebody's file would be replaced; the note, which grows, is known by its first line."""
+    require_own(folder / ARCHIVE, *files, root=folder)
+    found = in_the_way(folder / NOTE)
+    if found and not (found.is_file() and set(next(_json_lines(found), ())) >= ORIGIN):
         raise refuse(found)
 
 

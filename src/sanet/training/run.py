@@ -53,11 +53,7 @@ def refuse_used(config: TrainConfig) -> None:
     What the same run has left that was killed before its first checkpoint does not count: there is nothing to lose.
     """
     directory = Path(config.output)
-    found = {
-        path.name
-        for path in directory.iterdir()
-        if not path.name.startswith((folders.LOCK, folders.SUMS)) and path.suffix != folders.PARTIAL
-    }
+    found = {path.name for path in directory.iterdir() if not folders.hidden(path)}
     begun = bool(CheckpointFolder(directory / CHECKPOINTS).listed())
     if not begun and found <= {CONFIG, TENSORBOARD, CHECKPOINTS}:
         folders.require_own(directory / CONFIG)
