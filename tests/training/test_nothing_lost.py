@@ -288,7 +288,7 @@ def test_two_runs_in_one_folder(unbroken, tmp_path):
     finally:
         os.kill(child.pid, signal.SIGKILL)
         child.join()
-    assert (Path(config.output) / "run.lock").exists()  # the lock itself fell with the process
+    assert (Path(config.output) / ".sanet.lock").exists()  # the lock itself fell with the process
     with pytest.raises(SanetError, match="go on with it: sanet train --resume"):
         train(config)
 

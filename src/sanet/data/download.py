@@ -41,7 +41,7 @@ from sanet.data.archives import (
     with_mirrors,
 )
 from sanet.data.unpack import check_room, unpack, write, writing
-from sanet.folders import LOCK, refuse
+from sanet.folders import LOCK, refuse, replaced
 from sanet.structures import UsageError, choose
 
 ARCHIVES = "archives"
@@ -91,8 +91,8 @@ def download(
     with _alone(folder):
         print(f"{name}: {collection.terms}", flush=True)
         missing = [archive for archive in collection.archives if not _is_unpacked(archive, root)]
-        for part in (_part(folder, archive) for archive in missing if archive.name not in given):
-            if os.path.lexists(part) and not (part.is_file() and (_notes_path(part).is_file() or _size(part) == 0)):
+        for part in (_part(folder, archive) for archive in missing):
+            if _size(part) and not _notes_path(part).is_file():
                 raise refuse(part, "--root")  # as of a browser that is at it
         _announce(name, missing, given, folder)
         failures = []
@@ -174,11 +174,8 @@ def _install(archive: Archive, path: Path, found: tuple[str, str], root: Path, p
     if not archive.sha256:
         print(f"  {archive.name}: checked by its MD5; no SHA-256 of it is published", flush=True)
     unpack(archive, path, root, progress)
-    marker = _marker(archive, root)
-    with writing(marker):
-        draft = marker.with_name(f"{marker.name}.draft")
+    with replaced(_marker(archive, root)) as draft:
         draft.write_text(f"{found[0]}\n", encoding="utf-8")
-        os.replace(draft, marker)
 
 
 def _obtained(archive: Archive, folder: Path, progress: bool) -> tuple[Path, tuple[str, str]]:
@@ -189,8 +186,7 @@ def _obtained(archive: Archive, folder: Path, progress: bool) -> tuple[Path, tup
         wrong = difference(archive, found)
         if not wrong:
             return path, found
-        aside = folder / f"{archive.name}.wrong"
-        if os.path.lexists(aside):
+        if os.path.lexists(aside := folder / f"{archive.name}.wrong"):
             raise refuse(aside, "--root")
         print(f"  {path}: {wrong}; renamed to {aside.name}, and downloaded anew", flush=True)
         with writing(aside):

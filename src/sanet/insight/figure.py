@@ -56,8 +56,7 @@ def draw(
         blocks = [[cell for block in blocks for cell in block]]
     height, width = encoding.size
     rows, columns = 1 + 3 * len(blocks), max(2, len(blocks[0]))
-    tall = WIDTH * height / width
-    figure = Figure(figsize=(WIDTH * columns + 1.4, tall * rows + 0.8), layout="constrained")
+    figure = Figure(figsize=(WIDTH * columns + 1.4, WIDTH * height / width * rows + 0.8), layout="constrained")
     panes = figure.subplots(rows, columns, squeeze=False)
     for pane in panes.flat:
         pane.set_axis_off()
