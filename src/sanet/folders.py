@@ -75,7 +75,7 @@ def require_own(
             raise UsageError(f"{option}: {path} is read by the same command; choose another {option}")
         found = in_the_way(place)
         if found and not (found == place and place.is_file() and _noted(place, root)):
-            raise refuse(path if found == place else found, option)
+            raise refuse(in_the_way(path) or path, option)
 
 
 @contextmanager

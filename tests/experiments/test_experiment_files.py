@@ -14,6 +14,7 @@ from brightness import write_pictures
 from sanet.experiments.experiment import experiment
 from sanet.experiments.page import PAPER
 from sanet.experiments.statistics import paired_bootstrap
+from sanet.folders import note
 
 
 class Page(HTMLParser):
@@ -76,6 +77,7 @@ def test_costs_are_measured_once_and_anew_for_anything_else(copy, change):
         "rows": {name: {**row, "macs": 1} for name, row in before["rows"].items()},
     }
     kept.write_text(json.dumps(old))
+    note(kept, kept)
     experiment("table3", config_of(copy))
     again = json.loads(kept.read_text())
     assert again[change] == before[change]
@@ -104,6 +106,7 @@ def test_costs_that_are_damaged_are_measured_again(copy, damage):
     kept = copy.table() / "costs.json"
     before = json.loads(kept.read_text())
     kept.write_text(damage(kept.read_text()))
+    note(kept, kept)
     assert kept.read_text() != json.dumps(before)
     assert not experiment("table3", config_of(copy)).result.failures()
     again = json.loads(kept.read_text())

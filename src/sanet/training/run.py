@@ -56,9 +56,9 @@ def refuse_used(config: TrainConfig) -> None:
     found = {path.name for path in directory.iterdir() if not folders.hidden(path)}
     begun = bool(CheckpointFolder(directory / CHECKPOINTS).listed())
     if not begun and found <= {CONFIG, TENSORBOARD, CHECKPOINTS}:
-        folders.require_own(directory / CONFIG)
         stored = _stored(directory / CONFIG) if CONFIG in found else {}
         if not found or not changed(config, stored):
+            folders.require_own(directory / CONFIG)
             return
     if found:
         remedy = f"go on with it: sanet train --resume {quote(str(directory))}" if begun else "delete it"
