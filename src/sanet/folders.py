@@ -1,10 +1,17 @@
-"""Folders that commands write into: that they can, and that one at a time does."""
+"""Writing: whole files or none, over nothing that is not ours, and one command at a time in a folder.
+
+A file is written aside, synced and renamed. Of what a command gives its place for good, the SHA-256 is noted before
+that in ``.sanet.sums``; what is there later with another one, or with none, is somebody's own, and is not replaced.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -13,7 +20,166 @@ from filelock import FileLock, Timeout
 
 from sanet.structures import SanetError, UsageError
 
-LOCK = "run.lock"
+LOCK, SUMS, PARTIAL = ".sanet.lock", ".sanet.sums", ".partial"
+
+
+def sum_of(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def aside_of(path: Path) -> Path:
+    """Where a file is written before it is given its place: beside it, hidden, under a name that is never too long."""
+    place = Path(os.path.realpath(path))
+    return place.with_name(f".{hashlib.sha256(os.fsencode(place.name)).hexdigest()[:16]}{PARTIAL}")
+
+
+def hidden(path: Path) -> bool:
+    """Whether a file is one of those that this module keeps, or has left when it was killed."""
+    return path.name.startswith((LOCK, SUMS)) or (path.name.startswith(".") and path.suffix == PARTIAL)
+
+
+def in_the_way(path: Path) -> Path | None:
+    """What is where a file is to be written, or a file where one of its folders would be; None where nothing is."""
+    found = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+    return None if found != path and found.is_dir() else found
+
+
+def refuse(path: Path, option: str = "--output") -> UsageError:
+    """The error for a file that is not ours."""
+    return UsageError(
+        f"{option}: {path} is there already, and is not what sanet wrote there; it is not replaced: move it away, or "
+        f"choose another {option}"
+    )
+
+
+def require_own(
+    *paths: Path, root: Path | None = None, inputs: Iterable[str | Path] = (), option: str = "--output"
+) -> None:
+    """Make sure, before the work, that files can be written without replacing what sanet did not write.
+
+    Args:
+        paths: of the files.
+        root: the folder with their sums; by default each file's own.
+        inputs: files that the command reads, which it never replaces.
+        option: what to name in an error.
+
+    Raises:
+        UsageError: one of them is there, and not as sanet wrote it; or it is an input.
+    """
+    read = {os.path.realpath(path) for path in inputs}
+    for path in paths:
+        place = Path(os.path.realpath(path))
+        if str(place) in read:
+            raise UsageError(f"{option}: {path} is read by the same command; choose another {option}")
+        found = in_the_way(place)
+        if found and not (found == place and place.is_file() and _noted(place, root)):
+            raise refuse(in_the_way(path) or path, option)
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A file, or a folder, to write beside ``path``: at the end whole and on the disk, after an error gone.
+
+    Raises:
+        SanetError: it cannot be written, as on a full disk.
+    """
+    aside = aside_of(path)
+    with _explained(path, aside):
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        for path in [aside, *aside.rglob("*")]:
+            if path.is_file():
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
+
+
+def settle(path: Path) -> None:
+    """Give what was written beside ``path`` its place."""
+    aside = aside_of(path)
+    with _explained(path, aside):
+        aside.replace(os.path.realpath(path))
+        if os.name != "nt":  # where a folder cannot be opened
+            folder = os.open(aside.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A file to write in place of another one of ours, which it replaces once it is whole and on the disk."""
+    with beside(path) as aside:
+        yield aside
+    settle(path)
+
+
+@contextmanager
+def written(path: Path, root: Path | None = None, option: str = "--output") -> Iterator[Path]:
+    """The same, once ``require_own`` allows it; and its sum is noted, by which it is known as ours later."""
+    require_own(path, root=root, option=option)
+    with beside(path) as aside:
+        yield aside
+    note(aside, path, root)
+    settle(path)
+
+
+def note(content: Path, path: Path, root: Path | None = None) -> None:
+    """Keep that a file with this content, at this place, is ours; before it lies there, or a kill would come between.
+
+    Args:
+        content: the file as it is now.
+        path: where it will be.
+        root: as of ``require_own``.
+    """
+    sums, name = _entry(Path(os.path.realpath(path)), root)
+    append(sums, f"{sum_of(content)} {name}")
+
+
+def discard(aside: Path) -> None:
+    """Delete what was written beside a place, if there is anything."""
+    with suppress(OSError):
+        shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
+
+
+def append(path: Path, line: str) -> None:
+    """Add a line to a file, on the disk at once."""
+    with _explained(path), path.open("ab") as file:
+        file.write(f"{line}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _noted(place: Path, root: Path | None) -> bool:
+    sums, name = _entry(place, root)
+    if not sums.is_file():
+        return False
+    wanted = f"{sum_of(place)} {name}"
+    # A line may follow one that was torn on a full disk.
+    return any(line.endswith(wanted) for line in sums.read_text(encoding="utf-8", errors="replace").splitlines())
+
+
+def _entry(place: Path, root: Path | None) -> tuple[Path, str]:
+    """The list of sums that a file belongs to, and its name in there."""
+    folder = place.parent if root is None else Path(os.path.realpath(root))
+    return folder / SUMS, json.dumps(Path(os.path.relpath(place, folder)).as_posix())
+
+
+@contextmanager
+def _explained(path: Path, aside: Path | None = None) -> Iterator[None]:
+    """Say why a file cannot be written, and leave no part of it behind."""
+    try:
+        yield
+    except BaseException as error:
+        if aside is not None:
+            discard(aside)
+        if isinstance(error, OSError):
+            raise SanetError(
+                f"{path} cannot be written ({error.strerror or error}); make room there, or choose another place"
+            ) from error
+        raise
 
 
 def require_writable(folder: Path) -> None:
@@ -48,12 +214,15 @@ def held(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise SanetError(f"{folder} is in use by another run ({_holder(path)}); choose another output") from None
+    holder = folder / f"{LOCK}.holder"
     try:
-        (folder / f"{LOCK}.holder").write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        with _explained(holder):
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
     finally:
-        (folder / f"{LOCK}.holder").unlink(missing_ok=True)
-        path.unlink(missing_ok=True)  # while it is held, or another run could hold a file that is gone
+        holder.unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows deletes nothing that is locked
+            path.unlink(missing_ok=True)  # while it is held, or another run could hold a file that is gone
         lock.release()
         with suppress(OSError):  # what never began leaves no folder behind; one that did is not empty
             for place in made:

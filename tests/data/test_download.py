@@ -147,7 +147,7 @@ def get(server: Server, root: Path, *names: str, **changes: object) -> None:
 
 def is_whole(root: Path) -> bool:
     found = {path.relative_to(root).as_posix(): path.read_bytes() for path in (root / "set").rglob("*")}
-    rest = {path.name for path in (root / "archives").iterdir()} - {".lock"}
+    rest = {path.name for path in (root / "archives").iterdir()} - {".sanet.lock"}
     return found == CONTENT and rest == {"set.tar", "set.tar.unpacked"}
 
 
@@ -167,7 +167,7 @@ def test_a_data_set_is_downloaded_and_unpacked(
 
 def test_a_second_run_asks_for_nothing_and_changes_nothing(server: Server, tmp_path: Path) -> None:
     def files() -> dict[Path, tuple[int, int, int]]:  # not st_atime: reading may change it
-        found = ((path, path.stat()) for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock")
+        found = ((path, path.stat()) for path in tmp_path.rglob("*") if path.is_file() and path.name != ".sanet.lock")
         return {path: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in found}
 
     served = server.serve("set.tar")
@@ -360,7 +360,7 @@ def test_every_mirror_is_listed_when_none_has_it(server: Server, tmp_path: Path)
     assert "--archive" in said
     assert "--mirrors" in said
     assert not (tmp_path / "set").exists()
-    assert {path.name for path in (tmp_path / "archives").iterdir()} <= {".lock"}
+    assert {path.name for path in (tmp_path / "archives").iterdir()} <= {".sanet.lock"}
 
 
 def test_a_redirection_is_followed_to_http_only(server: Server, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_the_archive_is_what_the_server_takes(model, data, tmp_path, competition
     assert max(found) <= 20
     assert check_submission(path, records_of(data)) == []
     assert check_submission(tmp_path / "out", records_of(data)) == []
-    assert {item.name for item in (tmp_path / "out").iterdir()} == {"results", "results.tgz", "submission.jsonl"}
+    assert {item.name for item in (tmp_path / "out").glob("[!.]*")} == {"results", "results.tgz", "submission.jsonl"}
 
 
 def test_the_same_results_make_the_same_archive(model, data, tmp_path):
@@ -158,9 +158,17 @@ def test_nothing_of_another_model_or_other_views_is_kept(model, data, tmp_path, 
     assert len(seen) == 8
 
 
-def test_a_picture_that_was_changed_or_a_torn_note_is_done_again(model, data, tmp_path, monkeypatch):
+def test_a_result_that_is_gone_or_a_torn_note_is_done_again_and_a_changed_one_is_refused(
+    model, data, tmp_path, monkeypatch
+):
     expected = run(model, data, tmp_path / "out").read_bytes()
-    Image.new("P", SIZES[1]).save(tmp_path / "out" / FOLDER / f"{TEST[1]}.png")
+    changed = tmp_path / "out" / FOLDER / f"{TEST[1]}.png"
+    Image.new("P", SIZES[1]).save(changed)
+    before = changed.read_bytes()
+    with pytest.raises(UsageError, match=rf"--output: .*{TEST[1]}\.png is there already"):
+        run(model, data, tmp_path / "out")
+    assert changed.read_bytes() == before
+    changed.unlink()
     note = tmp_path / "out" / "submission.jsonl"
     note.write_text(note.read_text()[:-9])
     seen = labelled(monkeypatch)
@@ -286,4 +294,4 @@ def test_a_package_with_a_fault_gets_no_name(model, data, tmp_path, monkeypatch)
     monkeypatch.setattr(Predictor, "__call__", lambda self, image: np.full(image.shape[:2], 255, np.uint8))
     with pytest.raises(SanetError, match=rf"(?s)would not take.*{TEST[0]}.png: has the values 255"):
         run(model, data, tmp_path / "out")
-    assert {item.name for item in (tmp_path / "out").iterdir()} == {"results", "submission.jsonl"}
+    assert {item.name for item in (tmp_path / "out").iterdir()} == {"results", "submission.jsonl", ".sanet.sums"}

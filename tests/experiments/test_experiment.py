@@ -118,21 +118,36 @@ def test_what_was_interrupted_goes_on_and_comes_out_the_same(finished, copy):
     assert result.rows[2].runs[1].evaluation.scores == row.runs[1].evaluation.scores
 
 
-@pytest.mark.parametrize("damage", ["pictures.npz is gone", "scores.json is cut", "scores.json is of another time"])
+@pytest.mark.parametrize("damage", ["pictures.npz is gone", "scores.json is gone"])
 def test_scores_that_were_lost_are_taken_again(finished, copy, damage):
     run = finished[1].rows[0].runs[0]
     folder = copy.runs() / run.directory.name / "val"
-    scores, before = folder / "scores.json", finished[1].rows[0].runs[0].evaluation
-    if damage == "pictures.npz is gone":
-        (folder / "pictures.npz").unlink()
-    elif damage == "scores.json is cut":
-        scores.write_text(scores.read_text()[:500])
-    else:
-        shutil.copy(copy.runs() / finished[1].rows[2].runs[1].directory.name / "val" / "scores.json", scores)
+    before = run.evaluation
+    (folder / damage.split()[0]).unlink()
     last(rounds("table3", config_of(copy)))
     found = read_scores(folder)
     assert found.scores == before.scores
     np.testing.assert_array_equal(found.picture_sums, before.picture_sums)
+
+
+def test_scores_that_were_changed_are_not_replaced(finished, copy):
+    row = finished[1].rows[0]
+    scores = copy.runs() / row.runs[0].directory.name / "val" / "scores.json"
+    scores.write_bytes(scores.read_bytes()[:500])
+    before = scores.read_bytes()
+    (failure,) = last(rounds("table3", config_of(copy))).failures()
+    assert f"{scores} is there already" in failure
+    assert scores.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["table.md", "runs.csv", "index.html", "costs.json"])
+def test_files_that_were_changed_are_refused_before_the_work(copy, monkeypatch, name):
+    with (copy.table() / name).open("ab") as file:
+        file.write(b"a note of mine")
+    monkeypatch.setattr(runner, "_add_run", None)
+    with pytest.raises(UsageError, match=f"--output: .*{name} is there already"):
+        experiment("table3", config_of(copy))
+    assert (copy.table() / name).read_bytes().endswith(b"a note of mine")
 
 
 def test_one_that_fails_does_not_lose_the_others(finished, copy, capsys):
@@ -212,7 +227,7 @@ def test_runs_of_other_pictures_are_not_taken_for_these(own):
         experiment("table3", config_of(own))
     assert len(str(caught.value).splitlines()) == 1 + 6
     after = {path: path.stat().st_mtime_ns for path in own.runs().rglob("*") if path.is_file()}
-    assert {path: time for path, time in after.items() if not path.name.endswith(".failed.txt")} == before
+    assert {path: time for path, time in after.items() if path.parent != own.runs()} == before
 
 
 def test_a_run_that_does_not_say_on_what_it_was_trained_is_not_taken(copy):
@@ -275,7 +290,7 @@ def test_what_is_finished_is_written_when_it_is_stopped(copy, monkeypatch, capsy
     measured = when == "training"  # after the seeds before
     assert ("the median of 30 passes" if measured else "Time and MACs: not measured.") in text
     costs = {"costs.json"} if measured else set()
-    assert {file.name for file in folder.iterdir()} == {"table.md", "runs.csv", "index.html", *costs}
+    assert {file.name for file in folder.glob("[!.]*")} == {"table.md", "runs.csv", "index.html", *costs}
     monkeypatch.undo()
     assert main([*options_of(copy), *seeds]) == 0
     assert "something stopped it" not in (folder / "table.md").read_text()

@@ -15,6 +15,7 @@ from sanet.experiments.experiment import experiment
 from sanet.experiments.page import PAPER
 from sanet.experiments.statistics import paired_bootstrap
 from sanet.experiments.summary import _pipes
+from sanet.folders import note
 
 
 class Page(HTMLParser):
@@ -77,6 +78,7 @@ def test_costs_are_measured_once_and_anew_for_anything_else(copy, change):
         "rows": {name: {**row, "macs": 1} for name, row in before["rows"].items()},
     }
     kept.write_text(json.dumps(old))
+    note(kept, kept)
     experiment("table3", config_of(copy))
     again = json.loads(kept.read_text())
     assert again[change] == before[change]
@@ -105,6 +107,7 @@ def test_costs_that_are_damaged_are_measured_again(copy, damage):
     kept = copy.table() / "costs.json"
     before = json.loads(kept.read_text())
     kept.write_text(damage(kept.read_text()))
+    note(kept, kept)
     assert kept.read_text() != json.dumps(before)
     assert not experiment("table3", config_of(copy)).result.failures()
     again = json.loads(kept.read_text())

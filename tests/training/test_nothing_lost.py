@@ -159,6 +159,18 @@ def killed_after(config, step):
     train(config)
 
 
+def wait_for_the_end_of_all(group):
+    """Nobody of the group of processes is left soon after its first one was killed."""
+    for _ in range(300):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.killpg(group, signal.SIGKILL)
+    raise AssertionError("processes that load images are left")
+
+
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("step", [5, 7])  # at the end of the first epoch, and inside the second
 def test_a_run_goes_on_with_the_right_images_however_many_workers_load_them(unbroken, tmp_path, step, workers):
@@ -167,6 +179,7 @@ def test_a_run_goes_on_with_the_right_images_however_many_workers_load_them(unbr
     child.join()
     assert child.exitcode == -signal.SIGKILL
     assert CheckpointFolder(Path(config.output) / CHECKPOINTS).listed()[-1].step == step
+    wait_for_the_end_of_all(child.pid)
     child = in_child(begin_or_go_on, config)
     child.join()
     assert child.exitcode == 0
@@ -316,7 +329,7 @@ def test_two_runs_in_one_folder(unbroken, tmp_path):
     finally:
         os.kill(child.pid, signal.SIGKILL)
         child.join()
-    assert (Path(config.output) / "run.lock").exists()  # the lock itself fell with the process
+    assert (Path(config.output) / ".sanet.lock").exists()  # the lock itself fell with the process
     with pytest.raises(SanetError, match="go on with it: sanet train --resume"):
         train(config)
 

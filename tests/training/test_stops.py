@@ -12,10 +12,11 @@ import torch
 
 import sanet
 from brightness import assert_same_weights, checkpoint, weights
+from sanet import folders
 from sanet.cli.main import main
 from sanet.config import CHECKPOINTS, CONFIG
 from sanet.experiments import runs
-from sanet.structures import Interrupted, SanetError
+from sanet.structures import Interrupted, SanetError, UsageError
 from sanet.training import fit, memory, run, saving
 from sanet.training.checkpoints import CheckpointFolder, WholeCheckpointIO, read_checkpoint
 from sanet.training.fit import train
@@ -82,6 +83,7 @@ def test_what_was_killed_before_its_first_checkpoint_begins_anew(config):
         (Path(config.output) / run.TENSORBOARD).mkdir(parents=True)
         (Path(config.output) / CHECKPOINTS).mkdir()
         stored.save(Path(config.output) / CONFIG)
+        folders.note(Path(config.output) / CONFIG, Path(config.output) / CONFIG)
 
     left(dataclasses.replace(config, seed=1))
     with pytest.raises(SanetError, match=r"not empty; .* delete it"):
@@ -91,7 +93,29 @@ def test_what_was_killed_before_its_first_checkpoint_begins_anew(config):
     with pytest.raises(SanetError, match=r"not empty; .* delete it"):
         train(config)
     left(config)
+    with (Path(config.output) / CONFIG).open("a") as file:
+        file.write("# my own\n")
+    with pytest.raises(UsageError, match=r"--output: .*config\.yaml is there already"):
+        train(config)
+    left(config)
     train(config)
+
+
+def test_what_a_run_did_not_write_survives_it(config):
+    """In the folder of checkpoints whatever its name is; elsewhere the run that would replace it is refused first."""
+    train(config)
+    output = Path(config.output)
+    (output / "checkpoints" / "best.ckpt").write_bytes(b"mine")
+    longer = dataclasses.replace(config, epochs=4)
+    for path in ("model/notes.txt", "model/README.md", "report.html", "config.yaml"):
+        before = (output / path).read_bytes() if (output / path).exists() else None
+        (output / path).write_bytes((before or b"") + b"# mine")
+        with pytest.raises(UsageError, match=rf"--output: .*{path} is there already"):
+            train(longer, resume=True)
+        assert (output / path).read_bytes() == (before or b"") + b"# mine"
+        (output / path).unlink() if before is None else (output / path).write_bytes(before)
+    train(longer, resume=True)
+    assert (output / "checkpoints" / "best.ckpt").read_bytes() == b"mine"
 
 
 def test_a_model_is_there_whole_or_not_at_all(config, monkeypatch):

@@ -64,7 +64,8 @@ def recipes_command(settings: Namespace) -> int:
 def experiment_command(settings: Namespace) -> int:
     """Run a table of the paper, and print it."""
     from sanet import processes
-    from sanet.experiments.experiment import PAGE, TABLE, experiment
+    from sanet.experiments.experiment import experiment
+    from sanet.experiments.runner import PAGE, TABLE
     from sanet.training.cluster import joined
 
     config = ExperimentConfig(**{item.name: settings[item.name] for item in fields(ExperimentConfig)})
@@ -142,12 +143,13 @@ def submit_command(settings: Namespace) -> int:
 
 def predict_command(settings: Namespace) -> int:
     """Label files; a picture that cannot be read is named at the end, after the others are done."""
-    from sanet.inference.files import LocalEngine, PredictorSettings, predict_collection
+    from sanet.inference.files import LocalEngine, PredictorSettings, planned, predict_collection
     from sanet.inference.ray_engine import RayEngine
     from sanet.models.own import OWN_MODEL
 
     if settings.workers is not None and settings.engine != "ray":
         raise UsageError("workers: only with --engine ray; without it one process labels all pictures")
+    planned(settings.pictures, settings.output)  # what is in the way is said before a model is opened
     # Not by its name: a folder of that name is the reader's, who has named none here.
     model = str(OWN_MODEL) if settings.model is None else _model_in(settings.model)
     predictor = PredictorSettings(model, settings.device, _views(settings))
@@ -194,9 +196,12 @@ def check_data_command(settings: Namespace) -> int:
 def profile_command(settings: Namespace) -> int:
     """Measure networks, print the tables, and write them where a folder is named."""
     from sanet.deploy.profile import profile
-    from sanet.deploy.tables import render, write
+    from sanet.deploy.tables import files_in, render, write
+    from sanet.folders import require_own
 
     config = ProfileConfig(**{item.name: settings[item.name] for item in fields(ProfileConfig)})
+    if config.output is not None:
+        require_own(*files_in(Path(config.output)))
     found = profile(config)
     say(render(found))
     if config.output is not None:
@@ -282,13 +287,15 @@ def demo_command(settings: Namespace) -> int:
 
 def export_command(settings: Namespace) -> int:
     """Write a file that runs without this package, and print how it compares with the network."""
-    from sanet.deploy.export import default_path, export
+    from sanet.deploy.export import default_path, export, files_of
     from sanet.deploy.quantize import export_int8
+    from sanet.folders import require_own
     from sanet.models.networks import load_model
 
     directory = _model_in(settings.trained)
-    model = load_model(directory)
     path = settings.output or default_path(directory, settings.format)
+    require_own(*files_of(Path(path)))
+    model = load_model(directory)
     if settings.format == "onnx-int8":
         say(export_int8(model, path, settings.data, settings.split, settings.calibration, settings.largest_loss))
     else:

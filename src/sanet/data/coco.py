@@ -31,6 +31,7 @@ from sanet.config import DataConfig
 from sanet.data.decoding import DataError
 from sanet.data.files import FileSource, existing_root
 from sanet.data.voc import LABELS, pair_listed, require_count
+from sanet.folders import replaced
 from sanet.structures import SanetError
 
 SPLITS = {"train": "train2017", "val": "val2017"}
@@ -259,9 +260,8 @@ def _save(mask: Mask, path: Path) -> None:
     """Write a palette PNG; a file of that name is whole at any time."""
     picture = Image.fromarray(mask)
     picture.putpalette(LABELS.palette)
-    part = path.with_suffix(".part")
-    picture.save(part, "PNG")
-    part.replace(path)
+    with replaced(path) as aside:
+        picture.save(aside, "PNG")
 
 
 def _is_whole(path: Path, size: tuple[int, int]) -> bool:

@@ -41,6 +41,7 @@ from sanet.data.archives import (
     with_mirrors,
 )
 from sanet.data.unpack import check_room, unpack, write, writing
+from sanet.folders import LOCK, refuse, replaced
 from sanet.structures import UsageError, choose
 
 ARCHIVES = "archives"
@@ -77,7 +78,7 @@ def download(
         table: what there is to download.
 
     Raises:
-        UsageError: no such data set or archive, or a mirrors file that cannot be.
+        UsageError: no such data set or archive, a mirrors file that cannot be, or a file that would be replaced.
         DownloadError: no mirror has the file, a sum is wrong, no room, or another download is running there.
     """
     root = Path(root)
@@ -90,6 +91,9 @@ def download(
     with _alone(folder):
         print(f"{name}: {collection.terms}", flush=True)
         missing = [archive for archive in collection.archives if not _is_unpacked(archive, root)]
+        for part in (_part(folder, archive) for archive in missing):
+            if _size(part) and not _notes_path(part).is_file():
+                raise refuse(part, "--root")  # as of a browser that is at it
         _announce(name, missing, given, folder)
         failures = []
         for archive in missing:
@@ -126,7 +130,7 @@ def _given(collection: Collection, paths: Sequence[Path]) -> dict[str, Path]:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold the folder: a second download into it is refused."""
-    lock = FileLock(folder / ".lock", timeout=0)
+    lock = FileLock(folder / LOCK, timeout=0)
     with writing(folder):
         try:
             lock.acquire()
@@ -170,11 +174,8 @@ def _install(archive: Archive, path: Path, found: tuple[str, str], root: Path, p
     if not archive.sha256:
         print(f"  {archive.name}: checked by its MD5; no SHA-256 of it is published", flush=True)
     unpack(archive, path, root, progress)
-    marker = _marker(archive, root)
-    with writing(marker):
-        draft = marker.with_name(f"{marker.name}.draft")
+    with replaced(_marker(archive, root)) as draft:
         draft.write_text(f"{found[0]}\n", encoding="utf-8")
-        os.replace(draft, marker)
 
 
 def _obtained(archive: Archive, folder: Path, progress: bool) -> tuple[Path, tuple[str, str]]:
@@ -185,7 +186,8 @@ def _obtained(archive: Archive, folder: Path, progress: bool) -> tuple[Path, tup
         wrong = difference(archive, found)
         if not wrong:
             return path, found
-        aside = folder / f"{archive.name}.wrong"
+        if os.path.lexists(aside := folder / f"{archive.name}.wrong"):
+            raise refuse(aside, "--root")
         print(f"  {path}: {wrong}; renamed to {aside.name}, and downloaded anew", flush=True)
         with writing(aside):
             os.replace(path, aside)

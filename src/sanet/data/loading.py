@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from time import sleep
 from typing import Protocol
 
 import numpy as np
@@ -117,22 +118,30 @@ class Augmented(Dataset[Sample]):
             return self.transform(sample)
 
 
+PATIENCE = 5.0  # seconds after which a process that loads images asks whether its parent is still there
+
+
 def outlive_signals(worker: int) -> None:
-    """Let a process that loads pictures end with its parent, not with the signals that tell the parent to stop.
+    """Let a process that loads images end with its parent, not with the signals that tell the parent to stop.
 
     Ctrl-C and the SIGTERM of a scheduler reach every process of a job, but the step they interrupt is to be finished.
+    A parent that was killed tells nobody, and PyTorch's own loaders then wait for ever for someone to take their images.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # macOS has no way to see who sent a signal
+    if hasattr(signal, "sigtimedwait"):  # macOS has no way to see who sent a signal
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        # A process of a fork server has that for its parent, and is ended by the one that asked for it.
-        owner = multiprocessing.parent_process()
-        threading.Thread(target=_end_with, args=(owner.pid if owner else os.getppid(),), daemon=True).start()
+    # A process of a fork server has that for its parent, and is ended by the one that asked for it.
+    owner = multiprocessing.parent_process()
+    arguments = (owner.pid if owner else os.getppid(), os.getppid())
+    threading.Thread(target=_end_with, args=arguments, daemon=True).start()
 
 
-def _end_with(owner: int | None) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != owner:
-        pass
+def _end_with(owner: int | None, parent: int) -> None:
+    while os.getppid() == parent:
+        if not hasattr(signal, "sigtimedwait"):
+            sleep(PATIENCE)
+        elif (told := signal.sigtimedwait({signal.SIGTERM}, PATIENCE)) and told.si_pid == owner:
+            break
     os._exit(0)
 
 

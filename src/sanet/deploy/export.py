@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 from unittest.mock import patch
@@ -24,7 +26,7 @@ from torch.export import Dim, ExportedProgram
 
 from sanet.config import OWN, ExportFormat
 from sanet.deploy.parity import ParityReport, compare, require_parity
-from sanet.folders import require_writable
+from sanet.folders import require_own, require_writable, written
 from sanet.inference.exported import INPUT, METADATA, ONNX, OUTPUT, open_exported
 from sanet.inference.views import SMALLEST_SIDE
 from sanet.models.networks import SegmentationModel
@@ -63,7 +65,7 @@ def export(model: SegmentationModel, path: str | Path, *, progress: bool = True)
         progress: say on stderr what is being done.
 
     Raises:
-        UsageError: a path with another suffix.
+        UsageError: a path with another suffix, or one where somebody's file is.
         SanetError: the network cannot be exported, or the file does not do what the network does. Then no file is
             left, and one that was there before stays.
     """
@@ -108,19 +110,24 @@ def describe(model: SegmentationModel, format: ExportFormat) -> dict[str, Any]:
     }
 
 
+def files_of(path: Path) -> list[Path]:
+    """An export, and what is told of it beside it."""
+    return [path, path.with_name(f"{path.name}.json")]
+
+
 @contextmanager
 def replacing(path: str | Path, format: ExportFormat) -> Iterator[Path]:
-    """A name beside ``path`` to write to; what is there at the end takes its place, and on an error is removed."""
+    """A file to write elsewhere; at the end it takes its place, over nothing but an earlier one of ours."""
     target = Path(path)
     if not target.name.endswith(SUFFIXES[format]):
         raise UsageError(f"{target}: a file of format {format} must end in {SUFFIXES[format]}")
+    require_own(*files_of(target))
     require_writable(target.parent)
-    partial = target.with_name(f".{target.stem}.partial{target.suffix}")
-    try:
+    with TemporaryDirectory() as folder:
+        partial = Path(folder) / target.name
         yield partial
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+        with written(target) as aside:
+            shutil.copyfile(partial, aside)
 
 
 def write(network: Logits, path: Path, metadata: dict[str, Any], progress: bool) -> None:

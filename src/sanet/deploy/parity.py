@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sanet.data.scenes import Scenes
+from sanet.folders import written
 from sanet.inference.views import LogitsFunction
 from sanet.structures import SanetError, first_line
 
@@ -81,7 +82,8 @@ class ParityReport:
         """Write all of it beside the file, under its name and ``.json``."""
         path = self.path.with_name(f"{self.path.name}.json")
         content = asdict(self) | {"path": self.path.name, "cases": [case._asdict() for case in self.cases]}
-        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with written(path) as aside:
+            aside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return path
 
     def __str__(self) -> str:

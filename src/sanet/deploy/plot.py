@@ -15,6 +15,7 @@ from matplotlib.transforms import Bbox
 from sanet.deploy.config import Published
 from sanet.deploy.profile import Profile
 from sanet.deploy.timing import Timing
+from sanet.folders import written
 
 COLOR, FAINT = "#0072B2", "#8c8c8c"
 # Where a name may stand around its point, in typographic points, and how it is aligned there. Lines are horizontal, so
@@ -62,7 +63,8 @@ def plot(profile: Profile, paths: Sequence[Path]) -> None:
         figure.draw_without_rendering()
         _write_names(pane, [point.name for point in drawn])
     for path in paths:
-        figure.savefig(path, dpi=160)
+        with written(path) as aside:
+            figure.savefig(aside, dpi=160, format=path.suffix[1:])
 
 
 def _draw_macs(pane: Axes, points: Sequence[_Point]) -> None:

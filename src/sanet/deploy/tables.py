@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from sanet.deploy.profile import Profile
 from sanet.deploy.timing import WARM_UP, Timing
+from sanet.folders import written
 from sanet.structures import SanetError
 
 MISSING = "—"
@@ -115,6 +116,11 @@ def records(profile: Profile) -> list[dict[str, Any]]:
     ]
 
 
+def files_in(folder: Path) -> list[Path]:
+    """What ``write`` writes, at most."""
+    return [folder / name for name in ("profile.csv", "profile.md", "accuracy-cost.png", "accuracy-cost.svg")]
+
+
 def write(profile: Profile, folder: Path) -> list[Path]:
     """Write profile.csv, profile.md and, where accuracies are known, a plot as PNG and SVG.
 
@@ -122,19 +128,17 @@ def write(profile: Profile, folder: Path) -> list[Path]:
         The files.
 
     Raises:
+        UsageError: somebody's file is in the way.
         SanetError: the folder cannot be written to, or there is something to plot and no matplotlib.
     """
-    table, text = folder / "profile.csv", folder / "profile.md"
+    table, text, *pictures = files_in(folder)
     rows = records(profile)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with table.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        text.write_text(f"{render(profile)}\n", encoding="utf-8")
-    except OSError as error:
-        raise SanetError(f"cannot write to {folder}: {error}; name another folder as output") from error
+    with written(table) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    with written(text) as aside:
+        aside.write_text(f"{render(profile)}\n", encoding="utf-8")
     if all(profile.published(cost).miou is None for cost in profile.costs if cost.macs is not None):
         return [table, text]
     try:
@@ -144,7 +148,6 @@ def write(profile: Profile, folder: Path) -> list[Path]:
             f"{table} and {text} are written; the plot needs an extra: "
             f"pip install 'sanet-segmentation[figures]' ({error})"
         ) from error
-    pictures = [folder / "accuracy-cost.png", folder / "accuracy-cost.svg"]
     plot(profile, pictures)
     return [table, text, *pictures]
 

@@ -19,14 +19,15 @@ from sanet.data.loading import SegmentationDataset, evaluation_loader
 from sanet.evaluation.confusion import ConfusionMatrix, iou_of, scores_of, sums_of
 from sanet.evaluation.protocol import Protocol
 from sanet.evaluation.report import write_report
-from sanet.evaluation.results import SCORES, Evaluation, Example, write_scores
-from sanet.folders import require_writable
+from sanet.evaluation.results import PICTURES, SCORES, Evaluation, Example, write_scores
+from sanet.folders import require_own, require_writable
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import SegmentationModel
 from sanet.models.own import OWN_MODEL
 from sanet.structures import LabelSet, Sample, SanetError
 
 PICTURES_KEPT = 12
+REPORT = "report.html"
 
 
 def evaluate_dataset(
@@ -84,6 +85,11 @@ def evaluate_dataset(
 def _digest(values: Tensor) -> bytes:
     """SHA-256 of the shape and the values of a tensor on the CPU."""
     return sha256(repr(tuple(values.shape)).encode() + values.numpy().tobytes()).digest()
+
+
+def files_in(output: Path) -> list[Path]:
+    """What an evaluation writes in a folder."""
+    return [output / name for name in (SCORES, PICTURES, REPORT)]
 
 
 def _named(model: str | Path | SegmentationModel) -> str:
@@ -144,8 +150,10 @@ def evaluate(
     Raises:
         SanetError: the model's classes are not those of the data set, in the same order.
         DataError: the data set cannot be read.
-        UsageError: no such split or device, or nothing can be written in ``output``.
+        UsageError: no such split or device, or nothing can be written in ``output``, or somebody's file is in the way.
     """
+    if output is not None:
+        processes.from_first(lambda: require_own(*files_in(Path(output))))
     dataset = data_source(data).open(split)
     predictor = Predictor(model, device, views)
     require_same_classes(predictor.labels, dataset.labels)
@@ -164,5 +172,5 @@ def evaluate(
     if output is not None and processes.first():
         folder = Path(output)
         write_scores(folder / SCORES, evaluation)
-        write_report(folder / "report.html", evaluation, history or [], f"{data.name} · {split}")
+        write_report(folder / REPORT, evaluation, history or [], f"{data.name} · {split}")
     return evaluation

@@ -11,6 +11,7 @@ import numpy as np
 
 from sanet.evaluation.page import data_url, environment, number, smaller_mask, smaller_picture, ticks
 from sanet.evaluation.results import Evaluation, Example
+from sanet.folders import written
 from sanet.inference.pictures import IGNORED, WRONG, colorize, error_map
 from sanet.structures import Color, LabelSet
 
@@ -96,7 +97,8 @@ def write_report(path: Path, evaluation: Evaluation, history: list[dict[str, flo
         wrong=WRONG,
         ignored=IGNORED,
     )
-    path.write_text(text, encoding="utf-8")
+    with written(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def score_table(evaluation: Evaluation) -> str:

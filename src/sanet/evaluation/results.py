@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sanet.evaluation.confusion import Scores, scores_of, sums_of
 from sanet.evaluation.protocol import Protocol, digest_of
+from sanet.folders import written
 from sanet.structures import LabelSet, SanetError
 
 SCORES, PICTURES = "scores.json", "pictures.npz"
@@ -72,7 +73,8 @@ def write_scores(path: Path, evaluation: Evaluation) -> None:
     sums of the pictures go into ``pictures.npz`` beside it.
     """
     if evaluation.picture_sums is not None:
-        np.savez_compressed(path.with_name(PICTURES), sums=evaluation.picture_sums)
+        with written(path.with_name(PICTURES)) as aside, aside.open("wb") as file:
+            np.savez_compressed(file, sums=evaluation.picture_sums)
     content = _jsonable(
         {
             "protocol": asdict(evaluation.protocol),
@@ -84,7 +86,8 @@ def write_scores(path: Path, evaluation: Evaluation) -> None:
         }
     )
     text = json.dumps(content | {"sha256": digest_of(content)}, indent=1, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    with written(path) as aside:
+        aside.write_text(text + "\n", encoding="utf-8")
 
 
 def read_scores(path: str | Path) -> Evaluation:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
 import tarfile
 import zlib
@@ -32,6 +31,7 @@ from sanet.data.decoding import DataError, read_image
 from sanet.data.files import FileSource, Record
 from sanet.data.voc import LABELS
 from sanet.evaluation.evaluate import require_same_classes
+from sanet.folders import append, in_the_way, refuse, replaced, require_own, require_writable, sum_of, written
 from sanet.inference.exported import is_exported
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import SegmentationModel, load_model
@@ -39,6 +39,7 @@ from sanet.structures import SanetError, UsageError, choose, default_colors
 
 # Of results and their pictures; no other decoder is tried.
 FORMATS = ("PNG", "JPEG")
+ORIGIN = {"model", "views", "competition"}
 RESULTS, SEGMENTATION = "results", "results/VOC2012/Segmentation"
 ARCHIVE, NOTE = "results.tgz", "submission.jsonl"
 PALETTE = [value for color in default_colors(256) for value in color]
@@ -74,33 +75,33 @@ def submit(
         The archive.
 
     Raises:
-        UsageError: another data set or competition, or no test pictures.
+        UsageError: another data set or competition, no test pictures, or somebody's file is in the way.
         DataError: pictures that cannot be read; the others are labelled, but there is no archive.
         SanetError: the model's classes are not those of VOC, or what was written is not what the server takes.
     """
     choose("competition", competition, get_args(Competition))
     records = _test_pictures(data)
+    folder, place = Path(output), Path(output) / SEGMENTATION / f"{competition}_test_cls"
+    _require_own(folder, [place / f"{record.name}.png" for record in records])
     network = model if isinstance(model, SegmentationModel) or is_exported(model) else load_model(model)
     predictor = Predictor(network, device, views)
     require_same_classes(predictor.labels, LABELS)
-    folder = Path(output)
-    place = folder / SEGMENTATION / f"{competition}_test_cls"
-    place.mkdir(parents=True, exist_ok=True)
+    require_writable(place)
     (folder / ARCHIVE).unlink(missing_ok=True)  # of an earlier run: no archive is better than another model's
     origin = {"model": _fingerprint(network), "views": plain(asdict(predictor.views)), "competition": competition}
     failures = []
-    with _Note(folder / NOTE, origin) as note:
-        for record in tqdm(records, "submit", unit=" pictures", disable=not progress):
-            file = place / f"{record.name}.png"
-            if note.holds(file):
-                continue
-            try:
-                _label(predictor, record, file)
-            except DataError as error:
-                file.unlink(missing_ok=True)
-                failures.append(str(error))
-            else:
-                note.add(file)
+    note = _Note(folder / NOTE, origin)
+    for record in tqdm(records, "submit", unit=" pictures", disable=not progress):
+        file = place / f"{record.name}.png"
+        if note.holds(file):
+            continue
+        try:
+            _label(predictor, record, file, folder)
+        except DataError as error:
+            file.unlink(missing_ok=True)
+            failures.append(str(error))
+        else:
+            note.add(file)
     if failures:
         raise DataError("\n".join([f"{len(failures)} pictures cannot be labelled; no archive is made:", *failures]))
     return _pack(folder, place, records)
@@ -155,24 +156,12 @@ def _test_pictures(data: DataConfig) -> list[Record]:
     return source.pictures("test")
 
 
-def _label(predictor: Predictor, record: Record, file: Path) -> None:
+def _label(predictor: Predictor, record: Record, file: Path, root: Path) -> None:
     assert record.image is not None
     image = Image.fromarray(predictor(read_image(record.image)))
     image.putpalette(PALETTE)
-    _write(file, _encoded(image))
-
-
-def _encoded(image: Image.Image) -> bytes:
-    stream = BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Aside first, so that a file of that name is a whole one."""
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_bytes(content)
-    os.replace(aside, path)
+    with written(file, root) as aside:
+        image.save(aside, "PNG")
 
 
 class _Note:
@@ -188,27 +177,28 @@ class _Note:
         lines = list(_json_lines(path))
         if lines and lines[0] == origin:
             self.digests = {line["name"]: line["sha256"] for line in lines[1:]}
-        _write(path, "".join(f"{json.dumps(line)}\n" for line in [origin, *self._entries()]).encode())
-        self.file = path.open("a", encoding="utf-8")
-
-    def __enter__(self) -> _Note:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
+        self.path = path
+        with replaced(path) as aside:
+            aside.write_text("".join(f"{json.dumps(line)}\n" for line in [origin, *self._entries()]), encoding="utf-8")
 
     def _entries(self) -> list[dict[str, str]]:
         return [{"name": name, "sha256": digest} for name, digest in self.digests.items()]
 
     def holds(self, file: Path) -> bool:
         """Whether the file is as it was written."""
-        return file.is_file() and self.digests.get(file.name) == sha256(file.read_bytes()).hexdigest()
+        return file.is_file() and self.digests.get(file.name) == sum_of(file)
 
     def add(self, file: Path) -> None:
         """A file that is whole."""
-        line = {"name": file.name, "sha256": sha256(file.read_bytes()).hexdigest()}
-        self.file.write(f"{json.dumps(line)}\n")
-        self.file.flush()
+        append(self.path, json.dumps({"name": file.name, "sha256": sum_of(file)}))
+
+
+def _require_own(folder: Path, files: Sequence[Path]) -> None:
+    """Raise a UsageError where somebody's file would be replaced; the note, which grows, is known by its first line."""
+    require_own(folder / ARCHIVE, *files, root=folder)
+    found = in_the_way(folder / NOTE)
+    if found and not (found.is_file() and set(next(_json_lines(found), ())) >= ORIGIN):
+        raise refuse(found)
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -233,9 +223,18 @@ def _fingerprint(network: str | Path | SegmentationModel) -> str:
 
 def _pack(folder: Path, place: Path, records: Sequence[Record]) -> Path:
     """Write the archive aside, check it, and give it its name; the same results make the same bytes."""
-    aside = folder / f".{ARCHIVE}.part"
+    with written(folder / ARCHIVE) as aside:
+        _archive(aside, folder, place, records)
+        faults = check_submission(aside, records)
+        if faults:
+            more = [f"and {len(faults) - NAMED} more"] if len(faults) > NAMED else []
+            raise SanetError("\n".join(["the server would not take these results:", *faults[:NAMED], *more]))
+    return folder / ARCHIVE
+
+
+def _archive(path: Path, folder: Path, place: Path, records: Sequence[Record]) -> None:
     with (
-        aside.open("wb") as stream,
+        path.open("wb") as stream,
         gzip.GzipFile("", "wb", mtime=0, fileobj=stream) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive,
     ):
@@ -244,13 +243,6 @@ def _pack(folder: Path, place: Path, records: Sequence[Record]) -> Path:
             entry = tarfile.TarInfo(f"{place.relative_to(folder).as_posix()}/{name}.png")
             entry.size = len(content)
             archive.addfile(entry, BytesIO(content))
-    faults = check_submission(aside, records)
-    if faults:
-        aside.unlink()
-        more = [f"and {len(faults) - NAMED} more"] if len(faults) > NAMED else []
-        raise SanetError("\n".join(["the server would not take these results:", *faults[:NAMED], *more]))
-    os.replace(aside, folder / ARCHIVE)
-    return folder / ARCHIVE
 
 
 def _files(path: Path) -> Iterator[tuple[str, bytes | None]]:

@@ -15,10 +15,10 @@ from sanet.data.catalog import data_source
 from sanet.deploy.profile import count_macs
 from sanet.deploy.timing import Machine, Timing, in_turn, machine_of, time_pass
 from sanet.experiments.runner import Result
+from sanet.folders import written
 from sanet.inference.exported import choose_device
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import load_model
-from sanet.training.checkpoints import replaced
 
 REPEATS = 30
 
@@ -62,7 +62,7 @@ def measured_costs(result: Result, kept: Path) -> Costs:
 
     Args:
         result: of the experiment.
-        kept: the file that keeps them; of other runs, pictures or another machine, of fewer rows or damaged, it is
+        kept: the file that keeps them; of other runs, pictures or another machine or of fewer rows, they are
             measured anew.
     """
     height, width = data_source(result.config.data).open(result.split)[0].image.shape[-2:]
@@ -73,8 +73,8 @@ def measured_costs(result: Result, kept: Path) -> Costs:
         return found
     picture = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8, device=device)
     costs = replace(wanted, rows=_measure(result, picture))
-    with replaced(kept) as partial_file:
-        partial_file.write_text(json.dumps(asdict(costs), indent=1) + "\n", encoding="utf-8")
+    with written(kept) as aside:
+        aside.write_text(json.dumps(asdict(costs), indent=1) + "\n", encoding="utf-8")
     return costs
 
 

@@ -12,13 +12,11 @@ from sanet.experiments.claims import claims
 from sanet.experiments.config import ExperimentConfig
 from sanet.experiments.costs import known_costs, measured_costs
 from sanet.experiments.page import write_page
-from sanet.experiments.runner import Result, rounds
+from sanet.experiments.runner import COSTS, PAGE, RUNS_TABLE, TABLE, Result, rounds
 from sanet.experiments.summary import markdown, write_runs
+from sanet.folders import written
 from sanet.structures import Interrupted, SanetError
-from sanet.training.checkpoints import replaced
 from sanet.training.saving import stoppable
-
-TABLE, RUNS_TABLE, PAGE, COSTS = "table.md", "runs.csv", "index.html", "costs.json"
 
 
 class Written(NamedTuple):
@@ -69,12 +67,11 @@ def _folder(result: Result) -> Path:
 
 def _write(result: Result, folder: Path) -> None:
     """All files; where something has ended the experiment, at once, and without what that may have damaged."""
-    folder.mkdir(parents=True, exist_ok=True)
     costs = known_costs(result, folder / COSTS) if result.stopped else measured_costs(result, folder / COSTS)
     found = claims(result)
-    with replaced(folder / TABLE) as file:
+    with written(folder / TABLE) as file:
         file.write_text(markdown(result, costs, found), encoding="utf-8")
-    with replaced(folder / RUNS_TABLE) as file:
+    with written(folder / RUNS_TABLE) as file:
         write_runs(file, result, costs)
-    with suppress(SanetError) if result.stopped else nullcontext(), replaced(folder / PAGE) as file:
+    with suppress(SanetError) if result.stopped else nullcontext(), written(folder / PAGE) as file:
         write_page(file, result, costs, found)

@@ -24,12 +24,13 @@ from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
 from sanet.experiments.runs import completed
 from sanet.experiments.statistics import Spread
 from sanet.experiments.tables import Row, claims_of, rows_of
-from sanet.folders import require_writable
+from sanet.folders import require_own, require_writable, written
 from sanet.models.networks import load_model
 from sanet.structures import Interrupted, SanetError, UsageError, first_line, say
 from sanet.training.metrics import read_metrics
 
 RUNS = "runs"
+TABLE, RUNS_TABLE, PAGE, COSTS = "table.md", "runs.csv", "index.html", "costs.json"
 
 
 class FinishedRun(NamedTuple):
@@ -130,6 +131,8 @@ def rounds(name: str, config: ExperimentConfig) -> Iterator[Result]:
     processes.from_first(partial(require_writable, Path(config.output) / RUNS))
     pictures = processes.from_first(partial(fingerprint.digests_of, config.data, split))
     found = Result(name, config, split, pictures, results)
+    files = [Path(config.output) / found.folder / file for file in (TABLE, RUNS_TABLE, PAGE, COSTS)]
+    processes.from_first(partial(require_own, *files))
     for seed in range(config.seeds):
         try:
             for index, result in enumerate(results):
@@ -258,8 +261,8 @@ def _begun_on(directory: Path) -> Path:
 def _keep_failure(directory: Path, title: str, error: Exception) -> None:
     """Tell, and keep the traceback."""
     if processes.first():
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        _failure_of(directory).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        with written(_failure_of(directory)) as aside:
+            aside.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         say(f"{title}: not finished. {error}")
 
 

@@ -2,8 +2,9 @@
 
 The cluster that ``RAY_ADDRESS`` names is used, and left as it is; without one, Ray is started on this machine, for
 as long as it takes. On several machines, pictures, model and output have to lie on a file system that all of them
-share, under the same names, and ``sanet`` has to be installed on each. The workers label and write masks and
-overlays; ``predictions.jsonl`` is written where the call was made. Only names and lines travel between them.
+share, under the same names, and ``sanet`` has to be installed on each. The workers label, and write masks and overlays
+beside their places, which those are given where the call was made, with a line of ``predictions.jsonl``. Only names
+and lines travel between them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from typing import Any
 
 import torch
 
-from sanet.inference.files import Job, Line, PredictorSettings, label_file
+from sanet.inference.files import PredictorSettings, label_file
+from sanet.inference.memory import Job, Line
 from sanet.structures import SanetError, UsageError, first_line
 
 # Pictures that a worker takes at a time. Their lines come back together, and are lost together when it is killed.

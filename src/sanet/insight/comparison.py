@@ -15,6 +15,7 @@ from tqdm import tqdm
 from sanet.config import MaskFormat, ViewsConfig
 from sanet.data.coding import MaskCoding
 from sanet.data.decoding import read_image, read_labels, shape_text
+from sanet.folders import written
 from sanet.inference.pictures import IGNORED, WRONG, Mask, Picture, error_map, overlay, shares
 from sanet.inference.predictor import Predictor
 from sanet.insight.figure import require_figure
@@ -50,10 +51,10 @@ def compare_pictures(
 
     Raises:
         UsageError: no pictures, no models, masks of another number or size than the pictures, or, with masks, models of
-            different classes; an output that cannot be written.
+            different classes; an output that cannot be written, or that is somebody's own.
         DataError: a file that cannot be read, or a mask with something that is no class.
     """
-    require_figure(output)
+    format = require_figure(Path(output), [*pictures, *truth])
     predictors = _opened(pictures, models, truth, device, views)
     labels = next(iter(predictors.values())).labels
     lines = 2 if truth else 1
@@ -83,7 +84,8 @@ def compare_pictures(
         Patch(facecolor="#{:02x}{:02x}{:02x}".format(*color), edgecolor="grey", label=name) for name, color in found
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=max(2, 3 * (1 + len(models)) // 2), frameon=False)
-    figure.savefig(output, dpi=110)
+    with written(Path(output)) as aside:
+        figure.savefig(aside, dpi=110, format=format)
 
 
 def _entries(mask: Mask, labels: LabelSet) -> dict[tuple[str, Color], None]:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from sanet.data.decoding import read_image, rgb
+from sanet.folders import written
 from sanet.insight.groups import Encoding, Explainer
 from sanet.models.networks import SegmentationModel
 from sanet.structures import SanetError, UsageError
@@ -40,25 +41,27 @@ def explain(
 
     Raises:
         UsageError: no points, a point outside the picture, a head that the network does not have, no SANet, or a file
-            that cannot be written.
+            that cannot be written, or that is somebody's own.
         SanetError: the picture cannot be read, or matplotlib is missing.
     """
     try:
-        from sanet.insight.figure import draw, require_figure, require_folder
+        from sanet.insight.figure import draw, require_figure, require_place
     except ImportError as error:
         raise SanetError(f"figures need an extra: pip install 'sanet-segmentation[figures]' ({error})") from error
     if not points:
         raise UsageError("points: name one or more, each by its column and its row")
-    require_figure(output)
+    inputs = [] if isinstance(picture, Image.Image) else [picture]
+    format = require_figure(Path(output), inputs)
     if arrays is not None:
-        require_folder(Path(arrays))
+        require_place(Path(arrays), [*inputs, output], "--arrays")
     explainer = Explainer(model, device, shorter_side)
     explainer.require_heads()
     if heads is not None and not (heads and set(heads) <= set(explainer.stages)):
         raise UsageError(f"heads {list(heads)}: one or more of {', '.join(map(str, explainer.stages))}")
     image = rgb(picture) if isinstance(picture, Image.Image) else read_image(Path(picture))
     encoding = explainer.encode(torch.from_numpy(image).permute(2, 0, 1))
-    draw(image, encoding, points, output, heads)
+    with written(Path(output)) as aside:
+        draw(image, encoding, points, aside, heads, format)
     if arrays is not None:
         _keep(Path(arrays), encoding, points)
     return encoding
@@ -71,5 +74,5 @@ def _keep(path: Path, encoding: Encoding, points: Sequence[tuple[int, int]]) -> 
         for group in encoding.groups(*point)
         for name in ("main", "distance", "output")
     }
-    with path.open("wb") as file:
+    with written(path, option="--arrays") as aside, aside.open("wb") as file:
         np.savez_compressed(file, prediction=encoding.prediction.numpy(), points=np.array(points), **maps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from sanet.folders import require_own
 from sanet.inference.pictures import Picture, overlay
 from sanet.insight.groups import Encoding, PixelGroup
 from sanet.structures import UsageError
@@ -30,6 +31,7 @@ def draw(
     points: Sequence[tuple[int, int]],
     path: str | Path,
     stages: Sequence[int] | None = None,
+    format: str | None = None,
 ) -> None:
     """Draw the groups of some points, three rows for each head and a column for each point, as the paper does.
 
@@ -41,6 +43,7 @@ def draw(
         points: x and y of each.
         path: of the figure; its ending names the format.
         stages: heads to show, all by default.
+        format: such as "png"; by default the ending of the path.
 
     Raises:
         UsageError: a point outside the picture.
@@ -53,8 +56,7 @@ def draw(
         blocks = [[cell for block in blocks for cell in block]]
     height, width = encoding.size
     rows, columns = 1 + 3 * len(blocks), max(2, len(blocks[0]))
-    tall = WIDTH * height / width
-    figure = Figure(figsize=(WIDTH * columns + 1.4, tall * rows + 0.8), layout="constrained")
+    figure = Figure(figsize=(WIDTH * columns + 1.4, WIDTH * height / width * rows + 0.8), layout="constrained")
     panes = figure.subplots(rows, columns, squeeze=False)
     for pane in panes.flat:
         pane.set_axis_off()
@@ -82,21 +84,27 @@ def draw(
                     pane.text(-0.04, 0.5, name, transform=pane.transAxes, rotation=90, ha="right", va="center")
     bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "jet"), ax=panes[1:, :], shrink=0.6, aspect=30)
     bar.set_ticks([0, 1], labels=["far,\nnot active", "near,\nactive"])
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    figure.savefig(path, dpi=110, bbox_inches="tight", format=format)
 
 
-def require_figure(path: str | Path) -> None:
-    """Raise a UsageError if no figure can be written there; to be asked before the work is done."""
-    path, known = Path(path), FigureCanvasBase.get_supported_filetypes()
+def require_figure(path: Path, inputs: Iterable[str | Path]) -> str:
+    """The format of a figure, if it can be written there; to be asked before the work is done.
+
+    Raises:
+        UsageError: an unknown format, no such folder, an input of the command, or somebody's file.
+    """
+    known = FigureCanvasBase.get_supported_filetypes()
     if path.suffix[1:].lower() not in known:
         raise UsageError(f"{path}: a figure ends in {', '.join(f'.{ending}' for ending in sorted(known))}")
-    require_folder(path)
+    require_place(path, inputs)
+    return path.suffix[1:].lower()
 
 
-def require_folder(path: Path) -> None:
-    """Raise a UsageError if the folder of a file is not there."""
+def require_place(path: Path, inputs: Iterable[str | Path], option: str = "--output") -> None:
+    """Raise a UsageError if a file cannot be written: its folder is not there, or it is an input or somebody's."""
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}")
+    require_own(path, inputs=inputs, option=option)
 
 
 def _mark(pane: Axes, point: tuple[int, int], number: int) -> None:

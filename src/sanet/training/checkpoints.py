@@ -7,12 +7,9 @@ steps since the one before.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
+import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from math import isnan
 from pathlib import Path
@@ -23,10 +20,12 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
+from sanet.folders import PARTIAL, replaced, sum_of
 from sanet.structures import SanetError, say
 
 INDEX = "index.json"
-SUFFIX, PARTIAL = ".ckpt", ".partial"
+SUFFIX = ".ckpt"
+OURS = re.compile(rf"step-\d{{8,}}{re.escape(SUFFIX)}|.*{re.escape(PARTIAL)}", re.ASCII)
 # The newest, and one to fall back to; the best is kept besides.
 KEPT = 2
 
@@ -80,7 +79,7 @@ class CheckpointFolder:
     def add(self, step: int, score: float | None) -> None:
         """List the checkpoint of a step, which has been written, and delete those that are not needed any more."""
         path = self.path(step)
-        entry = Listed(path.name, step, score, path.stat().st_size, _sha256(path))
+        entry = Listed(path.name, step, score, path.stat().st_size, sum_of(path))
         entries = [*(other for other in self.listed() if other.file != entry.file), entry]
         best = self._ranked(entries)[:1]
         entries = [other for other in entries if other in entries[-KEPT:] + best]
@@ -89,7 +88,7 @@ class CheckpointFolder:
             partial.write_text(text + "\n", encoding="utf-8")
         names = {other.file for other in entries}
         for path in self.folder.iterdir():
-            if path.suffix in {SUFFIX, PARTIAL} and path.name not in names:
+            if OURS.fullmatch(path.name) and path.name not in names:
                 path.unlink(missing_ok=True)
 
     def newest(self) -> Path:
@@ -129,7 +128,7 @@ class CheckpointFolder:
         path = self.folder / entry.file
         if not path.exists():
             return "is gone"
-        if path.stat().st_size != entry.bytes or _sha256(path) != entry.sha256:
+        if path.stat().st_size != entry.bytes or sum_of(path) != entry.sha256:
             return "is damaged: it is not what was written"
         return None
 
@@ -147,35 +146,15 @@ class WholeCheckpointIO(TorchCheckpointIO):
         try:
             with replaced(path) as partial:
                 torch.save(checkpoint, partial)
-        except (OSError, RuntimeError) as error:  # torch's writer reports a short write as a RuntimeError
+        except (SanetError, RuntimeError) as error:  # torch's writer reports a short write as a RuntimeError
             if "DataLoader worker" in str(error):  # killed at this moment, and reported by whatever is running
                 raise
+            reason = str(error.__cause__ or error).splitlines()[0]
             needed, free = _size(checkpoint), shutil.disk_usage(path.parent).free
             raise SanetError(
-                f"{path} cannot be written ({str(error).splitlines()[0]}): about {needed / 1e6:.1f} MB are needed and "
+                f"{path} cannot be written ({reason}): about {needed / 1e6:.1f} MB are needed and "
                 f"{free / 1e6:.1f} MB are free. The checkpoints before it are whole; make room and go on with --resume"
             ) from error
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """A file to write in place of another, which it replaces once it is whole and on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL)
-    try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -197,11 +176,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or "state_dict" not in content:
         raise SanetError(f"{path} is no checkpoint of a run: it has no state_dict")
     return content
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _size(value: Any) -> int:

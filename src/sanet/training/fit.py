@@ -16,10 +16,11 @@ import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
+from safetensors import SafetensorError
 from torch import Tensor
 
 from sanet import processes
-from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig, ViewsConfig
+from sanet.config import CHECKPOINTS, MODEL, TrainConfig, ViewsConfig
 from sanet.data.catalog import Source, data_source
 from sanet.data.decoding import DataError
 from sanet.data.doctor import examine
@@ -28,15 +29,16 @@ from sanet.data.loading import Batching, evaluation_loader, training_loader
 from sanet.data.transforms import TrainingTransform
 from sanet.evaluation.evaluate import evaluate
 from sanet.evaluation.results import Evaluation
+from sanet.folders import beside, note, require_own, settle
 from sanet.models.networks import SegmentationModel, create_model
 from sanet.models.store import escaped
 from sanet.structures import SanetError, choose
 from sanet.training import memory
-from sanet.training.checkpoints import CheckpointFolder, WholeCheckpointIO, read_checkpoint, replaced
+from sanet.training.checkpoints import CheckpointFolder, WholeCheckpointIO, read_checkpoint
 from sanet.training.cluster import Cluster, joined
 from sanet.training.losses import class_weights
 from sanet.training.metrics import read_metrics
-from sanet.training.run import TENSORBOARD, Position, held, position_in, refuse_used
+from sanet.training.run import TENSORBOARD, Position, held, keep, position_in, refuse_used
 from sanet.training.saving import Saving, kept, stoppable
 from sanet.training.sharing import freeze_unused, synchronize_batch_norm
 from sanet.training.start import differences, enumerated, network_weights, start_from
@@ -124,12 +126,17 @@ def _finish(task: SegmentationTask, config: TrainConfig) -> Run:
 
 
 def _save_model(model: SegmentationModel, place: Path, card: dict[str, Any]) -> None:
-    """Aside first, since the folder means that the run is finished; it takes the place of an older one."""
-    aside = place.with_name(f"{place.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside, model_card_kwargs=card)
+    """Aside first, since the folder means that the run is finished; it takes the place of an older one of ours."""
+    with beside(place) as aside:
+        try:
+            model.save_pretrained(aside, model_card_kwargs=card)
+        except SafetensorError as error:  # what it makes of a full disk
+            raise OSError(str(error)) from error
+    require_own(*place.rglob("*"), root=place.parent)
+    for path in aside.iterdir():
+        note(path, place / path.name, place.parent)
     shutil.rmtree(place, ignore_errors=True)
-    aside.rename(place)
+    settle(place)
 
 
 def checked_pixels(source: Source) -> Tensor:
@@ -184,8 +191,7 @@ def _fit(
         if differing:
             raise SanetError(f"{position.checkpoint} is of another network: {enumerated(differing)}")
     if processes.first():
-        with replaced(Path(config.output) / CONFIG) as partial:
-            config.save(partial)
+        keep(config)
     trainer = _trainer(config, cluster)
     out_of_memory = False
     try:

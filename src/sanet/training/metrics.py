@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from sanet.config import METRICS
-from sanet.training.checkpoints import replaced
+from sanet.folders import replaced
 
 Row = dict[str, float]
 

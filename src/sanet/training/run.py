@@ -10,9 +10,10 @@ from shlex import quote
 from typing import Any
 
 from sanet import folders, processes
-from sanet.config import CHECKPOINTS, CONFIG, TrainConfig, plain
+from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig, plain
+from sanet.evaluation.evaluate import files_in
 from sanet.structures import SanetError, UsageError
-from sanet.training.checkpoints import PARTIAL, CheckpointFolder, read_checkpoint
+from sanet.training.checkpoints import CheckpointFolder, read_checkpoint
 from sanet.training.task import STATE
 from sanet.yaml_files import read_mapping
 
@@ -46,20 +47,29 @@ def held(directory: Path) -> Iterator[None]:
 
 
 def refuse_used(config: TrainConfig) -> None:
-    """Raise a SanetError where there is anything that a new run would mix with.
+    """Raise a UsageError where there is anything that a new run would mix with.
 
     What the same run has left that was killed before its first checkpoint does not count: there is nothing to lose.
     """
     directory = Path(config.output)
-    found = {path.name for path in directory.iterdir() if not path.name.startswith(folders.LOCK)}
+    found = {path.name for path in directory.iterdir() if not folders.hidden(path)}
     begun = bool(CheckpointFolder(directory / CHECKPOINTS).listed())
-    if not begun and found <= {CONFIG, CONFIG + PARTIAL, TENSORBOARD, CHECKPOINTS}:
+    if not begun and found <= {CONFIG, TENSORBOARD, CHECKPOINTS}:
         stored = read_mapping(directory / CONFIG) if CONFIG in found else {}
-        if not found - {CONFIG + PARTIAL} or not changed(config, stored):
+        if not found or not changed(config, stored):
+            folders.require_own(directory / CONFIG)
             return
     if found:
         remedy = f"go on with it: sanet train --resume {quote(str(directory))}" if begun else "delete it"
-        raise SanetError(f"{directory} is not empty; choose another output, or {remedy}")
+        raise UsageError(f"--output: {directory} is not empty; choose another --output, or {remedy}")
+
+
+def keep(config: TrainConfig) -> None:
+    """Write config.yaml; one that says the same already stays as it is."""
+    path = Path(config.output) / CONFIG
+    if not path.exists() or read_mapping(path) != plain(asdict(config)):
+        with folders.written(path) as aside:
+            config.save(aside)
 
 
 def position_in(config: TrainConfig) -> Position:
@@ -67,7 +77,8 @@ def position_in(config: TrainConfig) -> Position:
 
     Raises:
         SanetError: there is none, or it cannot be read.
-        UsageError: something has changed that decides the outcome, or fewer epochs are wanted than are done.
+        UsageError: something has changed that decides the outcome, or fewer epochs are wanted than are done; or a file
+            that would be replaced is not as the run has left it.
     """
     directory = Path(config.output)
     folder = CheckpointFolder(directory / CHECKPOINTS)
@@ -81,6 +92,10 @@ def position_in(config: TrainConfig) -> Position:
         raise UsageError(
             f"{', '.join(differing)}: cannot change when a run goes on; start a new one with another output"
         )
+    if stored != plain(asdict(config)):
+        folders.require_own(directory / CONFIG)
+    # What the end of the run writes, and what it has written before.
+    folders.require_own(*files_in(directory), *(directory / MODEL).rglob("*"), root=directory)
     path = folder.newest()
     state = read_checkpoint(path)
     try:

@@ -1,0 +1,224 @@
+"""No command replaces what it did not write itself, at any of the places that it writes to."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sanet import folders
+from sanet.cli.main import main
+from sanet.data import voc
+from sanet.data.download import TABLE
+from sanet.models.networks import create_model
+from sanet.structures import LabelSet, SanetError, UsageError
+
+SCENES = ["--data.name", "scenes", "--split", "val"]
+RESULT = "results/VOC2012/Segmentation/comp6_test_cls/2008_000006.png"
+# What each command is asked, and what it writes then. There is no such model, so that it is refused before one is read.
+WRITES = {
+    "evaluate": (["nowhere", *SCENES, "--output", "out"], ["out/scores.json", "out/pictures.npz", "out/report.html"]),
+    "submit": (
+        ["nowhere", "--data.name", "voc", "--data.root", "voc", "--output", "out"],
+        ["out/results.tgz", "out/submission.jsonl", f"out/{RESULT}", "out/results"],
+    ),
+    "predict": (
+        ["photos", "--model", "nowhere", "--output", "out"],
+        ["out/masks/a.png", "out/overlays/a.jpg", "out/predictions.jsonl", "out/masks"],
+    ),
+    "explain": (
+        ["nowhere", "photos/a.png", "--point", "1", "1", "--output", "out/g.svg", "--arrays", "out/g.npz"],
+        ["out/g.svg", "out/g.npz"],
+    ),
+    "compare": (["photos/a.png", "--models", "nowhere", "--output", "out/c.pdf"], ["out/c.pdf"]),
+    "export": (["nowhere", "--output", "out/m.onnx"], ["out/m.onnx", "out/m.onnx.json"]),
+    "profile": (
+        ["--output", "out"],
+        ["out/profile.csv", "out/profile.md", "out/accuracy-cost.png", "out/accuracy-cost.svg"],
+    ),
+    "train": ([*SCENES[:2], "--output", "out"], ["out/config.yaml", "out/notes.txt", "out/model"]),
+    "download": (["voc", "--root", "out"], [f"out/archives/{TABLE['voc'].archives[-1].name}.part"]),
+}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """The working directory, with a picture, a miniature of VOC's test pictures, and a folder for the output."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(voc, "COUNTS", {"train": 1, "val": 1, "test": 1})
+    root = Path("voc/VOCdevkit/VOC2012")
+    for folder in (Path("photos"), Path("out"), root / "JPEGImages", root / "SegmentationClass"):
+        folder.mkdir(parents=True)
+    (root / "ImageSets/Segmentation").mkdir(parents=True)
+    for split, name in {"train": "2007_1", "val": "2007_2", "test": "2008_000006"}.items():
+        (root / f"ImageSets/Segmentation/{split}.txt").write_text(f"{name}\n")
+        Image.new("RGB", (40, 40)).save(root / f"JPEGImages/{name}.jpg")
+        Image.new("L", (40, 40)).save(root / f"SegmentationClass/{name}.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)).save("photos/a.png")
+    return tmp_path
+
+
+def contents(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def asked(command, options, capsys):
+    """The exit status, and what is said on stderr."""
+    capsys.readouterr()
+    status = main([command, *options])
+    return status, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "folder", "pipe"])
+@pytest.mark.parametrize(
+    ("command", "output"), [(command, output) for command, (_, outputs) in WRITES.items() for output in outputs]
+)
+def test_a_foreign_file_is_refused_before_the_work(place, capsys, command, output, kind):
+    folder_is_wanted = output in ("out/masks", "out/results")
+    if folder_is_wanted and kind == "folder":
+        pytest.skip("it is one")
+    if command == "download" and kind != "file":
+        pytest.skip("what is no file is not written to")
+    path = Path(output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "file":
+        path.write_bytes(b"mine")
+    elif kind == "link":
+        Path("mine").write_bytes(b"mine")
+        path.symlink_to(place / "mine")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    before = contents(place)
+    status, said = asked(command, WRITES[command][0], capsys)
+    assert status == 2
+    assert "--output" in said or "--arrays" in said or "--root" in said
+    assert str(path.parent if command == "train" else path.name) in said
+    assert {path: content for path, content in contents(place).items() if path in before} == before
+    left = {path.name for path in contents(place).keys() - before.keys()}
+    assert left <= ({".sanet.lock"} if command == "download" else set())
+
+
+@pytest.fixture
+def model(place):
+    torch.manual_seed(0)
+    create_model("sanet", "test_resnet", labels=LabelSet(("sky", "road", "car"))).save_pretrained("model")
+
+
+MADE = {
+    "explain": (["model", "photos/a.png", "--point", "1", "1", "--output", "out/g.png", "--arrays", "out/g.npz"]),
+    "compare": (["photos/a.png", "--models", "model", "--output", "out/c.png"]),
+    "predict": (["photos", "--model", "model", "--output", "out", "--shorter_side", "64"]),
+    "profile": (["--networks", "[fcn]", "--backbones", "[test_resnet]", "--sizes", "[[64, 64]]", "--output", "out"]),
+}
+
+
+@pytest.mark.parametrize("command", MADE)
+def test_what_a_command_wrote_it_replaces_until_somebody_changes_it(model, place, capsys, command):
+    assert asked(command, MADE[command], capsys)[0] == 0
+    again = [*MADE[command], "--mirror", "true"] if command == "predict" else MADE[command]
+    assert asked(command, again, capsys)[0] == 0
+    written = [
+        path for path in Path("out").rglob("*.*") if not folders.hidden(path) and path.name[:11] != "predictions"
+    ]
+    assert len(written) == {"compare": 1}.get(command, 2)
+    for path in written:
+        whole = path.read_bytes()
+        path.write_bytes(whole + b"a note of mine")
+        status, said = asked(command, MADE[command], capsys)
+        assert (status, path.name in said) == (2, True)
+        assert path.read_bytes() == whole + b"a note of mine"
+        path.write_bytes(whole)
+    assert asked(command, MADE[command], capsys)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("explain", ["--output", "photos/a.png"]),
+        ("explain", ["--output", "photos/b.png"]),
+        ("explain", ["--output", "out/a.npz.png", "--arrays", "photos/b.png"]),
+        ("explain", ["--output", "out/g.png", "--arrays", "out/g.png"]),
+        ("compare", ["--output", "photos/a.png"]),
+        ("compare", ["--output", "photos/b.png"]),
+    ],
+)
+def test_an_input_or_another_output_is_never_the_output(place, capsys, command, options):
+    """Also one that sanet has written, or that has another name."""
+    folders.note(Path("photos/a.png"), Path("photos/a.png"))
+    Path("photos/b.png").symlink_to(place / "photos/a.png")
+    before = contents(place)
+    given = {"explain": ["nowhere", "photos/a.png", "--point", "1", "1"], "compare": ["photos/a.png", "--models", "x"]}
+    status, said = asked(command, [*given[command], *options], capsys)
+    assert status == 2
+    assert "read by the same command" in said
+    assert contents(place) == before
+
+
+FULL = """
+import resource, sys
+from sanet.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("command", ["explain", "profile"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(model, place, command):
+    """No file can grow beyond some bytes."""
+    done = subprocess.run([sys.executable, "-c", FULL, "100", command, *MADE[command]], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("sanet: ")]
+    assert "out/" in said
+    assert list(Path("out").iterdir()) == []
+
+
+def test_a_kill_before_the_last_step_leaves_the_place_ours(place, monkeypatch):
+    path = Path("out/page.html")
+    with folders.written(path) as aside:
+        aside.write_text("first")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: os._exit(9))
+        child = os.fork()
+        if not child:
+            with folders.written(path) as aside:
+                aside.write_text("second")
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert path.read_text() == "first"
+    with folders.written(path) as aside:
+        aside.write_text("third")
+    assert path.read_text() == "third"
+    assert {entry.name for entry in Path("out").iterdir()} == {"page.html", ".sanet.sums"}
+
+
+def broken_off(path, error):
+    with folders.replaced(path) as aside:
+        aside.write_text("half")
+        raise error
+
+
+def test_an_error_leaves_what_was_there(place):
+    path = Path("out/page.html")
+    for error, raised in ((OSError(28, "No space left on device"), SanetError), (KeyError("x"), KeyError)):
+        with pytest.raises(raised):
+            broken_off(path, error)
+        assert list(Path("out").iterdir()) == []
+
+
+def test_a_link_is_written_through_and_names_may_be_as_long_as_they_can(place):
+    long = "x" * 255
+    Path("out/link").symlink_to(place / "photos" / long)
+    for text in ("one", "two"):
+        with folders.written(Path("out/link")) as aside:
+            aside.write_text(text)
+    assert Path("out/link").is_symlink()
+    assert Path("photos", long).read_text() == "two"
+    Path("photos", long).write_text("changed")
+    with pytest.raises(UsageError, match="--output: out/link"), folders.written(Path("out/link")):
+        pass
