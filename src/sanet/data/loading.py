@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from time import sleep
 from typing import Protocol
 
@@ -125,22 +126,20 @@ def outlive_signals(worker: int) -> None:
     """Let a process that loads images end with its parent, not with the signals that tell the parent to stop.
 
     Ctrl-C and the SIGTERM of a scheduler reach every process of a job, but the step they interrupt is to be finished.
-    A parent that was killed tells nobody, and PyTorch's own loaders then wait for ever for someone to take their images.
+    A parent that was killed tells nobody, and PyTorch's loaders then wait for ever for someone to take their images.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigtimedwait"):  # macOS has no way to see who sent a signal
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    # A process of a fork server has that for its parent, and is ended by the one that asked for it.
-    owner = multiprocessing.parent_process()
-    arguments = (owner.pid if owner else os.getppid(), os.getppid())
-    threading.Thread(target=_end_with, args=arguments, daemon=True).start()
+    # Not the system's parent, which a fork server may be.
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
 
 
-def _end_with(owner: int | None, parent: int) -> None:
-    while os.getppid() == parent:
+def _end_with(owner: BaseProcess) -> None:
+    while owner.is_alive():
         if not hasattr(signal, "sigtimedwait"):
             sleep(PATIENCE)
-        elif (told := signal.sigtimedwait({signal.SIGTERM}, PATIENCE)) and told.si_pid == owner:
+        elif (told := signal.sigtimedwait({signal.SIGTERM}, PATIENCE)) and told.si_pid == owner.pid:
             break
     os._exit(0)
 
