@@ -274,15 +274,10 @@ class ViewsConfig:
 
 
 def checked_side(name: str, side: Any) -> int | None:
-    """A shorter side of pictures in pixels, or None.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    if side is not None and (type(side) is not int or not SIDES[0] <= side <= SIDES[1]):
-        given = f" {side}" if type(side) is int and abs(side) < 10**9 else ""
-        raise UsageError(f"{name}{given}: from {SIDES[0]} to {SIDES[1]} pixels")
-    return side
+    """A shorter side of images in pixels, or None; anything else is a UsageError."""
+    if side is not None:
+        require(name, [side if type(side) is int else None], *SIDES)
+    return side  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ Every function is a no-op in a process that is alone, so that callers need not a
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
@@ -16,23 +15,11 @@ from torch import Tensor
 from sanet.structures import SanetError
 
 Value = TypeVar("Value")
-_apart = False
 
 
 def together() -> bool:
     """Whether there are other processes to talk to."""
-    return dist.is_available() and dist.is_initialized() and not _apart
-
-
-@contextmanager
-def apart() -> Iterator[None]:
-    """Let this process compute by itself for a while, as if it were alone: the others may have stopped to answer."""
-    global _apart
-    before, _apart = _apart, True
-    try:
-        yield
-    finally:
-        _apart = before
+    return dist.is_available() and dist.is_initialized()
 
 
 def count() -> int:

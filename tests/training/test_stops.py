@@ -17,7 +17,7 @@ from sanet.cli.main import main
 from sanet.config import CHECKPOINTS, CONFIG
 from sanet.experiments import runs
 from sanet.structures import Interrupted, SanetError, UsageError
-from sanet.training import fit, memory, run, saving
+from sanet.training import fit, run, saving
 from sanet.training.checkpoints import CheckpointFolder, WholeCheckpointIO, read_checkpoint
 from sanet.training.fit import train
 from sanet.training.metrics import read_metrics
@@ -194,28 +194,6 @@ def test_a_checkpoint_of_another_version(config):
     folder.add(content["global_step"], None)
     with pytest.raises(SanetError, match="no checkpoint that this version"):
         train(config, resume=True)
-
-
-def test_advice_is_sought_where_memory_ran_out(config, monkeypatch):
-    """Lightning has moved the network to the CPU by then."""
-    places = []
-
-    def fits(task, count, crop):
-        places.append({parameter.device.type for parameter in task.parameters()})
-        assert task.training
-        return count <= 2
-
-    monkeypatch.setattr(memory, "step_fits", fits)
-    labels = sanet.create_model("fcn", "test_resnet", num_classes=2, output_stride=8)
-    task = SegmentationTask(labels, config, None).eval()
-    said = memory.advice(task, config, 4, torch.device("meta"))
-    assert places
-    assert all(place == {"meta"} for place in places)
-    assert "--accumulate 2" in said
-    assert "bf16-mixed" in said
-    half = dataclasses.replace(config, precision="bf16-mixed")
-    assert "bf16-mixed" not in memory.advice(task, half, 4, torch.device("meta"))
-    assert "--window (now 1024)" in memory.advice(task, config, 2, torch.device("meta"))
 
 
 @pytest.mark.parametrize("stage", [1, 2])

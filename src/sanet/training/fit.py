@@ -33,7 +33,6 @@ from sanet.folders import beside, note, require_own, settle
 from sanet.models.networks import SegmentationModel, create_model
 from sanet.models.store import escaped
 from sanet.structures import SanetError, choose
-from sanet.training import memory
 from sanet.training.checkpoints import CheckpointFolder, WholeCheckpointIO, read_checkpoint
 from sanet.training.cluster import Cluster, joined
 from sanet.training.losses import class_weights
@@ -193,7 +192,6 @@ def _fit(
     if processes.first():
         keep(config)
     trainer = _trainer(config, cluster)
-    out_of_memory = False
     try:
         with warnings.catch_warnings():
             for message in EXPECTED_WARNINGS:
@@ -205,8 +203,13 @@ def _fit(
                 ckpt_path=position.checkpoint if position else None,
                 weights_only=True,
             )
-    except torch.OutOfMemoryError:
-        out_of_memory = True  # what the error holds on to is freed only outside
+    except torch.OutOfMemoryError as error:
+        height, width = config.augmentation.crop
+        raise SanetError(
+            f"the GPU's memory does not hold {loader.batch_size} images of {height}x{width} at once, or one of "
+            f"{config.window}x{config.window} in validation. Begin again with another --output and --accumulate "
+            f"{2 * config.accumulate}, --precision bf16-mixed, or a smaller --augmentation.crop or --window"
+        ) from error
     except SystemExit as error:  # Lightning's answer to a Ctrl-C that insists
         raise KeyboardInterrupt from error
     except OSError as error:
@@ -223,10 +226,6 @@ def _fit(
             f"a process that loads pictures has died ({str(error).splitlines()[0]}): most often the machine is out of "
             f"memory, or of shared memory (/dev/shm); lower workers (now {config.workers}) and go on with --resume"
         ) from error
-    if out_of_memory:
-        device = trainer.strategy.root_device
-        del trainer
-        raise SanetError(memory.advice(task, config, loader.batch_size or 1, device))
 
 
 def _trainer(config: TrainConfig, cluster: Cluster) -> L.Trainer:
