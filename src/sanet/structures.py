@@ -121,7 +121,8 @@ class LabelSet:
         if 0 <= self.ignore_index < len(self.names):
             raise UsageError(
                 f"ignore_index {self.ignore_index} is also class {self.names[self.ignore_index]!r}; "
-                f"choose one outside 0..{len(self.names) - 1}"
+                f"choose one outside 0..{len(self.names) - 1}; where 0 means unlabelled and classes start at 1, write "
+                "masks with 255 for 0, and 1 less for every other value"
             )
         if self.background is not None and not 0 <= self.background < len(self.names):
             raise UsageError(f"background {self.background} is not one of the {len(self.names)} classes")
