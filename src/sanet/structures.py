@@ -136,7 +136,8 @@ class LabelSet:
         if 0 <= self.ignore_index < len(self.names):
             raise UsageError(
                 f"ignore_index {self.ignore_index} is also class {self.names[self.ignore_index]!r}; "
-                f"choose one outside 0..{len(self.names) - 1}"
+                f"choose one outside 0..{len(self.names) - 1}; where 0 means unlabelled and classes start at 1, write "
+                "masks with 255 for 0, and 1 less for every other value"
             )
         if not isinstance(self.background_ignored, bool):
             raise UsageError("background_ignored: true or false")

@@ -1,6 +1,7 @@
 """Verdicts, and what is said before the figures, of experiments whose scores are given."""
 
 from pathlib import Path
+from statistics import fmean
 from types import MappingProxyType
 
 import pytest
@@ -12,7 +13,7 @@ from sanet.evaluation.confusion import scores_of, sums_of
 from sanet.evaluation.protocol import Protocol
 from sanet.evaluation.results import Evaluation
 from sanet.experiments.claims import claim_table, claims
-from sanet.experiments.config import ExperimentConfig
+from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
 from sanet.experiments.costs import Costs, RowCost
 from sanet.experiments.page import chart_of, claim_chart
 from sanet.experiments.runner import FinishedRun, Result, RowResult
@@ -56,8 +57,12 @@ def around(miou, seeds=3):
     return [miou + 0.1 * (seed - (seeds - 1) / 2) for seed in range(seeds)]
 
 
-def verdicts(result):
-    return {claim.better.row.network + " over " + claim.worse.row.network: claim.verdict for claim in claims(result)}
+def verdicts(result, score="miou"):
+    return {
+        claim.better.row.network + " over " + claim.worse.row.network: claim.verdict
+        for claim in claims(result)
+        if claim.score == score
+    }
 
 
 @pytest.mark.parametrize(
@@ -92,10 +97,39 @@ def test_a_claim_without_a_figure_in_the_paper_is_reproduced_by_its_sign():
     assert verdicts(result_of("figure4", scores)) == {"alpha0.2 over alpha0": "reproduced"}
 
 
+@pytest.mark.parametrize(
+    ("sanet", "verdict"),
+    [
+        (around(54.0), "reproduced"),  # in pixels as in mIoU; the paper has 78.9 against 76.2
+        (around(51.5), "reproduced in part: smaller than in the paper"),
+        (around(50.0), "not reproduced: not told from chance"),
+        (around(48.0), "not reproduced: the other way round"),
+    ],
+)
+def test_what_the_paper_claims_in_pixel_accuracy_is_judged_alike(sanet, verdict):
+    result = result_of("table3", {"fcn": around(50), "sanet": sanet})
+    assert verdicts(result, "pixel_accuracy") == {"sanet over fcn": verdict}
+    found = claims(result)
+    assert [claim.text for claim in found] == ["SANet over FCN", "SANet over FCN, pixel accuracy"]
+    assert found[1].published == pytest.approx(78.9 - 76.2)
+    accuracies = [[2 * miou / (100 + miou) for miou in runs] for runs in (sanet, around(50))]
+    assert found[1].difference.mean == pytest.approx(fmean(accuracies[0]) - fmean(accuracies[1]), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("table1", 5), ("table3", 2), ("table6", 0), ("figure4", 0), ("peers", 0)]
+)
+def test_only_figures_of_the_paper_make_a_claim_in_pixel_accuracy(name, expected):
+    networks = {network for claim in EXPERIMENTS[name].claims for network in claim}
+    result = result_of(name, {network: around(50) for network in networks})
+    assert len(verdicts(result, "pixel_accuracy")) == expected
+    assert len(verdicts(result)) == len(EXPERIMENTS[name].claims)
+
+
 def test_nothing_to_score_is_no_verdict():
     result = result_of("table3", {"fcn": around(50), "sanet": around(54)}, labelled=False)
     assert verdicts(result) == {"sanet over fcn": "nothing to score"}
-    (_, (row,)) = claim_table(claims(result))
+    (_, (row, _)) = claim_table(claims(result))
     assert row[1:3] == ["—", "—"]
     assert table(result, NOT_MEASURED)[1][0][3:6] == ["—", "—", "—"]
 
@@ -103,8 +137,8 @@ def test_nothing_to_score_is_no_verdict():
 def test_an_interval_needs_three_runs_of_both():
     heading, rows = claim_table(claims(result_of("table3", {"fcn": around(50), "sanet": around(54, seeds=2)})))
     assert heading == ["claim", "difference here", "middle 95 % of the bootstrap", "in the paper", "verdict"]
-    assert rows == [["SANet over FCN", "+4.0", "—", "+4.1", "fewer than 3 runs"]]
-    ((*_, interval, _, _),) = claim_table(claims(result_of("table3", {"fcn": around(50), "sanet": around(54)})))[1]
+    assert rows[0] == ["SANet over FCN", "+4.0", "—", "+4.1", "fewer than 3 runs"]
+    ((*_, interval, _, _), _) = claim_table(claims(result_of("table3", {"fcn": around(50), "sanet": around(54)})))[1]
     low, high = map(float, interval.split(" to "))
     assert 3.7 < low < 4.0 < high < 4.3
 
@@ -112,7 +146,7 @@ def test_an_interval_needs_three_runs_of_both():
 def test_claims_are_drawn_where_their_figures_are():
     scores = {"fcn": around(50), "sanet": around(52), "fcn_se": around(50.5, seeds=1)}
     chart = claim_chart(claims(result_of("table3", scores)))
-    better, few = chart.rows
+    better, few, *_ = chart.rows
     (left, first), (right, last) = ((place, float(text)) for place, text in (chart.ticks[0], chart.ticks[-1]))
     assert (left, right) == (0, 100)
 
@@ -151,7 +185,7 @@ def test_names_in_a_chart_do_not_lie_on_each_other(spread):
 
 def test_nothing_to_score_is_nothing_to_draw():
     result = result_of("table3", {"fcn": around(50), "sanet": around(54)}, labelled=False)
-    (row,) = claim_chart(claims(result)).rows
+    row, _ = claim_chart(claims(result)).rows
     assert (row.dot, row.line, row.here, row.beside) == (None, None, "—", ["in the paper +4.1"])
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sanet.evaluation.confusion import scores_of, sums_of
-from sanet.experiments.statistics import Spread, paired_bootstrap
+from sanet.experiments.statistics import SCORES, Spread, paired_bootstrap
 from sanet.experiments.summary import COVERAGE
 from sanet.structures import LabelSet
 
@@ -33,19 +33,24 @@ def sums(counts):
 
 def miou(counts):
     """Of a (K, K) matrix, as `sanet evaluate` has it."""
+    return score_of("miou", counts)
+
+
+def score_of(name, counts):
     labels = LabelSet(tuple(f"class {index}" for index in range(len(counts))))
-    return scores_of(torch.from_numpy(counts), labels).miou
+    return getattr(scores_of(torch.from_numpy(counts), labels), name)
 
 
+@pytest.mark.parametrize("score", list(SCORES))
 @settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(1, 3), st.integers(1, 3), st.integers(1, 7), st.integers(2, 5))
-def test_equals_a_loop_over_the_draws(seed, runs, others, pictures, classes):
+def test_equals_a_loop_over_the_draws(score, seed, runs, others, pictures, classes):
     rng = np.random.default_rng(seed)
     first, second = confusions(rng, runs, pictures, classes), confusions(rng, others, pictures, classes)
     if seed % 3 == 0:  # a class that some pictures do not have
         for counts in (first, second):
             counts[:, ::2, 0, :] = counts[:, ::2, :, 0] = 0
-    found = paired_bootstrap(sums(first), sums(second), resamples=40, seed=seed)
+    found = paired_bootstrap(sums(first), sums(second), score, resamples=40, seed=seed)
     random = np.random.default_rng(seed)
     draws = random.multinomial(pictures, np.full(pictures, 1 / pictures), size=40)
     seeds = [random.multinomial(count - 1, np.full(count, 1 / count), size=40) if count > 1 else np.ones((40, 1))
@@ -54,19 +59,21 @@ def test_equals_a_loop_over_the_draws(seed, runs, others, pictures, classes):
     for number, draw in enumerate(draws):
         drawn = [index for index, times in enumerate(draw) for _ in range(times)]
         ours, theirs = (
-            np.average([drawn_miou(run, drawn) for run in counts], weights=seeds[which][number])
+            np.average([drawn_score(score, run, drawn) for run in counts], weights=seeds[which][number])
             for which, counts in enumerate((first, second))
         )
         if not np.isnan(ours - theirs):  # a draw may have no labelled pixel
             differences.append(ours - theirs)
-    whole = mean(miou(run.sum(axis=0)) for run in first) - mean(miou(run.sum(axis=0)) for run in second)
-    assert found.mean == pytest.approx(whole, abs=1e-12)
+    ours, theirs = (mean(score_of(score, run.sum(axis=0)) for run in counts) for counts in (first, second))
+    assert found.mean == pytest.approx(ours - theirs, abs=1e-12)
     np.testing.assert_allclose([found.low, found.high], np.percentile(differences, [2.5, 97.5]), atol=1e-12)
 
 
-def drawn_miou(run, drawn):
+def drawn_score(score, run, drawn):
     """Of pictures of a run (N, K, K); true classes of the set that were not drawn are in no mean."""
     counts = sum(run[index] for index in drawn)
+    if score == "pixel_accuracy":
+        return sum(counts[k, k] for k in range(len(counts))) / counts.sum() if counts.sum() else np.nan
     true, everywhere = counts.sum(axis=1), run.sum(axis=0).sum(axis=1)
     ious = [
         counts[k, k] / union

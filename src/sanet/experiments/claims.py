@@ -8,7 +8,7 @@ from math import isfinite
 
 from sanet.experiments.config import EXPERIMENTS
 from sanet.experiments.runner import Result, RowResult
-from sanet.experiments.statistics import Difference, paired_bootstrap
+from sanet.experiments.statistics import SCORES, Difference, paired_bootstrap
 
 MISSING = "—"
 # With two, one difference in five between equal networks would be taken for one that is there.
@@ -18,26 +18,29 @@ INTERVAL = "middle 95 % of the bootstrap"
 
 @dataclass(frozen=True)
 class Claim:
-    """Two rows, one of which is said to be better.
+    """Two rows, one of which is said to be better by a score.
 
     Attributes:
         better: the row that is said to be.
         worse: the other.
-        difference: of their mIoU here, in shares of 1.
-        published: of their mIoU in the paper, in points; None where it says nothing in figures.
+        score: "miou", or "pixel_accuracy" where the paper has both.
+        difference: of their scores here, in shares of 1.
+        published: of their scores in the paper, in points; None where it says nothing in figures.
         verdict: what follows.
     """
 
     better: RowResult
     worse: RowResult
+    score: str
     difference: Difference
     published: float | None
     verdict: str
 
     @property
     def text(self) -> str:
-        """The claim in words."""
-        return f"{self.better.row.label} over {self.worse.row.label}"
+        """The claim in words, which name the score where it is not the mIoU."""
+        rows = f"{self.better.row.label} over {self.worse.row.label}"
+        return rows if self.score == "miou" else f"{rows}, {self.score.replace('_', ' ')}"
 
     @property
     def judged(self) -> bool:
@@ -46,15 +49,24 @@ class Claim:
 
 
 def claims(result: Result) -> list[Claim]:
-    """Every claim of the experiment that has both its rows, with what became of it."""
-    found = []
-    for better, worse in result.claims():
-        difference = paired_bootstrap(better.picture_sums(), worse.picture_sums())
-        ours, theirs = better.row.recipe.published.get("miou"), worse.row.recipe.published.get("miou")
-        published = None if ours is None or theirs is None else ours - theirs
-        verdict = _verdict(difference, _runs(better, worse), EXPERIMENTS[result.name].published, published)
-        found.append(Claim(better, worse, difference, published, verdict))
-    return found
+    """Every claim of the experiment that has both its rows, with what became of it.
+
+    All are judged by mIoU, and then those by pixel accuracy of whose rows the paper gives it.
+    """
+    return [
+        _claim(better, worse, score, EXPERIMENTS[result.name].published)
+        for score in SCORES
+        for better, worse in result.claims()
+        if score == "miou" or all(score in row.row.recipe.published for row in (better, worse))
+    ]
+
+
+def _claim(better: RowResult, worse: RowResult, score: str, papers: bool) -> Claim:
+    difference = paired_bootstrap(better.picture_sums(), worse.picture_sums(), score)
+    ours, theirs = (row.row.recipe.published.get(score) for row in (better, worse))
+    published = None if ours is None or theirs is None else ours - theirs
+    verdict = _verdict(difference, _runs(better, worse), papers, published)
+    return Claim(better, worse, score, difference, published, verdict)
 
 
 def _runs(better: RowResult, worse: RowResult) -> int:

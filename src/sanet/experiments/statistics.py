@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 from statistics import fmean, stdev
@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sanet.evaluation.confusion import iou_of
 
@@ -37,7 +38,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of the mIoU of two networks on the same pictures, each the mean over its seeds.
+    """Of a score of two networks on the same pictures, each the mean over its seeds.
 
     Attributes:
         mean: the first minus the second.
@@ -50,20 +51,37 @@ class Difference:
     high: float
 
 
+def _miou(draws: Tensor, truth: Tensor) -> Tensor:
+    """A true class of the set that a draw does not hold is in no mean of that draw, whoever predicts a pixel of it."""
+    return iou_of(draws).masked_fill((draws[:, 1] == 0) & (truth > 0), nan).nanmean(dim=1)
+
+
+def _pixel_accuracy(draws: Tensor, truth: Tensor) -> Tensor:
+    return draws[:, 0].sum(dim=1) / draws[:, 1].sum(dim=1)
+
+
+# What differences are judged in: (R, 3, K) sums of R draws, and the (K,) true pixels of the whole set, to (R,) scores.
+SCORES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"miou": _miou, "pixel_accuracy": _pixel_accuracy}
+
+
 def paired_bootstrap(
-    first: NDArray[np.int64], second: NDArray[np.int64], resamples: int = RESAMPLES, seed: int = 0
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    score: str = "miou",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Difference:
     """How much of a difference is left with other pictures of the same kind, and with other seeds.
 
-    Pictures are drawn with replacement, the same ones for every run of both networks; the mIoU of each draw follows
+    Pictures are drawn with replacement, the same ones for every run of both networks; the score of each draw follows
     from the sums of its pixels, as that of the whole set does (Efron and Tibshirani, "An Introduction to the
     Bootstrap", 1993). Of the S runs of a network S - 1 are drawn, which gives their mean the variance that it has
-    (Rao and Wu, "Resampling Inference with Complex Survey Data", 1988); one run alone is taken as it is. A true class
-    of the set that a draw does not hold is in neither mean of that draw, whoever predicts a pixel of it.
+    (Rao and Wu, "Resampling Inference with Complex Survey Data", 1988); one run alone is taken as it is.
 
     Args:
         first: (S, N, 3, K) pixels found, true and predicted of each class, in N pictures, by S runs of a network.
         second: (S', N, 3, K), of the other network on the same pictures.
+        score: a name of ``SCORES``.
         resamples: draws.
         seed: of the draws.
 
@@ -76,13 +94,14 @@ def paired_bootstrap(
     random = np.random.default_rng(seed)
     draws = random.multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples)
     ours, theirs = (
-        (_shares(len(runs), resamples, random) * _miou(runs, draws)).sum(axis=1) for runs in (first, second)
+        (_shares(len(runs), resamples, random) * _scores(score, runs, draws)).sum(axis=1) for runs in (first, second)
     )
     differences = ours - theirs
     differences = differences[np.isfinite(differences)]  # a draw may have no labelled pixel
     low, high = np.percentile(differences, [2.5, 97.5]).tolist() if len(differences) else (nan, nan)
     whole = np.ones((1, pictures), dtype=np.int64)
-    return Difference(float(_miou(first, whole).mean() - _miou(second, whole).mean()), low, high)
+    mean = _scores(score, first, whole).mean() - _scores(score, second, whole).mean()
+    return Difference(float(mean), low, high)
 
 
 def _shares(runs: int, resamples: int, random: np.random.Generator) -> NDArray[np.float64]:
@@ -91,14 +110,13 @@ def _shares(runs: int, resamples: int, random: np.random.Generator) -> NDArray[n
     return random.multinomial(drawn, np.full(runs, 1 / runs), size=resamples) / drawn if runs > 1 else np.ones((1, 1))
 
 
-def _miou(sums: NDArray[np.int64], draws: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(R, S) mIoU of every run on pictures that each of the draws (R, N) counts so many times."""
+def _scores(score: str, sums: NDArray[np.int64], draws: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(R, S): the score of every run on pictures that each of the draws (R, N) counts so many times."""
     # As floats, which are exact below 2^53 pixels and which matrix products are fast for.
     weights = torch.from_numpy(draws).double()
     of_runs = []
     for run in sums:
         drawn = (weights @ torch.from_numpy(run).double().flatten(1)).view(-1, *run.shape[1:])
-        missed = (drawn[:, 1] == 0) & torch.from_numpy(run[:, 1].sum(axis=0) > 0)
-        of_runs.append(iou_of(drawn).masked_fill(missed, nan).nanmean(dim=1))
+        of_runs.append(SCORES[score](drawn, torch.from_numpy(run[:, 1].sum(axis=0))))
     found: NDArray[np.float64] = torch.stack(of_runs, dim=1).numpy()
     return found

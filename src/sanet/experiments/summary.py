@@ -143,6 +143,7 @@ def _differences(result: Result) -> str:
         f"A difference is between means over the seeds; beside it stands the {INTERVAL}, which draws pictures, the "
         "same for both networks, and seeds. Where that lies above zero, the first is better. It is narrower than a "
         f"confidence interval of 95 %: where seeds alone differ, it held the true difference in {held} (simulated). "
+        "Each claim is judged by itself: the more of them, the likelier that one misses by chance. "
         f"{few}"
     )
 

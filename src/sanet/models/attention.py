@@ -1,7 +1,8 @@
 """The modules of the paper: squeeze-and-excitation, and squeeze-and-attention.
 
 Source: Zhong et al., "Squeeze-and-Attention Networks for Semantic Segmentation", CVPR 2020, sections 3.1 to 3.3.
-Where the text is silent, the sizes follow from the parameters and MACs of its table 6 (see ``docs/paper.md``).
+Where the text is silent, the sizes were chosen to meet the parameters and MACs of its table 6; others do so, too (see
+``docs/paper.md``).
 """
 
 from __future__ import annotations
