@@ -137,6 +137,11 @@ def test_what_is_said_of_table_1_follows():
     assert f"({100 * (1 - held**judged):.0f} %, were they independent)" in page
 
 
+def test_what_is_said_of_table_3_follows():
+    rows = {row.row.network: row.spread("miou").mean for row in result_of("table3").rows}
+    assert ("the mean of FCN-SE is not above FCN's" in PAGE) == (rows["fcn_se"] <= rows["fcn"])
+
+
 def test_figures_of_the_runs_of_before():
     """With seed 0, the window of 8 and 30 epochs."""
     names = {"FCN": "fcn-*-08b9d678", "FCN-SE": "fcn_se-*-fb01359b", "SANet": "sanet-*-0e8fdf1f"}
