@@ -386,9 +386,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     [
         ({"networks": ()}, "networks []: one or more"),
         ({"sizes": ((64, 64), (64, 64))}, "sizes [[64, 64], [64, 64]]: one or more, none twice"),
-        ({"sizes": ((16, 64),)}, "sizes [16, 64]: 32 pixels or more"),
-        ({"batch": 0}, "batch 0: 1 or more"),
-        ({"threads": 0}, "threads 0: 1 or more"),
+        ({"sizes": ((16, 64),)}, "sizes 16: from 32 to"),
+        ({"batch": 0}, "batch 0: from 1 to"),
+        ({"threads": 0}, "threads 0: from 1 to"),
         ({"precision": "bf16"}, "Choices: 32-true, bf16-mixed"),
         ({"published": {"sannet": Published()}}, "did you mean 'sanet'?"),
         ({"published": {"fcn": Published()}, "backbones": ("resnet50", "resnet101")}, "fcn/resnet50"),

@@ -45,6 +45,10 @@ INSTEAD = {
         "--output runs/context --data.partial true --batch_size 2"
     ),
 }
+LOCKS = (
+    "uv pip compile --universal --generate-hashes --no-annotate --no-strip-extras --python-version 3.11 "
+    "--group build pyproject.toml"
+)
 INSTALLS = "installs what is installed here, from the network"
 ARCHIVES = "fetches archives of 3 to 20 GB"
 CHECKS = "a part of CI of its own"
@@ -57,13 +61,14 @@ LISTED = {
     'pip install -e ".[figures]"': INSTALLS,
     'pip install -e ".[peers]"': INSTALLS,
     "make install": INSTALLS,
-    "make demo": "trains for seven minutes",
+    "make demo": "trains for minutes",
     "make test": "runs this",
     "make lint": CHECKS,
     "make docs": CHECKS,
     "make format": "changes the repository",
     ".venv/bin/pre-commit install": "changes the repository",
-    ".venv/bin/pip freeze": "lists what is installed, where pip is",
+    f"{LOCKS} --all-extras -o requirements-dev.txt": INSTALLS,
+    f"{LOCKS} -c requirements-dev.txt -o requirements.txt": INSTALLS,
     ". .venv/bin/activate": "changes the reader's shell",
     "sanet download voc_aug --root DATA": ARCHIVES,
     "sanet download context --root DATA": ARCHIVES,

@@ -153,7 +153,7 @@ def test_what_is_chosen_replaces_the_recipes_own():
 def test_mistakes_are_answered():
     with pytest.raises(UsageError, match="table3"):
         rows_of("table33", on("camvid"))
-    wrong = {"seeds": (0, "--seeds 0: 1 or more"), "epochs": (0, "--epochs 0: 1"), "accelerator": ("tpu", "auto, cpu")}
+    wrong = {"seeds": (0, "seeds 0: from 1"), "epochs": (0, "epochs 0: from 1"), "accelerator": ("tpu", "auto, cpu")}
     for name, (value, message) in wrong.items():
         with pytest.raises(UsageError, match=message):
             ExperimentConfig(**{name: value})

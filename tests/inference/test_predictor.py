@@ -155,10 +155,10 @@ def test_a_model_says_in_which_size_it_sees(model, pixels, tmp_path):
         assert np.array_equal(Predictor(given, "cpu", predictor.views)(pixels), enlarged)
 
 
-def test_sixteen_bits_are_scaled(model):
+def test_sixteen_bits_are_refused_as_they_do_not_say_their_range(model):
     values = np.random.default_rng(0).integers(0, 65536, (40, 50), dtype=np.uint16)
-    predictor = Predictor(model, "cpu")
-    assert np.array_equal(predictor(Image.fromarray(values)), predictor((values // 257).astype(np.uint8)))
+    with pytest.raises(UsageError, match="more than 8 bits"):
+        Predictor(model, "cpu")(Image.fromarray(values))
 
 
 def test_more_than_256_classes():

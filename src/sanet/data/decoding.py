@@ -227,8 +227,8 @@ def require_file(path: Path) -> None:
         status = path.stat()
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); replace it or take it out") from error
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise DataError(f"{path} cannot be read ({error}); replace it or take it out") from error
     if not stat.S_ISREG(status.st_mode):
         raise DataError(f"{path} is no ordinary file; replace it or take it out")
     if status.st_size > LARGEST_FILE:
