@@ -19,7 +19,7 @@ from torch.utils.data import default_collate
 
 from sanet.config import DataConfig
 from sanet.data.catalog import data_source
-from sanet.data.decoding import decode_mask, read_image, read_mask
+from sanet.data.decoding import read_image, read_labels
 from sanet.data.files import FileDataset, Record
 from sanet.data.loading import Augmented, Batching, training_loader
 from sanet.data.transforms import Span, TrainingTransform, resized_part
@@ -65,9 +65,7 @@ def in_this_process(dataset: FileDataset) -> dict[str, float]:
     torch.manual_seed(0)
     seconds = {
         "JPEG decoded": fastest(lambda index: read_image(files[index][0])),
-        "mask decoded and checked": fastest(
-            lambda index: decode_mask(read_mask(files[index][1], coding), labels, coding)
-        ),
+        "mask decoded and checked": fastest(lambda index: read_labels(files[index][1], labels, coding)),
         "picture of the data set": fastest(lambda index: dataset[index]),
         "scale, crop, mirror": fastest(lambda index: moved(samples[index])),
         "scale, crop, mirror, jitter": fastest(lambda index: jittered(samples[index])),

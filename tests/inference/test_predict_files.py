@@ -29,7 +29,7 @@ SLOWLY = """
 import time
 from sanet.inference.files import LocalEngine, PredictorSettings, predict_collection
 settings = PredictorSettings("model", "cpu")
-engine = LocalEngine(settings.open(), settings.fingerprint())
+engine = LocalEngine.of(settings)
 label = engine.predictor.label
 engine.predictor.label = lambda picture: (time.sleep(0.05), label(picture))[1]
 predict_collection(engine, ["photos"], "out", progress=False)
@@ -144,7 +144,7 @@ def collection(folder, tmp_path, monkeypatch):
 
 def predict(output="out", model="model", **views):
     settings = PredictorSettings(model, "cpu", ViewsConfig(**views))
-    return predict_collection(LocalEngine(settings.open(), settings.fingerprint()), ["photos"], output, progress=False)
+    return predict_collection(LocalEngine.of(settings), ["photos"], output, progress=False)
 
 
 def written(output):
@@ -192,7 +192,7 @@ def test_a_second_call_into_the_same_output_keeps_what_the_first_has_done(collec
     Path("holiday").mkdir()
     (collection / "photos" / "a.png").rename("holiday/d.png")
     settings = PredictorSettings("model", "cpu")
-    engine = LocalEngine(settings.open(), settings.fingerprint())
+    engine = LocalEngine.of(settings)
     assert predict_collection(engine, ["holiday"], "out", progress=False) == (1, 0, [])
     assert lines(collection / "out")[:-1] == first
     assert lines(collection / "out")[-1]["image"] == "../holiday/d.png"
@@ -353,7 +353,7 @@ def test_calls_from_two_working_directories_lose_no_lines(collection, monkeypatc
     first = lines(collection / "out")
     monkeypatch.chdir(collection / "trip")
     settings = PredictorSettings("../model", "cpu")
-    engine = LocalEngine(settings.open(), settings.fingerprint())
+    engine = LocalEngine.of(settings)
     assert predict_collection(engine, ["e.png"], "../out", progress=False) == (1, 0, [])
     assert predict_collection(engine, ["../photos"], "../out", progress=False) == (0, 3, [])
     assert lines(collection / "out")[1:] == first

@@ -76,7 +76,7 @@ def settings(device="cpu"):
 
 def in_this_process(output):
     opened = settings()
-    return predict_collection(LocalEngine(opened.open(), opened.fingerprint()), ["photos"], output, progress=False)
+    return predict_collection(LocalEngine.of(opened), ["photos"], output, progress=False)
 
 
 def contents(output):
@@ -150,7 +150,7 @@ def test_a_call_that_was_killed_is_taken_up_and_nothing_works_on(collection):
     assert contents(collection / "out") == contents(collection / "plain")
 
 
-def wait_until(true, seconds=60):
+def wait_until(true, seconds=180):
     until = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < until

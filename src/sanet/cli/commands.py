@@ -158,9 +158,8 @@ def predict_command(settings: Namespace) -> int:
         engine = RayEngine(predictor, settings.workers)
         views = engine.settings.views
     else:
-        opened = predictor.open()
-        views = opened.views
-        engine = LocalEngine(opened, replace(predictor, views=views).fingerprint())
+        engine = LocalEngine.of(predictor)
+        views = engine.predictor.views
     if settings.model is None:
         say(
             f"no --model: the package's own, for streets seen from a car ({', '.join(engine.labels.names)}), looks at "

@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -104,6 +104,12 @@ class LocalEngine:
 
     def __init__(self, predictor: Predictor, fingerprint: str | None = None) -> None:
         self.predictor, self.labels, self.fingerprint = predictor, predictor.labels, fingerprint
+
+    @classmethod
+    def of(cls, settings: PredictorSettings) -> LocalEngine:
+        """The engine of a model, which knows what is done already."""
+        predictor = settings.open()
+        return cls(predictor, replace(settings, views=predictor.views).fingerprint())
 
     def results(self, jobs: Sequence[Job]) -> Iterator[Line]:
         """See ``Engine``; in the order of the jobs."""
