@@ -278,11 +278,11 @@ CASES = {
         ),
         [(problems.NO_PICTURE, "train", "d.png", ""), (problems.OTHER_FORMAT, "all", "d.gif", "")],
     ),
-    "a split without labels": Case(
-        lambda root: [write_mask(root, name, np.full_like(MASK, 255)) for name in LISTS["val"]],
+    "nothing to train on": Case(
+        lambda root: [write_mask(root, name, np.full_like(MASK, 255)) for name in LISTS["train"]],
         [
-            *[(problems.UNLABELLED, "val", f"{name}.png", "") for name in LISTS["val"]],
-            (problems.NO_LABELS, "val", None, ""),
+            *[(problems.UNLABELLED, "train", f"{name}.png", "") for name in LISTS["train"]],
+            (problems.NO_LABELS, "train", None, ""),
         ],
     ),
     "a split of one class": Case(

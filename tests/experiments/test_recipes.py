@@ -118,7 +118,7 @@ def test_pretraining_comes_first_and_once(tmp_path, capsys, monkeypatch):
     assert sanet.load_model(first / "model").labels == sanet.load_model(run / "model").labels
     out = capsys.readouterr().out
     assert "miou 86.1" in out
-    assert main(options) == 1  # the run is there already; its pretraining is not done again
+    assert main(options) == 2  # the run is there already; its pretraining is not done again
     assert "run is not empty" in capsys.readouterr().err
     assert main([*options, "--seed", "1"]) == 2
     assert "run-pretraining was trained with other settings (seed); delete it" in capsys.readouterr().err

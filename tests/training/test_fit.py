@@ -230,11 +230,10 @@ def test_unknown_names_are_answered_with_the_choices(config, changes, named):
     assert not sanet.config.Path(config.output).exists()
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_a_split_without_a_label_is_named_before_the_first_step(config, split):
-    for path in (Path(config.data.root) / split / "masks").iterdir():
+def test_nothing_to_train_on_is_named_before_the_first_step(config):
+    for path in (Path(config.data.root) / "train" / "masks").iterdir():
         Image.fromarray(np.full(np.array(Image.open(path)).shape, 255, np.uint8)).save(path)
     balanced = dataclasses.replace(config, loss=sanet.LossConfig(class_balance="sqrt"))
-    with pytest.raises(DataError, match=f"split without a labelled pixel.*\n.*\n  {split}"):
+    with pytest.raises(DataError, match="train without a labelled pixel"):
         train(balanced)
     assert not Path(config.output).exists()

@@ -265,7 +265,7 @@ def _check_classes(
 ) -> Iterable[Finding]:
     """Splits without labels or of one class, and classes without pixels."""
     for split, counts in pixels.items():
-        if not counts.any() and ignored[split]:
+        if split == "train" and not counts.any() and ignored[split]:
             yield Finding(problems.NO_LABELS, split, None)
         elif np.count_nonzero(counts) == 1:
             yield Finding(problems.ONE_CLASS, split, None, labels.names[int(counts.argmax())])

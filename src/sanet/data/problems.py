@@ -65,7 +65,7 @@ TRANSPARENT = Problem(
     "paste it onto the background that is meant, if what lies under transparency should not count",
     "warning",
 )
-NO_LABELS = Problem("split without a labelled pixel", "label its masks; all that they hold is ignored")
+NO_LABELS = Problem("train without a labelled pixel", "label its masks; all that they hold is ignored")
 ONE_CLASS = Problem(
     "split whose labelled pixels are all of one class",
     "nothing can be learnt from it, and nothing scored; check the masks and data.classes",
