@@ -19,7 +19,7 @@ from sanet.structures import LabelSet, SanetError, UsageError
 
 SCENES = ["--data.name", "scenes", "--split", "val"]
 RESULT = "results/VOC2012/Segmentation/comp6_test_cls/2008_000006.png"
-# What each command is asked, and what it writes then. There is no such model, so that it is refused before one is read.
+# What each command is asked, and what it writes then. The model is an empty folder: refused before one is read.
 WRITES = {
     "evaluate": (["nowhere", *SCENES, "--output", "out"], ["out/scores.json", "out/pictures.npz", "out/report.html"]),
     "submit": (
@@ -51,7 +51,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(voc, "COUNTS", {"train": 1, "val": 1, "test": 1})
     root = Path("voc/VOCdevkit/VOC2012")
-    for folder in (Path("photos"), Path("out"), root / "JPEGImages", root / "SegmentationClass"):
+    for folder in (Path("photos"), Path("out"), Path("nowhere"), root / "JPEGImages", root / "SegmentationClass"):
         folder.mkdir(parents=True)
     (root / "ImageSets/Segmentation").mkdir(parents=True)
     for split, name in {"train": "2007_1", "val": "2007_2", "test": "2008_000006"}.items():
@@ -153,7 +153,10 @@ def test_an_input_or_another_output_is_never_the_output(place, capsys, command, 
     folders.note(Path("photos/a.png"), Path("photos/a.png"))
     Path("photos/b.png").symlink_to(place / "photos/a.png")
     before = contents(place)
-    given = {"explain": ["nowhere", "photos/a.png", "--point", "1", "1"], "compare": ["photos/a.png", "--models", "x"]}
+    given = {
+        "explain": ["nowhere", "photos/a.png", "--point", "1", "1"],
+        "compare": ["photos/a.png", "--models", "nowhere"],
+    }
     status, said = asked(command, [*given[command], *options], capsys)
     assert status == 2
     assert "read by the same command" in said

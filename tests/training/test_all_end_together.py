@@ -180,15 +180,6 @@ def test_batch_norm_of_vectors_is_synchronised_too():
         torch.testing.assert_close(share[1:], whole[1:])
 
 
-def test_apart_is_alone_for_a_while():
-    def both():
-        with processes.apart():
-            inside = processes.count(), processes.total(torch.ones(1)).item()
-        return inside, processes.count()
-
-    assert run_in_processes(2, both) == [((1, 1.0), 2)] * 2
-
-
 def test_errors_that_do_not_pickle_keep_their_message():
     class Local(Exception):
         pass

@@ -55,9 +55,8 @@ def refuse_used(config: TrainConfig) -> None:
     found = {path.name for path in directory.iterdir() if not folders.hidden(path)}
     begun = bool(CheckpointFolder(directory / CHECKPOINTS).listed())
     if not begun and found <= {CONFIG, TENSORBOARD, CHECKPOINTS}:
-        stored = read_mapping(directory / CONFIG) if CONFIG in found else {}
-        if not found or not changed(config, stored):
-            folders.require_own(directory / CONFIG)
+        folders.require_own(directory / CONFIG)
+        if not found or not changed(config, read_mapping(directory / CONFIG) if CONFIG in found else {}):
             return
     if found:
         remedy = f"go on with it: sanet train --resume {quote(str(directory))}" if begun else "delete it"
