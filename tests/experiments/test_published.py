@@ -7,6 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -19,7 +20,7 @@ from sanet.experiments.config import ExperimentConfig
 from sanet.experiments.costs import known_costs
 from sanet.experiments.fingerprint import read
 from sanet.experiments.runner import FinishedRun, Result, RowResult
-from sanet.experiments.statistics import Spread
+from sanet.experiments.statistics import Spread, paired_bootstrap
 from sanet.experiments.summary import COVERAGE, class_table, markdown, spread_text, write_runs
 from sanet.experiments.tables import rows_of
 from sanet.models.networks import create_model
@@ -251,6 +252,23 @@ def test_output_stride_8_costs_what_the_page_says():
             model = create_model("sanet", "tf_efficientnet_lite0", num_classes=11, output_stride=stride)
             macs.append(count_macs(model, torch.empty(1, 3, 360, 480)) / 1e9)
     assert f"with {macs[0] / macs[1]:.1f} times the MACs ({macs[0]:.2f} G and {macs[1]:.2f} G at 480x360" in PAPER
+
+
+def test_table_3_was_made_again_with_a_log():
+    """The runs of the first networks are there for three seeds, and their claim is judged as the experiment does."""
+    rows = {line[0]: line[1:] for line in section("Table 3, made again with a log")[0]}
+    runs = {
+        label: [read_scores(folder) for folder in sorted((RESULTS / "again").glob(f"{name}-*"))]
+        for label, name in {"FCN": "fcn", "FCN-SE": "fcn_se", "SANet": "sanet"}.items()
+    }
+    sums = {label: np.array([run.picture_sums for run in found]) for label, found in runs.items()}
+    for label, found in runs.items():
+        assert [cell for cell in rows[label][:3] if cell] == [f"{100 * run.scores.miou:.1f}" for run in found]
+        if label != "SANet":
+            gained = paired_bootstrap(sums["SANet"], sums[label])
+            assert rows[label][3].split(",")[0] == f"{100 * gained.mean:+.1f}"
+            interval = f"{100 * gained.low:+.1f} to {100 * gained.high:+.1f}"
+            assert rows[label][4] == (interval if len(found) >= RUNS_TO_JUDGE else "")
 
 
 def unlogged():
