@@ -296,7 +296,7 @@ def test_files_of_an_older_version_are_ours_and_made_again(collection, where):
 def test_a_line_never_speaks_of_another_models_mask(collection):
     """The model changes, and the first picture of the second call is labelled before it breaks off."""
     predict()
-    first = PredictorSettings("model", "cpu").fingerprint()
+    first = LocalEngine.of(PredictorSettings("model", "cpu")).fingerprint
 
     class Broken(LocalEngine):
         def results(self, jobs):
@@ -305,7 +305,7 @@ def test_a_line_never_speaks_of_another_models_mask(collection):
 
     settings = PredictorSettings("model", "cpu", ViewsConfig(window=64))
     with pytest.raises(SanetError, match="broken"):
-        predict_collection(Broken(settings.open(), settings.fingerprint()), ["photos"], "out", progress=False)
+        predict_collection(Broken.of(settings), ["photos"], "out", progress=False)
     newest = {line["mask"]: line for line in lines(collection / "out")}
     assert [line["fingerprint"] != first for line in newest.values()] == [True, False, False]
     for mask, line in newest.items():
