@@ -10,7 +10,7 @@ from PIL import Image
 import sanet
 from sanet.data.catalog import data_source
 from sanet.demo.serve import EXAMPLES
-from sanet.inference.files import predict_files
+from sanet.inference.predict import predict_files
 from sanet.training.metrics import read_metrics
 
 OUTPUT = Path("runs/demo")

@@ -36,7 +36,7 @@ def small_run(root, output):
         model=sanet.ModelConfig(backbone="test_resnet", output_stride=8, pretrained_backbone=False),
         epochs=3,
         batch_size=4,
-        workers=0,
+        num_workers=0,
         accelerator="cpu",
     )
 

@@ -36,7 +36,7 @@ def train_options(root, output):
     return [
         "train", *data_options(root), "--output", str(output), "--model.backbone", "test_resnet",
         "--model.output_stride", "8", "--model.pretrained_backbone", "false", "--augmentation.crop", "[40, 40]",
-        "--epochs", "2", "--batch_size", "2", "--workers", "0", "--accelerator", "cpu",
+        "--epochs", "2", "--batch_size", "2", "--num_workers", "0", "--accelerator", "cpu",
     ]  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def test_yaml_and_dotted_options_fill_the_same_dataclasses(root, tmp_path):
         "model": {"backbone": "test_resnet", "output_stride": 8, "pretrained_backbone": False,
                   "options": {"groups": 1}},
         "augmentation": {"crop": [40, 40]},
-        "epochs": 1, "batch_size": 2, "workers": 0, "accelerator": "cpu",
+        "epochs": 1, "batch_size": 2, "num_workers": 0, "accelerator": "cpu",
     }  # fmt: skip
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
     output = tmp_path / "run"
@@ -133,7 +133,7 @@ def test_train_evaluate_predict(root, tmp_path, capsys):
     assert found["protocol"]["split"] == "val"
     assert main(["scores", str(run), str(run / "val")]) == 0
     assert "mean IoU" in capsys.readouterr().out
-    views = ["--scales", "[1, 1.5]", "--mirror", "true", "--output", str(tmp_path / "views")]
+    views = ["--scales", "[1, 1.5]", "--flip", "true", "--output", str(tmp_path / "views")]
     assert main(["evaluate", str(run), "--split", "val", *views]) == 0
     assert main(["scores", str(run), str(tmp_path / "views")]) == 0
     assert "scales 1, 1.5, mirror yes" in capsys.readouterr().out
@@ -213,7 +213,7 @@ def test_a_recipe_is_a_default_that_options_change(root, tmp_path, capsys):
     assert main(changed) == 0
     assert "published (docs/results.md): miou 64.7" in capsys.readouterr().out
     resolved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert resolved["loss"]["class_balance"] == "fourth_root"  # the recipe's
+    assert resolved["loss"]["class_weighting"] == "fourth_root"  # the recipe's
     assert resolved["epochs"] == 2  # given
     message = refused(["train", "--recipe", "camvit", "--data.root", "x"], capsys)
     assert "did you mean 'camvid'?" in message

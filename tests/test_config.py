@@ -1,6 +1,6 @@
 import pytest
 
-from sanet.config import AugmentationConfig, DataConfig, LossConfig, OptimizerConfig, TrainConfig, ViewsConfig
+from sanet.config import AugmentationConfig, DataConfig, InferenceConfig, LossConfig, OptimizerConfig, TrainConfig
 from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
 from sanet.experiments.config import ExperimentConfig
@@ -16,9 +16,12 @@ RED, GREEN = (255, 0, 0), (0, 255, 0)
         (lambda: DataConfig("camvid", ".", classes=("a",)), "data.classes: only for your own folder"),
         (lambda: DataConfig("scenes", ignore_index=3), "data.ignore_index: only for your own folder"),
         (lambda: DataConfig("voc", ".", classes=("a",)), "data.classes: only for your own folder"),
-        (lambda: DataConfig("folder", ".", ("a",), partial=True), "data.partial: only for voc, voc_aug, context59"),
+        (
+            lambda: DataConfig("folder", ".", ("a",), allow_subset=True),
+            "data.allow_subset: only for voc, voc_aug, context59",
+        ),
         (lambda: DataConfig(root="photos"), "data.root photos: name the data set as well, such as --data.name folder"),
-        (lambda: DataConfig("camvid", ".", partial=True), "'camvid' has no published counts"),
+        (lambda: DataConfig("camvid", ".", allow_subset=True), "'camvid' has no published counts"),
         (lambda: DataConfig("folder", ".", ("a",), background="b"), "'b' is not one of data.classes"),
         (lambda: DataConfig("folder", ".", ("a",), mask_format="colour"), "did you mean 'color'"),
         (lambda: DataConfig("folder", ".", ("a",), mask_format="color"), "needs data.colors"),
@@ -30,19 +33,19 @@ RED, GREEN = (255, 0, 0), (0, 255, 0)
         (lambda: DataConfig("folder", ".", ("a",), ignore_color=RED), "data.ignore_color belongs"),
         (lambda: AugmentationConfig(crop=(31, 64)), "crop 31: from 32 to"),
         (lambda: AugmentationConfig(scale=(2.0, 0.5)), "smaller factor first"),
-        (lambda: AugmentationConfig(mirror=1.1), "mirror 1.1: from 0 to 1"),
+        (lambda: AugmentationConfig(hflip=1.1), "hflip 1.1: from 0 to 1"),
         (lambda: AugmentationConfig(jitter=1), "jitter 1: from 0 to 0.99"),
         (lambda: LossConfig(alpha=-1), "alpha -1: from 0"),
         (lambda: LossConfig(category_target="presense"), "did you mean 'presence'"),
-        (lambda: LossConfig(class_balance="sqr"), "did you mean 'sqrt'"),
+        (lambda: LossConfig(class_weighting="sqr"), "did you mean 'sqrt'"),
         (lambda: OptimizerConfig(learning_rate=0), "learning_rate 0: from"),
         (lambda: OptimizerConfig(momentum=1), "momentum 1: from 0 to 0.9999"),
         (lambda: OptimizerConfig(warmup_steps=-1), "warmup_steps -1: from 0"),
         (lambda: TrainConfig(epochs=0), "epochs 0: from 1 to"),
         (lambda: TrainConfig(epochs=5, validate_every=2), "must divide"),
-        (lambda: TrainConfig(workers=-1), "workers -1: from 0 to 256"),
+        (lambda: TrainConfig(num_workers=-1), "num_workers -1: from 0 to 256"),
         (lambda: TrainConfig(seed=2**32), "seed 4294967296: from 0 to 4294967295"),
-        (lambda: TrainConfig(workers=100_000), "workers 100000: from 0 to 256"),
+        (lambda: TrainConfig(num_workers=100_000), "num_workers 100000: from 0 to 256"),
         (lambda: TrainConfig(epochs=None), "epochs None: give a value of the kind int"),
         (lambda: TrainConfig(epochs=True), "epochs True: give a value of the kind int"),
         (lambda: TrainConfig(model=None), "model None: give a value of the kind ModelConfig"),
@@ -51,8 +54,8 @@ RED, GREEN = (255, 0, 0), (0, 255, 0)
         (lambda: AugmentationConfig(scale=(0.5, float("nan"))), "scale nan: from"),
         (lambda: OptimizerConfig(learning_rate=float("inf")), "learning_rate inf: from"),
         (lambda: OptimizerConfig(weight_decay=float("nan")), "weight_decay nan: from"),
-        (lambda: ViewsConfig(scales=(float("inf"),)), "scales inf: from"),
-        (lambda: ViewsConfig(shorter_side=10**9), "shorter_side 1000000000: from 0 to"),
+        (lambda: InferenceConfig(scales=(float("inf"),)), "scales inf: from"),
+        (lambda: InferenceConfig(shorter_side=10**9), "shorter_side 1000000000: from 0 to"),
         (lambda: ExperimentConfig(seeds=10**9), "seeds 1000000000: from 1 to"),
         (lambda: ProfileConfig(threads=10**9), "threads 1000000000: from 1 to"),
         (lambda: DemoConfig(port=65_536), "port 65536: from 0 to 65535"),
@@ -68,4 +71,4 @@ def test_a_setting_that_cannot_be_is_named_with_the_remedy(build, named):
 
 @pytest.mark.parametrize("name", ["voc", "voc_aug", "context59", "context60", "coco"])
 def test_a_part_of_a_published_data_set_may_be_meant(name):
-    assert DataConfig(name, ".", partial=True).partial
+    assert DataConfig(name, ".", allow_subset=True).partial

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sanet import folders
+from sanet import files
 from sanet.cli.main import main
 from sanet.data import voc
 from sanet.data.download import TABLE
@@ -121,11 +121,9 @@ MADE = {
 @pytest.mark.parametrize("command", MADE)
 def test_what_a_command_wrote_it_replaces_until_somebody_changes_it(model, place, capsys, command):
     assert asked(command, MADE[command], capsys)[0] == 0
-    again = [*MADE[command], "--mirror", "true"] if command == "predict" else MADE[command]
+    again = [*MADE[command], "--flip", "true"] if command == "predict" else MADE[command]
     assert asked(command, again, capsys)[0] == 0
-    written = [
-        path for path in Path("out").rglob("*.*") if not folders.hidden(path) and path.name[:11] != "predictions"
-    ]
+    written = [path for path in Path("out").rglob("*.*") if not files.hidden(path) and path.name[:11] != "predictions"]
     assert len(written) == {"compare": 1}.get(command, 2)
     for path in written:
         whole = path.read_bytes()
@@ -150,7 +148,7 @@ def test_what_a_command_wrote_it_replaces_until_somebody_changes_it(model, place
 )
 def test_an_input_or_another_output_is_never_the_output(place, capsys, command, options):
     """Also one that sanet has written, or that has another name."""
-    folders.note(Path("photos/a.png"), Path("photos/a.png"))
+    files.note(Path("photos/a.png"), Path("photos/a.png"))
     Path("photos/b.png").symlink_to(place / "photos/a.png")
     before = contents(place)
     given = {
@@ -184,24 +182,24 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(model, place, command):
 
 def test_a_kill_before_the_last_step_leaves_the_place_ours(place, monkeypatch):
     path = Path("out/page.html")
-    with folders.written(path) as aside:
+    with files.written(path) as aside:
         aside.write_text("first")
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", lambda *_: os._exit(9))
         child = os.fork()
         if not child:
-            with folders.written(path) as aside:
+            with files.written(path) as aside:
                 aside.write_text("second")
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert path.read_text() == "first"
-    with folders.written(path) as aside:
+    with files.written(path) as aside:
         aside.write_text("third")
     assert path.read_text() == "third"
     assert {entry.name for entry in Path("out").iterdir()} == {"page.html", ".sanet.sums"}
 
 
 def broken_off(path, error):
-    with folders.replaced(path) as aside:
+    with files.replaced(path) as aside:
         aside.write_text("half")
         raise error
 
@@ -218,10 +216,10 @@ def test_a_link_is_written_through_and_names_may_be_as_long_as_they_can(place):
     long = "x" * 255
     Path("out/link").symlink_to(place / "photos" / long)
     for text in ("one", "two"):
-        with folders.written(Path("out/link")) as aside:
+        with files.written(Path("out/link")) as aside:
             aside.write_text(text)
     assert Path("out/link").is_symlink()
     assert Path("photos", long).read_text() == "two"
     Path("photos", long).write_text("changed")
-    with pytest.raises(UsageError, match="--output: out/link"), folders.written(Path("out/link")):
+    with pytest.raises(UsageError, match="--output: out/link"), files.written(Path("out/link")):
         pass

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from sanet.config import (
         AugmentationConfig,
         DataConfig,
+        InferenceConfig,
         LossConfig,
         ModelConfig,
         OptimizerConfig,
         TrainConfig,
-        ViewsConfig,
     )
     from sanet.deploy.config import ProfileConfig
     from sanet.deploy.export import export
@@ -35,6 +35,7 @@ __all__ = [
     "AugmentationConfig",
     "DataConfig",
     "ExperimentConfig",
+    "InferenceConfig",
     "LabelSet",
     "LossConfig",
     "ModelConfig",
@@ -45,7 +46,6 @@ __all__ = [
     "SanetError",
     "SegmentationOutput",
     "TrainConfig",
-    "ViewsConfig",
     "create_model",
     "evaluate",
     "experiment",

@@ -17,7 +17,7 @@ from sanet.structures import Color, UsageError, choose
 
 MaskFormat = Literal["index", "color"]
 CategoryTarget = Literal["presence", "share"]
-ClassBalance = Literal["none", "fourth_root", "sqrt", "log"]
+ClassWeighting = Literal["none", "fourth_root", "sqrt", "log"]
 Accelerator = Literal["auto", "cpu", "gpu"]
 Precision = Literal["32-true", "bf16-mixed"]
 ExportFormat = Literal["onnx", "onnx-int8"]
@@ -96,7 +96,7 @@ class DataConfig:
         background: folder only: name of the class that means "none of the others".
         mask_format: folder only: "index" (greyscale or palette PNG) or "color" (the exact RGB colours above).
         ignore_color: folder only: with mask_format "color", the colour that counts nowhere.
-        partial: voc, voc_aug, context59, context60 and coco only: a part of the published data set is meant; its
+        allow_subset: voc, voc_aug, context59, context60 and coco only: a part of the published data set is meant; its
             counts are not checked, and scores on it cannot be compared with published ones.
     """
 
@@ -108,18 +108,18 @@ class DataConfig:
     background: str | None = None
     mask_format: MaskFormat = "index"
     ignore_color: Color | None = None
-    partial: bool = False
+    allow_subset: bool = False
 
     def __post_init__(self) -> None:
         check(self, "data.")
         if self.name == "folder" and not self.classes:
             raise UsageError("data.classes must name the classes of your folder, such as [background, leaf]")
-        if self.partial and self.name not in COUNTED:
-            raise UsageError(f"data.partial: only for {', '.join(COUNTED)}; {self.name!r} has no published counts")
+        if self.allow_subset and self.name not in COUNTED:
+            raise UsageError(f"data.allow_subset: only for {', '.join(COUNTED)}; {self.name!r} has no published counts")
         if self.name == "scenes" and self.root is not None:
             raise UsageError(f"data.root {self.root}: name the data set as well, such as --data.name folder")
         if self.name != "folder":
-            own = [item for item in fields(self) if item.name not in {"name", "root", "partial"}]
+            own = [item for item in fields(self) if item.name not in {"name", "root", "allow_subset"}]
             given = [item.name for item in own if getattr(self, item.name) != item.default]
             if given:
                 raise UsageError(
@@ -144,13 +144,13 @@ class AugmentationConfig:
     Args:
         crop: height and width of the training crops, in pixels.
         scale: smallest and largest factor of the random resize.
-        mirror: probability of a left-right mirror.
+        hflip: probability of a left-right flip.
         jitter: largest relative change of brightness, contrast and saturation.
     """
 
     crop: tuple[int, int] = within((240, 320), *SIDES)
     scale: tuple[float, float] = within((0.5, 2.0), 0.01, 100)
-    mirror: float = within(0.5, 0, 1)
+    hflip: float = within(0.5, 0, 1)
     jitter: float = within(0.3, 0, 0.99)
 
     def __post_init__(self) -> None:
@@ -170,9 +170,9 @@ class ModelConfig:
         output_stride: stride of the last feature stage: 8 as in the paper; 16 or 32 are faster.
         pretrained_backbone: start the backbone from its ImageNet weights.
         options: further arguments of the network, such as {pooling: max} for "sanet".
-        start_from: run directory, saved model (a directory, or hf:OWNER/NAME) or checkpoint whose weights the network
+        init_from: run directory, saved model (a directory, or hf:OWNER/NAME) or checkpoint whose weights the network
             starts from.
-        keep_what_fits: start from those of its weights that fit, and say which do not; without it all have to.
+        strict: all weights of init_from have to fit; false starts from those that fit, and says which do not.
     """
 
     name: str = "sanet"
@@ -180,13 +180,13 @@ class ModelConfig:
     output_stride: int = within(16, 1, 32)
     pretrained_backbone: bool = True
     options: dict[str, Any] = field(default_factory=dict)
-    start_from: str | None = None
-    keep_what_fits: bool = False
+    init_from: str | None = None
+    strict: bool = True
 
     def __post_init__(self) -> None:
         check(self, "model.")
-        if self.keep_what_fits and self.start_from is None:
-            raise UsageError("model.keep_what_fits: of what? model.start_from names no weights")
+        if not self.strict and self.init_from is None:
+            raise UsageError("model.strict false: model.init_from names no weights")
 
 
 @dataclass(frozen=True)
@@ -197,19 +197,19 @@ class LossConfig:
         alpha: weight of the categorical loss.
         beta: weight of the dense loss.
         category_target: "presence", the class is in the picture, or "share", its share of the pixels.
-        class_balance: weights of the classes' pixels: "none", or "fourth_root", "sqrt" or "log" to favour rare ones,
+        class_weighting: weights of the classes' pixels: "none", or "fourth_root", "sqrt" or "log" to favour rare ones,
             the first the least.
     """
 
     alpha: float = within(0.2, 0, 1000)
     beta: float = within(0.8, 0, 1000)
     category_target: CategoryTarget = "presence"
-    class_balance: ClassBalance = "none"
+    class_weighting: ClassWeighting = "none"
 
     def __post_init__(self) -> None:
         check(self, "loss.")
         choose("loss.category_target", self.category_target, get_args(CategoryTarget))
-        choose("loss.class_balance", self.class_balance, get_args(ClassBalance))
+        choose("loss.class_weighting", self.class_weighting, get_args(ClassWeighting))
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class OptimizerConfig:
 
     Args:
         learning_rate: of the backbone at the start.
-        head_factor: the heads' learning rate is this many times the backbone's. Convolutions without a norm behind
+        head_lr_multiplier: the head's learning rate over the backbone's. Convolutions without a norm behind
             them, such as FCN's classifier and SANet's dense one, diverge at first where it gets much above 0.03.
         momentum: of SGD.
         weight_decay: on all weights but norms and biases.
@@ -227,7 +227,7 @@ class OptimizerConfig:
     """
 
     learning_rate: float = within(0.01, 1e-12, 1000)
-    head_factor: float = within(3.0, 1e-6, 1e6)
+    head_lr_multiplier: float = within(3.0, 1e-6, 1e6)
     momentum: float = within(0.9, 0, 0.9999)
     weight_decay: float = within(1e-4, 0, 100)
     power: float = within(0.9, 1e-3, 100)
@@ -238,20 +238,20 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
-class ViewsConfig:
+class InferenceConfig:
     """How a picture is looked at to label its pixels.
 
     Args:
         window: pictures of more than window**2 pixels go through overlapping windows of this side.
         scales: factors by which a picture is resized; the class probabilities of all of them are averaged.
-        mirror: look at the left-right mirror of the picture too, at every scale.
+        flip: average with the left-right flip of the image, at every scale.
         shorter_side: resize pictures until their shorter side has this many pixels, before the scales; labels still
             have the size of the picture. By default the side that the model is meant for; 0 is the picture's own size.
     """
 
     window: int = within(1024, *SIDES)
     scales: tuple[float, ...] = within((1.0,), 0.01, 100)
-    mirror: bool = False
+    flip: bool = False
     shorter_side: int | None = within(None, 0, SIDES[1])
 
     def __post_init__(self) -> None:
@@ -268,7 +268,7 @@ class ViewsConfig:
         whole = self.shorter_side / min(height, width) if self.shorter_side else 1.0
         return tuple(scale * whole for scale in self.scales)
 
-    def resolved(self, side: int | None) -> ViewsConfig:
+    def resolved(self, side: int | None) -> InferenceConfig:
         """With a size of their own, 0 or a shorter side, for a model that is meant for ``side`` (None: any)."""
         return self if self.shorter_side is not None else replace(self, shorter_side=side or 0)
 
@@ -293,9 +293,9 @@ class TrainConfig:
         optimizer: the optimiser.
         epochs: passes over the training split.
         batch_size: pictures in a step, of all processes together.
-        accumulate: parts that a step is computed in, one after the other, where its pictures do not fit into memory.
+        gradient_accumulation: parts in which a step is computed, one after the other, to fit into memory.
             Batch norm sees a part at a time, and every part has the same weight, however many labelled pixels it has.
-        workers: processes that load pictures, for each that trains; 0 loads them in the main process.
+        num_workers: processes that load pictures, for each that trains; 0 loads them in the main process.
         seed: of the weights, the order of the pictures and their augmentation.
         validate_every: epochs between two validations; divides ``epochs``, so that the last one is validated.
         window: pictures of more than ``window ** 2`` pixels are validated in windows of this side.
@@ -314,8 +314,8 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     epochs: int = within(30, 1, 100_000)
     batch_size: int = within(8, 1, 100_000)
-    accumulate: int = within(1, 1, 100_000)
-    workers: int = within(1, *WORKERS)
+    gradient_accumulation: int = within(1, 1, 100_000)
+    num_workers: int = within(1, *WORKERS)
     seed: int = within(0, 0, 2**32 - 1)
     validate_every: int = within(1, 1, 100_000)
     window: int = within(1024, *SIDES)
@@ -332,8 +332,10 @@ class TrainConfig:
         choose("precision", self.precision, get_args(Precision))
         if self.epochs % self.validate_every:
             raise UsageError(f"validate_every {self.validate_every} must divide epochs {self.epochs}")
-        if self.batch_size % self.accumulate:
-            raise UsageError(f"accumulate {self.accumulate} must divide batch_size {self.batch_size}")
+        if self.batch_size % self.gradient_accumulation:
+            raise UsageError(
+                f"gradient_accumulation {self.gradient_accumulation} must divide batch_size {self.batch_size}"
+            )
 
     def save(self, path: Path) -> None:
         """Write as YAML; ``sanet train --config`` reads it back."""

@@ -29,7 +29,7 @@ CLASSES = {number: index for index, number in enumerate(COCO_IDS.values(), 1)}
 
 
 def open_root(root: Path, partial: bool = True) -> FileSource:
-    found = data_source(DataConfig("coco", str(root), partial=partial))
+    found = data_source(DataConfig("coco", str(root), allow_subset=partial))
     assert isinstance(found, FileSource)
     return found
 
@@ -234,9 +234,9 @@ def test_masks_that_are_not_those_that_were_rendered(tmp_path: Path, monkeypatch
     write_coco(tmp_path)
     folder = coco.render_masks(tmp_path, progress=False)
     with pytest.raises(DataError, match=r"train2017 has 4 pictures, the published coco 118287"):
-        open_root(tmp_path, partial=False)
+        open_root(tmp_path, allow_subset=False)
     monkeypatch.setattr(coco, "COUNTS", {"train": 4, "val": 3})
-    open_root(tmp_path, partial=False)
+    open_root(tmp_path, allow_subset=False)
     monkeypatch.setattr(coco, "TINY_OBJECT", 7)
     with pytest.raises(DataError, match=r"tells of others .*'tiny_object': 16.*delete the folder"):
         open_root(tmp_path)

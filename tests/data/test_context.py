@@ -35,7 +35,7 @@ PROTOCOLS = pytest.mark.parametrize("name", ["context59", "context60"])
 
 
 def open_root(root: Path, name: str, partial: bool = True) -> FileSource:
-    found = data_source(DataConfig(name, str(root), partial=partial))
+    found = data_source(DataConfig(name, str(root), allow_subset=partial))
     assert isinstance(found, FileSource)
     return found
 
@@ -141,7 +141,7 @@ def test_counts_and_folders(tmp_path: Path, name: str) -> None:
         open_root(tmp_path, name)
     write_context(tmp_path)
     with pytest.raises(DataError, match=rf"train\.txt has 3 pictures, the published {name} 4998"):
-        open_root(tmp_path, name, partial=False)
+        open_root(tmp_path, name, allow_subset=False)
     (tmp_path / "trainval").rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match=r"has no trainval/ with"):
         open_root(tmp_path, name)

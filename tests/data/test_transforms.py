@@ -27,9 +27,9 @@ def coordinates(height, width):
     return Sample(image, rows * 256 + columns, "grid")
 
 
-def run(sample, seed, crop=(64, 64), scale=(1.0, 1.0), mirror=0.5, jitter=0.0, ignore_index=IGNORE):
+def run(sample, seed, crop=(64, 64), scale=(1.0, 1.0), hflip=0.5, jitter=0.0, ignore_index=IGNORE):
     torch.manual_seed(seed)
-    return TrainingTransform(crop, scale, mirror, jitter, ignore_index)(sample)
+    return TrainingTransform(crop, scale, hflip, jitter, ignore_index)(sample)
 
 
 @each_size
@@ -89,7 +89,7 @@ def test_scaling_keeps_picture_and_mask_registered(factor):
     rows, columns = torch.meshgrid(torch.arange(63), torch.arange(57), indexing="ij")
     image = torch.stack([4 * rows, 4 * columns, rows]).to(torch.uint8)
     crop = (round(63 * factor), round(57 * factor))
-    got = run(Sample(image, rows * 64 + columns, "x"), 0, crop=crop, scale=(factor, factor), mirror=0)
+    got = run(Sample(image, rows * 64 + columns, "x"), 0, crop=crop, scale=(factor, factor), hflip=0)
     inner = (slice(4, -4), slice(4, -4))
     for shown, labelled in ((got.image[0] / 4, got.mask // 64), (got.image[1] / 4, got.mask % 64)):
         difference = (shown - labelled)[inner]
@@ -173,19 +173,19 @@ def test_every_place_is_as_likely(length, crop):
 
 def test_mirror_is_certain_never_or_as_often_as_asked():
     sample = coordinates(64, 64)
-    flipped = run(sample, 0, mirror=1.0)
+    flipped = run(sample, 0, hflip=1.0)
     assert torch.equal(flipped.image, sample.image.flip(-1))
     assert torch.equal(flipped.mask, sample.mask.flip(-1))
-    same = run(sample, 0, mirror=0.0)
+    same = run(sample, 0, hflip=0.0)
     assert torch.equal(same.image, sample.image)
     assert torch.equal(same.mask, sample.mask)
-    times = sum(not torch.equal(run(sample, seed, mirror=0.5).mask, sample.mask) for seed in range(200))
+    times = sum(not torch.equal(run(sample, seed, hflip=0.5).mask, sample.mask) for seed in range(200))
     assert 70 <= times <= 130
 
 
 def test_crops_reach_every_corner():
     sample = coordinates(40, 36)
-    corners = {run(sample, seed, crop=(32, 32), mirror=0).mask[0, 0].item() for seed in range(400)}
+    corners = {run(sample, seed, crop=(32, 32), hflip=0).mask[0, 0].item() for seed in range(400)}
     assert {0 * 256 + 0, 8 * 256 + 0, 0 * 256 + 4, 8 * 256 + 4} <= corners
     assert {value >> 8 for value in corners} == set(range(9))
     assert {value & 255 for value in corners} == set(range(5))
@@ -222,7 +222,7 @@ def test_jitter_is_that_of_torchvision_but_for_its_rounding(order, strengths):
 
 
 @pytest.mark.parametrize("size", [(40, 50), (7, 9), (300, 200)])
-@pytest.mark.parametrize("setting", [{}, {"jitter": 0.5}, {"mirror": 0.0}, {"scale": (0.5, 2.0)}, {"crop": (32, 90)}])
+@pytest.mark.parametrize("setting", [{}, {"jitter": 0.5}, {"hflip": 0.0}, {"scale": (0.5, 2.0)}, {"crop": (32, 90)}])
 def test_as_much_is_drawn_whatever_the_picture_and_the_settings(size, setting):
     states = []
     for sample, settings_ in ((coordinates(40, 50), {}), (coordinates(*size), setting)):

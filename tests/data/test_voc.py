@@ -35,7 +35,7 @@ from sanet.structures import default_colors
 
 
 def open_root(root: Path, name: str = "voc", partial: bool = True) -> FileSource:
-    found = data_source(DataConfig(name, str(root), partial=partial))
+    found = data_source(DataConfig(name, str(root), allow_subset=partial))
     assert isinstance(found, FileSource)
     return found
 
@@ -172,7 +172,7 @@ def test_other_counts_than_the_published_are_refused(tmp_path: Path, name: str) 
     write_voc(tmp_path)
     write_sbd(tmp_path)
     with pytest.raises(DataError, match=rf"train\.txt has 3 pictures, the published {name} 1464; .*data\.partial"):
-        open_root(tmp_path, name, partial=False)
+        open_root(tmp_path, name, allow_subset=False)
 
 
 def test_counts_of_every_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,7 @@ def test_counts_of_every_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(voc, "COUNTS", {"train": 3, "val": 2, "test": 2})
     monkeypatch.setattr(voc, "SBD_COUNTS", {"train": 3, "val": 2})
     monkeypatch.setattr(voc, "AUGMENTED", 5)
-    assert len(open_root(tmp_path, "voc_aug", partial=False).open("train")) == 5
+    assert len(open_root(tmp_path, "voc_aug", allow_subset=False).open("train")) == 5
     for path, message in (
         (lists_of(tmp_path) / "test.txt", r"test\.txt has 1 pictures, the published voc_aug 2"),
         (lists_of(tmp_path) / "val.txt", r"val\.txt has 1 pictures, the published voc_aug 2"),
@@ -191,11 +191,11 @@ def test_counts_of_every_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         # A line twice makes no picture more.
         path.write_text("2008_000006\n" * len(text.splitlines()))
         with pytest.raises(DataError, match=message):
-            open_root(tmp_path, "voc_aug", partial=False)
+            open_root(tmp_path, "voc_aug", allow_subset=False)
         path.write_text(text)
     monkeypatch.setattr(voc, "AUGMENTED", 6)
     with pytest.raises(DataError, match=r"the union of VOC train and .* has 5 pictures, the published voc_aug 6"):
-        open_root(tmp_path, "voc_aug", partial=False)
+        open_root(tmp_path, "voc_aug", allow_subset=False)
 
 
 def test_published_counts() -> None:

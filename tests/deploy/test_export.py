@@ -16,13 +16,13 @@ from PIL import Image
 
 import sanet.deploy.export as exports
 from sanet.cli.main import main
-from sanet.config import DataConfig, ViewsConfig
+from sanet.config import DataConfig, InferenceConfig
 from sanet.data.catalog import data_source
 from sanet.deploy.export import default_path, export
 from sanet.deploy.parity import CASES, LARGEST_DIFFERENCE, TIE, ParityCase, differences, require_parity
 from sanet.deploy.quantize import evenly_spaced, export_int8, quantize
 from sanet.evaluation.evaluate import evaluate
-from sanet.folders import hidden, written
+from sanet.files import hidden, written
 from sanet.inference.exported import open_exported
 from sanet.inference.predictor import Predictor
 from sanet.inference.views import class_probabilities
@@ -96,11 +96,15 @@ def test_the_file_says_what_it_is(exported, model):
 def test_the_file_labels_like_the_model_without_being_told_of_its_size(exported, model):
     picture = torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     file, network = Predictor(exported[0], "cpu"), Predictor(deepcopy(model), "cpu")
-    assert file.views == network.views == ViewsConfig(shorter_side=64)
+    assert file.views == network.views == InferenceConfig(shorter_side=64)
     with torch.inference_mode():
         found, expected, own = (
             class_probabilities(predictor.logits_of, picture, views)
-            for predictor, views in ((file, file.views), (network, network.views), (file, ViewsConfig(shorter_side=0)))
+            for predictor, views in (
+                (file, file.views),
+                (network, network.views),
+                (file, InferenceConfig(shorter_side=0)),
+            )
         )
     assert (found - expected).abs().max() < 1e-4
     assert (found - own).abs().max() > 1e-3

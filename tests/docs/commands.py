@@ -36,13 +36,14 @@ INSTEAD = {
     "sanet experiment NAME": "sanet experiment NAME --data.name camvid --data.root DIR",
     "sanet experiment figure4": "sanet experiment figure4 --data.name camvid --data.root DIR",
     # The server takes results on all of VOC's test pictures only, which are one here.
-    "sanet submit RUN --data.root DATA --competition comp6 --scales … --mirror true": (
-        "sanet submit runs/voc --data.root whole --data.partial false --competition comp6 --scales [0.5] --mirror true"
+    "sanet submit RUN --data.root DATA --competition comp6 --scales … --flip true": (
+        "sanet submit runs/voc --data.root whole --data.allow_subset false "
+        "--competition comp6 --scales [0.5] --flip true"
     ),
     "torchrun --nproc-per-node 8 -m sanet train --recipe table1-sanet-resnet101 "
     "--data.root DATA --output runs/context": (
         "torchrun --standalone --nproc-per-node 2 -m sanet train --recipe table1-sanet-resnet101 --data.root DATA "
-        "--output runs/context --data.partial true --batch_size 2"
+        "--output runs/context --data.allow_subset true --batch_size 2"
     ),
 }
 LOCKS = (

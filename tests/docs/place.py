@@ -20,7 +20,7 @@ RUNS = {
     "leaf": "--data.name folder --data.root photos --data.classes [background,leaf]",
     "fcn": "--data.name folder --data.root photos --data.classes [background,leaf] --model.name fcn",
     "camvid-sanet": "--data.name camvid --data.root camvid",
-    "voc": "--data.name voc --data.root data --data.partial true --batch_size 2",
+    "voc": "--data.name voc --data.root data --data.allow_subset true --batch_size 2",
 }
 
 

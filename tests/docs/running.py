@@ -23,11 +23,11 @@ LOG = "log.txt"
 # What makes a command small; it stands behind what a page says, and the last one counts.
 TINY = {
     "train": shlex.split(
-        "--epochs 1 --validate_every 1 --workers 0 --accelerator cpu --model.backbone test_resnet "
+        "--epochs 1 --validate_every 1 --num_workers 0 --accelerator cpu --model.backbone test_resnet "
         "--model.pretrained_backbone false --model.output_stride 8 --augmentation.crop [32,32]"
     ),
     "experiment": shlex.split(
-        "--seeds 1 --epochs 1 --workers 0 --accelerator cpu --backbones [test_resnet] --pretrained_backbone false "
+        "--seeds 1 --epochs 1 --num_workers 0 --accelerator cpu --backbones [test_resnet] --pretrained_backbone false "
         "--crop [32,32]"
     ),
     "predict --engine ray": ["--workers", "1"],
@@ -95,7 +95,7 @@ def _snippet(path: str) -> None:
 
     def tiny(config: TrainConfig, *args: object, **kwargs: object) -> object:
         model = dataclasses.replace(config.model, backbone="test_resnet", output_stride=8, pretrained_backbone=False)
-        small = {"epochs": 1, "validate_every": 1, "workers": 0, "accelerator": "cpu", "model": model}
+        small = {"epochs": 1, "validate_every": 1, "num_workers": 0, "accelerator": "cpu", "model": model}
         config = dataclasses.replace(config, **small, augmentation=AugmentationConfig(crop=(32, 32)))
         return train(config, *args, **kwargs)
 

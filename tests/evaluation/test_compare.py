@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from sanet.config import DataConfig, ViewsConfig
+from sanet.config import DataConfig, InferenceConfig
 from sanet.evaluation.compare import compare
 from sanet.evaluation.confusion import scores_of
 from sanet.evaluation.protocol import Protocol
@@ -21,7 +21,7 @@ UGLY = '<b>&"ü'
 LABELS = LabelSet(("sky", UGLY, "ghost"), background=0)
 
 
-def evaluation_of(seed=0, labels=LABELS, names=("a", "b", "void"), views=ViewsConfig(), labelled=b"", **facts):
+def evaluation_of(seed=0, labels=LABELS, names=("a", "b", "void"), views=InferenceConfig(), labelled=b"", **facts):
     """Counts of all classes but the last one, mIoUs of all pictures but the last one."""
     generator = np.random.default_rng(seed)
     counts = generator.integers(0, 10**12, (len(labels), len(labels)))
@@ -208,7 +208,9 @@ def test_other_ground_truth_is_refused_with_every_difference(tmp_path):
 
 
 def test_another_feeding_is_shown_beside_the_scores(tmp_path):
-    paths = written(tmp_path, evaluation_of(), evaluation_of(1, views=ViewsConfig(512, mirror=True, shorter_side=720)))
+    paths = written(
+        tmp_path, evaluation_of(), evaluation_of(1, views=InferenceConfig(512, flip=True, shorter_side=720))
+    )
     first, second, *_ = compare(paths).splitlines()
     assert "mirror yes, window 512, shorter side 720" in second
     assert "mirror no, window 1024, shorter side none" in first

@@ -8,7 +8,7 @@ from PIL import Image
 
 import sanet
 from gloo import run_in_processes
-from sanet.config import ViewsConfig
+from sanet.config import InferenceConfig
 from sanet.data.catalog import data_source
 from sanet.data.decoding import DataError
 from sanet.evaluation.evaluate import evaluate, evaluate_dataset
@@ -38,7 +38,7 @@ def data(tmp_path):
 
 
 def protocol_of(data, dataset):
-    return Protocol.of(data, "val", dataset.names, dataset.labels, ViewsConfig())
+    return Protocol.of(data, "val", dataset.names, dataset.labels, InferenceConfig())
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_other_classes_are_refused(data):
 
 
 def test_the_protocol_says_how_it_was_done(data, model, tmp_path):
-    views = ViewsConfig(512, (0.5, 1.0), True)
+    views = InferenceConfig(512, (0.5, 1.0), True)
     evaluation = evaluate(model, data, "val", tmp_path / "out", views, "cpu", progress=False)
     protocol = evaluation.protocol
     assert (protocol.data, protocol.partial, protocol.split, protocol.pictures) == ("folder", False, "val", 5)
@@ -135,8 +135,8 @@ def test_a_score_is_of_the_size_that_the_model_sees(data, model, tmp_path):
     meant.shorter_side = 64
     meant.save_pretrained(tmp_path)
     found = evaluate(tmp_path, data, "val", progress=False, device="cpu")
-    asked = evaluate(model, data, "val", views=ViewsConfig(shorter_side=64), progress=False, device="cpu")
-    own = evaluate(tmp_path, data, "val", views=ViewsConfig(shorter_side=0), progress=False, device="cpu")
+    asked = evaluate(model, data, "val", views=InferenceConfig(shorter_side=64), progress=False, device="cpu")
+    own = evaluate(tmp_path, data, "val", views=InferenceConfig(shorter_side=0), progress=False, device="cpu")
     assert found.protocol == asked.protocol
     assert found.protocol.shorter_side == 64
     assert np.array_equal(found.confusion, asked.confusion)
@@ -154,7 +154,7 @@ def test_an_output_that_cannot_be_written_is_named_before_the_work(data, model, 
 
 def test_workers_change_nothing(data, model, tmp_path):
     for workers in (0, 2):
-        evaluate(model, data, "val", tmp_path / str(workers), device="cpu", progress=False, workers=workers)
+        evaluate(model, data, "val", tmp_path / str(workers), device="cpu", progress=False, num_workers=workers)
     assert (tmp_path / "0" / "scores.json").read_bytes() == (tmp_path / "2" / "scores.json").read_bytes()
 
 
@@ -222,9 +222,9 @@ def test_processes_write_what_one_writes(count, data, model, tmp_path):
 
 def test_only_the_first_process_writes(data, model, tmp_path):
     def run():
-        from sanet import processes
+        from sanet import distributed
 
-        evaluate(model, data, "val", tmp_path / str(processes.rank()), device="cpu", progress=False)
+        evaluate(model, data, "val", tmp_path / str(distributed.rank()), device="cpu", progress=False)
 
     run_in_processes(2, run)
     assert [path.name for path in tmp_path.iterdir() if path.name.isdecimal()] == ["0"]

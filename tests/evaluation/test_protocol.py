@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import pytest
 
-from sanet.config import DataConfig, ViewsConfig
+from sanet.config import DataConfig, InferenceConfig
 from sanet.evaluation.protocol import FEEDING, Protocol
 from sanet.structures import LabelSet, UsageError
 
@@ -12,7 +12,7 @@ LABELS = LabelSet(("sky", "road"), background=0)
 DATA = DataConfig("camvid")
 
 
-def protocol(data=DATA, split="test", names=("b", "a"), labels=LABELS, views=ViewsConfig()):
+def protocol(data=DATA, split="test", names=("b", "a"), labels=LABELS, views=InferenceConfig()):
     return Protocol.of(data, split, names, labels, views)
 
 
@@ -57,7 +57,7 @@ def test_other_contents_are_another_ground_truth():
 
 
 def test_the_order_of_pictures_and_scales_makes_no_other_protocol():
-    again = protocol(names=("a", "b"), views=ViewsConfig(scales=[1]))
+    again = protocol(names=("a", "b"), views=InferenceConfig(scales=[1]))
     assert again == protocol()
     assert again.differences(protocol()) == []
 
@@ -66,7 +66,7 @@ def test_the_order_of_pictures_and_scales_makes_no_other_protocol():
     ("other", "words"),
     [
         (protocol(DataConfig("scenes")), ["data set: camvid against scenes"]),
-        (protocol(DataConfig("voc", partial=True)), ["data set: camvid against voc", "partial: no against yes"]),
+        (protocol(DataConfig("voc", allow_subset=True)), ["data set: camvid against voc", "partial: no against yes"]),
         (protocol(split="val"), ["split: test against val"]),
         (protocol(names=("a", "b", "c")), ["pictures: 2 against 3", "SHA-256 of their names: "]),
         (protocol(names=("a", "c")), ["SHA-256 of their names: "]),
@@ -97,10 +97,10 @@ def test_colours_make_no_other_protocol():
 @pytest.mark.parametrize(
     ("views", "words"),
     [
-        (ViewsConfig(scales=(1, 0.5)), "scales 0.5, 1"),
-        (ViewsConfig(mirror=True), "mirror yes"),
-        (ViewsConfig(512), "window 512"),
-        (ViewsConfig(shorter_side=720), "shorter side 720"),
+        (InferenceConfig(scales=(1, 0.5)), "scales 0.5, 1"),
+        (InferenceConfig(flip=True), "mirror yes"),
+        (InferenceConfig(512), "window 512"),
+        (InferenceConfig(shorter_side=720), "shorter side 720"),
     ],
 )
 def test_the_feeding_is_shown_and_does_not_stand_against_a_comparison(views, words):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sanet.config import DataConfig, ViewsConfig
+from sanet.config import DataConfig, InferenceConfig
 from sanet.evaluation.confusion import ConfusionMatrix, scores_of
 from sanet.evaluation.protocol import Protocol
 from sanet.evaluation.report import score_table, write_report
@@ -59,7 +59,7 @@ class Page(HTMLParser):
 
 def protocol_of(labels: LabelSet, names: Sequence[str] = ()) -> Protocol:
     contents = {name: (b"image of " + name.encode(), b"labels of " + name.encode()) for name in names}
-    views = ViewsConfig(scales=(1, 1.5), mirror=True)
+    views = InferenceConfig(scales=(1, 1.5), flip=True)
     return Protocol.of(DataConfig("camvid"), "test", names, labels, views).with_contents(contents)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sanet.config import DataConfig, ViewsConfig
+from sanet.config import DataConfig, InferenceConfig
 from sanet.data import voc
 from sanet.data.catalog import data_source
 from sanet.data.decoding import DataError
@@ -140,8 +140,8 @@ def test_a_saved_model_goes_on_as_the_model_it_is(model, data, tmp_path, monkeyp
     "change",
     [
         lambda: (network(1), {}),
-        lambda: (network(0), {"views": ViewsConfig(mirror=True)}),
-        lambda: (network(0), {"views": ViewsConfig(window=33)}),
+        lambda: (network(0), {"views": InferenceConfig(flip=True)}),
+        lambda: (network(0), {"views": InferenceConfig(window=33)}),
         lambda: (network(0), {"competition": "comp5"}),
     ],
     ids=["model", "mirror", "window", "competition"],
@@ -195,7 +195,7 @@ def test_what_cannot_be_submitted_is_refused(model, data, tmp_path):
     with pytest.raises(UsageError, match="'scenes'"):
         run(model, DataConfig(), tmp_path / "out")
     with pytest.raises(UsageError, match="partial"):
-        run(model, DataConfig("voc", data.root, partial=True), tmp_path / "out")
+        run(model, DataConfig("voc", data.root, allow_subset=True), tmp_path / "out")
     names = list(voc.LABELS.names)
     with pytest.raises(SanetError, match="cat, dog"):
         run(network(0, LabelSet(("cat", "dog"))), data, tmp_path / "out")

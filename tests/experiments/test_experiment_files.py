@@ -15,7 +15,7 @@ from sanet.experiments.experiment import experiment
 from sanet.experiments.page import PAPER
 from sanet.experiments.statistics import paired_bootstrap
 from sanet.experiments.summary import _pipes
-from sanet.folders import note
+from sanet.files import note
 
 
 class Page(HTMLParser):

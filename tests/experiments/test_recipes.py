@@ -9,7 +9,7 @@ import torch
 import sanet
 from miniatures import write_coco, write_sbd, write_voc
 from sanet.cli.main import create_parsers, main
-from sanet.config import TrainConfig, ViewsConfig
+from sanet.config import InferenceConfig, TrainConfig
 from sanet.data.catalog import DATASETS
 from sanet.data.coco import render_masks
 from sanet.evaluation.results import read_scores
@@ -52,7 +52,7 @@ def test_a_recipe_evaluates_as_its_figure_was_taken(name):
     command = row.evaluation("RUN").split(maxsplit=2)
     parser = create_parsers()[1]["evaluate"]
     settings = parser.parse_args([word.strip('"') for word in command[2].split()])
-    assert ViewsConfig(settings.window, tuple(settings.scales), settings.mirror, settings.shorter_side) == row.views
+    assert InferenceConfig(settings.window, tuple(settings.scales), settings.flip, settings.shorter_side) == row.views
     assert settings.split == row.split
     for score, value in row.published.items():
         assert 0 < value < 100
@@ -106,15 +106,16 @@ def test_pretraining_comes_first_and_once(tmp_path, capsys, monkeypatch):
     render_masks(tmp_path / "data", progress=False)
     run = tmp_path / "run"
     options = [
-        "train", "--recipe", "table5-sanet-resnet101", "--data.root", str(tmp_path / "data"), "--data.partial", "true",
+        "train", "--recipe", "table5-sanet-resnet101", "--data.root", str(tmp_path / "data"),
+        "--data.allow_subset", "true",
         "--model.backbone", "test_resnet", "--model.pretrained_backbone", "false", "--augmentation.crop", "[64, 64]",
-        "--epochs", "5", "--batch_size", "6", "--workers", "0", "--accelerator", "cpu", "--output", str(run),
+        "--epochs", "5", "--batch_size", "6", "--num_workers", "0", "--accelerator", "cpu", "--output", str(run),
     ]  # fmt: skip
     assert main(options) == 0
     first = tmp_path / "run-pretraining"
     written = (first / "model" / "model.safetensors").stat().st_mtime_ns
     resolved = sanet.config.yaml.safe_load((run / "config.yaml").read_text())
-    assert resolved["model"]["start_from"] == str(first)
+    assert resolved["model"]["init_from"] == str(first)
     assert sanet.load_model(first / "model").labels == sanet.load_model(run / "model").labels
     out = capsys.readouterr().out
     assert "miou 86.1" in out

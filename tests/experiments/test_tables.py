@@ -28,7 +28,7 @@ def on(data, **changes):
 
 @each_experiment
 def test_on_the_papers_data_a_row_is_its_recipe(name):
-    config = on(PAPERS[name], workers=4)
+    config = on(PAPERS[name], num_workers=4)
     rows = rows_of(name, config)
     recipes = [recipe for key, recipe in RECIPES.items() if key.startswith(f"{name}-")]
     assert [row.recipe for row in rows] == recipes
@@ -83,7 +83,7 @@ def test_rows_that_are_trained_alike_share_their_runs():
 def test_a_run_is_named_by_what_decides_its_outcome():
     row = rows_of("table3", on("camvid"))[0]
     same = [
-        {"output": "elsewhere"}, {"seed": 7}, {"workers": 3}, {"accelerator": "cpu"}, {"checkpoint_minutes": 1.0},
+        {"output": "elsewhere"}, {"seed": 7}, {"num_workers": 3}, {"accelerator": "cpu"}, {"checkpoint_minutes": 1.0},
         {"data": DataConfig("camvid", "another place")},
     ]  # fmt: skip
     for changes in same:

@@ -37,7 +37,7 @@ def config_of(place, **changes):
         crop=(40, 40),
         backbones=("test_resnet",),
         pretrained_backbone=False,
-        workers=0,
+        num_workers=0,
         accelerator="cpu",
     )
     return replace(config, **changes)
@@ -47,7 +47,8 @@ def options_of(place):
     """The same for the command line."""
     return [
         "experiment", "table3", "--data.name", "folder", "--data.classes", "[dark, light]", "--seeds", "2", "--epochs",
-        "3", "--crop", "[40, 40]", "--backbones", "[test_resnet]", "--pretrained_backbone", "false", "--workers", "0",
+        "3", "--crop", "[40, 40]", "--backbones", "[test_resnet]", "--pretrained_backbone", "false",
+        "--num_workers", "0",
         "--accelerator", "cpu", "--data.root", str(place.data), "--output", str(place.output),
     ]  # fmt: skip
 

@@ -15,11 +15,11 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from sanet.cli.main import main
-from sanet.config import DataConfig, ViewsConfig
+from sanet.config import DataConfig, InferenceConfig
 from sanet.deploy.export import prepare, write
 from sanet.evaluation.evaluate import evaluate
 from sanet.inference.exported import METADATA, is_exported, open_exported
-from sanet.inference.files import predict_files
+from sanet.inference.predict import predict_files
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import create_model
 from sanet.structures import LabelSet, SanetError, UsageError
@@ -62,7 +62,7 @@ def photos(tmp_path_factory):
 
 def test_predicts_like_the_model_directory(files, photos, tmp_path):
     for name in ("directory", "onnx"):
-        predictor = Predictor(files[name], "cpu", ViewsConfig(window=64))
+        predictor = Predictor(files[name], "cpu", InferenceConfig(window=64))
         assert predictor.labels == LABELS
         assert predict_files(predictor, [str(photos / "val" / "images")], tmp_path / name, progress=False) == []
     masks = sorted((tmp_path / "directory" / "masks").iterdir())

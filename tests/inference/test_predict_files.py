@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sanet import folders
-from sanet.config import ViewsConfig
-from sanet.inference import files
-from sanet.inference.files import LocalEngine, PredictorSettings, planned, predict_collection, predict_files
+from sanet import files
+from sanet.config import InferenceConfig
+from sanet.inference import predict as predicting
 from sanet.inference.inputs import find_pictures
+from sanet.inference.predict import LocalEngine, PredictorSettings, planned, predict_collection, predict_files
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import create_model, load_model
 from sanet.structures import LabelSet, SanetError, UsageError
@@ -27,7 +27,7 @@ LABELS = LabelSet(("sky", "road", "car"))
 # Labels slowly, so that it can be killed in the middle.
 SLOWLY = """
 import time
-from sanet.inference.files import LocalEngine, PredictorSettings, predict_collection
+from sanet.inference.predict import LocalEngine, PredictorSettings, predict_collection
 settings = PredictorSettings("model", "cpu")
 engine = LocalEngine.of(settings)
 label = engine.predictor.label
@@ -143,7 +143,7 @@ def collection(folder, tmp_path, monkeypatch):
 
 
 def predict(output="out", model="model", **views):
-    settings = PredictorSettings(model, "cpu", ViewsConfig(**views))
+    settings = PredictorSettings(model, "cpu", InferenceConfig(**views))
     return predict_collection(LocalEngine.of(settings), ["photos"], output, progress=False)
 
 
@@ -206,7 +206,7 @@ def test_a_second_call_into_the_same_output_keeps_what_the_first_has_done(collec
 
 
 def test_one_call_at_a_time_writes_into_an_output(collection):
-    with folders.held(Path("out")), pytest.raises(SanetError, match="out is in use by another run"):
+    with files.locked(Path("out")), pytest.raises(SanetError, match="out is in use by another run"):
         predict()
     assert predict() == (3, 0, [])
     assert not list((collection / "out").glob("*lock*"))
@@ -303,7 +303,7 @@ def test_a_line_never_speaks_of_another_models_mask(collection):
             yield next(super().results(jobs))
             raise SanetError("broken")
 
-    settings = PredictorSettings("model", "cpu", ViewsConfig(window=64))
+    settings = PredictorSettings("model", "cpu", InferenceConfig(window=64))
     with pytest.raises(SanetError, match="broken"):
         predict_collection(Broken.of(settings), ["photos"], "out", progress=False)
     newest = {line["mask"]: line for line in lines(collection / "out")}
@@ -396,7 +396,7 @@ def test_a_call_that_was_killed_between_a_line_and_its_files_is_taken_up(collect
     torch.manual_seed(1)
     create_model("fcn", "test_resnet", labels=LABELS).save_pretrained(collection / "model")
     with monkeypatch.context() as patch:
-        patch.setattr(files, "settle", killed)
+        patch.setattr(predicting, "settle", killed)
         with pytest.raises(KeyboardInterrupt):
             predict()
     assert not list((collection / "out").rglob("*.partial"))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sanet.config import ViewsConfig
+from sanet.config import InferenceConfig
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import create_model
 from sanet.structures import LabelSet, SanetError, UsageError
@@ -65,7 +65,7 @@ def test_the_exif_rotation_of_a_pil_picture_is_applied(model, pixels, tmp_path):
 def test_large_pictures_go_through_windows(model):
     seen = []
     handle = model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-2:]))
-    mask = Predictor(model, "cpu", ViewsConfig(window=64))(np.zeros((150, 200, 3), np.uint8))
+    mask = Predictor(model, "cpu", InferenceConfig(window=64))(np.zeros((150, 200, 3), np.uint8))
     handle.remove()
     assert mask.shape == (150, 200)
     assert len(seen) > 1
@@ -73,7 +73,7 @@ def test_large_pictures_go_through_windows(model):
 
 
 def test_scales_and_mirror_average_probabilities(model, pixels):
-    mask = Predictor(model, "cpu", ViewsConfig(mirror=True))(pixels)
+    mask = Predictor(model, "cpu", InferenceConfig(flip=True))(pixels)
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     with torch.inference_mode():
         views = model(image).logits.softmax(1) + model(image.flip(-1)).logits.softmax(1).flip(-1)
@@ -141,17 +141,17 @@ def test_a_picture_may_be_a_file_a_tensor_or_a_view(model, pixels, tmp_path):
 def test_a_model_says_in_which_size_it_sees(model, pixels, tmp_path):
     """Its copies by whatever path, and what is asked for wins."""
     plain = Predictor(model, "cpu")
-    enlarged = Predictor(model, "cpu", ViewsConfig(shorter_side=96))(pixels)
+    enlarged = Predictor(model, "cpu", InferenceConfig(shorter_side=96))(pixels)
     assert plain.views.shorter_side == 0
     assert (enlarged != plain(pixels)).any()
     meant = copy.deepcopy(model)
     meant.shorter_side = 96
     meant.save_pretrained(tmp_path / "model")
     for given in (meant, tmp_path / "model", tmp_path / "model" / ".." / "model"):
-        predictor = Predictor(given, "cpu", ViewsConfig(window=512))
-        assert predictor.views == ViewsConfig(window=512, shorter_side=96)
+        predictor = Predictor(given, "cpu", InferenceConfig(window=512))
+        assert predictor.views == InferenceConfig(window=512, shorter_side=96)
         assert np.array_equal(predictor(pixels), enlarged)
-        assert np.array_equal(Predictor(given, "cpu", ViewsConfig(shorter_side=0))(pixels), plain(pixels))
+        assert np.array_equal(Predictor(given, "cpu", InferenceConfig(shorter_side=0))(pixels), plain(pixels))
         assert np.array_equal(Predictor(given, "cpu", predictor.views)(pixels), enlarged)
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from sanet.inference import ray_engine
-from sanet.inference.files import Job, LocalEngine, PredictorSettings, predict_collection
+from sanet.inference.predict import Job, LocalEngine, PredictorSettings, predict_collection
 from sanet.inference.ray_engine import Pool, RayEngine, Worker
 from sanet.models.networks import create_model
 from sanet.structures import LabelSet, SanetError, UsageError
@@ -22,7 +22,7 @@ pytest.importorskip("ray.data")
 PICTURES, BAD = 24, 11
 MARK = "SANET_TEST_OF_RAY"
 ALONE = """
-from sanet.inference.files import PredictorSettings, predict_collection
+from sanet.inference.predict import PredictorSettings, predict_collection
 from sanet.inference.ray_engine import RayEngine
 predict_collection(RayEngine(PredictorSettings("model", "cpu"), workers=1), ["photos"], "out", progress=False)
 """

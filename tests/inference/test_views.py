@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sanet.config import ViewsConfig
+from sanet.config import InferenceConfig
 from sanet.inference.views import OVERLAP, blended_bands, class_probabilities, label_picture, window_starts
 from sanet.structures import UsageError
 
@@ -40,7 +40,7 @@ def blur(images):
 def test_windows_equal_the_whole_picture_for_a_pixelwise_network(height, width, window):
     network, image = PixelNetwork(), picture(height, width)
     expected = PixelNetwork()(image[None])[0].argmax(0)
-    assert torch.equal(label_picture(network, image, ViewsConfig(window)), expected)
+    assert torch.equal(label_picture(network, image, InferenceConfig(window)), expected)
     assert all(h * w <= window**2 for h, w in network.sizes)
 
 
@@ -49,7 +49,7 @@ def test_a_window_as_large_as_the_picture_is_the_picture(size):
     image = picture(*size)
     bands = list(blended_bands(blur, image, max(size)))
     torch.testing.assert_close(torch.cat(bands, dim=1), blur(image[None])[0])
-    assert torch.equal(label_picture(blur, image, ViewsConfig(90)), blur(image[None])[0].argmax(0))
+    assert torch.equal(label_picture(blur, image, InferenceConfig(90)), blur(image[None])[0].argmax(0))
 
 
 @pytest.mark.parametrize(("size", "window"), [((100, 70), 40), ((90, 200), 64), ((41, 41), 40)])
@@ -142,7 +142,7 @@ def loop_probabilities(network, image, scales, mirror):
     ("scales", "mirror"), [((1.0,), True), ((0.7,), False), ((0.5, 1.0, 1.75), True), ((1.5, 2.0), False)]
 )
 def test_views_equal_loops_from_the_definition(size, scales, mirror):
-    image, views = picture(*size), ViewsConfig(1024, scales, mirror)
+    image, views = picture(*size), InferenceConfig(1024, scales, mirror)
     found = class_probabilities(lopsided, image.float(), views)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, loop_probabilities(lopsided, image, scales, mirror), rtol=0, atol=2e-5)
@@ -160,15 +160,18 @@ def test_views_equal_loops_from_the_definition(size, scales, mirror):
 )
 def test_any_size_any_views(height, width, scales, mirror, window):
     """Every size is labelled at its own size, and no view is larger than a window."""
-    network, image, views = PixelNetwork(), picture(height, width), ViewsConfig(window, tuple(scales), mirror)
+    network, image, views = PixelNetwork(), picture(height, width), InferenceConfig(window, tuple(scales), mirror)
     found = class_probabilities(network, image, views)
     assert found.shape == (CLASSES, height, width)
     torch.testing.assert_close(found.sum(0), torch.ones(height, width))
-    assert torch.equal(label_picture(PixelNetwork(), image, views), found.argmax(0)) or views == ViewsConfig(window)
+    assert torch.equal(label_picture(PixelNetwork(), image, views), found.argmax(0)) or views == InferenceConfig(window)
     assert all(h * w <= window**2 and min(h, w) >= 32 for h, w in network.sizes)
     # For a network that sees single pixels, windows change nothing.
     torch.testing.assert_close(
-        found, class_probabilities(PixelNetwork(), image, ViewsConfig(4096, tuple(scales), mirror)), rtol=0, atol=1e-5
+        found,
+        class_probabilities(PixelNetwork(), image, InferenceConfig(4096, tuple(scales), mirror)),
+        rtol=0,
+        atol=1e-5,
     )
 
 
@@ -181,7 +184,7 @@ def test_any_size_any_views(height, width, scales, mirror, window):
 )
 def test_a_mirrored_picture_has_a_mirrored_labelling(height, width, scale, window):
     """Also in windows, which need not lie symmetrically: the two views change places."""
-    image, views = picture(height, width), ViewsConfig(window, (scale,), True)
+    image, views = picture(height, width), InferenceConfig(window, (scale,), True)
     once, again = (class_probabilities(lopsided, seen, views) for seen in (image, image.flip(-1)))
     assert torch.equal(again.flip(-1), once)
     assert torch.equal(label_picture(lopsided, image.flip(-1), views).flip(-1), label_picture(lopsided, image, views))
@@ -197,12 +200,12 @@ def test_a_network_that_is_not_symmetric_needs_the_mirror_for_that():
 @pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 1.5)])
 def test_a_mirror_changes_nothing_for_a_symmetric_network(size, scales):
     image = picture(*size)
-    once, twice = (class_probabilities(blur, image, ViewsConfig(1024, scales, mirror)) for mirror in (False, True))
+    once, twice = (class_probabilities(blur, image, InferenceConfig(1024, scales, mirror)) for mirror in (False, True))
     # A resized pixel that rounds to the other of two grey values moves a logit by a hundredth of that step.
     torch.testing.assert_close(twice, once, rtol=0, atol=2e-3)
     torch.testing.assert_close(
-        class_probabilities(blur, image / 255, ViewsConfig(1024, scales, True)),
-        class_probabilities(blur, image / 255, ViewsConfig(1024, scales)),
+        class_probabilities(blur, image / 255, InferenceConfig(1024, scales, True)),
+        class_probabilities(blur, image / 255, InferenceConfig(1024, scales)),
         rtol=0,
         atol=1e-5,
     )
@@ -218,7 +221,7 @@ def test_one_scale_of_1_takes_the_logits_as_they_are(size, window):
         return 1e-7 * blur(images) + 50
 
     image = picture(*size)
-    found = label_picture(network, image, ViewsConfig(window, (1,)))
+    found = label_picture(network, image, InferenceConfig(window, (1,)))
     assert all(images.dtype == torch.uint8 for images in asked)
     grown = image[:, torch.arange(max(32, size[0])).clamp(max=size[0] - 1)]
     grown = grown[:, :, torch.arange(max(32, size[1])).clamp(max=size[1] - 1)]
@@ -231,7 +234,7 @@ def test_one_scale_of_1_takes_the_logits_as_they_are(size, window):
 
 def test_large_views_go_through_windows_and_small_ones_whole():
     network = PixelNetwork()
-    label_picture(network, picture(60, 60), ViewsConfig(64, (0.75, 1.5)))
+    label_picture(network, picture(60, 60), InferenceConfig(64, (0.75, 1.5)))
     assert network.sizes[0] == (45, 45)
     assert set(network.sizes[1:]) == {(64, 64)}
     assert len(network.sizes) == 5
@@ -252,7 +255,7 @@ def test_large_views_go_through_windows_and_small_ones_whole():
 )
 def test_views_that_cannot_be(settings, words):
     with pytest.raises(UsageError, match=words):
-        ViewsConfig(**settings)
+        InferenceConfig(**settings)
 
 
 @settings(max_examples=25)
@@ -260,17 +263,17 @@ def test_views_that_cannot_be(settings, words):
 def test_a_shorter_side_is_a_scale_that_depends_on_the_picture(height, width, side, mirror):
     image, scales = picture(height, width), (0.5, 1.0)
     seen = PixelNetwork()
-    found = class_probabilities(seen, image, ViewsConfig(1024, scales, mirror, side))
+    found = class_probabilities(seen, image, InferenceConfig(1024, scales, mirror, side))
     factors = tuple(scale * side / min(height, width) for scale in scales)
-    assert torch.equal(found, class_probabilities(PixelNetwork(), image, ViewsConfig(1024, factors, mirror)))
+    assert torch.equal(found, class_probabilities(PixelNetwork(), image, InferenceConfig(1024, factors, mirror)))
     assert {min(size) for size in seen.sizes} == {max(32, side // 2), side}
     assert found.shape[-2:] == image.shape[-2:]
 
 
 def test_a_picture_that_has_the_shorter_side_is_seen_as_it_is():
-    image, views = picture(40, 70), ViewsConfig(shorter_side=40)
+    image, views = picture(40, 70), InferenceConfig(shorter_side=40)
     assert torch.equal(label_picture(blur, image, views), blur(image[None])[0].argmax(0))
 
 
 def test_the_order_of_scales_makes_no_other_views():
-    assert ViewsConfig(scales=[1.5, 1]) == ViewsConfig(scales=(1.0, 1.5))
+    assert InferenceConfig(scales=[1.5, 1]) == InferenceConfig(scales=(1.0, 1.5))

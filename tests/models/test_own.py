@@ -45,7 +45,7 @@ def test_it_labels_alike_wherever_it_lies(tmp_path, monkeypatch):
     mask = Predictor(device="cpu")(picture)
     for model in (tmp_path / "copy", OWN_MODEL.name, Path("..", "models", OWN_MODEL.name)):
         assert np.array_equal(Predictor(model, "cpu")(picture), mask)
-    small = Predictor(tmp_path / "copy", "cpu", sanet.ViewsConfig(shorter_side=0))
+    small = Predictor(tmp_path / "copy", "cpu", sanet.InferenceConfig(shorter_side=0))
     assert small.views.shorter_side == 0
     assert (small(picture) != mask).mean() > 0.02
 
@@ -91,7 +91,7 @@ def test_the_explainer_sees_pictures_in_the_size_that_it_is_told(side):
     encoding = Explainer(model, "cpu", side).encode(image)
     factor = 2 if side else 1
     assert encoding.heads[0].main.shape[-2:] == (12 * factor, 20 * factor)
-    predictor = sanet.Predictor(model, "cpu", sanet.ViewsConfig(shorter_side=side))
+    predictor = sanet.Predictor(model, "cpu", sanet.InferenceConfig(shorter_side=side))
     assert torch.equal(encoding.prediction, predictor.label(image))
 
 

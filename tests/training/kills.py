@@ -63,7 +63,7 @@ def main():
         for workers in (0, 1, 2):
             rng, done, run = random.Random(workers), 0, 0
             while done < KILLS:
-                config = dataclasses.replace(unbroken, output=str(folder / f"{workers}-{run}"), workers=workers)
+                config = dataclasses.replace(unbroken, output=str(folder / f"{workers}-{run}"), num_workers=workers)
                 kills = broken_run(config, rng, KILLS - done)
                 assert_same_run(config, unbroken)
                 done, run, total = done + len(kills), run + 1, total + len(kills)

@@ -12,7 +12,7 @@ from torch import nn
 
 from brightness import small_run, write_pictures
 from gloo import run_in_processes
-from sanet import processes
+from sanet import distributed
 from sanet.config import CHECKPOINTS
 from sanet.evaluation import evaluate as evaluation
 from sanet.models.networks import create_model
@@ -49,8 +49,8 @@ def test_what_the_first_process_raises_is_raised_in_all():
     def stop():
         raise Interrupted("stopped", Interrupted.ON_REQUEST)
 
-    assert [name for name, _ in endings(lambda: processes.from_first(fail))] == ["UnicodeDecodeError"] * 2
-    assert endings(lambda: processes.from_first(stop)) == [("Interrupted", "stopped")] * 2
+    assert [name for name, _ in endings(lambda: distributed.broadcast_from_main(fail))] == ["UnicodeDecodeError"] * 2
+    assert endings(lambda: distributed.broadcast_from_main(stop)) == [("Interrupted", "stopped")] * 2
 
 
 def test_a_faulty_data_set(config, tmp_path):
@@ -73,7 +73,7 @@ def test_a_loss_that_is_not_finite(config):
 
     def loss_of(task, batch):
         terms = real(task, batch)
-        return terms._replace(total=terms.total * float("nan")) if processes.rank() == 1 else terms
+        return terms._replace(total=terms.total * float("nan")) if distributed.rank() == 1 else terms
 
     def run():
         SegmentationTask.loss_of = loss_of
@@ -107,7 +107,7 @@ def test_a_stop_in_a_validation_that_one_process_hears(config):
     real = SegmentationTask.validation_step
 
     def step(task, batch, index):
-        if processes.rank() == 1:
+        if distributed.rank() == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return real(task, batch, index)
 
@@ -126,7 +126,7 @@ def test_an_evaluation_that_fails_in_one_process(config):
         real = evaluation.Predictor.label
 
         def label(predictor, image):
-            if processes.rank() == 1:
+            if distributed.rank() == 1:
                 raise RuntimeError("device lost")
             return real(predictor, image)
 
@@ -168,13 +168,13 @@ def test_processes_share_a_step_of_a_network_with_unused_parameters(config):
 def test_batch_norm_of_vectors_is_synchronised_too():
     def moments(share):
         norm = nn.BatchNorm1d(5).double()
-        if processes.together():
+        if distributed.is_distributed():
             norm = synchronize_batch_norm(norm, gpu=False)
         images = torch.randn(6, 5, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         return norm(images[share]).detach(), norm.running_mean, norm.running_var
 
     whole = moments(slice(None))
-    shares = run_in_processes(2, lambda: moments(slice(0, 4) if processes.rank() == 0 else slice(4, 6)))
+    shares = run_in_processes(2, lambda: moments(slice(0, 4) if distributed.rank() == 0 else slice(4, 6)))
     torch.testing.assert_close(torch.cat([share[0] for share in shares]), whole[0])
     for share in shares:
         torch.testing.assert_close(share[1:], whole[1:])
@@ -184,5 +184,5 @@ def test_errors_that_do_not_pickle_keep_their_message():
     class Local(Exception):
         pass
 
-    assert isinstance(processes.portable(SanetError("x")), SanetError)
-    assert str(processes.portable(Local("what"))) == "what"
+    assert isinstance(distributed.portable(SanetError("x")), SanetError)
+    assert str(distributed.portable(Local("what"))) == "what"

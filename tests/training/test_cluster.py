@@ -15,7 +15,7 @@ from torch import nn
 import sanet
 from brightness import checkpoint, small_run, write_pictures
 from gloo import free_port, run_in_processes
-from sanet import processes
+from sanet import distributed
 from sanet.data.loading import Batching, EpochSampler
 from sanet.models.networks import NETWORKS, create_model
 from sanet.structures import UsageError
@@ -42,10 +42,10 @@ def steps_of_16(root, output, **changes):
     return dataclasses.replace(
         small_run(root, output),
         model=sanet.ModelConfig("sanet", "test_resnet", output_stride=8, pretrained_backbone=False),
-        loss=sanet.LossConfig(class_balance="sqrt"),
+        loss=sanet.LossConfig(class_weighting="sqrt"),
         # Where CLOSE was measured. At three times the rate 134 of the 41,472 weights of one convolution differ by more,
         # by up to 9e-6.
-        optimizer=sanet.OptimizerConfig(head_factor=10.0),
+        optimizer=sanet.OptimizerConfig(head_lr_multiplier=10.0),
         batch_size=16,
         epochs=2,
         **changes,
@@ -129,8 +129,8 @@ def test_tasks_of_slurm_find_each_other():
         os.environ.update({f"SLURM_{name}": value for name, value in slurm.items()})
         os.environ["MASTER_PORT"] = str(theirs)
         with joined("cpu") as cluster:
-            found = cluster, processes.rank(), processes.gathered(processes.rank())
-        assert not processes.together()
+            found = cluster, distributed.rank(), distributed.all_gather(distributed.rank())
+        assert not distributed.is_distributed()
         # The test's own end of the processes waits for the group that it began.
         os.environ["MASTER_PORT"] = str(ours)
         torch.distributed.init_process_group("gloo", rank=int(rank), world_size=2)
@@ -157,7 +157,7 @@ def test_processes_that_go_on_end_as_those_that_were_not_stopped(root, tmp_path)
     def step(task, batch, index):
         nonlocal calls
         calls += 1
-        if calls == 6 and processes.rank() == 1:  # one process hears it, both stop
+        if calls == 6 and distributed.rank() == 1:  # one process hears it, both stop
             os.kill(os.getpid(), signal.SIGTERM)
         return real(task, batch, index)
 
@@ -198,10 +198,10 @@ def test_accumulating_computes_the_same_gradients_up_to_batch_norm():
 
 
 def test_a_step_in_parts_is_one_step_of_the_schedule(root, tmp_path):
-    config = steps_of_16(root, tmp_path / "run", accumulate=4)
+    config = steps_of_16(root, tmp_path / "run", gradient_accumulation=4)
     train(config)
     assert checkpoint(Path(config.output))["global_step"] == 2
-    whole = dataclasses.replace(config, output=str(tmp_path / "whole"), accumulate=1)
+    whole = dataclasses.replace(config, output=str(tmp_path / "whole"), gradient_accumulation=1)
     train(whole)
     rates = [[row["learning_rate"] for row in read_metrics(Path(run.output))] for run in (config, whole)]
     assert rates[0] == rates[1]
@@ -230,7 +230,9 @@ def test_every_step_has_the_same_pictures_whoever_computes_it(count, parts):
 
 
 def test_a_step_that_does_not_divide_is_refused():
-    with pytest.raises(UsageError, match=r"batch_size 10.*1 processes with accumulate 4.*multiple of their product, 4"):
+    with pytest.raises(
+        UsageError, match=r"batch_size 10.*1 processes with gradient_accumulation 4.*multiple of their product, 4"
+    ):
         EpochSampler(100, 0, Batching(10, 4))
     with pytest.raises(UsageError, match="of only 3 pictures"):
         EpochSampler(3, 0, Batching(8, 2))
@@ -272,7 +274,7 @@ def test_synchronised_batch_norm_is_that_of_the_whole_batch():
         """Output, gradients and running statistics of some of six pictures."""
         torch.manual_seed(0)
         norm = synchronize_batch_norm(nn.BatchNorm2d(5), gpu=False)
-        if not processes.together():
+        if not distributed.is_distributed():
             norm = nn.BatchNorm2d(5)
         nn.init.normal_(norm.weight)
         generator = torch.Generator().manual_seed(1)
@@ -282,11 +284,11 @@ def test_synchronised_batch_norm_is_that_of_the_whole_batch():
         own = images[share].requires_grad_()
         output = norm(own)
         (output.sin() * factors[share]).sum().backward()
-        grads = [processes.total(parameter.grad) for parameter in norm.parameters()]
+        grads = [distributed.all_reduce_sum(parameter.grad) for parameter in norm.parameters()]
         return output.detach(), own.grad, *grads, norm.running_mean, norm.running_var, norm.num_batches_tracked
 
     whole = moments(slice(None))
-    shares = run_in_processes(2, lambda: moments(slice(0, 4) if processes.rank() == 0 else slice(4, 6)))
+    shares = run_in_processes(2, lambda: moments(slice(0, 4) if distributed.rank() == 0 else slice(4, 6)))
     for position in (0, 1):
         torch.testing.assert_close(torch.cat([share[position] for share in shares]), whole[position])
     for share in shares:
@@ -297,7 +299,7 @@ def test_synchronised_batch_norm_is_that_of_the_whole_batch():
 def test_one_value_for_each_channel_in_all_processes_uses_the_running_statistics():
     def output():
         norm = synchronize_batch_norm(nn.BatchNorm2d(2), gpu=False)
-        values = torch.ones(0 if processes.rank() else 1, 2, 1, 1)
+        values = torch.ones(0 if distributed.rank() else 1, 2, 1, 1)
         return norm(values).flatten().tolist()
 
     found = run_in_processes(2, output)

@@ -44,7 +44,7 @@ def test_the_written_configuration_repeats_the_run_exactly(config, tmp_path):
 
 def test_workers_do_not_change_the_outcome(config, tmp_path):
     here = train(config)
-    there = train(dataclasses.replace(config, workers=2, output=str(tmp_path / "workers")))
+    there = train(dataclasses.replace(config, num_workers=2, output=str(tmp_path / "workers")))
     assert_same_weights(checkpoint(here.directory)["state_dict"], checkpoint(there.directory)["state_dict"])
 
 
@@ -134,7 +134,7 @@ def test_class_balance_and_fcn_train(config, tmp_path):
         changed = dataclasses.replace(
             config,
             model=dataclasses.replace(config.model, name=network),
-            loss=sanet.LossConfig(class_balance="sqrt"),
+            loss=sanet.LossConfig(class_weighting="sqrt"),
             epochs=1,
             output=str(tmp_path / network),
         )
@@ -178,7 +178,7 @@ def test_a_start_that_failed_can_be_mended(config):
     [
         ({"model": sanet.ModelConfig(name="fcn", backbone="test_resnet", output_stride=8)}, "model"),
         ({"optimizer": sanet.OptimizerConfig(learning_rate=0.5)}, "optimizer"),
-        ({"loss": sanet.LossConfig(class_balance="log"), "monitor": "train/loss"}, "loss, monitor"),
+        ({"loss": sanet.LossConfig(class_weighting="log"), "monitor": "train/loss"}, "loss, monitor"),
         ({"epochs": 1}, "3 are done already"),
     ],
 )
@@ -233,7 +233,7 @@ def test_unknown_names_are_answered_with_the_choices(config, changes, named):
 def test_nothing_to_train_on_is_named_before_the_first_step(config):
     for path in (Path(config.data.root) / "train" / "masks").iterdir():
         Image.fromarray(np.full(np.array(Image.open(path)).shape, 255, np.uint8)).save(path)
-    balanced = dataclasses.replace(config, loss=sanet.LossConfig(class_balance="sqrt"))
+    balanced = dataclasses.replace(config, loss=sanet.LossConfig(class_weighting="sqrt"))
     with pytest.raises(DataError, match="train without a labelled pixel"):
         train(balanced)
     assert not Path(config.output).exists()

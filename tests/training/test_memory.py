@@ -23,7 +23,7 @@ def test_out_of_memory_names_what_takes_less(config, monkeypatch):
 
     monkeypatch.setattr(SegmentationTask, "loss_of", loss_of)
     crop = sanet.AugmentationConfig(crop=(64, 96))
-    with pytest.raises(SanetError, match=r"8 images of 64x96 .*--accumulate 2"):
+    with pytest.raises(SanetError, match=r"8 images of 64x96 .*--gradient_accumulation 2"):
         train(dataclasses.replace(config, augmentation=crop, batch_size=8))
 
 
@@ -37,12 +37,12 @@ def test_a_killed_loader_ends_the_run_with_the_reason(config, monkeypatch):
         return real(dataset, index)
 
     monkeypatch.setattr(FileDataset, "__getitem__", read)
-    with pytest.raises(SanetError, match=r"process that loads pictures has died .*lower workers \(now 2\)"):
-        train(dataclasses.replace(config, workers=2))
+    with pytest.raises(SanetError, match=r"process that loads pictures has died .*lower num_workers \(now 2\)"):
+        train(dataclasses.replace(config, num_workers=2))
 
 
 def test_a_killed_loader_leaves_no_process_behind(config, tmp_path):
-    config = dataclasses.replace(config, workers=2)
+    config = dataclasses.replace(config, num_workers=2)
     config.save(tmp_path / "config.yaml")
     script = tmp_path / "killed.py"
     script.write_text(

@@ -174,7 +174,7 @@ def wait_for_the_end_of_all(group):
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("step", [5, 7])  # at the end of the first epoch, and inside the second
 def test_a_run_goes_on_with_the_right_images_however_many_workers_load_them(unbroken, tmp_path, step, workers):
-    config = dataclasses.replace(unbroken, output=str(tmp_path / "run"), workers=workers)
+    config = dataclasses.replace(unbroken, output=str(tmp_path / "run"), num_workers=workers)
     child = in_child(killed_after, config, step)
     child.join()
     assert child.exitcode == -signal.SIGKILL
@@ -230,7 +230,7 @@ def test_the_command_line_ends_with_the_documented_status(unbroken, tmp_path, mo
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_whole_job_leaves_its_loaders_alone(unbroken, tmp_path, number):
     """As Ctrl-C in a terminal, or a scheduler: every process of the group gets it."""
-    config = dataclasses.replace(unbroken, output=str(tmp_path / "run"), workers=2, epochs=500)
+    config = dataclasses.replace(unbroken, output=str(tmp_path / "run"), num_workers=2, epochs=500)
     config.save(tmp_path / "config.yaml")
     command = [sys.executable, "-m", "sanet", "train", "--config", str(tmp_path / "config.yaml")]
     with open(tmp_path / "log", "w") as log:
@@ -361,7 +361,7 @@ def test_a_pickle_with_a_payload_is_refused_and_not_executed(unbroken, tmp_path)
                 dataclasses.replace(
                     config,
                     output=str(tmp_path / "other"),
-                    model=dataclasses.replace(config.model, start_from=str(path)),
+                    model=dataclasses.replace(config.model, init_from=str(path)),
                 )
             )
         assert not marker.exists()

@@ -11,7 +11,7 @@ from sanet.config import CHECKPOINTS
 from sanet.structures import SanetError, UsageError
 from sanet.training.checkpoints import CheckpointFolder
 from sanet.training.fit import train
-from sanet.training.start import start_from
+from sanet.training.start import init_from
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_run_model_and_checkpoint_give_the_same_weights(source):
     places = [source, source / "model", CheckpointFolder(source / CHECKPOINTS).best()]
     for place in places:
         model = network()
-        start_from(model, str(place), keep_what_fits=False)
+        init_from(model, str(place), strict=True)
         for name, value in model.state_dict().items():
             assert torch.equal(value, expected[name]), (place, name)
 
@@ -50,8 +50,8 @@ def test_other_weights_are_refused_with_the_tensors_that_differ(source, changes,
     model = network(**changes)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(SanetError, match=named) as refused:
-        start_from(model, str(source), keep_what_fits=False)
-    assert "--model.keep_what_fits true" in str(refused.value)
+        init_from(model, str(source), strict=True)
+    assert "--model.strict false" in str(refused.value)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -59,7 +59,7 @@ def test_what_fits_is_kept_and_what_does_not_is_named(source, capsys):
     model = network(classes=5)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     given = sanet.load_model(source / "model").state_dict()
-    start_from(model, str(source), keep_what_fits=True)
+    init_from(model, str(source), strict=False)
     said = capsys.readouterr().err
     dropped = [name for name in given if given[name].shape != before[name].shape]
     assert dropped
@@ -71,11 +71,11 @@ def test_what_fits_is_kept_and_what_does_not_is_named(source, capsys):
 def test_nothing_that_fits_is_no_start(source):
     other = torch.nn.Linear(2, 2)
     with pytest.raises(SanetError, match="none of the weights"):
-        start_from(other, str(source), keep_what_fits=True)
+        init_from(other, str(source), strict=False)
 
 
 def test_a_run_starts_from_another(source, root, config, tmp_path):
-    model = dataclasses.replace(config.model, start_from=str(source))
+    model = dataclasses.replace(config.model, init_from=str(source))
     # So small a rate that what it started from still shows.
     optimizer = sanet.OptimizerConfig(learning_rate=1e-9)
     run = train(dataclasses.replace(config, model=model, optimizer=optimizer, epochs=1))
@@ -103,4 +103,4 @@ def test_a_checkpoint_of_another_network_is_not_gone_on_with(source, config):
 
 def test_keeping_what_fits_needs_something_to_keep():
     with pytest.raises(UsageError, match="of what"):
-        sanet.ModelConfig(keep_what_fits=True)
+        sanet.ModelConfig(strict=False)

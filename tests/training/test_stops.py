@@ -12,7 +12,7 @@ import torch
 
 import sanet
 from brightness import assert_same_weights, checkpoint, weights
-from sanet import folders
+from sanet import files
 from sanet.cli.main import main
 from sanet.config import CHECKPOINTS, CONFIG
 from sanet.experiments import runs
@@ -83,7 +83,7 @@ def test_what_was_killed_before_its_first_checkpoint_begins_anew(config):
         (Path(config.output) / run.TENSORBOARD).mkdir(parents=True)
         (Path(config.output) / CHECKPOINTS).mkdir()
         stored.save(Path(config.output) / CONFIG)
-        folders.note(Path(config.output) / CONFIG, Path(config.output) / CONFIG)
+        files.note(Path(config.output) / CONFIG, Path(config.output) / CONFIG)
 
     left(dataclasses.replace(config, seed=1))
     with pytest.raises(SanetError, match=r"not empty; .* delete it"):
@@ -207,7 +207,7 @@ def test_a_chain_that_is_stopped_names_the_command_that_goes_on(root, tmp_path, 
     options = [
         "train", "--recipe", "table5-sanet-resnet101", "--data.name", "folder", "--data.root", str(root),
         "--data.classes", "[dark, light]", "--model.backbone", "test_resnet", "--model.pretrained_backbone", "false",
-        "--augmentation.crop", "[40, 40]", "--epochs", "5", "--batch_size", "4", "--workers", "0",
+        "--augmentation.crop", "[40, 40]", "--epochs", "5", "--batch_size", "4", "--num_workers", "0",
         "--accelerator", "cpu", "--output", str(output),
     ]  # fmt: skip
     assert main(options) == 75

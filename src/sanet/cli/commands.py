@@ -12,7 +12,7 @@ from threading import Event
 
 from jsonargparse import Namespace
 
-from sanet.config import CHECKPOINTS, CONFIG, MODEL, OWN, TrainConfig, ViewsConfig
+from sanet.config import CHECKPOINTS, CONFIG, MODEL, OWN, InferenceConfig, TrainConfig
 from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
 from sanet.experiments.config import ExperimentConfig
@@ -21,7 +21,7 @@ from sanet.structures import Interrupted, SanetError, UsageError, say
 
 def train_command(settings: Namespace) -> int:
     """Train, and say where everything is."""
-    from sanet import processes
+    from sanet import distributed
     from sanet.evaluation.report import score_table
     from sanet.experiments.recipes import recipe
     from sanet.experiments.runs import pretrained
@@ -44,7 +44,7 @@ def train_command(settings: Namespace) -> int:
             begun = CheckpointFolder(Path(config.output) / CHECKPOINTS).listed()
             remedy = f"sanet train --resume {quote(config.output)}" if begun else "the same command"
             raise Interrupted(f"{stop}; go on with: {remedy}", stop.status) from stop
-        if processes.first():
+        if distributed.is_main_process():
             say(score_table(run.evaluation))
             say(f"model:  {run.directory / MODEL}\nreport: {run.directory / 'report.html'}")
             if chosen and chosen.published:
@@ -63,7 +63,7 @@ def recipes_command(settings: Namespace) -> int:
 
 def experiment_command(settings: Namespace) -> int:
     """Run a table of the paper, and print it."""
-    from sanet import processes
+    from sanet import distributed
     from sanet.experiments.experiment import experiment
     from sanet.experiments.runner import PAGE, TABLE
     from sanet.training.cluster import joined
@@ -76,7 +76,7 @@ def experiment_command(settings: Namespace) -> int:
             raise Interrupted(f"{stop}; go on with: the same command", stop.status) from stop
         except KeyboardInterrupt as stop:
             raise Interrupted("stopped; what is finished is kept; go on with: the same command", 130) from stop
-        if processes.first():
+        if distributed.is_main_process():
             say(f"\n{(folder / TABLE).read_text(encoding='utf-8')}\npage: {folder / PAGE}")
             for failure in result.failures():
                 say(f"sanet: {failure}", error=True)
@@ -85,7 +85,7 @@ def experiment_command(settings: Namespace) -> int:
 
 def evaluate_command(settings: Namespace) -> int:
     """Score a model, and print the table; several processes share the pictures."""
-    from sanet import processes
+    from sanet import distributed
     from sanet.evaluation.evaluate import evaluate
     from sanet.evaluation.report import score_table
     from sanet.models.store import short_names
@@ -106,10 +106,10 @@ def evaluate_command(settings: Namespace) -> int:
             _views(settings),
             settings.device,
             read_metrics(run),
-            progress=processes.first(),
-            workers=settings.workers,
+            progress=distributed.is_main_process(),
+            num_workers=settings.num_workers,
         )
-        if processes.first():
+        if distributed.is_main_process():
             say(score_table(evaluation))
             if side := evaluation.protocol.shorter_side:
                 say(f"pictures were seen with a shorter side of {side} pixels; their masks have their own size")
@@ -143,7 +143,7 @@ def submit_command(settings: Namespace) -> int:
 
 def predict_command(settings: Namespace) -> int:
     """Label files; a picture that cannot be read is named at the end, after the others are done."""
-    from sanet.inference.files import LocalEngine, PredictorSettings, planned, predict_collection
+    from sanet.inference.predict import LocalEngine, PredictorSettings, planned, predict_collection
     from sanet.inference.ray_engine import RayEngine
     from sanet.models.own import OWN_MODEL
 
@@ -196,7 +196,7 @@ def profile_command(settings: Namespace) -> int:
     """Measure networks, print the tables, and write them where a folder is named."""
     from sanet.deploy.profile import profile
     from sanet.deploy.tables import files_in, render, write
-    from sanet.folders import require_own
+    from sanet.files import require_own
 
     config = ProfileConfig(**{item.name: settings[item.name] for item in fields(ProfileConfig)})
     if config.output is not None:
@@ -288,7 +288,7 @@ def export_command(settings: Namespace) -> int:
     """Write a file that runs without this package, and print how it compares with the network."""
     from sanet.deploy.export import default_path, export, files_of
     from sanet.deploy.quantize import export_int8
-    from sanet.folders import require_own
+    from sanet.files import require_own
     from sanet.models.networks import load_model
 
     directory = _model_in(settings.trained)
@@ -322,5 +322,5 @@ def _model_in(directory: str) -> str:
     return directory
 
 
-def _views(settings: Namespace) -> ViewsConfig:
-    return ViewsConfig(**{item.name: settings[item.name] for item in fields(ViewsConfig)})
+def _views(settings: Namespace) -> InferenceConfig:
+    return InferenceConfig(**{item.name: settings[item.name] for item in fields(InferenceConfig)})

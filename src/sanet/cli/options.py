@@ -11,9 +11,9 @@ from sanet.config import (
     DataConfig,
     EngineName,
     ExportFormat,
+    InferenceConfig,
     MaskFormat,
     TrainConfig,
-    ViewsConfig,
 )
 from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
@@ -24,7 +24,7 @@ SANET_HELP = f"run directory, model directory or hf:OWNER/NAME, of a SANet; {OWN
 
 # Numbers that are no part of a dataclass: the smallest and the largest.
 RANGES = {
-    "workers": WORKERS,
+    "num_workers": WORKERS,
     "points": (1, 10_000),
     "pixels": (2, 10_000_000),
     "seed": (0, 2**32 - 1),
@@ -58,7 +58,7 @@ def evaluate_options(parser: Parser) -> None:
     parser.add_argument("trained", type=str, metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("--split", type=str, default="test", help="split to score")
     parser.add_argument("--output", type=str | None, help="folder for scores.json and report.html")
-    parser.add_argument("--workers", type=int, default=0, help="processes that load pictures")
+    parser.add_argument("--num_workers", type=int, default=0, help="processes that load pictures")
     views_options(parser)
     parser.add_class_arguments(DataConfig, "data", help="the data set; by default the one the run was trained on")
 
@@ -99,7 +99,7 @@ def predict_options(parser: Parser) -> None:
 def views_options(parser: Parser) -> None:
     """Device, windows, scales and mirroring."""
     parser.add_argument("--device", type=str | None, help="cpu, cuda …; by default a GPU where there is one")
-    parser.add_class_arguments(ViewsConfig, None)
+    parser.add_class_arguments(InferenceConfig, None)
 
 
 def download_options(parser: Parser) -> None:

@@ -31,7 +31,7 @@ from sanet.config import DataConfig
 from sanet.data.decoding import DataError
 from sanet.data.files import FileSource, existing_root
 from sanet.data.voc import LABELS, pair_listed, require_count
-from sanet.folders import replaced
+from sanet.files import replaced
 from sanet.structures import SanetError
 
 SPLITS = {"train": "train2017", "val": "val2017"}

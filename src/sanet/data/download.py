@@ -41,7 +41,7 @@ from sanet.data.archives import (
     with_mirrors,
 )
 from sanet.data.unpack import check_room, unpack, write, writing
-from sanet.folders import LOCK, refuse, replaced
+from sanet.files import LOCK, refuse, replaced
 from sanet.structures import UsageError, choose
 
 ARCHIVES = "archives"

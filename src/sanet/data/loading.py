@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
-from sanet import processes
+from sanet import distributed
 from sanet.structures import LabelSet, Sample, UsageError
 
 
@@ -63,12 +63,13 @@ class EpochSampler(Sampler[int]):
     """
 
     def __init__(self, count: int, seed: int, batching: Batching) -> None:
-        shares = batching.parts * processes.count()
+        shares = batching.parts * distributed.world_size()
         step = min(count, batching.step)
         if step % shares:
             reason = f"of only {count} pictures" if step < batching.step else f"batch_size {batching.step}"
             raise UsageError(
-                f"a step ({reason}) does not divide among {processes.count()} processes with accumulate "
+                f"a step ({reason}) does not divide among {distributed.world_size()} processes with "
+                f"gradient_accumulation "
                 f"{batching.parts}; batch_size has to be a multiple of their product, {shares}"
             )
         self.count, self.seed, self.step, self.batching = count, seed, step, batching
@@ -78,21 +79,21 @@ class EpochSampler(Sampler[int]):
     @property
     def batch(self) -> int:
         """Pictures that this process computes at once."""
-        return self.step // (self.batching.parts * processes.count())
+        return self.step // (self.batching.parts * distributed.world_size())
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before every epoch but the first one of a process that has workers."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count // self.step * self.step // processes.count()
+        return self.count // self.step * self.step // distributed.world_size()
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
-        parts = order[: self.count // self.step * self.step].reshape(-1, processes.count(), self.batch)
+        parts = order[: self.count // self.step * self.step].reshape(-1, distributed.world_size(), self.batch)
         begun, done = self.batching.done
         first = done if self.epoch == begun else 0
-        return iter((self.epoch * self.count + parts[first:, processes.rank()].flatten()).tolist())
+        return iter((self.epoch * self.count + parts[first:, distributed.rank()].flatten()).tolist())
 
 
 class Augmented(Dataset[Sample]):
@@ -145,7 +146,7 @@ def _end_with(owner: BaseProcess) -> None:
 
 
 def training_loader(
-    dataset: SegmentationDataset, transform: Callable[[Sample], Sample], batching: Batching, workers: int, seed: int
+    dataset: SegmentationDataset, transform: Callable[[Sample], Sample], batching: Batching, num_workers: int, seed: int
 ) -> DataLoader[Sample]:
     """Shuffled, augmented batches; see ``EpochSampler`` for which pictures come when."""
     sampler = EpochSampler(len(dataset), seed, batching)
@@ -153,15 +154,15 @@ def training_loader(
         Augmented(dataset, transform, seed),
         batch_size=sampler.batch,
         sampler=sampler,
-        num_workers=workers,
-        persistent_workers=workers > 0,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
         worker_init_fn=outlive_signals,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # its own, so that the global one stays as it is
     )
 
 
-def evaluation_loader(dataset: SegmentationDataset, workers: int) -> DataLoader[Sample]:
+def evaluation_loader(dataset: SegmentationDataset, num_workers: int) -> DataLoader[Sample]:
     """Every picture once, in order, whole and alone, since pictures differ in size.
 
     Of several processes that share the job each has every so manyth picture, from its rank on, whatever the remainder.
@@ -169,13 +170,13 @@ def evaluation_loader(dataset: SegmentationDataset, workers: int) -> DataLoader[
     Raises:
         UsageError: a negative number of workers.
     """
-    if workers < 0:
-        raise UsageError(f"workers {workers}: 0 or more")
-    share = range(processes.rank(), len(dataset), processes.count())
+    if num_workers < 0:
+        raise UsageError(f"num_workers {num_workers}: 0 or more")
+    share = range(distributed.rank(), len(dataset), distributed.world_size())
     return DataLoader(
         Subset(dataset, share),  # type: ignore[arg-type]
         batch_size=1,
-        num_workers=workers,
+        num_workers=num_workers,
         worker_init_fn=outlive_signals,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),

@@ -71,22 +71,22 @@ class TrainingTransform:
     Args:
         crop: height and width of the result, in pixels.
         scale: smallest and largest factor of the random resize.
-        mirror: probability of a left-right mirror.
+        hflip: probability of a left-right flip.
         jitter: largest relative change of brightness, contrast and saturation, each drawn by itself; padding keeps
             its grey.
         ignore_index: what the mask is padded with where the picture is smaller than the crop.
     """
 
     def __init__(
-        self, crop: tuple[int, int], scale: tuple[float, float], mirror: float, jitter: float, ignore_index: int
+        self, crop: tuple[int, int], scale: tuple[float, float], hflip: float, jitter: float, ignore_index: int
     ) -> None:
         self.crop, self.scale = (crop[0], crop[1]), scale
-        self.mirror, self.jitter, self.ignore_index = mirror, jitter, ignore_index
+        self.hflip, self.jitter, self.ignore_index = hflip, jitter, ignore_index
 
     def __call__(self, sample: Sample) -> Sample:
         """(3, H, W) and (H, W) of any size in, the crop's size out; dtypes stay."""
         low, high = self.scale
-        scale, top, left, mirror, *strengths = torch.rand(7).tolist()
+        scale, top, left, flip, *strengths = torch.rand(7).tolist()
         order = torch.randperm(3).tolist()
         height, width = sample.mask.shape
         factor = low + (high - low) * scale
@@ -98,7 +98,7 @@ class TrainingTransform:
             image = color_jitter(image, [1 + self.jitter * (2 * strength - 1) for strength in strengths], order)
         image = self._padded(image, rows, columns, PADDING_GREY)
         mask = self._padded(mask, rows, columns, self.ignore_index)
-        if mirror < self.mirror:
+        if flip < self.hflip:
             image, mask = image.flip(-1), mask.flip(-1)
         return Sample(image, mask, sample.name)
 

@@ -117,9 +117,9 @@ def checked_list(path: Path, count: int, config: DataConfig) -> list[str]:
 
 def require_count(what: str, found: int, published: int, config: DataConfig) -> None:
     """Raise a DataError unless the numbers of pictures are the same, or a part of the data set is meant."""
-    if found != published and not config.partial:
+    if found != published and not config.allow_subset:
         raise DataError(
-            f"{what} has {found} pictures, the published {config.name} {published}; get it anew, or set data.partial "
+            f"{what} has {found} pictures, the published {config.name} {published}; get it again, or data.allow_subset "
             "to true if a part of it is meant: scores on that cannot be compared with published ones"
         )
 

@@ -26,7 +26,7 @@ from torch.export import Dim, ExportedProgram
 
 from sanet.config import OWN, ExportFormat
 from sanet.deploy.parity import ParityReport, compare, require_parity
-from sanet.folders import require_own, require_writable, written
+from sanet.files import require_own, require_writable, written
 from sanet.inference.exported import INPUT, METADATA, ONNX, OUTPUT, open_exported
 from sanet.inference.views import SMALLEST_SIDE
 from sanet.models.networks import SegmentationModel

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sanet.data.scenes import Scenes
-from sanet.folders import written
+from sanet.files import written
 from sanet.inference.views import LogitsFunction
 from sanet.structures import SanetError, first_line
 

@@ -15,7 +15,7 @@ from matplotlib.transforms import Bbox
 from sanet.deploy.config import Published
 from sanet.deploy.profile import Profile
 from sanet.deploy.timing import Timing
-from sanet.folders import written
+from sanet.files import written
 
 COLOR, FAINT = "#0072B2", "#8c8c8c"
 # Where a name may stand around its point, in typographic points, and how it is aligned there. Lines are horizontal, so

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sanet.config import DataConfig, ExportFormat, ViewsConfig
+from sanet.config import DataConfig, ExportFormat, InferenceConfig
 from sanet.data.catalog import data_source
 from sanet.data.loading import SegmentationDataset
 from sanet.deploy.export import Logits, describe, prepare, quiet, replacing, say, write
@@ -136,7 +136,7 @@ def export_int8(
     calibration_set, dataset = source.open(CALIBRATION_SPLIT), source.open(split)
     require_same_classes(model.labels, dataset.labels)
     network, metadata = prepare(model), describe(model, FORMAT)
-    views = ViewsConfig().resolved(model.shorter_side)
+    views = InferenceConfig().resolved(model.shorter_side)
     with replacing(path, FORMAT) as partial, TemporaryDirectory() as folder:
         start = perf_counter()
         plain = Path(folder) / "float.onnx"

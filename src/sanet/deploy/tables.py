@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from sanet.deploy.profile import Profile
 from sanet.deploy.timing import WARM_UP, Timing
-from sanet.folders import written
+from sanet.files import written
 from sanet.structures import SanetError
 
 MISSING = "—"

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sanet import processes
-from sanet.config import OWN, DataConfig, ViewsConfig
+from sanet import distributed
+from sanet.config import OWN, DataConfig, InferenceConfig
 from sanet.data.catalog import data_source
 from sanet.data.loading import SegmentationDataset, evaluation_loader
 from sanet.evaluation.confusion import ConfusionMatrix, iou_of, scores_of, sums_of
 from sanet.evaluation.protocol import Protocol
 from sanet.evaluation.report import write_report
 from sanet.evaluation.results import PICTURES, SCORES, Evaluation, Example, write_scores
-from sanet.folders import require_own, require_writable
+from sanet.files import require_own, require_writable
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import SegmentationModel
 from sanet.models.own import OWN_MODEL
@@ -35,7 +35,7 @@ def evaluate_dataset(
     dataset: SegmentationDataset,
     protocol: Protocol,
     progress: bool = True,
-    workers: int = 0,
+    num_workers: int = 0,
 ) -> Evaluation:
     """Label every picture of a data set, whole and at its original size, and count.
 
@@ -47,21 +47,21 @@ def evaluate_dataset(
         dataset: pictures and their truth.
         protocol: what is evaluated and how; kept with the result.
         progress: show a progress bar.
-        workers: processes that read pictures, of each process that labels them; 0 reads in the process itself.
+        num_workers: processes that read pictures, of each process that labels them; 0 reads in the process itself.
 
     Raises:
         DataError: a picture or its truth cannot be read, in whichever process.
     """
     confusion, own, contents, failure = ConfusionMatrix(dataset.labels), [], {}, None
-    hidden = not (progress and processes.first())
+    hidden = not (progress and distributed.is_main_process())
     try:
-        for batch in tqdm(evaluation_loader(dataset, workers), "evaluate", unit=" pictures", disable=hidden):
+        for batch in tqdm(evaluation_loader(dataset, num_workers), "evaluate", unit=" pictures", disable=hidden):
             own.append(sums_of(confusion.update(batch.mask[0], label(batch.image[0]))))
             contents[batch.name[0]] = _digest(batch.image[0]), _digest(batch.mask[0])
     except Exception as error:  # a process that ended by itself would leave the others waiting
-        failure = processes.portable(error)
+        failure = distributed.portable(error)
     # As objects, which reach the others whatever device their counts would have to be on.
-    shares = processes.gathered((confusion.counts, own, contents, failure))
+    shares = distributed.all_gather((confusion.counts, own, contents, failure))
     for *_, error_of_one in shares:
         if error_of_one is not None:
             raise error_of_one
@@ -70,7 +70,7 @@ def evaluate_dataset(
     for rank, (_, part, *_) in enumerate(shares):
         sums[rank :: len(shares)] = torch.stack(part) if part else sums[:0]
     miou = iou_of(sums).nanmean(dim=1).tolist()
-    worst = _worst(dataset, label, miou) if processes.first() else []
+    worst = _worst(dataset, label, miou) if distributed.is_main_process() else []
     return Evaluation(
         dataset.labels,
         counts.numpy(),
@@ -126,11 +126,11 @@ def evaluate(
     data: DataConfig,
     split: str = "test",
     output: str | Path | None = None,
-    views: ViewsConfig = ViewsConfig(),
+    views: InferenceConfig = InferenceConfig(),
     device: str | None = None,
     history: list[dict[str, float]] | None = None,
     progress: bool = True,
-    workers: int = 0,
+    num_workers: int = 0,
 ) -> Evaluation:
     """Score a model on one split of a data set.
 
@@ -145,7 +145,7 @@ def evaluate(
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
         history: rows of a run's metrics, for the learning curves of the report.
         progress: show a progress bar.
-        workers: processes that read pictures; 0 reads them in the main process.
+        num_workers: processes that read pictures; 0 reads them in the main process.
 
     Raises:
         SanetError: the model's classes are not those of the data set, in the same order.
@@ -153,23 +153,23 @@ def evaluate(
         UsageError: no such split or device, or nothing can be written in ``output``, or somebody's file is in the way.
     """
     if output is not None:
-        processes.from_first(lambda: require_own(*files_in(Path(output))))
+        distributed.broadcast_from_main(lambda: require_own(*files_in(Path(output))))
     dataset = data_source(data).open(split)
     predictor = Predictor(model, device, views)
     require_same_classes(predictor.labels, dataset.labels)
     if output is not None:
-        processes.from_first(lambda: require_writable(Path(output)))
+        distributed.broadcast_from_main(lambda: require_writable(Path(output)))
     evaluation = replace(
         evaluate_dataset(
             lambda image: predictor.label(image.to(predictor.device)).cpu(),
             dataset,
             Protocol.of(data, split, dataset.names, dataset.labels, predictor.views),
             progress,
-            workers,
+            num_workers,
         ),
         facts={"model": _named(model)},
     )
-    if output is not None and processes.first():
+    if output is not None and distributed.is_main_process():
         folder = Path(output)
         write_scores(folder / SCORES, evaluation)
         write_report(folder / REPORT, evaluation, history or [], f"{data.name} · {split}")

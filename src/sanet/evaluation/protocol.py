@@ -12,7 +12,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from hashlib import sha256
 from typing import Any, Self
 
-from sanet.config import DataConfig, ViewsConfig, plain
+from sanet.config import DataConfig, InferenceConfig, plain
 from sanet.structures import LabelSet, UsageError
 
 NAMES = {
@@ -79,12 +79,12 @@ class Protocol:
     labels_sha256: str | None = None
 
     @classmethod
-    def of(cls, data: DataConfig, split: str, names: Sequence[str], labels: LabelSet, views: ViewsConfig) -> Self:
+    def of(cls, data: DataConfig, split: str, names: Sequence[str], labels: LabelSet, views: InferenceConfig) -> Self:
         """How `sanet evaluate` scores the pictures of these names."""
         background = "none" if labels.background is None else f"class {labels.names[labels.background]}"
         return cls(
             data=data.name,
-            partial=data.partial,
+            partial=data.allow_subset,
             split=split,
             pictures=len(names),
             names_sha256=sha256("\n".join(sorted(names)).encode()).hexdigest(),
@@ -94,7 +94,7 @@ class Protocol:
             absent_classes="in no mean",
             resolution="original",
             scales=views.scales,
-            mirror=views.mirror,
+            mirror=views.flip,
             window=views.window,
             shorter_side=views.shorter_side or None,
         )

@@ -11,7 +11,7 @@ import numpy as np
 
 from sanet.evaluation.page import data_url, environment, number, smaller_mask, smaller_picture, ticks
 from sanet.evaluation.results import Evaluation, Example
-from sanet.folders import written
+from sanet.files import written
 from sanet.inference.pictures import IGNORED, WRONG, colorize, error_map
 from sanet.structures import Color, LabelSet
 

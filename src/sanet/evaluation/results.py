@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sanet.evaluation.confusion import Scores, scores_of, sums_of
 from sanet.evaluation.protocol import Protocol, digest_of
-from sanet.folders import written
+from sanet.files import written
 from sanet.structures import LabelSet, SanetError
 
 SCORES, PICTURES = "scores.json", "pictures.npz"

@@ -25,13 +25,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from sanet.config import Competition, DataConfig, ViewsConfig, plain
+from sanet.config import Competition, DataConfig, InferenceConfig, plain
 from sanet.data.catalog import data_source
 from sanet.data.decoding import DataError, read_image
 from sanet.data.files import FileSource, Record
 from sanet.data.voc import LABELS
 from sanet.evaluation.evaluate import require_same_classes
-from sanet.folders import append, in_the_way, refuse, replaced, require_own, require_writable, sum_of, written
+from sanet.files import append, in_the_way, refuse, replaced, require_own, require_writable, sum_of, written
 from sanet.inference.exported import is_exported
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import SegmentationModel, load_model
@@ -51,7 +51,7 @@ def submit(
     data: DataConfig,
     output: str | Path,
     competition: Competition = "comp6",
-    views: ViewsConfig = ViewsConfig(),
+    views: InferenceConfig = InferenceConfig(),
     device: str | None = None,
     progress: bool = True,
 ) -> Path:
@@ -147,8 +147,8 @@ def check_submission(path: str | Path, records: Sequence[Record]) -> list[str]:
 def _test_pictures(data: DataConfig) -> list[Record]:
     if data.name not in ("voc", "voc_aug"):
         raise UsageError(f"data.name {data.name!r}: the server takes results on voc only; set it to voc")
-    if data.partial:
-        raise UsageError("data.partial: the server takes results on all test pictures only; leave it out")
+    if data.allow_subset:
+        raise UsageError("data.allow_subset: the server takes results on all test pictures only; leave it out")
     source = data_source(data)
     assert isinstance(source, FileSource)
     if "test" not in source.splits:

@@ -61,7 +61,7 @@ class ExperimentConfig:
         crop: height and width of the training crops, in place of the recipes'.
         backbones: timm models in place of the recipes', the smallest first; rows over larger ones are left out.
         pretrained_backbone: start the backbones from their ImageNet weights.
-        workers: processes that load pictures, for each that trains.
+        num_workers: processes that load pictures, for each that trains.
         accelerator: where to train: "cpu", "gpu", or "auto" for a GPU where there is one.
         precision: "32-true", or "bf16-mixed" to compute in bfloat16 where that is safe.
     """
@@ -73,7 +73,7 @@ class ExperimentConfig:
     crop: tuple[int, int] | None = within(None, *SIDES)
     backbones: tuple[str, ...] = ()
     pretrained_backbone: bool = True
-    workers: int = within(1, *WORKERS)
+    num_workers: int = within(1, *WORKERS)
     accelerator: Accelerator = "auto"
     precision: Precision = "32-true"
 

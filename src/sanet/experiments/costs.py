@@ -15,7 +15,7 @@ from sanet.data.catalog import data_source
 from sanet.deploy.profile import count_macs
 from sanet.deploy.timing import Machine, Timing, in_turn, machine_of, time_pass
 from sanet.experiments.runner import Result
-from sanet.folders import written
+from sanet.files import written
 from sanet.inference.exported import choose_device
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import load_model

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from sanet import processes
+from sanet import distributed
 from sanet.experiments.claims import claims
 from sanet.experiments.config import ExperimentConfig
 from sanet.experiments.costs import known_costs, measured_costs
 from sanet.experiments.page import write_page
 from sanet.experiments.runner import COSTS, PAGE, RUNS_TABLE, TABLE, Result, rounds
 from sanet.experiments.summary import markdown, write_runs
-from sanet.folders import written
+from sanet.files import written
 from sanet.structures import Interrupted, SanetError
 from sanet.training.saving import stoppable
 
@@ -49,7 +49,7 @@ def experiment(name: str, config: ExperimentConfig) -> Written:
     """
     with stoppable(lambda: "what is finished is kept"):
         for result in rounds(name, config):
-            if result.finished() and processes.first():
+            if result.finished() and distributed.is_main_process():
                 try:
                     _write(result, _folder(result))
                 except (Interrupted, KeyboardInterrupt):

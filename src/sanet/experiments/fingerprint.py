@@ -14,7 +14,7 @@ from sanet.data.decoding import DataError
 from sanet.data.files import FileDataset
 from sanet.data.loading import SegmentationDataset
 from sanet.evaluation.protocol import digest_of
-from sanet.folders import replaced
+from sanet.files import replaced
 
 KEPT = "data.json"
 TRAINED = "train"

@@ -17,16 +17,16 @@ from typing import Any
 from sanet.config import (
     AugmentationConfig,
     DataConfig,
+    InferenceConfig,
     LossConfig,
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
-    ViewsConfig,
 )
 from sanet.structures import choose
 
 RESNET50, RESNET101, EFFICIENTNET_B7 = "resnet50.tv_in1k", "resnet101.tv_in1k", "tf_efficientnet_b7.aa_in1k"
-MULTI_SCALE = ViewsConfig(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), mirror=True)
+MULTI_SCALE = InferenceConfig(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), flip=True)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Recipe:
     config: TrainConfig
     where: str
     published: Mapping[str, float]
-    views: ViewsConfig = MULTI_SCALE
+    views: InferenceConfig = MULTI_SCALE
     split: str = "val"
     pretraining: str | None = None
 
@@ -57,11 +57,11 @@ class Recipe:
 
     def evaluation(self, run: str) -> str:
         """The command that scores a run of it as the paper did."""
-        views, own = self.views, ViewsConfig()
+        views, own = self.views, InferenceConfig()
         scales = ",".join(f"{scale:g}" for scale in views.scales)
         words = [f"sanet evaluate {run} --split {self.split}"]
         words += [f'--scales "[{scales}]"'] if views.scales != own.scales else []
-        words += ["--mirror true"] if views.mirror else []
+        words += ["--flip true"] if views.flip else []
         words += [f"--shorter_side {views.shorter_side}"] if views.shorter_side else []
         return " ".join(words)
 
@@ -78,12 +78,12 @@ def baseline(name: str, backbone: str) -> ModelConfig:
 
 CONTEXT = TrainConfig(
     data=DataConfig("context59"),
-    augmentation=AugmentationConfig(crop=(480, 480), scale=(0.5, 2.0), mirror=0.5, jitter=0.0),
+    augmentation=AugmentationConfig(crop=(480, 480), scale=(0.5, 2.0), hflip=0.5, jitter=0.0),
     model=sanet(RESNET101),
-    optimizer=OptimizerConfig(learning_rate=1e-3, head_factor=10.0),
+    optimizer=OptimizerConfig(learning_rate=1e-3, head_lr_multiplier=10.0),
     epochs=80,
     batch_size=16,
-    workers=4,
+    num_workers=4,
     validate_every=5,
 )
 VOC = replace(CONTEXT, data=DataConfig("voc_aug"), optimizer=replace(CONTEXT.optimizer, learning_rate=1e-4))
@@ -93,7 +93,7 @@ CAMVID = TrainConfig(
     augmentation=AugmentationConfig(crop=(288, 384), scale=(0.75, 2.25)),
     model=ModelConfig("sanet", "tf_efficientnet_lite2", output_stride=16, options={"downsample": 2}),
     # Without it the thin and rare classes are hardly found, and with more than that they are seen where they are not.
-    loss=LossConfig(class_balance="fourth_root"),
+    loss=LossConfig(class_weighting="fourth_root"),
     epochs=80,
     validate_every=20,
 )
@@ -163,7 +163,7 @@ def _figure_4() -> dict[str, Recipe]:
 def _voc() -> dict[str, Recipe]:
     """PASCAL VOC: the figures are the test server's, for which `sanet submit` writes the archive."""
     server = "table 6, test server"
-    coco = Recipe("SANet on COCO", COCO, "none: pre-training for table 5", {}, views=ViewsConfig())
+    coco = Recipe("SANet on COCO", COCO, "none: pre-training for table 5", {}, views=InferenceConfig())
     return {
         "table4-sanet-resnet101": voc_test,
         "table5-coco-resnet101": coco,
@@ -206,7 +206,7 @@ RECIPES: dict[str, Recipe] = {
     **_peers(),
     # Of this package, measured: docs/results.md.
     "camvid": Recipe(
-        "SANet", CAMVID, "docs/results.md", {"miou": 64.7}, views=ViewsConfig(shorter_side=720), split="test"
+        "SANet", CAMVID, "docs/results.md", {"miou": 64.7}, views=InferenceConfig(shorter_side=720), split="test"
     ),
 }
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sanet import processes
+from sanet import distributed
 from sanet.config import MODEL
 from sanet.data.catalog import data_source
 from sanet.data.decoding import DataError
@@ -24,7 +24,7 @@ from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
 from sanet.experiments.runs import completed
 from sanet.experiments.statistics import Spread
 from sanet.experiments.tables import Row, claims_of, rows_of
-from sanet.folders import require_own, require_writable, written
+from sanet.files import require_own, require_writable, written
 from sanet.models.networks import load_model
 from sanet.structures import Interrupted, SanetError, UsageError, first_line, say
 from sanet.training.metrics import read_metrics
@@ -128,11 +128,11 @@ def rounds(name: str, config: ExperimentConfig) -> Iterator[Result]:
     results = [RowResult(row) for row in rows_of(name, config)]
     split = _split(results, config)
     dataset = data_source(config.data).open(split)
-    processes.from_first(partial(require_writable, Path(config.output) / RUNS))
-    pictures = processes.from_first(partial(fingerprint.digests_of, config.data, split))
+    distributed.broadcast_from_main(partial(require_writable, Path(config.output) / RUNS))
+    pictures = distributed.broadcast_from_main(partial(fingerprint.digests_of, config.data, split))
     found = Result(name, config, split, pictures, results)
     files = [Path(config.output) / found.folder / file for file in (TABLE, RUNS_TABLE, PAGE, COSTS)]
-    processes.from_first(partial(require_own, *files))
+    distributed.broadcast_from_main(partial(require_own, *files))
     for seed in range(config.seeds):
         try:
             for index, result in enumerate(results):
@@ -161,7 +161,7 @@ def _add_run(result: RowResult, whole: Result, protocol: Protocol, seed: int, ti
     except (Interrupted, DataError):
         raise
     except Exception as error:  # whatever it is, the other rows need not suffer
-        if processes.together() and not isinstance(error, UsageError):
+        if distributed.is_distributed() and not isinstance(error, UsageError):
             raise  # the other processes may wait for this one, and have to end with it
         result.failures.append(f"seed {seed}: {first_line(error)}")
         _keep_failure(directory, title, error)
@@ -222,16 +222,20 @@ def _scored(
     row: Row, directory: Path, protocol: Protocol, seed: int, title: str, pictures: Mapping[str, str]
 ) -> Evaluation:
     """The scores of a run: kept, or taken once it is trained to its end."""
-    trained = processes.from_first(partial(_trained, directory, pictures[fingerprint.TRAINED]))
-    kept = processes.from_first(partial(_kept, directory, protocol, pictures[protocol.split])) if trained else None
-    if processes.first():
+    trained = distributed.broadcast_from_main(partial(_trained, directory, pictures[fingerprint.TRAINED]))
+    kept = (
+        distributed.broadcast_from_main(partial(_kept, directory, protocol, pictures[protocol.split]))
+        if trained
+        else None
+    )
+    if distributed.is_main_process():
         what = "finished already," if kept else "scoring" if trained else "training"
         say(f"{title}: {what} {directory}")
     if kept is not None:
         return kept
     if not trained:
         on = {fingerprint.TRAINED: pictures[fingerprint.TRAINED]}
-        processes.from_first(partial(fingerprint.write, _begun_on(directory), on))
+        distributed.broadcast_from_main(partial(fingerprint.write, _begun_on(directory), on))
         completed(replace(row.config, output=str(directory), seed=seed))
     evaluation = evaluate(
         directory / MODEL,
@@ -241,9 +245,9 @@ def _scored(
         row.views,
         device="cpu" if row.config.accelerator == "cpu" else None,
         history=read_metrics(directory),
-        progress=processes.first(),
+        progress=distributed.is_main_process(),
     )
-    processes.from_first(partial(_keep_fingerprint, directory, pictures))
+    distributed.broadcast_from_main(partial(_keep_fingerprint, directory, pictures))
     return evaluation
 
 
@@ -260,7 +264,7 @@ def _begun_on(directory: Path) -> Path:
 
 def _keep_failure(directory: Path, title: str, error: Exception) -> None:
     """Tell, and keep the traceback."""
-    if processes.first():
+    if distributed.is_main_process():
         with written(_failure_of(directory)) as aside:
             aside.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         say(f"{title}: not finished. {error}")

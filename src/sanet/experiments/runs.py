@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from sanet import processes
+from sanet import distributed
 from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig
 from sanet.experiments.recipes import Recipe, recipe
 from sanet.structures import UsageError
@@ -22,8 +22,8 @@ def completed(config: TrainConfig) -> Path:
         Interrupted, SanetError: as ``train``.
     """
     directory = Path(config.output)
-    if not processes.from_first((directory / MODEL).is_dir):
-        begun = processes.from_first(lambda: bool(CheckpointFolder(directory / CHECKPOINTS).listed()))
+    if not distributed.broadcast_from_main((directory / MODEL).is_dir):
+        begun = distributed.broadcast_from_main(lambda: bool(CheckpointFolder(directory / CHECKPOINTS).listed()))
         train(config, resume=begun)
     return directory
 
@@ -53,15 +53,15 @@ def pretrained(chosen: Recipe, config: TrainConfig) -> TrainConfig:
     Raises:
         UsageError: what is finished there was trained with other settings.
     """
-    if chosen.pretraining is None or config.model.start_from is not None:
+    if chosen.pretraining is None or config.model.init_from is not None:
         return config
     output = Path(config.output)
     output = output.with_name(f"{output.name}-pretraining")
     first = recipe(chosen.pretraining).config
     kept = (
         "augmentation",
-        "accumulate",
-        "workers",
+        "gradient_accumulation",
+        "num_workers",
         "seed",
         "accelerator",
         "precision",
@@ -72,10 +72,10 @@ def pretrained(chosen: Recipe, config: TrainConfig) -> TrainConfig:
     first = replace(
         first,
         output=str(output),
-        data=replace(first.data, root=config.data.root, partial=config.data.partial),
+        data=replace(first.data, root=config.data.root, allow_subset=config.data.allow_subset),
         model=config.model,
         **{name: getattr(config, name) for name in kept},
     )
-    processes.from_first(lambda: _require_same(first))
+    distributed.broadcast_from_main(lambda: _require_same(first))
     completed(first)
-    return replace(config, model=replace(config.model, start_from=str(output)))
+    return replace(config, model=replace(config.model, init_from=str(output)))

@@ -109,7 +109,7 @@ def _training(result: Result) -> str:
     scales = f" at scales of {', '.join(f'{scale:g}' for scale in views.scales)}" if views.scales != (1.0,) else ""
     return (
         f"Trained on {configs[0].data.name}, scored on {pictures}its {result.split} split{scales}"
-        f"{', and mirrored' if views.mirror else ''}. Epochs: {_each(str(config.epochs) for config in configs)}; "
+        f"{', and mirrored' if views.flip else ''}. Epochs: {_each(str(config.epochs) for config in configs)}; "
         f"crops: {crops}; batches: {_each(str(config.batch_size) for config in configs)}. "
         f"{'Mean ± standard deviation over the seeds' if several_seeds(result) else 'One seed'}, in per cent. {looked}"
     )

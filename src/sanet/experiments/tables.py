@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sanet.config import AugmentationConfig, LossConfig, ModelConfig, TrainConfig, ViewsConfig
+from sanet.config import AugmentationConfig, InferenceConfig, LossConfig, ModelConfig, TrainConfig
 from sanet.evaluation.protocol import digest_of
 from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
 from sanet.experiments.recipes import RECIPES, Recipe
 from sanet.structures import UsageError, choose
 
 # What does not decide what a run comes out as; its seed is named apart.
-INCIDENTAL = ("output", "workers", "accelerator", "checkpoint_minutes", "seed")
+INCIDENTAL = ("output", "num_workers", "accelerator", "checkpoint_minutes", "seed")
 
 
 def decisive(config: TrainConfig) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Setting:
 SMALL = Setting(
     TrainConfig(
         augmentation=AugmentationConfig(crop=(192, 256)),
-        loss=LossConfig(class_balance="sqrt"),
+        loss=LossConfig(class_weighting="sqrt"),
         epochs=15,
         validate_every=15,
     ),
@@ -88,7 +88,7 @@ class Row:
     network: str
     recipe: Recipe
     config: TrainConfig
-    views: ViewsConfig
+    views: InferenceConfig
 
     @property
     def key(self) -> str:
@@ -137,12 +137,12 @@ def rows_of(name: str, config: ExperimentConfig) -> list[Row]:
             base,
             data=config.data,
             model=replace(base.model, backbone=backbone, pretrained_backbone=config.pretrained_backbone),
-            workers=config.workers,
+            num_workers=config.num_workers,
             accelerator=config.accelerator,
             precision=config.precision,
             **_schedule(base, config),
         )
-        views = ViewsConfig() if small else recipe.views
+        views = InferenceConfig() if small else recipe.views
         label = f"{recipe.label}, {backbone.partition('.')[0]}" if len(ours) > 1 else recipe.label
         rows.append(Row(label, f"{network}/{backbone}", network, recipe, run, views))
     return rows

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-from sanet.folders import append, refuse, replaced, sum_of
+from sanet.files import append, refuse, replaced, sum_of
 from sanet.structures import UsageError
 
 RESULTS = "predictions.jsonl"

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from sanet.config import ViewsConfig
+from sanet.config import InferenceConfig
 from sanet.data.decoding import UNREADABLE, read_image, rgb
 from sanet.inference.exported import choose_device, is_exported, open_exported
 from sanet.inference.views import LogitsFunction, label_picture
@@ -46,7 +46,7 @@ class Predictor:
         self,
         model: str | Path | SegmentationModel | None = None,
         device: str | None = None,
-        views: ViewsConfig = ViewsConfig(),
+        views: InferenceConfig = InferenceConfig(),
     ) -> None:
         model = OWN_MODEL if model is None else model
         self.logits_of: LogitsFunction

@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 
-from sanet.inference.files import PredictorSettings, label_file
 from sanet.inference.memory import Job, Line
+from sanet.inference.predict import PredictorSettings, label_file
 from sanet.structures import SanetError, UsageError, first_line
 
 # Pictures that a worker takes at a time. Their lines come back together, and are lost together when it is killed.

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sanet.config import ViewsConfig
+from sanet.config import InferenceConfig
 
 # (B, 3, H, W) uint8 or float in [0, 1] -> (B, K, H, W) logits
 LogitsFunction = Callable[[Tensor], Tensor]
@@ -27,7 +27,7 @@ SMALLEST_SIDE = 32
 OVERLAP = 1 / 3
 
 
-def label_picture(logits_of: LogitsFunction, image: Tensor, views: ViewsConfig = ViewsConfig()) -> Tensor:
+def label_picture(logits_of: LogitsFunction, image: Tensor, views: InferenceConfig = InferenceConfig()) -> Tensor:
     """The most likely class of every pixel.
 
     Args:
@@ -42,13 +42,13 @@ def label_picture(logits_of: LogitsFunction, image: Tensor, views: ViewsConfig =
     height, width = image.shape[-2:]
     seen = _grown_to_smallest_side(image)
     factors = views.factors(*seen.shape[-2:])
-    if len(factors) > 1 or views.mirror:
+    if len(factors) > 1 or views.flip:
         return class_probabilities(logits_of, image, views).argmax(dim=0)
     bands = _view(logits_of, seen, factors[0], views.window)
     return torch.cat([band.argmax(dim=0) for band in bands])[:height, :width]
 
 
-def class_probabilities(logits_of: LogitsFunction, image: Tensor, views: ViewsConfig = ViewsConfig()) -> Tensor:
+def class_probabilities(logits_of: LogitsFunction, image: Tensor, views: InferenceConfig = InferenceConfig()) -> Tensor:
     """The mean of the class probabilities of all views.
 
     Memory: the sum over the views is kept whole, in ``4 K H W`` bytes, beside one resized picture. The logits of a view
@@ -67,7 +67,7 @@ def class_probabilities(logits_of: LogitsFunction, image: Tensor, views: ViewsCo
     height, width = image.shape[-2:]
     sums: Tensor | None = None
     for factor in views.factors(*_grown_to_smallest_side(image).shape[-2:]):
-        for mirrored in (False, True) if views.mirror else (False,):
+        for mirrored in (False, True) if views.flip else (False,):
             seen = _grown_to_smallest_side(image.flip(-1) if mirrored else image)
             first = 0
             for logits in _view(logits_of, seen, factor, views.window):
@@ -78,7 +78,7 @@ def class_probabilities(logits_of: LogitsFunction, image: Tensor, views: ViewsCo
                 sums[:, first : first + rows] += found.flip(-1) if mirrored else found
                 first += rows
     assert sums is not None
-    return sums.div_(len(views.scales) * (1 + views.mirror))
+    return sums.div_(len(views.scales) * (1 + views.flip))
 
 
 def _view(logits_of: LogitsFunction, image: Tensor, factor: float, window: int) -> Iterator[Tensor]:

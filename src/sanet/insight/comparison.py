@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from tqdm import tqdm
 
-from sanet.config import MaskFormat, ViewsConfig
+from sanet.config import InferenceConfig, MaskFormat
 from sanet.data.coding import MaskCoding
 from sanet.data.decoding import read_image, read_labels, shape_text
-from sanet.folders import written
+from sanet.files import written
 from sanet.inference.pictures import IGNORED, WRONG, Mask, Picture, error_map, overlay, shares
 from sanet.inference.predictor import Predictor
 from sanet.insight.figure import require_figure
@@ -34,7 +34,7 @@ def compare_pictures(
     truth: Sequence[str | Path] = (),
     mask_format: MaskFormat = "index",
     device: str | None = None,
-    views: ViewsConfig = ViewsConfig(),
+    views: InferenceConfig = InferenceConfig(),
     progress: bool = True,
 ) -> None:
     """Draw a row for each picture, itself and every model's prediction; with a truth, a second row of the errors.
@@ -98,7 +98,7 @@ def _opened(
     models: Sequence[str | Path],
     truth: Sequence[str | Path],
     device: str | None,
-    views: ViewsConfig,
+    views: InferenceConfig,
 ) -> dict[str, Predictor]:
     """The models by name, if all that is named goes together."""
     if not pictures or not models:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from sanet.data.decoding import read_image, rgb
-from sanet.folders import written
+from sanet.files import written
 from sanet.insight.groups import Encoding, Explainer
 from sanet.models.networks import SegmentationModel
 from sanet.structures import SanetError, UsageError

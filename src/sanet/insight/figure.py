@@ -13,7 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sanet.folders import require_own
+from sanet.files import require_own
 from sanet.inference.pictures import Picture, overlay
 from sanet.insight.groups import Encoding, PixelGroup
 from sanet.structures import UsageError

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sanet.config import ViewsConfig
+from sanet.config import InferenceConfig
 from sanet.inference.exported import choose_device
 from sanet.inference.views import resized, resized_bands
 from sanet.models.attention import SqueezeAttention
@@ -130,7 +130,7 @@ class Explainer:
     ) -> None:
         self.network = model if isinstance(model, SegmentationModel) else load_model(model)
         self.device = choose_device(device)
-        self.views = ViewsConfig(shorter_side=shorter_side).resolved(self.network.shorter_side)
+        self.views = InferenceConfig(shorter_side=shorter_side).resolved(self.network.shorter_side)
         self.network.to(self.device).to(memory_format=torch.channels_last).eval()
         head = self.network.head
         self._modules = head.attention if isinstance(head, SANetHead) else nn.ModuleList()

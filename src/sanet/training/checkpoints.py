@@ -20,7 +20,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
-from sanet.folders import PARTIAL, replaced, sum_of
+from sanet.files import PARTIAL, replaced, sum_of
 from sanet.structures import SanetError, say
 
 INDEX = "index.json"

@@ -19,8 +19,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from safetensors import SafetensorError
 from torch import Tensor
 
-from sanet import processes
-from sanet.config import CHECKPOINTS, MODEL, TrainConfig, ViewsConfig
+from sanet import distributed
+from sanet.config import CHECKPOINTS, MODEL, InferenceConfig, TrainConfig
 from sanet.data.catalog import Source, data_source
 from sanet.data.decoding import DataError
 from sanet.data.doctor import examine
@@ -29,7 +29,7 @@ from sanet.data.loading import Batching, evaluation_loader, training_loader
 from sanet.data.transforms import TrainingTransform
 from sanet.evaluation.evaluate import evaluate
 from sanet.evaluation.results import Evaluation
-from sanet.folders import beside, note, require_own, settle
+from sanet.files import beside, note, require_own, settle
 from sanet.models.networks import SegmentationModel, create_model
 from sanet.models.store import escaped
 from sanet.structures import SanetError, choose
@@ -37,10 +37,10 @@ from sanet.training.checkpoints import CheckpointFolder, WholeCheckpointIO, read
 from sanet.training.cluster import Cluster, joined
 from sanet.training.losses import class_weights
 from sanet.training.metrics import read_metrics
-from sanet.training.run import TENSORBOARD, Position, held, keep, position_in, refuse_used
+from sanet.training.run import TENSORBOARD, Position, keep, locked_run, position_in, refuse_used
 from sanet.training.saving import Saving, kept, stoppable
 from sanet.training.sharing import freeze_unused, synchronize_batch_norm
-from sanet.training.start import differences, enumerated, network_weights, start_from
+from sanet.training.start import differences, enumerated, init_from, network_weights
 from sanet.training.task import SegmentationTask, logged_names
 
 # What a write that finds no room fails with.
@@ -87,14 +87,14 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
             memory or disk are full, or a process that loads pictures was killed.
     """
     directory = Path(config.output)
-    with joined(config.accelerator) as cluster, stoppable(partial(kept, directory)), held(directory):
-        position = processes.from_first(lambda: position_in(config) if resume else refuse_used(config))
+    with joined(config.accelerator) as cluster, stoppable(partial(kept, directory)), locked_run(directory):
+        position = distributed.broadcast_from_main(lambda: position_in(config) if resume else refuse_used(config))
         source = data_source(config.data)
         choose("monitored value", config.monitor, logged_names(source.labels))
-        pixels = processes.from_first(lambda: checked_pixels(source))
+        pixels = distributed.broadcast_from_main(lambda: checked_pixels(source))
         L.seed_everything(config.seed, verbose=False)
         model = _create(config, source, from_scratch=not resume)
-        task = SegmentationTask(model, config, class_weights(pixels, config.loss.class_balance))
+        task = SegmentationTask(model, config, class_weights(pixels, config.loss.class_weighting))
         if not cluster.alone:
             freeze_unused(model)
             synchronize_batch_norm(model, cluster.gpu)
@@ -106,21 +106,21 @@ def _finish(task: SegmentationTask, config: TrainConfig) -> Run:
     """Score the best checkpoint and save its network."""
     directory = Path(config.output)
     folder = CheckpointFolder(directory / CHECKPOINTS, config.monitor_mode)
-    best = processes.from_first(folder.best)
+    best = distributed.broadcast_from_main(folder.best)
     task.load_state_dict(read_checkpoint(best)["state_dict"])
     evaluation = evaluate(
         task.model,
         config.data,
         "val",
         output=directory,
-        views=ViewsConfig(window=config.window),
+        views=InferenceConfig(window=config.window),
         device="cpu" if config.accelerator == "cpu" else None,
         history=read_metrics(directory),
-        progress=processes.first(),
-        workers=config.workers,
+        progress=distributed.is_main_process(),
+        num_workers=config.num_workers,
     )
     # All processes wait for the files, which any of them may read next.
-    processes.from_first(lambda: _save_model(task.model, directory / MODEL, _card(config, evaluation)))
+    distributed.broadcast_from_main(lambda: _save_model(task.model, directory / MODEL, _card(config, evaluation)))
     return Run(directory, evaluation)
 
 
@@ -165,11 +165,11 @@ def _create(config: TrainConfig, source: Source, from_scratch: bool) -> Segmenta
         settings.backbone,
         labels=source.labels,
         output_stride=settings.output_stride,
-        pretrained_backbone=settings.pretrained_backbone and from_scratch and settings.start_from is None,
+        pretrained_backbone=settings.pretrained_backbone and from_scratch and settings.init_from is None,
         **settings.options,
     )
-    if settings.start_from is not None and from_scratch:
-        start_from(model, settings.start_from, settings.keep_what_fits)
+    if settings.init_from is not None and from_scratch:
+        init_from(model, settings.init_from, settings.strict)
     return model.to(memory_format=torch.channels_last)
 
 
@@ -179,17 +179,17 @@ def _fit(
     """Let Lightning train, and say in plain words why it could not."""
     changes = config.augmentation
     transform = TrainingTransform(
-        changes.crop, changes.scale, changes.mirror, changes.jitter, source.labels.ignore_index
+        changes.crop, changes.scale, changes.hflip, changes.jitter, source.labels.ignore_index
     )
     done = (position.epochs, position.batches) if position else (0, 0)
-    batching = Batching(config.batch_size, config.accumulate, done)
-    loader = training_loader(source.open("train"), transform, batching, config.workers, config.seed)
+    batching = Batching(config.batch_size, config.gradient_accumulation, done)
+    loader = training_loader(source.open("train"), transform, batching, config.num_workers, config.seed)
     if position:
         state = network_weights(read_checkpoint(position.checkpoint)["state_dict"])
         differing = differences(task.model.state_dict(), state)
         if differing:
             raise SanetError(f"{position.checkpoint} is of another network: {enumerated(differing)}")
-    if processes.first():
+    if distributed.is_main_process():
         keep(config)
     trainer = _trainer(config, cluster)
     try:
@@ -199,7 +199,7 @@ def _fit(
             trainer.fit(
                 task,
                 loader,
-                evaluation_loader(source.open("val"), config.workers),
+                evaluation_loader(source.open("val"), config.num_workers),
                 ckpt_path=position.checkpoint if position else None,
                 weights_only=True,
             )
@@ -207,8 +207,8 @@ def _fit(
         height, width = config.augmentation.crop
         raise SanetError(
             f"the GPU's memory does not hold {loader.batch_size} images of {height}x{width} at once, or one of "
-            f"{config.window}x{config.window} in validation. Begin again with another --output and --accumulate "
-            f"{2 * config.accumulate}, --precision bf16-mixed, or a smaller --augmentation.crop or --window"
+            f"{config.window}x{config.window} in validation. Start again with a new --output, --gradient_accumulation "
+            f"{2 * config.gradient_accumulation}, --precision bf16-mixed, or a smaller --augmentation.crop or --window"
         ) from error
     except SystemExit as error:  # Lightning's answer to a Ctrl-C that insists
         raise KeyboardInterrupt from error
@@ -224,7 +224,7 @@ def _fit(
             raise
         raise SanetError(
             f"a process that loads pictures has died ({str(error).splitlines()[0]}): most often the machine is out of "
-            f"memory, or of shared memory (/dev/shm); lower workers (now {config.workers}) and go on with --resume"
+            f"memory, or of shared memory (/dev/shm); lower num_workers (now {config.num_workers}) and add --resume"
         ) from error
 
 
@@ -240,7 +240,7 @@ def _trainer(config: TrainConfig, cluster: Cluster) -> L.Trainer:
         use_distributed_sampler=False,
         precision=config.precision,
         max_epochs=config.epochs,
-        accumulate_grad_batches=config.accumulate,
+        accumulate_grad_batches=config.gradient_accumulation,
         check_val_every_n_epoch=config.validate_every,
         num_sanity_val_steps=0,
         logger=TensorBoardLogger(directory, name="", version=TENSORBOARD),

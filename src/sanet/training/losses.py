@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sanet import processes
-from sanet.config import CategoryTarget, ClassBalance
+from sanet import distributed
+from sanet.config import CategoryTarget, ClassWeighting
 from sanet.structures import SegmentationOutput
 
 
@@ -100,10 +100,10 @@ def shared_by_all(weight: Tensor, least: float) -> Tensor:
 
     Their gradients are averaged, and a pixel of one must not weigh more than a pixel of another that has more of them.
     """
-    return processes.total(weight).clamp(min=least) / processes.count()
+    return distributed.all_reduce_sum(weight).clamp(min=least) / distributed.world_size()
 
 
-def class_weights(pixels: Tensor, balance: ClassBalance) -> Tensor | None:
+def class_weights(pixels: Tensor, balance: ClassWeighting) -> Tensor | None:
     """(K,) factors for the pixels of each class; their mean over all pixels is 1.
 
     Args:

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from sanet.config import METRICS
-from sanet.folders import replaced
+from sanet.files import replaced
 
 Row = dict[str, float]
 

@@ -12,8 +12,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from sanet.models.networks import SegmentationModel
 
 
-def parameter_groups(model: SegmentationModel, rate: float, head_factor: float, decay: float) -> list[dict[str, Any]]:
-    """Groups for the optimiser: the backbone at ``rate``, everything else at ``rate * head_factor``.
+def parameter_groups(
+    model: SegmentationModel, rate: float, head_lr_multiplier: float, decay: float
+) -> list[dict[str, Any]]:
+    """Groups for the optimiser: the backbone at ``rate``, everything else at ``rate * head_lr_multiplier``.
 
     Norms and biases take no weight decay.
     """
@@ -26,16 +28,18 @@ def parameter_groups(model: SegmentationModel, rate: float, head_factor: float, 
         {
             "name": ("backbone" if is_backbone else "head") + (" norms and biases" if is_norm else ""),
             "params": parameters,
-            "lr": rate if is_backbone else rate * head_factor,
+            "lr": rate if is_backbone else rate * head_lr_multiplier,
             "weight_decay": 0.0 if is_norm else decay,
         }
         for (is_backbone, is_norm), parameters in groups.items()
     ]
 
 
-def create_optimizer(model: SegmentationModel, rate: float, head_factor: float, momentum: float, decay: float) -> SGD:
+def create_optimizer(
+    model: SegmentationModel, rate: float, head_lr_multiplier: float, momentum: float, decay: float
+) -> SGD:
     """SGD over the groups of ``parameter_groups``."""
-    return SGD(parameter_groups(model, rate, head_factor, decay), momentum=momentum)
+    return SGD(parameter_groups(model, rate, head_lr_multiplier, decay), momentum=momentum)
 
 
 def poly_schedule(

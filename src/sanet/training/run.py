@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from sanet import folders, processes
+from sanet import distributed, files
 from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig, plain
 from sanet.evaluation.evaluate import files_in
 from sanet.structures import SanetError, UsageError
@@ -20,7 +20,7 @@ from sanet.yaml_files import read_mapping
 # Where TensorBoard finds its events.
 TENSORBOARD = "tensorboard"
 # What may differ when a run goes on: where and how long it trains, not what is trained.
-MAY_CHANGE = {"output", "epochs", "workers", "accelerator", "checkpoint_minutes"}
+MAY_CHANGE = {"output", "epochs", "num_workers", "accelerator", "checkpoint_minutes"}
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Position:
 
 
 @contextmanager
-def held(directory: Path) -> Iterator[None]:
-    """Keep everything but the processes of this job out of a directory; see ``folders.held``."""
+def locked_run(directory: Path) -> Iterator[None]:
+    """Keep everything but the processes of this job out of a directory; see ``files.locked``."""
     with ExitStack() as stack:
-        processes.from_first(lambda: stack.enter_context(folders.held(directory)))
+        distributed.broadcast_from_main(lambda: stack.enter_context(files.locked(directory)))
         yield
 
 
@@ -52,10 +52,10 @@ def refuse_used(config: TrainConfig) -> None:
     What the same run has left that was killed before its first checkpoint does not count: there is nothing to lose.
     """
     directory = Path(config.output)
-    found = {path.name for path in directory.iterdir() if not folders.hidden(path)}
+    found = {path.name for path in directory.iterdir() if not files.hidden(path)}
     begun = bool(CheckpointFolder(directory / CHECKPOINTS).listed())
     if not begun and found <= {CONFIG, TENSORBOARD, CHECKPOINTS}:
-        folders.require_own(directory / CONFIG)
+        files.require_own(directory / CONFIG)
         if not found or not changed(config, read_mapping(directory / CONFIG) if CONFIG in found else {}):
             return
     if found:
@@ -67,7 +67,7 @@ def keep(config: TrainConfig) -> None:
     """Write config.yaml; one that says the same already stays as it is."""
     path = Path(config.output) / CONFIG
     if not path.exists() or read_mapping(path) != plain(asdict(config)):
-        with folders.written(path) as aside:
+        with files.written(path) as aside:
             config.save(aside)
 
 
@@ -92,9 +92,9 @@ def position_in(config: TrainConfig) -> Position:
             f"{', '.join(differing)}: cannot change when a run goes on; start a new one with another output"
         )
     if stored != plain(asdict(config)):
-        folders.require_own(directory / CONFIG)
+        files.require_own(directory / CONFIG)
     # What the end of the run writes, and what it has written before.
-    folders.require_own(*files_in(directory), *(directory / MODEL).rglob("*"), root=directory)
+    files.require_own(*files_in(directory), *(directory / MODEL).rglob("*"), root=directory)
     path = folder.newest()
     state = read_checkpoint(path)
     try:
@@ -104,10 +104,10 @@ def position_in(config: TrainConfig) -> Position:
         raise SanetError(f"{path} is no checkpoint that this version of sanet can go on from ({error!r})") from error
     if config.epochs < position.epochs:
         raise UsageError(f"epochs {config.epochs}: {position.epochs} are done already")
-    if position.batches and before != processes.count():
+    if position.batches and before != distributed.world_size():
         raise UsageError(
             f"{path} was written in the middle of an epoch by {before} processes, and this run has "
-            f"{processes.count()}; go on with as many, at least to the end of the epoch"
+            f"{distributed.world_size()}; go on with as many, at least to the end of the epoch"
         )
     return position
 

@@ -15,7 +15,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
-from sanet import processes
+from sanet import distributed
 from sanet.config import CHECKPOINTS, TrainConfig
 from sanet.structures import Interrupted, SanetError
 from sanet.training.checkpoints import CheckpointFolder
@@ -98,7 +98,7 @@ class Saving(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen; this comes after Lightning has set its own handlers, which would stop without a checkpoint."""
         self.stop.listen()
-        if processes.from_first(lambda: not self.folder.listed()):
+        if distributed.broadcast_from_main(lambda: not self.folder.listed()):
             self._save(trainer, None)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -109,7 +109,7 @@ class Saving(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save where it is time to, and stop where that is wished; only between whole steps."""
-        parts = self.config.accumulate
+        parts = self.config.gradient_accumulation
         left = int(trainer.num_training_batches) - batch_idx - 1
         if left % parts:
             return
@@ -126,13 +126,13 @@ class Saving(Checkpoint):
     ) -> None:
         """Stop; the checkpoint before the last step is there. All processes do, at a picture that each of them has."""
         pictures = trainer.val_dataloaders.dataset.dataset  # type: ignore[union-attr]  # of a share of them
-        if batch_idx < len(pictures) // processes.count() and self._agreed(pl_module)[0]:
+        if batch_idx < len(pictures) // distributed.world_size() and self._agreed(pl_module)[0]:
             self._interrupt(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save, with the monitored value if the epoch has one, and stop where that is wished."""
         task = cast(SegmentationTask, pl_module)
-        processes.from_first(lambda: write_metrics(Path(self.config.output), task.history))
+        distributed.broadcast_from_main(lambda: write_metrics(Path(self.config.output), task.history))
         # Losses are known for every epoch, but what was validated is what may be the best.
         validated = (trainer.current_epoch + 1) % self.config.validate_every == 0
         self._save(trainer, task.history[-1][self.config.monitor] if validated else None)
@@ -152,16 +152,16 @@ class Saving(Checkpoint):
                 raise failure
             self.folder.add(step, score)
 
-        processes.from_first(enlist)
+        distributed.broadcast_from_main(enlist)
         self.saved = monotonic()
 
     def _agreed(self, module: L.LightningModule) -> tuple[bool, bool]:
         """Whether a stop is wished in any process, and whether the minutes are over in any."""
         due = monotonic() - self.saved > 60 * self.config.checkpoint_minutes
         mine = [self.stop.signal is not None, due]
-        if not processes.together():
+        if not distributed.is_distributed():
             return mine[0], mine[1]
-        wishes = processes.total(torch.tensor(mine, dtype=torch.int64, device=module.device)).tolist()
+        wishes = distributed.all_reduce_sum(torch.tensor(mine, dtype=torch.int64, device=module.device)).tolist()
         return wishes[0] > 0, wishes[1] > 0
 
     def _interrupt(self, trainer: L.Trainer) -> None:

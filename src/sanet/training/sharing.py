@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sanet import processes
+from sanet import distributed
 
 
 def freeze_unused(model: nn.Module) -> list[str]:
@@ -59,7 +59,7 @@ class SynchronizedBatchNorm(_BatchNorm):
         axes = (0, *range(2, input.ndim))
         channels = (1, -1, *(1 for _ in axes[1:]))
         values = input.to(torch.promote_types(input.dtype, torch.float32))  # sums of bfloat16 would be rough
-        count = processes.total(values.new_tensor([input.numel() / input.shape[1]]))
+        count = distributed.all_reduce_sum(values.new_tensor([input.numel() / input.shape[1]]))
         mean: Tensor = all_reduce(values.sum(axes)) / count  # type: ignore[no-untyped-call]
         centred = values - mean.view(channels)
         variance: Tensor = all_reduce(centred.square().sum(axes)) / count  # type: ignore[no-untyped-call]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from sanet import processes
+from sanet import distributed
 from sanet.config import MODEL
 from sanet.models.networks import load_model
 from sanet.models.record import differences as differences
@@ -19,30 +19,30 @@ from sanet.training.checkpoints import SUFFIX, read_checkpoint
 PREFIX = "model."
 
 
-def start_from(model: nn.Module, source: str, keep_what_fits: bool) -> None:
+def init_from(model: nn.Module, source: str, strict: bool) -> None:
     """Give a network the weights of another.
 
     Args:
         model: is changed.
         source: run directory, directory of a saved model, ``hf:OWNER/NAME``, or checkpoint of a run.
-        keep_what_fits: take over the tensors that fit and name the others on stderr.
+        strict: all tensors have to fit; else those that fit are taken, and the others named on stderr.
 
     Raises:
-        SanetError: the source cannot be read, a tensor does not fit and ``keep_what_fits`` is off, or none fits.
+        SanetError: the source cannot be read, a tensor does not fit and ``strict`` is on, or none fits.
     """
     found = read_weights(source)
     own = model.state_dict()
     differing = differences(own, found)
-    if differing and not keep_what_fits:
+    if differing and strict:
         raise SanetError(
             f"the weights of {source} are not those of this network: {enumerated(differing)}. With "
-            "--model.keep_what_fits true it starts from the others"
+            "--model.strict false it starts from the others"
         )
     fitting = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
     if not fitting:
         raise SanetError(f"none of the weights of {source} fits this network: {enumerated(differing)}")
     model.load_state_dict({**own, **fitting})
-    if differing and processes.first():
+    if differing and distributed.is_main_process():
         say(f"{source}: {len(fitting)} tensors kept; dropped: {'; '.join(differing)}", error=True)
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from sanet import processes
-from sanet.config import TrainConfig, ViewsConfig
+from sanet import distributed
+from sanet.config import InferenceConfig, TrainConfig
 from sanet.evaluation.confusion import ConfusionMatrix, Scores, scores_of
 from sanet.inference.views import label_picture
 from sanet.models.networks import SegmentationModel
@@ -75,7 +75,7 @@ class SegmentationTask(L.LightningModule):
             class_weights,
         )
         self.confusion = ConfusionMatrix(model.labels)
-        self.views = ViewsConfig(window=config.window)
+        self.views = InferenceConfig(window=config.window)
         self.history: list[Row] = []
         # Sums of the losses of this epoch's batches in this process, and the number of those.
         self.sums, self.batches = torch.zeros(len(LOSS_NAMES), dtype=torch.float64), 0
@@ -100,7 +100,7 @@ class SegmentationTask(L.LightningModule):
 
     def on_train_batch_start(self, batch: Sample, batch_index: int) -> None:
         """Let what a network draws, as for dropping out, follow from (seed, epoch, batch, process) alone."""
-        key = (self.config.seed, self.current_epoch, batch_index, processes.rank())
+        key = (self.config.seed, self.current_epoch, batch_index, distributed.rank())
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
 
     def training_step(self, batch: Sample, batch_index: int) -> Tensor:
@@ -111,7 +111,7 @@ class SegmentationTask(L.LightningModule):
         """
         terms = self.loss_of(batch)
         # All processes ask, since one that stopped alone would leave the others waiting for its gradients.
-        if processes.total((~torch.isfinite(terms.total.detach())).long()):
+        if distributed.all_reduce_sum((~torch.isfinite(terms.total.detach())).long()):
             raise self._not_finite(terms, batch, batch_index)
         self.sums += torch.stack(terms).detach().cpu()
         self.batches += 1
@@ -121,7 +121,7 @@ class SegmentationTask(L.LightningModule):
     def _not_finite(self, terms: LossTerms, batch: Sample, batch_index: int) -> SanetError:
         parts = ", ".join(f"{name} {value:.4g}" for name, value in terms._asdict().items())
         own = None if torch.isfinite(terms.total) else f"({parts}), pictures {', '.join(batch.name)}"
-        found = "; ".join(share for share in processes.gathered(own) if share)
+        found = "; ".join(share for share in distributed.all_gather(own) if share)
         return SanetError(
             f"the loss is not finite in epoch {self.current_epoch}, batch {batch_index} {found}. Checkpoints are as "
             "they were before; lower optimizer.learning_rate, or add optimizer.warmup_steps, and start again with "
@@ -141,7 +141,7 @@ class SegmentationTask(L.LightningModule):
         """
         row = dict(zip(LOSS_NAMES, (self._shared_sums() / self.batches).tolist(), strict=True))
         if (self.current_epoch + 1) % self.config.validate_every == 0:
-            row |= score_values(scores_of(processes.total(self.confusion.counts), self.model.labels))
+            row |= score_values(scores_of(distributed.all_reduce_sum(self.confusion.counts), self.model.labels))
             self.confusion.reset()
             self.log("val/miou", row["val/miou"], prog_bar=True)
         self.log_dict({name: value for name, value in row.items() if name != "val/miou"})
@@ -154,7 +154,7 @@ class SegmentationTask(L.LightningModule):
             "history": self.history,
             "sums": self._shared_sums().tolist(),
             "batches": self.batches,
-            "processes": processes.count(),
+            "processes": distributed.world_size(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -165,14 +165,14 @@ class SegmentationTask(L.LightningModule):
 
     def _shared_sums(self) -> Tensor:
         """The mean over all processes of their sums; every one of them has as many batches."""
-        sums = self.sums.to(self.device) if processes.together() else self.sums
-        return processes.total(sums).cpu() / processes.count()
+        sums = self.sums.to(self.device) if distributed.is_distributed() else self.sums
+        return distributed.all_reduce_sum(sums).cpu() / distributed.world_size()
 
     def configure_optimizers(self) -> Any:
         """SGD with the poly schedule over all steps of the run."""
         settings = self.config.optimizer
         optimizer = create_optimizer(
-            self.model, settings.learning_rate, settings.head_factor, settings.momentum, settings.weight_decay
+            self.model, settings.learning_rate, settings.head_lr_multiplier, settings.momentum, settings.weight_decay
         )
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = poly_schedule(optimizer, steps, settings.power, settings.warmup_steps)

@@ -2,18 +2,18 @@ import pytest
 import torch
 
 from gloo import run_in_processes
-from sanet import processes
+from sanet import distributed
 
 
 def everything():
-    rank = processes.rank()
+    rank = distributed.rank()
     return (
         rank,
-        processes.count(),
-        processes.first(),
-        processes.total(torch.tensor([rank + 1, 10])).tolist(),
-        processes.gathered({"rank": rank}),
-        processes.from_first(lambda: f"from {rank}"),
+        distributed.world_size(),
+        distributed.is_main_process(),
+        distributed.all_reduce_sum(torch.tensor([rank + 1, 10])).tolist(),
+        distributed.all_gather({"rank": rank}),
+        distributed.broadcast_from_main(lambda: f"from {rank}"),
     )
 
 
@@ -31,6 +31,6 @@ def test_processes_that_share_a_job(count):
 def test_a_total_leaves_its_tensor_alone():
     def both():
         values = torch.ones(2)
-        return processes.total(values).tolist(), values.tolist()
+        return distributed.all_reduce_sum(values).tolist(), values.tolist()
 
     assert run_in_processes(2, both) == [([2.0, 2.0], [1.0, 1.0])] * 2

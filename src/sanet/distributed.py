@@ -17,53 +17,53 @@ from sanet.structures import SanetError
 Value = TypeVar("Value")
 
 
-def together() -> bool:
+def is_distributed() -> bool:
     """Whether there are other processes to talk to."""
     return dist.is_available() and dist.is_initialized()
 
 
-def count() -> int:
+def world_size() -> int:
     """How many processes share the job."""
-    return dist.get_world_size() if together() else 1
+    return dist.get_world_size() if is_distributed() else 1
 
 
 def rank() -> int:
     """The number of this process, from 0."""
-    return dist.get_rank() if together() else 0
+    return dist.get_rank() if is_distributed() else 0
 
 
-def first() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that writes files and talks to the terminal."""
     return rank() == 0
 
 
-def total(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum of the tensors of all processes, as a new tensor; all of them have to call."""
     summed = values.clone()
-    if together():
+    if is_distributed():
         dist.all_reduce(summed)
     return summed
 
 
-def gathered(value: Value) -> list[Value]:
+def all_gather(value: Value) -> list[Value]:
     """The values of all processes in the order of their ranks; all of them have to call."""
-    if not together():
+    if not is_distributed():
         return [value]
-    values: list[Any] = [None] * count()
+    values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return cast("list[Value]", values)
 
 
-def from_first(compute: Callable[[], Value]) -> Value:
+def broadcast_from_main(compute: Callable[[], Value]) -> Value:
     """What the first process computes, in all of them; all of them have to call.
 
     What it raises instead is raised in all of them, so that none waits for a process that has ended.
     """
-    if not together():
+    if not is_distributed():
         return compute()
     found: list[Any] = [None, None]
     failure: BaseException | None = None
-    if first():
+    if is_main_process():
         try:
             found[0] = compute()
         except BaseException as error:

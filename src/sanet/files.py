@@ -199,7 +199,7 @@ def require_writable(folder: Path) -> None:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Make a folder where there is none, and keep others out of it; the lock falls with the process, however that ends.
 
     Raises:

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple, Protocol
 from PIL import Image
 from tqdm import tqdm
 
-from sanet.config import ViewsConfig
+from sanet.config import InferenceConfig
 from sanet.data.decoding import DataError, read_image
-from sanet.folders import aside_of, beside, discard, held, in_the_way, refuse, settle
+from sanet.files import aside_of, beside, discard, in_the_way, locked, refuse, settle
 from sanet.inference.exported import is_exported
 from sanet.inference.inputs import find_pictures
 from sanet.inference.memory import Job, Line, Memory, version
@@ -76,7 +76,7 @@ class PredictorSettings:
 
     model: str
     device: str | None = None
-    views: ViewsConfig = field(default_factory=ViewsConfig)
+    views: InferenceConfig = field(default_factory=InferenceConfig)
 
     def open(self) -> Predictor:
         """Read the model; see ``Predictor`` for what it raises."""
@@ -185,7 +185,7 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
     if len(engine.labels) > 256:
         raise UsageError(f"a palette PNG holds 256 classes, the model has {len(engine.labels)}; use sanet.Predictor")
     jobs = planned(inputs, output)
-    with held(Path(output)):
+    with locked(Path(output)):
         return _predicted(engine, jobs, Memory(Path(output)), progress)
 
 
