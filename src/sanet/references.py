@@ -1,0 +1,206 @@
+"""What a setting may name: a built-in, a class of a well-known package, or anything of a module that the user opened.
+
+A reference is a name, ``adamw`` or ``my_lab.losses:Boundary``, with options where it has some. Nothing that a file says
+causes an import: of packages only the classes that a kind allows are found, and modules are opened on the command line
+(``--import my_lab``) or in Python (``sanet.use("my_lab")``).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import partial
+from hashlib import sha256
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sanet.structures import SanetError, UsageError, first_line
+
+_opened: dict[str, ModuleType] = {}
+
+
+def use(*modules: str) -> None:
+    """Open modules of one's own: from now on settings may name what they define. Their code runs.
+
+    The working directory is searched last, after everything that is installed.
+
+    Args:
+        modules: such as "my_lab", which opens "my_lab.losses" as well.
+
+    Raises:
+        SanetError: one cannot be imported.
+    """
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
+    for name in modules:
+        try:
+            _opened[name] = importlib.import_module(name)
+        except Exception as error:  # whatever its code raises
+            raise SanetError(f"--import {name}: {type(error).__name__}: {first_line(error)}") from error
+
+
+def opened() -> list[str]:
+    """The modules that were opened, for a process that has to open them too."""
+    return list(_opened)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A name and what it is called with.
+
+    Args:
+        name: a built-in name, "module:Name", or the object itself.
+        options: keyword arguments.
+    """
+
+    name: Any
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, kind: str, value: Any) -> Reference:
+        """From a setting: a name, ``{name: …, options: {…}}``, or an object from Python.
+
+        Raises:
+            UsageError: a mapping with other keys.
+        """
+        if not isinstance(value, Mapping):
+            return cls(value)
+        if "name" not in value or set(value) - {"name", "options"}:
+            raise UsageError(f"{kind} {dict(value)!r}: give a name, or {{name: …, options: {{…}}}}")
+        return cls(value["name"], value.get("options") or {})
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of thing that settings choose, such as an optimiser.
+
+    Args:
+        word: what it is called in messages: the setting's name.
+        builtin: what is built in, by name.
+        packages: packages whose classes may be named without being opened, each with the base class they must have.
+    """
+
+    word: str
+    builtin: Mapping[str, Any]
+    packages: Mapping[str, str] = field(default_factory=dict)
+
+    def find(self, name: Any) -> Any:
+        """The object of a name; what is no text is the object.
+
+        Raises:
+            UsageError: there is none of that name, or it is in a module that nobody opened.
+        """
+        if not isinstance(name, str):
+            return name
+        if name in self.builtin:
+            return self.builtin[name]
+        module, colon, attribute = name.partition(":")
+        if not colon:
+            raise self._unknown(name)
+        if _is_open(module):
+            found = _attribute(self.word, module, attribute)
+            if str(getattr(found, "__module__", module)).partition(".")[0] != module.partition(".")[0]:
+                raise UsageError(f"{self.word} {name!r}: {attribute} is not defined in {module.partition('.')[0]}")
+            return found
+        for package, base in self.packages.items():
+            if module == package or module.startswith(f"{package}."):
+                return self._member(package, base, name, module, attribute)
+        raise UsageError(
+            f"{self.word} {name!r}: the module {module!r} is not open, and no file can open it; if you trust its code, "
+            f"add --import {module.partition('.')[0]}, or sanet.use({module.partition('.')[0]!r}) in Python"
+        )
+
+    def build(self, value: Any, *arguments: Any, **more: Any) -> Any:
+        """What a reference stands for, ready for use.
+
+        A class is called with ``arguments``, its options and ``more``; of a function the options are bound; an object
+        from Python is taken as it is.
+
+        Raises:
+            UsageError: see ``find``; or the class cannot be called with these options.
+        """
+        reference = Reference.of(self.word, value)
+        made = self.find(reference.name)
+        if not isinstance(made, type):
+            return partial(made, **reference.options) if reference.options else made
+        try:
+            return made(*arguments, **{**reference.options, **more})
+        except UsageError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{self.word} {name_of(reference.name)!r}: {first_line(error)}") from error
+
+    def _unknown(self, name: str) -> UsageError:
+        near = get_close_matches(name, self.builtin, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        also = [f'"{package}:Name"' for package in self.packages] + ['"my_module:Name" with --import my_module']
+        return UsageError(
+            f"unknown {self.word} {name!r}; {hint}Choices: {', '.join(sorted(self.builtin))}; or {' or '.join(also)}"
+        )
+
+    def _member(self, package: str, base: str, name: str, module: str, attribute: str) -> Any:
+        holder, _, base_name = base.partition(":")
+        wanted = getattr(importlib.import_module(holder), base_name)
+        try:
+            found = _attribute(self.word, module, attribute)
+        except ImportError as error:
+            raise UsageError(f"{self.word} {name!r}: {first_line(error)}") from error
+        top = package.partition(".")[0]
+        if not (isinstance(found, type) and issubclass(found, wanted) and found.__module__.partition(".")[0] == top):
+            raise UsageError(f"{self.word} {name!r}: only a {base_name} of {package} can be named here")
+        return found
+
+
+def name_of(value: Any) -> str:
+    """How a record names what a setting chose: the name, or "module:Name" of an object's class.
+
+    What is defined in ``__main__`` can be used, but not found again.
+    """
+    if isinstance(value, str):
+        return value
+    made = value if isinstance(value, type) or hasattr(value, "__qualname__") else type(value)
+    return f"{made.__module__}:{made.__qualname__}"
+
+
+def digests() -> dict[str, str]:
+    """Of every opened top-level package what it is: its version where it is installed, else a hash of its Python files."""
+    distributions = packages_distributions()
+    found = {}
+    for top in dict.fromkeys(name.partition(".")[0] for name in _opened):
+        module = sys.modules[top]
+        if top in distributions:
+            found[top] = version(distributions[top][0])
+            continue
+        places = [Path(place) for place in getattr(module, "__path__", [])] or [Path(str(module.__file__))]
+        found[top] = _hash(
+            sorted(path for place in places for path in (place.rglob("*.py") if place.is_dir() else [place]))
+        )
+    return found
+
+
+def _hash(files: Iterable[Path]) -> str:
+    digest = sha256()
+    for path in files:
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)} ".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def _is_open(module: str) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in _opened)
+
+
+def _attribute(word: str, module: str, attribute: str) -> Any:
+    loaded = importlib.import_module(module)
+    if not attribute.isidentifier() or attribute.startswith("_") or not hasattr(loaded, attribute):
+        near = get_close_matches(attribute, [name for name in dir(loaded) if not name.startswith("_")], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"{word}: there is no {attribute!r} in {module}{hint}")
+    return getattr(loaded, attribute)
