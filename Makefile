@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Nothing is installed whose hash is not in the lock, not even what builds the package.
 INSTALL = $(PIP) install --require-hashes --requirement $(1) && $(PIP) install --no-deps --no-build-isolation --editable .
 
-.PHONY: install demo test lint format docs
+.PHONY: install demo test slow lint format docs
 
 install: $(VENV)/.installed
 
@@ -21,7 +21,10 @@ test: $(VENV)/.installed-dev
 		|| echo "no chromium: the page of sanet demo is not tested"
 	@$(CAN_COMPILE) || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q g++ python3-dev; } \
 		|| echo "no C++ compiler or Python.h: torch.compile is tested without code generation"
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2 -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -170,7 +170,7 @@ def name_of(value: Any) -> str:
 
 
 def digests() -> dict[str, str]:
-    """Of every opened top-level package what it is: its version where it is installed, else a hash of its Python files."""
+    """By opened top-level package: its version where it is installed, else a hash of its Python files."""
     distributions = packages_distributions()
     found = {}
     for top in dict.fromkeys(name.partition(".")[0] for name in _opened):
