@@ -71,4 +71,4 @@ def test_a_setting_that_cannot_be_is_named_with_the_remedy(build, named):
 
 @pytest.mark.parametrize("name", ["voc", "voc_aug", "context59", "context60", "coco"])
 def test_a_part_of_a_published_data_set_may_be_meant(name):
-    assert DataConfig(name, ".", allow_subset=True).partial
+    assert DataConfig(name, ".", allow_subset=True).allow_subset

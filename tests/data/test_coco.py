@@ -28,8 +28,8 @@ HEIGHT, WIDTH = SIZE
 CLASSES = {number: index for index, number in enumerate(COCO_IDS.values(), 1)}
 
 
-def open_root(root: Path, partial: bool = True) -> FileSource:
-    found = data_source(DataConfig("coco", str(root), allow_subset=partial))
+def open_root(root: Path, allow_subset: bool = True) -> FileSource:
+    found = data_source(DataConfig("coco", str(root), allow_subset=allow_subset))
     assert isinstance(found, FileSource)
     return found
 

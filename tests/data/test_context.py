@@ -34,8 +34,8 @@ ALPHABETICAL = """
 PROTOCOLS = pytest.mark.parametrize("name", ["context59", "context60"])
 
 
-def open_root(root: Path, name: str, partial: bool = True) -> FileSource:
-    found = data_source(DataConfig(name, str(root), allow_subset=partial))
+def open_root(root: Path, name: str, allow_subset: bool = True) -> FileSource:
+    found = data_source(DataConfig(name, str(root), allow_subset=allow_subset))
     assert isinstance(found, FileSource)
     return found
 

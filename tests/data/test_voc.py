@@ -34,8 +34,8 @@ from sanet.data.problems import LISTED_TWICE, NO_MASK, REPEATED, SHARED, SIZES, 
 from sanet.structures import default_colors
 
 
-def open_root(root: Path, name: str = "voc", partial: bool = True) -> FileSource:
-    found = data_source(DataConfig(name, str(root), allow_subset=partial))
+def open_root(root: Path, name: str = "voc", allow_subset: bool = True) -> FileSource:
+    found = data_source(DataConfig(name, str(root), allow_subset=allow_subset))
     assert isinstance(found, FileSource)
     return found
 
@@ -171,7 +171,7 @@ def test_a_test_picture_in_sbds_list_is_refused(tmp_path: Path) -> None:
 def test_other_counts_than_the_published_are_refused(tmp_path: Path, name: str) -> None:
     write_voc(tmp_path)
     write_sbd(tmp_path)
-    with pytest.raises(DataError, match=rf"train\.txt has 3 pictures, the published {name} 1464; .*data\.partial"):
+    with pytest.raises(DataError, match=rf"train\.txt has 3 pictures, the published {name} 1464; .*data\.allow_subset"):
         open_root(tmp_path, name, allow_subset=False)
 
 

@@ -101,6 +101,6 @@ def test_a_checkpoint_of_another_network_is_not_gone_on_with(source, config):
         train(config, resume=True)
 
 
-def test_keeping_what_fits_needs_something_to_keep():
-    with pytest.raises(UsageError, match="of what"):
+def test_weights_that_may_differ_need_weights_to_start_from():
+    with pytest.raises(UsageError, match="strict"):
         sanet.ModelConfig(strict=False)
