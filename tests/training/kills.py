@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import tempfile
+import time
 from pathlib import Path
 
 from test_nothing_lost import assert_same_run, begin_or_go_on, clear_if_not_begun, in_child, killed_at_call
@@ -22,8 +23,8 @@ from sanet.training.fit import train
 KILLS = 20  # with each number of workers
 
 
-def broken_run(config, rng, most):
-    """Train to the end through at most so many kills; returns what each of them hit."""
+def broken_run(config, rng, most, seconds):
+    """Train to the end, which takes so many seconds, through at most so many kills; returns what each of them hit."""
     kills = []
     while True:
         clear_if_not_begun(config)
@@ -36,7 +37,7 @@ def broken_run(config, rng, most):
             kills.append(f"call {number}")
         else:
             child = in_child(begin_or_go_on, config)
-            delay = rng.uniform(1, 4 + len(kills))
+            delay = rng.uniform(0, seconds)
             child.join(delay if len(kills) < most else None)
             if child.exitcode is not None:
                 assert child.exitcode == 0
@@ -58,13 +59,15 @@ def main():
             epochs=4,
             checkpoint_minutes=1e-9,
         )
+        begun = time.monotonic()
         child = in_child(train, unbroken)
         child.join()
+        seconds = time.monotonic() - begun
         for workers in (0, 1, 2):
             rng, done, run = random.Random(workers), 0, 0
             while done < KILLS:
                 config = dataclasses.replace(unbroken, output=str(folder / f"{workers}-{run}"), num_workers=workers)
-                kills = broken_run(config, rng, KILLS - done)
+                kills = broken_run(config, rng, KILLS - done, seconds)
                 assert_same_run(config, unbroken)
                 done, run, total = done + len(kills), run + 1, total + len(kills)
                 print(
