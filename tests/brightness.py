@@ -6,7 +6,9 @@ from PIL import Image
 
 import sanet
 from sanet.config import CHECKPOINTS
+from sanet.structures import Batch, LabelSet
 from sanet.training.checkpoints import CheckpointFolder
+from sanet.training.losses import SegmentationLoss
 
 CLASSES = ("dark", "light")
 
@@ -56,3 +58,9 @@ def assert_same_weights(one, other):
     assert one.keys() == other.keys()
     for name in one:
         assert torch.equal(one[name], other[name]), name
+
+
+def loss_of(output, masks, **settings):
+    """The paper's loss, and its terms by name, of an output and its masks (B, H, W), with 255 to be ignored."""
+    labels = LabelSet(tuple(f"class {index}" for index in range(output.mask.shape[1])))
+    return SegmentationLoss(sanet.LossConfig(**settings), labels)(output, Batch(output.logits, masks, ()))

@@ -110,13 +110,13 @@ def test_yaml_and_dotted_options_fill_the_same_dataclasses(root, tmp_path):
     }  # fmt: skip
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
     output = tmp_path / "run"
-    options = ["--config", str(tmp_path / "c.yaml"), "--output", str(output), "--optimizer.momentum", "0.8"]
+    options = ["--config", str(tmp_path / "c.yaml"), "--output", str(output), "--optimizer.options.momentum", "0.8"]
     assert main(["train", *options]) == 0
     resolved = yaml.safe_load((output / "config.yaml").read_text())
-    assert resolved["optimizer"]["momentum"] == 0.8
+    assert resolved["optimizer"]["options"] == {"momentum": 0.8}
     assert resolved["model"]["options"] == {"groups": 1}
     assert resolved["augmentation"]["crop"] == [40, 40]
-    assert resolved["loss"]["alpha"] == TrainConfig().loss.alpha
+    assert resolved["loss"]["terms"] == TrainConfig().loss.terms
     assert json.loads((output / "model" / "config.json").read_text())["options"]["groups"] == 1
 
 

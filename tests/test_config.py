@@ -1,6 +1,17 @@
+from contextlib import suppress
+
 import pytest
 
-from sanet.config import AugmentationConfig, DataConfig, InferenceConfig, LossConfig, OptimizerConfig, TrainConfig
+from sanet.cli.main import create_parsers
+from sanet.config import (
+    AugmentationConfig,
+    DataConfig,
+    InferenceConfig,
+    LossConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
 from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
 from sanet.experiments.config import ExperimentConfig
@@ -35,12 +46,14 @@ RED, GREEN = (255, 0, 0), (0, 255, 0)
         (lambda: AugmentationConfig(scale=(2.0, 0.5)), "smaller factor first"),
         (lambda: AugmentationConfig(hflip=1.1), "hflip 1.1: from 0 to 1"),
         (lambda: AugmentationConfig(jitter=1), "jitter 1: from 0 to 0.99"),
-        (lambda: LossConfig(alpha=-1), "alpha -1: from 0"),
-        (lambda: LossConfig(category_target="presense"), "did you mean 'presence'"),
+        (lambda: LossConfig({"mask": -1}), "terms.mask -1: from 0"),
+        (lambda: LossConfig({"mask": {"wieght": 1}}), "terms.mask"),
+        (lambda: LossConfig({}), "loss.terms"),
         (lambda: LossConfig(class_weighting="sqr"), "did you mean 'sqrt'"),
         (lambda: OptimizerConfig(learning_rate=0), "learning_rate 0: from"),
-        (lambda: OptimizerConfig(momentum=1), "momentum 1: from 0 to 0.9999"),
-        (lambda: OptimizerConfig(warmup_steps=-1), "warmup_steps -1: from 0"),
+        (lambda: OptimizerConfig(layer_decay=1.1), "layer_decay 1.1: from"),
+        (lambda: ScheduleConfig(warmup_steps=-1), "warmup_steps -1: from 0"),
+        (lambda: TrainConfig(transforms=({"Name": "x"},)), "transforms"),
         (lambda: TrainConfig(epochs=0), "epochs 0: from 1 to"),
         (lambda: TrainConfig(epochs=5, validate_every=2), "must divide"),
         (lambda: TrainConfig(num_workers=-1), "num_workers -1: from 0 to 256"),
@@ -72,3 +85,22 @@ def test_a_setting_that_cannot_be_is_named_with_the_remedy(build, named):
 @pytest.mark.parametrize("name", ["voc", "voc_aug", "context59", "context60", "coco"])
 def test_a_part_of_a_published_data_set_may_be_meant(name):
     assert DataConfig(name, ".", allow_subset=True).allow_subset
+
+
+@pytest.mark.parametrize(
+    "setting", ["model.options", "loss.terms", "optimizer.options", "schedule.options", "data.options"]
+)
+@pytest.mark.parametrize("shape", ["%s", "{x: %s}", "{x: [%s]}", "{x: {y: %s}}"])
+def test_no_setting_imports_what_it_names(setting, shape, tmp_path):
+    """jsonargparse would, of a type with Any in it."""
+    call = f"{{class_path: os.mkdir, init_args: {{path: {tmp_path / 'made'}}}}}"
+    parser, _ = create_parsers()
+    with suppress(SystemExit, UsageError):
+        parser.instantiate(parser.parse_args(["train", f"--{setting}", shape % call]))
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("setting", ["transforms", "batch_transforms", "metrics", "callbacks", "loggers"])
+@pytest.mark.parametrize("shape", ["[%s]", "[{name: x, options: %s}]", "[{name: x, options: {x: [%s]}}]"])
+def test_no_list_of_references_imports_what_it_names(setting, shape, tmp_path):
+    test_no_setting_imports_what_it_names(setting, shape, tmp_path)

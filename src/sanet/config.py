@@ -7,19 +7,31 @@ answers at once.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
 
+from sanet.references import Reference, name_of
 from sanet.structures import Color, UsageError, choose
 
+MYPY = False  # mypy takes a variable of this name for true, as TYPE_CHECKING, whose block jsonargparse would read
+# What settings choose by name, such as "adamw" or "my_lab.optim:Lion"; in Python the object itself will do. What
+# jsonargparse sees must have no Any, nor a mapping of Any: there it imports and calls what a "class_path" names.
+if MYPY:
+    Chosen = Any
+    Entry = Any
+    Options = dict[Any, Any]
+else:
+    Chosen = str
+    Entry = str | dict
+    Options = dict[str, bool | int | float | list | dict | str | None]
+
 MaskFormat = Literal["index", "color"]
-CategoryTarget = Literal["presence", "share"]
 ClassWeighting = Literal["none", "fourth_root", "sqrt", "log"]
 Accelerator = Literal["auto", "cpu", "gpu"]
-Precision = Literal["32-true", "bf16-mixed"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 ExportFormat = Literal["onnx", "onnx-int8"]
 EngineName = Literal["local", "ray"]
 # comp5: trained on the data of PASCAL VOC only; comp6: on other data as well.
@@ -37,7 +49,7 @@ KINDS: dict[str, Any] = {
     "float": (int, float),
     "bool": bool,
     "tuple": (tuple, list),
-    "dict": dict,
+    "Options": dict,
 }
 # Sides of pictures in pixels, and processes, that no machine of today goes beyond.
 SIDES, WORKERS = (32, 16_384), (0, 256)
@@ -98,9 +110,10 @@ class DataConfig:
         ignore_color: folder only: with mask_format "color", the colour that counts nowhere.
         allow_subset: voc, voc_aug, context59, context60 and coco only: a part of the published data set is meant; its
             counts are not checked, and scores on it cannot be compared with published ones.
+        options: further arguments of a source of your own, "my_module:Name".
     """
 
-    name: str = "scenes"
+    name: Chosen = "scenes"
     root: str | None = None
     classes: tuple[str, ...] = ()
     colors: tuple[Color, ...] = ()
@@ -109,6 +122,7 @@ class DataConfig:
     mask_format: MaskFormat = "index"
     ignore_color: Color | None = None
     allow_subset: bool = False
+    options: Options = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check(self, "data.")
@@ -119,7 +133,7 @@ class DataConfig:
         if self.name == "scenes" and self.root is not None:
             raise UsageError(f"data.root {self.root}: name the data set as well, such as --data.name folder")
         if self.name != "folder":
-            own = [item for item in fields(self) if item.name not in {"name", "root", "allow_subset"}]
+            own = [item for item in fields(self) if item.name not in {"name", "root", "options", "allow_subset"}]
             given = [item.name for item in own if getattr(self, item.name) != item.default]
             if given:
                 raise UsageError(
@@ -175,11 +189,11 @@ class ModelConfig:
         strict: all weights of init_from have to fit; false starts from those that fit, and says which do not.
     """
 
-    name: str = "sanet"
+    name: Chosen = "sanet"
     backbone: str = "tf_efficientnet_lite0"
     output_stride: int = within(16, 1, 32)
     pretrained_backbone: bool = True
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Options = field(default_factory=dict)
     init_from: str | None = None
     strict: bool = True
 
@@ -191,50 +205,79 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """L = L_mask + alpha L_cat + beta L_den.
+    """The sum of one or more terms, each with a weight; by default equation (6) of the paper.
 
     Args:
-        alpha: weight of the categorical loss.
-        beta: weight of the dense loss.
-        category_target: "presence", the class is in the picture, or "share", its share of the pixels.
-        class_weighting: weights of the classes' pixels: "none", or "fourth_root", "sqrt" or "log" to favour rare ones,
-            the first the least.
+        terms: weight of each term by name: "mask", "category", "dense" of the paper; "ohem", "dice", "lovasz", "focal";
+            or "my_module:Name". In place of a weight {weight: 0.5, options: {...}} gives the term options.
+        class_weighting: weights of the pixels of each class: "none", or "fourth_root", "sqrt" or "log" to favour rare
+            classes, the first the least.
     """
 
-    alpha: float = within(0.2, 0, 1000)
-    beta: float = within(0.8, 0, 1000)
-    category_target: CategoryTarget = "presence"
+    terms: Options = field(default_factory=lambda: {"mask": 1.0, "category": 0.2, "dense": 0.8})
     class_weighting: ClassWeighting = "none"
 
     def __post_init__(self) -> None:
         check(self, "loss.")
-        choose("loss.category_target", self.category_target, get_args(CategoryTarget))
         choose("loss.class_weighting", self.class_weighting, get_args(ClassWeighting))
+        for name in self.terms:
+            require(f"loss.terms.{name_of(name)}", [self.term(name)[0]], 0, 1000)
+        if not any(self.term(name)[0] for name in self.terms):
+            raise UsageError("loss.terms: name at least one term with a weight above 0, such as {mask: 1.0}")
+
+    def term(self, name: Chosen) -> tuple[float, dict[str, Any]]:
+        """The weight and the options of a term."""
+        entry = self.terms[name]
+        if not isinstance(entry, dict):
+            return entry, {}
+        if set(entry) - {"weight", "options"} or not isinstance(entry.get("options", {}), dict):
+            raise UsageError(f"loss.terms.{name_of(name)} {entry!r}: give a weight, or {{weight: …, options: {{…}}}}")
+        return entry.get("weight", 1.0), entry.get("options", {})
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """SGD with the poly schedule.
+    """The optimiser and its learning rates.
 
     Args:
-        learning_rate: of the backbone at the start.
+        name: "sgd" (momentum 0.9), "adamw", "torch.optim:Name" or "my_module:Name".
+        learning_rate: learning rate of the backbone at the start.
         head_lr_multiplier: the head's learning rate over the backbone's. Convolutions without a norm behind
             them, such as FCN's classifier and SANet's dense one, diverge at first where it gets much above 0.03.
-        momentum: of SGD.
-        weight_decay: on all weights but norms and biases.
-        power: exponent of the poly schedule.
-        warmup_steps: steps over which the learning rate rises at the start.
+        weight_decay: weight decay of all weights but norms and biases.
+        layer_decay: factor by which the learning rate falls from each block of the backbone to the one before it.
+        clip_norm: largest norm of the gradient of all weights; larger gradients are scaled down.
+        options: further arguments of the optimiser, such as {momentum: 0.8}.
     """
 
+    name: Chosen = "sgd"
     learning_rate: float = within(0.01, 1e-12, 1000)
     head_lr_multiplier: float = within(3.0, 1e-6, 1e6)
-    momentum: float = within(0.9, 0, 0.9999)
     weight_decay: float = within(1e-4, 0, 100)
-    power: float = within(0.9, 1e-3, 100)
-    warmup_steps: int = within(0, 0, 10**9)
+    layer_decay: float = within(1.0, 1e-3, 1)
+    clip_norm: float | None = within(None, 1e-9, 1e9)
+    options: Options = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check(self, "optimizer.")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How the learning rates change from step to step.
+
+    Args:
+        name: "poly", "cosine", "constant", "torch.optim.lr_scheduler:Name" or "my_module:Name".
+        warmup_steps: steps over which the learning rates rise linearly at the start.
+        options: further arguments of the schedule, such as {power: 0.9} of "poly".
+    """
+
+    name: Chosen = "poly"
+    warmup_steps: int = within(0, 0, 10**9)
+    options: Options = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check(self, "schedule.")
 
 
 @dataclass(frozen=True)
@@ -284,44 +327,67 @@ def checked_side(name: str, side: Any) -> int | None:
 class TrainConfig:
     """Everything that decides the outcome of a training run.
 
+    Lists hold names, as "my_module:Name" or of the packages that are given, or {name: …, options: {…}}.
+
     Args:
-        output: run directory, made new.
-        data: the data set.
-        augmentation: random changes to the training pictures.
+        output: run directory, must be new or empty.
+        data: the dataset.
+        augmentation: random scale, crop, flip and colours of the training images.
+        transforms: further augmentation of each training image and mask: "torchvision.transforms.v2:Name" or
+            "my_module:Name".
+        batch_transforms: augmentation of whole batches, on the device: "my_module:Name".
         model: the network.
         loss: the loss.
         optimizer: the optimiser.
+        schedule: the schedule of the learning rate.
         epochs: passes over the training split.
-        batch_size: pictures in a step, of all processes together.
+        batch_size: global batch size: images in a step, of all processes.
         gradient_accumulation: parts in which a step is computed, one after the other, to fit into memory.
             Batch norm sees a part at a time, and every part has the same weight, however many labelled pixels it has.
-        num_workers: processes that load pictures, for each that trains; 0 loads them in the main process.
-        seed: of the weights, the order of the pictures and their augmentation.
+        freeze_backbone_epochs: epochs at the start in which the backbone stays as it is; -1 for all of them.
+        ema: decay of a moving average of the weights, which is validated and becomes the model, such as 0.999; by
+            default there is none.
+        num_workers: processes that load images, for each that trains; 0 loads them in the main process.
+        seed: seed of the weights, the order of the images and their augmentation.
         validate_every: epochs between two validations; divides ``epochs``, so that the last one is validated.
-        window: pictures of more than ``window ** 2`` pixels are validated in windows of this side.
-        checkpoint_minutes: minutes after which a checkpoint is written, besides those at the end of every epoch.
+        window: images of more than ``window ** 2`` pixels are validated in windows of this side.
+        metrics: metrics of the validation beside the usual scores, logged as val/Name: "my_module:Name", or of
+            "torchmetrics.classification" and "torchmetrics.segmentation".
         monitor: logged value that chooses the best checkpoint.
         monitor_mode: whether the best of it is its "max" or its "min".
+        patience: validations without a better monitored value after which training stops; by default it does not.
+        checkpoint_minutes: minutes after which a checkpoint is written, besides those at the end of every epoch.
+        callbacks: Lightning callbacks: "lightning.pytorch.callbacks:Name" or "my_module:Name".
+        loggers: loggers beside TensorBoard's: "lightning.pytorch.loggers:Name" or "my_module:Name".
         accelerator: where to train: "cpu", "gpu", or "auto" for a GPU where there is one.
-        precision: "32-true", or "bf16-mixed" to compute in bfloat16 where that is safe.
+        precision: "32-true", or "bf16-mixed" or, on GPUs, "16-mixed" to compute in 16 bits where that is safe.
     """
 
     output: str = "runs/sanet"
     data: DataConfig = field(default_factory=DataConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    transforms: tuple[Entry, ...] = ()
+    batch_transforms: tuple[Entry, ...] = ()
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     epochs: int = within(30, 1, 100_000)
     batch_size: int = within(8, 1, 100_000)
     gradient_accumulation: int = within(1, 1, 100_000)
+    freeze_backbone_epochs: int = within(0, -1, 100_000)
+    ema: float | None = within(None, 0, 0.999999)
     num_workers: int = within(1, *WORKERS)
     seed: int = within(0, 0, 2**32 - 1)
     validate_every: int = within(1, 1, 100_000)
     window: int = within(1024, *SIDES)
-    checkpoint_minutes: float = within(10.0, 1e-9, 1e6)
+    metrics: tuple[Entry, ...] = ()
     monitor: str = "val/miou"
     monitor_mode: Literal["max", "min"] = "max"
+    patience: int | None = within(None, 1, 100_000)
+    checkpoint_minutes: float = within(10.0, 1e-9, 1e6)
+    callbacks: tuple[Entry, ...] = ()
+    loggers: tuple[Entry, ...] = ()
     accelerator: Accelerator = "auto"
     precision: Precision = "32-true"
 
@@ -330,6 +396,9 @@ class TrainConfig:
         choose("monitor_mode", self.monitor_mode, ("max", "min"))
         choose("accelerator", self.accelerator, get_args(Accelerator))
         choose("precision", self.precision, get_args(Precision))
+        for name in ("transforms", "batch_transforms", "metrics", "callbacks", "loggers"):
+            for entry in getattr(self, name):
+                Reference.of(name, entry)
         if self.epochs % self.validate_every:
             raise UsageError(f"validate_every {self.validate_every} must divide epochs {self.epochs}")
         if self.batch_size % self.gradient_accumulation:
@@ -339,13 +408,15 @@ class TrainConfig:
 
     def save(self, path: Path) -> None:
         """Write as YAML; ``sanet train --config`` reads it back."""
-        path.write_text(yaml.safe_dump(plain(asdict(self)), sort_keys=False), encoding="utf-8")
+        path.write_text(yaml.safe_dump(plain(self), sort_keys=False), encoding="utf-8")
 
 
 def plain(value: Any) -> Any:
-    """Tuples as lists, all the way down, for YAML and JSON."""
+    """Settings as YAML and JSON have them: mappings, lists, texts and numbers; objects from Python by their names."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, dict):
-        return {key: plain(entry) for key, entry in value.items()}
+        return {name_of(key) if not isinstance(key, (int, float)) else key: plain(value[key]) for key in value}
     if isinstance(value, (list, tuple)):
         return [plain(entry) for entry in value]
-    return value
+    return value if value is None or isinstance(value, (str, int, float)) else name_of(value)

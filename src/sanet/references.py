@@ -16,12 +16,14 @@ from difflib import get_close_matches
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import packages_distributions, version
+from inspect import signature
 from pathlib import Path
-from types import ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from sanet.structures import SanetError, UsageError, first_line
 
+FUNCTIONS = (FunctionType, BuiltinFunctionType)
 _opened: dict[str, ModuleType] = {}
 
 
@@ -120,18 +122,22 @@ class Kind:
     def build(self, value: Any, *arguments: Any, **more: Any) -> Any:
         """What a reference stands for, ready for use.
 
-        A class is called with ``arguments``, its options and ``more``; of a function the options are bound; an object
-        from Python is taken as it is.
+        A class is called with ``arguments``, its options and ``more``, and so is a function where there are
+        arguments; else the options of a function are bound. An object from Python is taken as it is.
 
         Raises:
-            UsageError: see ``find``; or the class cannot be called with these options.
+            UsageError: see ``find``; or it cannot be called with these options.
         """
         reference = Reference.of(self.word, value)
-        made = self.find(reference.name)
-        if not isinstance(made, type):
-            return partial(made, **reference.options) if reference.options else made
+        found = self.find(reference.name)
+        called = isinstance(found, type) or (bool(arguments) and isinstance(found, (*FUNCTIONS, partial)))
         try:
-            return made(*arguments, **{**reference.options, **more})
+            if called:
+                return found(*arguments, **{**reference.options, **more})
+            if not reference.options:
+                return found
+            signature(found).bind_partial(**reference.options)
+            return partial(found, **reference.options)
         except UsageError:
             raise
         except (TypeError, ValueError) as error:

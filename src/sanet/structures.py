@@ -72,17 +72,31 @@ def first_line(error: Exception) -> str:
 
 
 class Sample(NamedTuple):
-    """One labelled picture, or a batch of them (then every tensor has a leading B).
+    """One labelled image.
 
     Attributes:
-        image: (3, H, W) uint8, RGB.
+        image: (C, H, W) of an integer type, or float in [0, 1].
         mask: (H, W) int64, class indices or the label set's ``ignore_index``.
-        name: what the picture is called in messages and reports; B of them in a batch.
+        name: what the image is called in messages and reports.
     """
 
     image: Tensor
     mask: Tensor
-    name: str | tuple[str, ...]
+    name: str
+
+
+class Batch(NamedTuple):
+    """Labelled images of one size.
+
+    Attributes:
+        image: (B, C, H, W) of an integer type, or float in [0, 1].
+        mask: (B, H, W) int64, class indices or the label set's ``ignore_index``.
+        name: B names.
+    """
+
+    image: Tensor
+    mask: Tensor
+    name: tuple[str, ...]
 
 
 class SegmentationOutput(NamedTuple):

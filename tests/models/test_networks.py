@@ -9,10 +9,10 @@ from awake import CASES, CLASSES, build, close, evaluated, pictures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from brightness import loss_of
 from sanet.models.heads import READOUTS
 from sanet.models.networks import create_model, load_model
 from sanet.structures import LabelSet, UsageError
-from sanet.training.losses import SegmentationLoss
 
 each_case = pytest.mark.parametrize(("network", "backbone", "stride"), CASES)
 each_network = pytest.mark.parametrize(("network", "stride"), [(case[0], case[2]) for case in CASES[1::2]])
@@ -27,7 +27,7 @@ def test_the_loss_reaches_every_parameter(network, backbone, stride):
         model = build(network, backbone, stride, seed=seed)
         images, masks = pictures(height=96, width=112)
         output = model(images)._replace(logits=None)  # the loss supervises the parts, not what prediction uses
-        SegmentationLoss(CLASSES, 255)(output, masks).total.backward()
+        loss_of(output, masks)["loss"].backward()
         gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
         assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values())
         silent = {name for name, gradient in gradients.items() if not gradient.any()}
@@ -67,7 +67,7 @@ def test_a_batch_of_one_trains(network, backbone, stride, side):
     model = build(network, backbone, stride).train()
     side = max(side, stride + 1)  # two cells: timm's norms do not train on one value per channel
     images, masks = pictures(1, side, side)
-    loss = SegmentationLoss(CLASSES, 255)(model(images), masks).total
+    loss = loss_of(model(images), masks)["loss"]
     loss.backward()
     assert loss.isfinite()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
@@ -75,14 +75,14 @@ def test_a_batch_of_one_trains(network, backbone, stride, side):
 
 @each_case
 def test_ten_steps_on_one_batch_lower_the_loss(network, backbone, stride):
-    model, criterion = build(network, backbone, stride), SegmentationLoss(CLASSES, 255)
+    model = build(network, backbone, stride)
     masks = torch.arange(CLASSES).repeat(2)[:8].view(2, 2, 2).repeat_interleave(32, 1).repeat_interleave(32, 2)
     colors = torch.rand(CLASSES, 3, generator=torch.Generator().manual_seed(0))
     images = colors[masks].permute(0, 3, 1, 2)  # blocks of one colour each
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     losses = []
     for _ in range(11):
-        loss = criterion(model(images), masks).total
+        loss = loss_of(model(images), masks)["loss"]
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
@@ -133,8 +133,8 @@ def test_bfloat16_autocast_stays_close(network, backbone, stride):
     assert rounded.logits.dtype == torch.bfloat16
     close(rounded, exact, tolerance=0.2)
     assert (rounded.logits.float() - exact.logits).abs().mean() < 0.02 * exact.logits.std()
-    criterion = SegmentationLoss(CLASSES, 255)
-    torch.testing.assert_close(criterion(rounded, masks).total, criterion(exact, masks).total, rtol=0.01, atol=0)
+    found, expected = loss_of(rounded, masks)["loss"], loss_of(exact, masks)["loss"]
+    torch.testing.assert_close(found, expected, rtol=0.01, atol=0)
 
 
 @each_case
@@ -142,7 +142,7 @@ def test_bfloat16_autocast_trains(network, backbone, stride):
     model = build(network, backbone, stride)
     images, masks = pictures()
     with torch.autocast("cpu", torch.bfloat16):
-        loss = SegmentationLoss(CLASSES, 255)(model(images), masks).total
+        loss = loss_of(model(images), masks)["loss"]
     loss.backward()
     assert loss.dtype == torch.float32
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())

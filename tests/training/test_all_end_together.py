@@ -73,7 +73,7 @@ def test_a_loss_that_is_not_finite(config):
 
     def loss_of(task, batch):
         terms = real(task, batch)
-        return terms._replace(total=terms.total * float("nan")) if distributed.rank() == 1 else terms
+        return {**terms, "loss": terms["loss"] * float("nan")} if distributed.rank() == 1 else terms
 
     def run():
         SegmentationTask.loss_of = loss_of
@@ -81,7 +81,7 @@ def test_a_loss_that_is_not_finite(config):
 
     found = endings(run)
     assert found[0] == found[1]
-    assert "not finite in epoch 0, batch 0 (total nan" in found[0][1]
+    assert "not finite in epoch 0, batch 0 (loss nan" in found[0][1]
 
 
 def test_a_full_disk(config):

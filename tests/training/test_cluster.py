@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import sanet
-from brightness import checkpoint, small_run, write_pictures
+from brightness import checkpoint, loss_of, small_run, write_pictures
 from gloo import free_port, run_in_processes
 from sanet import distributed
 from sanet.data.loading import Batching, EpochSampler
@@ -21,7 +21,6 @@ from sanet.models.networks import NETWORKS, create_model
 from sanet.structures import UsageError
 from sanet.training.cluster import Cluster, joined
 from sanet.training.fit import train
-from sanet.training.losses import SegmentationLoss
 from sanet.training.metrics import read_metrics
 from sanet.training.sharing import freeze_unused, synchronize_batch_norm
 from sanet.training.task import SegmentationTask
@@ -185,13 +184,12 @@ def test_accumulating_computes_the_same_gradients_up_to_batch_norm():
     def gradients(parts):
         torch.manual_seed(0)
         model = nn.Conv2d(3, 2, 3, padding=1)
-        loss = SegmentationLoss(2, 255)
         generator = torch.Generator().manual_seed(1)
         images = torch.rand(8, 3, 8, 8, generator=generator)
         masks = torch.randint(0, 2, (8, 8, 8), generator=generator)
         for image, mask in zip(images.chunk(parts), masks.chunk(parts), strict=True):
             logits = model(image)
-            (loss(sanet.SegmentationOutput(logits, logits, None, None), mask).total / parts).backward()
+            (loss_of(sanet.SegmentationOutput(logits, logits, None, None), mask)["loss"] / parts).backward()
         return model.weight.grad
 
     torch.testing.assert_close(gradients(4), gradients(1))
@@ -315,8 +313,7 @@ def test_every_parameter_takes_part_in_every_step(network):
     stride = 8 if network in {"smp_deeplabv3", "smp_deeplabv3plus"} or not network.startswith("smp_") else 32
     model = create_model(network, "test_resnet", num_classes=3, output_stride=stride)
     output = model(torch.rand(2, 3, 64, 64))
-    loss = SegmentationLoss(3, 255)(output, torch.randint(0, 3, (2, 64, 64)))
-    loss.total.backward()
+    loss_of(output, torch.randint(0, 3, (2, 64, 64)))["loss"].backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
     model.zero_grad(set_to_none=True)
     assert freeze_unused(model) == []

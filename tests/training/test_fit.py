@@ -100,7 +100,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(config, monkeypatch):
     def step(task, batch, index):
         if task.current_epoch == 2:
             kept.update({name: value.clone() for name, value in task.state_dict().items()})
-            task.loss.alpha = math.inf
+            task.loss.weights[0] = math.inf
         return real_step(task, batch, index)
 
     monkeypatch.setattr(SegmentationTask, "training_step", step)

@@ -8,10 +8,26 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sanet.structures import SegmentationOutput
-from sanet.training.losses import SegmentationLoss, class_weights
+from sanet.config import LossConfig
+from sanet.structures import Batch, LabelSet, SegmentationOutput
+from sanet.training.losses import SegmentationLoss, class_weights, count_pixels
 
 IGNORE = 255
+
+
+def names(classes):
+    return tuple(f"class {index}" for index in range(classes))
+
+
+def compare(output, target, weights=None, ignore_index=IGNORE, **terms):
+    """The loss of some terms, those of the paper where none are named, as a dict."""
+    settings = LossConfig(terms) if terms else LossConfig()
+    labels = LabelSet(names(output.mask.shape[1]), ignore_index=ignore_index)
+    return SegmentationLoss(settings, labels, weights)(output, Batch(output.logits, target, ()))
+
+
+def paper(alpha=0.2, beta=0.8, kind="presence"):
+    return {"mask": 1.0, "category": {"weight": alpha, "options": {"target": kind}}, "dense": beta}
 
 
 def batch(pictures=3, classes=4, size=(7, 9), feature_size=(3, 5), seed=0):
@@ -69,15 +85,14 @@ def category_loops(logits, target, kind):
 
 
 def check(output, target, kind="presence", weights=None, alpha=0.2, beta=0.8):
-    classes = output.mask.shape[1]
     tensor = None if weights is None else torch.tensor(weights)
-    terms = SegmentationLoss(classes, IGNORE, alpha, beta, kind, tensor)(output, target)
+    terms = compare(output, target, tensor, **paper(alpha, beta, kind))
     mask, dense = pixel_loops(output.mask, target, weights), pixel_loops(output.dense, target, weights)
     category = category_loops(output.category, target, kind)
-    assert terms.mask.item() == pytest.approx(mask, rel=1e-5)
-    assert terms.dense.item() == pytest.approx(dense, rel=1e-5)
-    assert terms.category.item() == pytest.approx(category, rel=1e-5)
-    assert terms.total.item() == pytest.approx(mask + alpha * category + beta * dense, rel=1e-5)
+    assert terms["mask"].item() == pytest.approx(mask, rel=1e-5)
+    assert terms["dense"].item() == pytest.approx(dense, rel=1e-5)
+    assert terms["category"].item() == pytest.approx(category, rel=1e-5)
+    assert terms["loss"].item() == pytest.approx(mask + alpha * category + beta * dense, rel=1e-5)
 
 
 @pytest.mark.parametrize("weights", [None, [0.5, 2.0, 1.0, 0.1], [0.0, 1.0, 3.0, 0.0]], ids=str)
@@ -103,25 +118,25 @@ def test_terms_follow_the_equations_for_any_size(pictures, classes, size, kind, 
 
 def test_defaults_are_those_of_the_paper():
     output, target = batch()
-    terms = SegmentationLoss(4, IGNORE)(output, target)
-    assert terms.total.item() == pytest.approx((terms.mask + 0.2 * terms.category + 0.8 * terms.dense).item())
+    terms = compare(output, target)
+    assert terms["loss"].item() == pytest.approx(
+        (terms["mask"] + 0.2 * terms["category"] + 0.8 * terms["dense"]).item()
+    )
 
 
 def test_presence_and_share_differ():
     output, target = batch()
     sure = output._replace(category=torch.full((3, 4), 4.0))  # every class is in each of the pictures
-    presence, share = (
-        SegmentationLoss(4, IGNORE, category_target=kind)(sure, target) for kind in ("presence", "share")
-    )
-    assert presence.category < 0.1 < 1 < share.category
-    assert torch.equal(presence.mask, share.mask)
+    presence, share = (compare(sure, target, **paper(kind=kind)) for kind in ("presence", "share"))
+    assert presence["category"] < 0.1 < 1 < share["category"]
+    assert torch.equal(presence["mask"], share["mask"])
 
 
 def test_class_weights_of_one_change_nothing():
     output, target = batch()
-    plain = SegmentationLoss(4, IGNORE)(output, target)
-    weighted = SegmentationLoss(4, IGNORE, class_weights=torch.full((4,), 3.0))(output, target)
-    assert weighted.total.item() == pytest.approx(plain.total.item(), rel=1e-6)
+    plain = compare(output, target)
+    weighted = compare(output, target, torch.full((4,), 3.0))
+    assert weighted["loss"].item() == pytest.approx(plain["loss"].item(), rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -147,11 +162,11 @@ def test_a_mixed_batch_with_a_picture_that_is_all_ignored():
     check(output, target, "presence")
     check(output, target, "share")
     others = SegmentationOutput(*(part[[0, 2]] for part in output))
-    whole = SegmentationLoss(4, IGNORE)(output, target)
-    without = SegmentationLoss(4, IGNORE)(others, target[[0, 2]])
-    for one, other in zip(whole, without, strict=True):
+    whole = compare(output, target)
+    without = compare(others, target[[0, 2]])
+    for one, other in zip(whole.values(), without.values(), strict=True):
         assert one.item() == pytest.approx(other.item(), rel=1e-6)
-    whole.total.backward()
+    whole["loss"].backward()
     for part in (output.mask, output.dense, output.category):
         assert not part.grad[1].any()
         assert part.grad[0].any()
@@ -161,11 +176,9 @@ def test_a_mixed_batch_with_a_picture_that_is_all_ignored():
 @pytest.mark.parametrize("kind", ["presence", "share"])
 def test_a_batch_of_ignored_pixels_only_counts_exactly_zero(kind, weights):
     output, target = batch()
-    terms = SegmentationLoss(4, IGNORE, category_target=kind, class_weights=weights)(
-        output, torch.full_like(target, IGNORE)
-    )
-    assert [term.item() for term in terms] == [0, 0, 0, 0]
-    terms.total.backward()
+    terms = compare(output, torch.full_like(target, IGNORE), weights, **paper(kind=kind))
+    assert [term.item() for term in terms.values()] == [0, 0, 0, 0]
+    terms["loss"].backward()
     for part in (output.mask, output.dense, output.category):
         assert part.grad.isfinite().all()
         assert not part.grad.any()
@@ -175,9 +188,9 @@ def test_classes_of_weight_zero_only_count_zero():
     output, target = batch()
     target[target != IGNORE] = 2
     weights = torch.tensor([1.0, 1.0, 0.0, 1.0])
-    terms = SegmentationLoss(4, IGNORE, class_weights=weights)(output, target)
-    assert terms.mask == terms.dense == 0
-    terms.total.backward()
+    terms = compare(output, target, weights)
+    assert terms["mask"] == terms["dense"] == 0
+    terms["loss"].backward()
     assert output.mask.grad.isfinite().all()
 
 
@@ -189,11 +202,10 @@ def test_logits_under_ignored_pixels_change_nothing():
     noise = 50 * torch.randn(output.mask.shape, generator=torch.Generator().manual_seed(5)) * ignored
     parts = {name: (getattr(output, name) + noise).detach().requires_grad_() for name in ("mask", "dense")}
     changed = output._replace(**parts, category=output.category.detach().clone().requires_grad_())
-    criterion = SegmentationLoss(4, IGNORE)
-    before, after = criterion(output, target), criterion(changed, target)
-    assert [term.item() for term in before] == [term.item() for term in after]
-    before.total.backward()
-    after.total.backward()
+    before, after = compare(output, target), compare(changed, target)
+    assert [term.item() for term in before.values()] == [term.item() for term in after.values()]
+    before["loss"].backward()
+    after["loss"].backward()
     for name in ("mask", "dense", "category"):
         assert torch.equal(getattr(output, name).grad, getattr(changed, name).grad), name
     assert not output.mask.grad[ignored].any()
@@ -204,30 +216,30 @@ def test_logits_under_ignored_pixels_change_nothing():
 def test_any_ignore_index(ignore_index):
     output, target = batch()
     moved = target.masked_fill(target == IGNORE, ignore_index)
-    one, other = SegmentationLoss(4, IGNORE)(output, target), SegmentationLoss(4, ignore_index)(output, moved)
-    assert [term.item() for term in one] == [term.item() for term in other]
+    one, other = compare(output, target), compare(output, moved, ignore_index=ignore_index)
+    assert [term.item() for term in one.values()] == [term.item() for term in other.values()]
 
 
 def test_a_term_without_output_counts_zero():
     output, target = batch()
-    full = SegmentationLoss(4, IGNORE)(output, target)
-    only_mask = SegmentationLoss(4, IGNORE)(output._replace(dense=None, category=None), target)
-    assert only_mask.category == only_mask.dense == 0
-    assert only_mask.total == only_mask.mask == full.mask
-    no_category = SegmentationLoss(4, IGNORE)(output._replace(category=None), target)
-    assert no_category.total.item() == pytest.approx((full.mask + 0.8 * full.dense).item())
+    full = compare(output, target)
+    only_mask = compare(output._replace(dense=None, category=None), target)
+    assert only_mask["category"] == only_mask["dense"] == 0
+    assert only_mask["loss"] == only_mask["mask"] == full["mask"]
+    no_category = compare(output._replace(category=None), target)
+    assert no_category["loss"].item() == pytest.approx((full["mask"] + 0.8 * full["dense"]).item())
 
 
 def test_logits_are_not_supervised():
     output, target = batch()
-    terms = SegmentationLoss(4, IGNORE)(output._replace(logits=None), target)
-    assert terms.total == SegmentationLoss(4, IGNORE)(output, target).total
+    terms = compare(output._replace(logits=None), target)
+    assert terms["loss"] == compare(output, target)["loss"]
 
 
 def test_gradients_are_those_of_the_equations():
     """d (7) / d logit_nij = (softmax_nij - Y_nij) / M, where no resize lies between."""
     output, target = batch(feature_size=(7, 9))
-    SegmentationLoss(4, IGNORE)(output, target).mask.backward()
+    compare(output, target)["mask"].backward()
     shares = output.mask.detach().softmax(1)
     labelled = target != IGNORE
     truth = F.one_hot(target.masked_fill(~labelled, 0), 4).permute(0, 3, 1, 2)
@@ -239,12 +251,12 @@ def test_half_precision_outputs_are_summed_in_single_precision():
     output, target = batch()
     halves = SegmentationOutput(*(part.detach().bfloat16() for part in output))
     singles = SegmentationOutput(*(part.float() for part in halves))
-    one, other = SegmentationLoss(4, IGNORE)(halves, target), SegmentationLoss(4, IGNORE)(singles, target)
-    assert one.total.dtype == torch.float32
-    assert [term.item() for term in one] == [term.item() for term in other]
+    one, other = compare(halves, target), compare(singles, target)
+    assert one["loss"].dtype == torch.float32
+    assert [term.item() for term in one.values()] == [term.item() for term in other.values()]
 
 
 def test_pixels_are_counted_by_picture():
     _, target = batch()
-    counts = SegmentationLoss(4, IGNORE).count_pixels(target)
+    counts = count_pixels(target, LabelSet(names(4)))
     assert counts.tolist() == [[int((mask == k).sum()) for k in range(4)] for mask in target]

@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from sanet.config import OptimizerConfig, ScheduleConfig
 from sanet.models.networks import NETWORKS, create_model
 from sanet.structures import UsageError
-from sanet.training.optimization import create_optimizer, parameter_groups, poly_schedule
+from sanet.training.optimization import create_optimizer, create_schedule, parameter_groups
+
+SETTINGS = OptimizerConfig(learning_rate=0.1, head_lr_multiplier=10, weight_decay=0.01)
 
 BACKBONES = ["test_resnet", "test_efficientnet", "test_efficientnet_gn", "test_efficientnet_ln", "test_convnext"]
 each_case = pytest.mark.parametrize(
@@ -29,7 +32,7 @@ def build(network, backbone):
 @each_case
 def test_every_parameter_is_in_exactly_one_group(network, backbone):
     model = build(network, backbone)
-    grouped = [id(parameter) for group in parameter_groups(model, 0.1, 10, 0.01) for parameter in group["params"]]
+    grouped = [id(parameter) for group in parameter_groups(model, SETTINGS) for parameter in group["params"]]
     assert len(grouped) == len(set(grouped))
     assert set(grouped) == {id(parameter) for parameter in model.parameters()}
 
@@ -38,7 +41,7 @@ def test_every_parameter_is_in_exactly_one_group(network, backbone):
 def test_rate_of_a_parameter_follows_from_where_it_lives(network, backbone):
     model = build(network, backbone)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    groups = parameter_groups(model, 0.1, 10, 0.01)
+    groups = parameter_groups(model, SETTINGS)
     for group in groups:
         for parameter in group["params"]:
             inside = names[id(parameter)].startswith("backbone.")
@@ -52,7 +55,7 @@ def test_parameters_outside_backbone_and_head_learn_too():
     model.extra = nn.Linear(2, 2)
     (group,) = (
         group
-        for group in parameter_groups(model, 0.1, 10, 0.01)
+        for group in parameter_groups(model, SETTINGS)
         if any(parameter is model.extra.weight for parameter in group["params"])
     )
     assert group["lr"] == 1.0
@@ -63,7 +66,7 @@ def test_norms_and_biases_do_not_decay_and_weights_do(network, backbone):
     model = build(network, backbone)
     decay = {
         id(parameter): group["weight_decay"]
-        for group in parameter_groups(model, 0.1, 10, 0.01)
+        for group in parameter_groups(model, SETTINGS)
         for parameter in group["params"]
     }
     for name, parameter in model.named_parameters():
@@ -78,14 +81,14 @@ def test_norms_and_biases_do_not_decay_and_weights_do(network, backbone):
 def test_no_vector_decays(backbone):
     """Norms of every kind and scales of layers are vectors; kernels never are."""
     model = create_model("sanet", backbone, num_classes=3, output_stride=16)
-    decaying = [p for g in parameter_groups(model, 0.1, 10, 0.01) if g["weight_decay"] for p in g["params"]]
+    decaying = [p for g in parameter_groups(model, SETTINGS) if g["weight_decay"] for p in g["params"]]
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert [names[id(parameter)] for parameter in decaying if parameter.ndim < 2] == []
 
 
 def test_optimizer_is_sgd_over_the_groups():
     model = create_model("sanet", "test_resnet", num_classes=3)
-    optimizer = create_optimizer(model, 0.1, 10, 0.9, 0.01)
+    optimizer = create_optimizer(model, SETTINGS)
     assert isinstance(optimizer, torch.optim.SGD)
     assert {group["momentum"] for group in optimizer.param_groups} == {0.9}
     assert {group["lr"] for group in optimizer.param_groups} == {0.1, 1.0}
@@ -101,7 +104,7 @@ def test_optimizer_is_sgd_over_the_groups():
 def rates(total, power, warmup):
     parameters = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
     optimizer = torch.optim.SGD([{"params": parameters[:1], "lr": 0.02}, {"params": parameters[1:], "lr": 0.2}], lr=1.0)
-    schedule = poly_schedule(optimizer, total, power, warmup)
+    schedule = create_schedule(optimizer, total, ScheduleConfig("poly", warmup, {"power": power}))
     history = []
     for _ in range(total):
         history.append([group["lr"] for group in optimizer.param_groups])
@@ -140,7 +143,7 @@ def test_warm_up_rises_and_then_meets_the_poly_curve():
 
 def test_steps_past_the_end_stay_at_zero():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
-    schedule = poly_schedule(optimizer, 2)
+    schedule = create_schedule(optimizer, 2, ScheduleConfig())
     for _ in range(5):
         optimizer.step()
         schedule.step()

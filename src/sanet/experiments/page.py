@@ -202,8 +202,9 @@ def _charts(result: Result, costs: Costs) -> list[Chart]:
     if chart == "curves":
         losses = [(row.row.config.loss, row) for row in finished]
         # By value, since the weights of the paper are in both sweeps.
-        alphas = {loss.alpha: row for loss, row in losses if loss.beta == LossConfig.beta}
-        betas = {loss.beta: row for loss, row in losses if loss.alpha == LossConfig.alpha}
+        own = LossConfig().terms
+        alphas = {loss.terms["category"]: row for loss, row in losses if loss.terms["dense"] == own["dense"]}
+        betas = {loss.terms["dense"]: row for loss, row in losses if loss.terms["category"] == own["category"]}
         curves = [("mIoU over α, β = 0.8", "α", alphas), ("mIoU over β, α = 0.2", "β", betas)]
         return [chart_of(title, axis, [*rows.values()], [*rows], joined=True) for title, axis, rows in curves if rows]
     timed = [row for row in finished if row.row.name in costs.rows]

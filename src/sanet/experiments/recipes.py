@@ -152,8 +152,9 @@ def _figure_4() -> dict[str, Recipe]:
     The paper has them as curves only.
     """
     steps = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-    alphas = {f"alpha{value:g}": (f"α = {value:g}", LossConfig(alpha=value)) for value in steps}
-    betas = {f"beta{value:g}": (f"β = {value:g}", LossConfig(beta=value)) for value in steps}
+    own = LossConfig().terms
+    alphas = {f"alpha{value:g}": (f"α = {value:g}", LossConfig({**own, "category": value})) for value in steps}
+    betas = {f"beta{value:g}": (f"β = {value:g}", LossConfig({**own, "dense": value})) for value in steps}
     return {
         f"figure4-{name}-resnet50": ablation.but(label, "figure 4, as a curve", {}, loss=loss)
         for name, (label, loss) in (alphas | betas).items()

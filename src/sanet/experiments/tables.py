@@ -154,7 +154,7 @@ def _small(recipe: Recipe) -> TrainConfig:
     options = {**theirs.options, **SMALL.options.get(theirs.name, {})}
     stride = 32 if theirs.output_stride == 32 else SMALL.output_stride
     model = ModelConfig(theirs.name, output_stride=stride, options=options)
-    loss = replace(SMALL.config.loss, alpha=recipe.config.loss.alpha, beta=recipe.config.loss.beta)
+    loss = replace(SMALL.config.loss, terms=recipe.config.loss.terms)
     return replace(SMALL.config, model=model, loss=loss)
 
 

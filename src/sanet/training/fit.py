@@ -90,7 +90,7 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
     with joined(config.accelerator) as cluster, stoppable(partial(kept, directory)), locked_run(directory):
         position = distributed.broadcast_from_main(lambda: position_in(config) if resume else refuse_used(config))
         source = data_source(config.data)
-        choose("monitored value", config.monitor, logged_names(source.labels))
+        choose("monitored value", config.monitor, logged_names(source.labels, config.loss))
         pixels = distributed.broadcast_from_main(lambda: checked_pixels(source))
         L.seed_everything(config.seed, verbose=False)
         model = _create(config, source, from_scratch=not resume)
@@ -239,6 +239,7 @@ def _trainer(config: TrainConfig, cluster: Cluster) -> L.Trainer:
         strategy="auto" if cluster.alone else DDPStrategy(broadcast_buffers=False),
         use_distributed_sampler=False,
         precision=config.precision,
+        gradient_clip_val=config.optimizer.clip_norm,
         max_epochs=config.epochs,
         accumulate_grad_batches=config.gradient_accumulation,
         check_val_every_n_epoch=config.validate_every,

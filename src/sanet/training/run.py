@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -66,7 +66,7 @@ def refuse_used(config: TrainConfig) -> None:
 def keep(config: TrainConfig) -> None:
     """Write config.yaml; one that says the same already stays as it is."""
     path = Path(config.output) / CONFIG
-    if not path.exists() or read_mapping(path) != plain(asdict(config)):
+    if not path.exists() or read_mapping(path) != plain(config):
         with files.written(path) as aside:
             config.save(aside)
 
@@ -91,7 +91,7 @@ def position_in(config: TrainConfig) -> Position:
         raise UsageError(
             f"{', '.join(differing)}: cannot change when a run goes on; start a new one with another output"
         )
-    if stored != plain(asdict(config)):
+    if stored != plain(config):
         files.require_own(directory / CONFIG)
     # What the end of the run writes, and what it has written before.
     files.require_own(*files_in(directory), *(directory / MODEL).rglob("*"), root=directory)
@@ -114,7 +114,7 @@ def position_in(config: TrainConfig) -> Position:
 
 def changed(config: TrainConfig, stored: dict[str, Any]) -> list[str]:
     """The settings that are not as they were, but for what may change when a run goes on."""
-    wanted = plain(asdict(config))
+    wanted = plain(config)
     if isinstance(data := stored.get("data"), dict):
         wanted["data"]["root"] = data.get("root")  # the data may have moved
     return [name for name in wanted if name not in MAY_CHANGE and wanted[name] != stored.get(name)]

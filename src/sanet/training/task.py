@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -11,19 +11,18 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from sanet import distributed
-from sanet.config import InferenceConfig, TrainConfig
+from sanet.config import InferenceConfig, LossConfig, TrainConfig
 from sanet.evaluation.confusion import ConfusionMatrix, Scores, scores_of
 from sanet.inference.views import label_picture
 from sanet.models.networks import SegmentationModel
-from sanet.structures import LabelSet, Sample, SanetError
-from sanet.training.losses import LossTerms, SegmentationLoss
+from sanet.references import name_of
+from sanet.structures import Batch, LabelSet, SanetError
+from sanet.training.losses import SegmentationLoss
 from sanet.training.metrics import Row
-from sanet.training.optimization import create_optimizer, poly_schedule
+from sanet.training.optimization import create_optimizer, create_schedule
 
 # What a checkpoint keeps beside what Lightning puts there.
 STATE = "sanet"
-# In the order of LossTerms.
-LOSS_NAMES = ("train/loss", "train/mask", "train/category", "train/dense")
 
 
 def score_values(scores: Scores) -> dict[str, float]:
@@ -42,9 +41,10 @@ def score_values(scores: Scores) -> dict[str, float]:
     return values
 
 
-def logged_names(labels: LabelSet) -> tuple[str, ...]:
+def logged_names(labels: LabelSet, settings: LossConfig) -> tuple[str, ...]:
     """Every value that ``monitor`` can choose the best checkpoint by."""
-    return (*LOSS_NAMES, *score_values(ConfusionMatrix(labels).scores()))
+    losses = (f"train/{name}" for name in ("loss", *map(name_of, settings.terms)))
+    return (*losses, *score_values(ConfusionMatrix(labels).scores()))
 
 
 class SegmentationTask(L.LightningModule):
@@ -65,31 +65,27 @@ class SegmentationTask(L.LightningModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer pictures to validate than processes
         self.model = model
         self.config = config
-        settings = config.loss
-        self.loss = SegmentationLoss(
-            len(model.labels),
-            model.labels.ignore_index,
-            settings.alpha,
-            settings.beta,
-            settings.category_target,
-            class_weights,
-        )
+        self.loss = SegmentationLoss(config.loss, model.labels, class_weights)
+        self.logged = tuple(f"train/{name}" for name in ("loss", *self.loss.names))
         self.confusion = ConfusionMatrix(model.labels)
         self.views = InferenceConfig(window=config.window)
         self.history: list[Row] = []
         # Sums of the losses of this epoch's batches in this process, and the number of those.
-        self.sums, self.batches = torch.zeros(len(LOSS_NAMES), dtype=torch.float64), 0
+        self.sums, self.batches = torch.zeros(len(self.logged), dtype=torch.float64), 0
 
-    def loss_of(self, batch: Sample) -> LossTerms:
-        """The loss of a batch and its parts."""
+    def loss_of(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss of a batch and its terms."""
         output = self.model(batch.image.contiguous(memory_format=torch.channels_last))
-        terms: LossTerms = self.loss(output, batch.mask.long())  # narrow until here, to be moved faster
+        # Masks are narrow until here, to be moved faster.
+        terms: dict[str, Tensor] = self.loss(output, batch._replace(mask=batch.mask.long()), self.global_step)
         return terms
 
     def on_train_start(self) -> None:
         """Take the rate that the schedule has for this step: a run that goes on may have become longer or shorter."""
         for configured in self.trainer.lr_scheduler_configs:
-            scheduler = cast(LambdaLR, configured.scheduler)
+            scheduler = configured.scheduler
+            if not isinstance(scheduler, LambdaLR):
+                continue
             groups = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
             for group, rate, factor in groups:
                 group["lr"] = rate * factor(scheduler.last_epoch)
@@ -98,12 +94,12 @@ class SegmentationTask(L.LightningModule):
         """Begin the means of the losses anew; not called for an epoch that goes on after a resume."""
         self.sums, self.batches = torch.zeros_like(self.sums), 0
 
-    def on_train_batch_start(self, batch: Sample, batch_index: int) -> None:
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """Let what a network draws, as for dropping out, follow from (seed, epoch, batch, process) alone."""
         key = (self.config.seed, self.current_epoch, batch_index, distributed.rank())
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
 
-    def training_step(self, batch: Sample, batch_index: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The loss of a batch, its parts summed up.
 
         Raises:
@@ -111,16 +107,16 @@ class SegmentationTask(L.LightningModule):
         """
         terms = self.loss_of(batch)
         # All processes ask, since one that stopped alone would leave the others waiting for its gradients.
-        if distributed.all_reduce_sum((~torch.isfinite(terms.total.detach())).long()):
+        if distributed.all_reduce_sum((~torch.isfinite(terms["loss"].detach())).long()):
             raise self._not_finite(terms, batch, batch_index)
-        self.sums += torch.stack(terms).detach().cpu()
+        self.sums += torch.stack([*terms.values()]).detach().cpu()
         self.batches += 1
-        self.log("loss", terms.total, prog_bar=True, logger=False, batch_size=len(batch.mask))
-        return terms.total
+        self.log("loss", terms["loss"], prog_bar=True, logger=False, batch_size=len(batch.mask))
+        return terms["loss"]
 
-    def _not_finite(self, terms: LossTerms, batch: Sample, batch_index: int) -> SanetError:
-        parts = ", ".join(f"{name} {value:.4g}" for name, value in terms._asdict().items())
-        own = None if torch.isfinite(terms.total) else f"({parts}), pictures {', '.join(batch.name)}"
+    def _not_finite(self, terms: dict[str, Tensor], batch: Batch, batch_index: int) -> SanetError:
+        parts = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
+        own = None if torch.isfinite(terms["loss"]) else f"({parts}), images {', '.join(batch.name)}"
         found = "; ".join(share for share in distributed.all_gather(own) if share)
         return SanetError(
             f"the loss is not finite in epoch {self.current_epoch}, batch {batch_index} {found}. Checkpoints are as "
@@ -128,7 +124,7 @@ class SegmentationTask(L.LightningModule):
             "another output"
         )
 
-    def validation_step(self, batch: Sample, batch_index: int) -> None:
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Count the pixels of whole pictures at their original size."""
         for image, mask in zip(batch.image, batch.mask, strict=True):
             prediction = label_picture(lambda pictures: self.model(pictures).logits, image, self.views)
@@ -139,7 +135,7 @@ class SegmentationTask(L.LightningModule):
 
         Here, since Lightning does not validate at all in a process that has no picture to validate.
         """
-        row = dict(zip(LOSS_NAMES, (self._shared_sums() / self.batches).tolist(), strict=True))
+        row = dict(zip(self.logged, (self._shared_sums() / self.batches).tolist(), strict=True))
         if (self.current_epoch + 1) % self.config.validate_every == 0:
             row |= score_values(scores_of(distributed.all_reduce_sum(self.confusion.counts), self.model.labels))
             self.confusion.reset()
@@ -169,11 +165,7 @@ class SegmentationTask(L.LightningModule):
         return distributed.all_reduce_sum(sums).cpu() / distributed.world_size()
 
     def configure_optimizers(self) -> Any:
-        """SGD with the poly schedule over all steps of the run."""
-        settings = self.config.optimizer
-        optimizer = create_optimizer(
-            self.model, settings.learning_rate, settings.head_lr_multiplier, settings.momentum, settings.weight_decay
-        )
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = poly_schedule(optimizer, steps, settings.power, settings.warmup_steps)
+        """The optimiser, and its schedule over all steps of the run."""
+        optimizer = create_optimizer(self.model, self.config.optimizer)
+        schedule = create_schedule(optimizer, int(self.trainer.estimated_stepping_batches), self.config.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
