@@ -40,7 +40,7 @@ Competition = Literal["comp5", "comp6"]
 # What a run directory holds.
 CONFIG, METRICS, CHECKPOINTS, MODEL = "config.yaml", "metrics.csv", "checkpoints", "model"
 # What the commands call the package's own model.
-OWN = "own"
+OWN = "streets"
 
 # What a value has to be where a setting says so.
 KINDS: dict[str, Any] = {

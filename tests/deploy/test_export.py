@@ -27,7 +27,7 @@ from sanet.inference.exported import open_exported
 from sanet.inference.predictor import Predictor
 from sanet.inference.views import class_probabilities
 from sanet.models.networks import create_model
-from sanet.models.own import OWN_MODEL
+from sanet.models.store import BUNDLED
 from sanet.structures import LabelSet, SanetError, UsageError
 
 LABELS = LabelSet(("sky", "Straße", "car"), ((1, 2, 3), (200, 10, 0), (0, 255, 7)), ignore_index=250, background=1)
@@ -230,7 +230,7 @@ def test_the_default_place_is_beside_the_model(tmp_path, monkeypatch):
     assert default_path(str(tmp_path / "run.v2" / "model"), "onnx") == tmp_path / "run.v2" / "model.onnx"
     assert default_path(f"{tmp_path}/run.v2/", "onnx-int8") == tmp_path / "run.v2.int8.onnx"
     assert default_path("hf:someone/on-the-hub", "onnx") == Path("on-the-hub.onnx")
-    assert default_path(str(OWN_MODEL), "onnx") == Path("own.onnx")  # not into the package
+    assert default_path(str(BUNDLED["streets"]), "onnx") == Path("streets.onnx")  # not into the package
     monkeypatch.chdir(tmp_path / "run.v2" / "model")
     assert default_path(".", "onnx") == tmp_path / "run.v2" / "model.onnx"
 

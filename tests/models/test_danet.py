@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sanet.models.backbones import Level
-from sanet.models.danet import ChannelAttention, DANetHead, PositionAttention
+from sanet.models.baselines.danet import ChannelAttention, DANetHead, PositionAttention
 
 CHANNELS, CLASSES = 64, 5
 LEVELS = [Level(8, 4), Level(CHANNELS, 8)]

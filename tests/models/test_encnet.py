@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sanet.models.backbones import Level
-from sanet.models.encnet import EncNetHead, Encoding
+from sanet.models.baselines.encnet import EncNetHead, Encoding
 
 CHANNELS, CLASSES = 16, 5
 LEVELS = [Level(8, 4), Level(CHANNELS, 8)]

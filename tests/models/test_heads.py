@@ -1,5 +1,7 @@
 """The heads of the paper's networks: what each computes, and what table 6 says it costs."""
 
+from typing import get_args
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,8 +10,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from brightness import loss_of
-from sanet.models.heads import BRANCHES, READOUTS
 from sanet.models.networks import create_model
+from sanet.models.sanet import Branch, Readout
 
 each_backbone = pytest.mark.parametrize(("backbone", "stride"), [("test_resnet", 8), ("test_efficientnet", 16)])
 
@@ -21,7 +23,7 @@ def grown(maps, size):
 
 
 @each_backbone
-@pytest.mark.parametrize("readout", READOUTS)
+@pytest.mark.parametrize("readout", get_args(Readout))
 def test_sanet_combines_its_parts_as_documented(backbone, stride, readout):
     model = build("sanet", backbone, stride, readout=readout).eval()
     images, _ = pictures(2, 70, 95)
@@ -51,7 +53,7 @@ def test_sanet_combines_its_parts_as_documented(backbone, stride, readout):
 def test_readouts_differ_in_the_logits_only():
     images, _ = pictures()
     with torch.no_grad():
-        outputs = [build("sanet", readout=readout).eval()(images) for readout in READOUTS]
+        outputs = [build("sanet", readout=readout).eval()(images) for readout in get_args(Readout)]
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert torch.equal(outputs[one].mask, outputs[other].mask)
         assert torch.equal(outputs[one].dense, outputs[other].dense)
@@ -117,9 +119,9 @@ def test_heads_that_are_off_neither_exist_nor_count(heads):
     torch.testing.assert_close(output.dense, dense, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("off", BRANCHES)
+@pytest.mark.parametrize("off", get_args(Branch))
 def test_a_branch_that_is_off_has_no_parameters_and_no_output(off):
-    whole, part = build("sanet"), build("sanet", branches=[branch for branch in BRANCHES if branch != off])
+    whole, part = build("sanet"), build("sanet", branches=[branch for branch in get_args(Branch) if branch != off])
     images, masks = pictures()
     output = part(images)
     assert getattr(output, off) is None

@@ -145,13 +145,13 @@ def predict_command(settings: Namespace) -> int:
     """Label files; a picture that cannot be read is named at the end, after the others are done."""
     from sanet.inference.predict import LocalEngine, PredictorSettings, planned, predict_collection
     from sanet.inference.ray_engine import RayEngine
-    from sanet.models.own import OWN_MODEL
+    from sanet.models.store import BUNDLED
 
     if settings.workers is not None and settings.engine != "ray":
         raise UsageError("workers: only with --engine ray; without it one process labels all pictures")
     planned(settings.pictures, settings.output)  # what is in the way is said before a model is opened
     # Not by its name: a folder of that name is the reader's, who has named none here.
-    model = str(OWN_MODEL) if settings.model is None else _model_in(settings.model)
+    model = str(BUNDLED["streets"]) if settings.model is None else _model_in(settings.model)
     predictor = PredictorSettings(model, settings.device, _views(settings))
     engine: LocalEngine | RayEngine
     if settings.engine == "ray":
@@ -163,7 +163,7 @@ def predict_command(settings: Namespace) -> int:
     if settings.model is None:
         say(
             f"no --model: the package's own, for streets seen from a car ({', '.join(engine.labels.names)}), looks at "
-            f"pictures resized to a shorter side of {views.shorter_side}; its card: {OWN_MODEL / 'README.md'}"
+            f"pictures resized to a shorter side of {views.shorter_side}; its card: {BUNDLED['streets'] / 'README.md'}"
         )
     outcome = predict_collection(engine, settings.pictures, settings.output)
     say(f"masks, overlays and predictions.jsonl: {settings.output}")
@@ -309,9 +309,9 @@ def _model_in(directory: str) -> str:
 
     run = Path(directory)
     if directory == OWN and not run.exists():
-        from sanet.models.own import OWN_MODEL
+        from sanet.models.store import BUNDLED
 
-        return str(OWN_MODEL)
+        return str(BUNDLED["streets"])
     if (run / MODEL).is_dir():
         return str(run / MODEL)
     if (run / CONFIG).exists():

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from sanet.demo.config import DemoConfig
 from sanet.insight.groups import Explainer
-from sanet.models.own import OWN_MODEL
-from sanet.models.store import short_names
+from sanet.models.store import BUNDLED, short_names
 from sanet.structures import SanetError, UsageError
 
 if TYPE_CHECKING:
@@ -171,5 +170,5 @@ def _entries(folder: Path) -> Iterator[tuple[Path, bool]]:
 def _opened(models: Sequence[str | Path], device: str | None) -> dict[str, Explainer]:
     """By the shortest names that tell them apart; the package's own where none is named."""
     if not models:
-        return {OWN_MODEL.name: Explainer(OWN_MODEL, device)}
+        return {"streets": Explainer(BUNDLED["streets"], device)}
     return {name: Explainer(model, device) for name, model in zip(short_names(models), models, strict=True)}

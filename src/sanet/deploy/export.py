@@ -30,7 +30,7 @@ from sanet.files import require_own, require_writable, written
 from sanet.inference.exported import INPUT, METADATA, ONNX, OUTPUT, open_exported
 from sanet.inference.views import SMALLEST_SIDE
 from sanet.models.networks import SegmentationModel
-from sanet.models.own import OWN_MODEL
+from sanet.models.store import BUNDLED
 from sanet.structures import SanetError, UsageError, first_line, printable
 
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ONNX, "onnx-int8": f".int8{ONNX}"}
@@ -188,7 +188,7 @@ def say(text: str, progress: bool) -> None:
 def default_path(model: str, format: ExportFormat) -> Path:
     """Beside the model directory, under its name; in the current folder for a model from the hub, or the package's."""
     directory = Path(os.path.normpath(model))
-    if directory == OWN_MODEL:
+    if directory == BUNDLED["streets"]:
         return Path(OWN + SUFFIXES[format])
     if not directory.is_dir():
         return Path(directory.name + SUFFIXES[format])

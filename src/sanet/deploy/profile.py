@@ -18,8 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from sanet.deploy.config import ProfileConfig, Published
 from sanet.deploy.timing import Machine, Timing, in_turn, machine_of, threads, time_pass
 from sanet.inference.predictor import Predictor
-from sanet.models.networks import NETWORKS, SegmentationModel, create_model
-from sanet.structures import SanetError, UsageError, choose, first_line
+from sanet.models.networks import HEADS, SegmentationModel, create_model
+from sanet.structures import SanetError, UsageError, first_line
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def profile(config: ProfileConfig, progress: bool = True) -> Profile:
         UsageError: an unknown network, a GPU that is not there, or not one of the networks can be had.
     """
     for network in config.networks:
-        choose("network", network, tuple(NETWORKS))
+        HEADS.find(network)
     device = _find_device(config) if config.time else None
     costs = [
         cost

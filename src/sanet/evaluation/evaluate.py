@@ -23,7 +23,7 @@ from sanet.evaluation.results import PICTURES, SCORES, Evaluation, Example, writ
 from sanet.files import require_own, require_writable
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import SegmentationModel
-from sanet.models.own import OWN_MODEL
+from sanet.models.store import BUNDLED
 from sanet.structures import LabelSet, Sample, SanetError
 
 PICTURES_KEPT = 12
@@ -96,7 +96,7 @@ def _named(model: str | Path | SegmentationModel) -> str:
     """What the result says that it is of."""
     if isinstance(model, SegmentationModel):
         return "in memory"
-    return OWN if Path(model) == OWN_MODEL else str(model)
+    return OWN if Path(model) == BUNDLED["streets"] else str(model)
 
 
 def require_same_classes(model: LabelSet, data: LabelSet) -> None:

@@ -15,7 +15,7 @@ from sanet.data.decoding import UNREADABLE, read_image, rgb
 from sanet.inference.exported import choose_device, is_exported, open_exported
 from sanet.inference.views import LogitsFunction, label_picture
 from sanet.models.networks import SegmentationModel, load_model
-from sanet.models.own import OWN_MODEL
+from sanet.models.store import BUNDLED
 from sanet.structures import UsageError, first_line
 
 
@@ -26,7 +26,7 @@ class Predictor:
         model: the directory of a saved model, one of the Hugging Face hub as ``hf:OWNER/NAME``, a file that
             `sanet export` wrote, or a model, which stays on the device, in evaluation mode; a copy
             (``copy.deepcopy``) leaves it as it is. By default the package's own, for streets seen from a car, whose
-            card is ``OWN_MODEL / "README.md"``.
+            card is in its folder.
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
         views: how to look at a picture: in which sizes, mirrored or not, and from where on in windows; by default in
             the size that the model is meant for.
@@ -48,7 +48,7 @@ class Predictor:
         device: str | None = None,
         views: InferenceConfig = InferenceConfig(),
     ) -> None:
-        model = OWN_MODEL if model is None else model
+        model = BUNDLED["streets"] if model is None else model
         self.logits_of: LogitsFunction
         if not isinstance(model, SegmentationModel) and is_exported(model):
             exported = open_exported(model, device)

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from sanet.config import InferenceConfig
 from sanet.inference.exported import choose_device
 from sanet.inference.views import resized, resized_bands
-from sanet.models.attention import SqueezeAttention
-from sanet.models.heads import SANetHead
 from sanet.models.networks import SegmentationModel, load_model
+from sanet.models.sanet import SANetHead, SqueezeAttention
 from sanet.structures import LabelSet, UsageError
 
 # Pictures of more pixels are looked at smaller: the maps are of the whole picture, and no window has that.

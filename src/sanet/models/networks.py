@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sanet.config import checked_side
+from sanet.config import checked_side, require
 from sanet.models.backbones import Backbone
-from sanet.models.danet import DANetHead
-from sanet.models.encnet import EncNetHead
-from sanet.models.heads import FCNHead, FCNSEHead, SANetHead, resize
-from sanet.models.peers import PEERS
+from sanet.models.baselines.danet import DANetHead
+from sanet.models.baselines.encnet import EncNetHead
+from sanet.models.baselines.smp import SMP_HEADS
+from sanet.models.sanet import FCNHead, FCNSEHead, SANetHead, resize
 from sanet.models.store import StoredModel, saved_files
+from sanet.references import Kind, name_of
 from sanet.structures import LabelSet, SegmentationOutput, UsageError, choose, first_line
 
 # A head is built from (levels, num_classes, **options) and turns the maps of those levels into a HeadOutput.
@@ -27,9 +28,9 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "fcn_se": FCNSEHead,
     "encnet": EncNetHead,
     "danet": DANetHead,
-    **PEERS,
+    **SMP_HEADS,
 }
-
+HEADS = Kind("network", NETWORKS)
 
 # No network of the literature has a whole number beyond this; a wrong one must not take all memory.
 LARGEST_OPTION = 2**12
@@ -39,15 +40,18 @@ class SegmentationModel(nn.Module, StoredModel):
     """A network of ``NETWORKS`` over a backbone: pixels in, per-class logits of the same size out.
 
     Args:
-        network: a name of ``NETWORKS``.
+        network: a name of ``NETWORKS``, "my_lab.heads:PSP" of an opened module, or the class of a head.
         backbone: a timm model name.
         labels: the classes; K is their number.
         output_stride: stride of the last feature stage.
         pretrained_backbone: start the backbone from its ImageNet weights.
         options: further arguments of the head, such as ``{"pooling": "max"}`` for ``SANetHead``.
         shorter_side: shorter side, in pixels, at which the network sees images outside training; None: their own size.
+        in_chans: C, channels of the images.
+        value_range: largest value of images of integers.
 
     Attributes:
+        network: the name of the head.
         options: of the head, all of them.
 
     Raises:
@@ -60,26 +64,31 @@ class SegmentationModel(nn.Module, StoredModel):
 
     def __init__(
         self,
-        network: str,
+        network: str | Callable[..., nn.Module],
         backbone: str,
         labels: LabelSet,
-        output_stride: int = 8,
+        output_stride: int = 16,
         pretrained_backbone: bool = False,
         options: Mapping[str, Any] | None = None,
         shorter_side: int | None = None,
+        in_chans: int = 3,
+        value_range: int = 255,
     ) -> None:
         super().__init__()
-        head = NETWORKS[choose("network", network, tuple(NETWORKS))]
-        self.network, self.labels = network, labels
-        self.options = resolved_options(network, options or {})
+        head = HEADS.find(network)
+        self.network, self.labels = name_of(network), labels
+        self.options = resolved_options(self.network, head, options or {})
         self.shorter_side = checked_side("shorter_side", shorter_side)
-        self.backbone = Backbone(backbone, output_stride, pretrained_backbone)
+        require("in_chans", [in_chans], 1, 1024)
+        require("value_range", [value_range], 1, 2**32)
+        self.in_chans, self.value_range = in_chans, value_range
+        self.backbone = Backbone(backbone, output_stride, pretrained_backbone, in_chans)
         try:
             self.head = head(self.backbone.levels, len(labels), **self.options)
         except UsageError as error:
-            raise UsageError(f"network {network!r}: {error}") from error
+            raise UsageError(f"network {self.network!r}: {error}") from error
         except (TypeError, ValueError) as error:
-            raise UsageError(f"network {network!r} does not take {self.options}: {first_line(error)}") from error
+            raise UsageError(f"network {self.network!r} does not take {self.options}: {first_line(error)}") from error
         self.register_buffer("mean", torch.tensor(self.backbone.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(self.backbone.std).view(1, -1, 1, 1))
 
@@ -92,33 +101,37 @@ class SegmentationModel(nn.Module, StoredModel):
             "output_stride": self.backbone.levels[-1].stride,
             "options": self.options,
             "shorter_side": checked_side("shorter_side", self.shorter_side),
+            "in_chans": self.in_chans,
+            "value_range": self.value_range,
         }
 
     def forward(self, images: Tensor) -> SegmentationOutput:
         """Predict.
 
         Args:
-            images: (B, 3, H, W), uint8 or float in [0, 1]; H and W at least 32.
+            images: (B, C, H, W), integers from 0 to ``value_range`` or float in [0, 1]; H and W at least 32.
 
         Returns:
             ``logits`` of (B, K, H, W), and the parts that the loss supervises.
         """
         if images.shape[-1] < 32 or images.shape[-2] < 32:
             raise UsageError(f"images are {tuple(images.shape[-2:])} pixels; the networks need 32 or more a side")
-        if images.dtype == torch.uint8:
-            images = images.to(self.mean.dtype) / 255
+        if images.shape[1] != self.in_chans:
+            raise UsageError(f"images have {images.shape[1]} channels; this network takes {self.in_chans}")
+        if not images.is_floating_point():
+            images = images.to(self.mean.dtype) / self.value_range
         output = self.head(self.backbone((images - self.mean) / self.std))
         logits = resize(output.readout, images.shape[-2:])
         return SegmentationOutput(logits, output.mask, output.dense, output.category)
 
 
-def resolved_options(network: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def resolved_options(network: str, head: Callable[..., nn.Module], options: Mapping[str, Any]) -> dict[str, Any]:
     """Every option of a network's head: as given, else as the head has it by default.
 
     Raises:
         UsageError: one that the head does not have, or of another kind than its default.
     """
-    parameters = dict([*signature(NETWORKS[network]).parameters.items()][2:])
+    parameters = dict([*signature(head).parameters.items()][2:])
     for option, value in options.items():
         choose(f"option of network {network!r}", option, tuple(parameters))
         kind = _wanted(parameters[option].default, value)
@@ -144,25 +157,29 @@ def _wanted(default: Any, value: Any) -> str:
 
 
 def create_model(
-    network: str,
+    network: str | Callable[..., nn.Module],
     backbone: str = "tf_efficientnet_lite0",
     num_classes: int | None = None,
     labels: LabelSet | None = None,
-    output_stride: int = 8,
+    output_stride: int = 16,
     pretrained_backbone: bool = False,
     shorter_side: int | None = None,
+    in_chans: int = 3,
+    value_range: int = 255,
     **options: Any,
 ) -> SegmentationModel:
     """Build a network by name.
 
     Args:
-        network: a name of ``NETWORKS``.
+        network: a name of ``NETWORKS``, "my_lab.heads:PSP" of an opened module, or the class of a head.
         backbone: a timm model name.
         num_classes: K, where the classes have no names yet; or give ``labels``.
         labels: the classes.
         output_stride: stride of the last feature stage: 8 as in the paper, 16 or 32 are faster.
         pretrained_backbone: start the backbone from its ImageNet weights.
         shorter_side: shorter side, in pixels, at which the network sees images outside training; None: their own size.
+        in_chans: C, channels of the images; ImageNet weights are adapted as timm does it.
+        value_range: largest value of images of integers, such as 65535.
         **options: further arguments of the network's head, such as ``pooling="max"`` for "sanet".
 
     Raises:
@@ -173,11 +190,13 @@ def create_model(
     if labels is None:
         count = num_classes or 0
         labels = LabelSet(tuple(f"class {index}" for index in range(count)), ignore_index=max(255, count))
-    return SegmentationModel(network, backbone, labels, output_stride, pretrained_backbone, options, shorter_side)
+    return SegmentationModel(
+        network, backbone, labels, output_stride, pretrained_backbone, options, shorter_side, in_chans, value_range
+    )
 
 
 def load_model(model: str | Path) -> SegmentationModel:
-    """Read a model back from its directory, or from the Hugging Face hub as ``hf:OWNER/NAME``.
+    """Read a model back: from its directory, the Hugging Face hub as ``hf:OWNER/NAME``, or a bundled one by its name.
 
     Nothing in it is executed or unpickled. The model is in evaluation mode.
 

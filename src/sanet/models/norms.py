@@ -30,16 +30,21 @@ class BatchNormAct2d(norm_act.BatchNormAct2d):
         return output
 
 
-KINDS: dict[type[nn.Module], type[nn.Module]] = {
-    nn.BatchNorm2d: BatchNorm2d,
-    norm_act.BatchNormAct2d: BatchNormAct2d,
-}
+def tolerate_single_values(module: nn.Module) -> None:
+    """Replace the batch norms in somebody else's network by these; their tensors and their names stay."""
+    for parent in module.modules():
+        for name, norm in list(parent.named_children()):
+            if type(norm) in (nn.BatchNorm2d, norm_act.BatchNormAct2d):
+                setattr(parent, name, _replacement(norm))
 
 
-def unstopped(module: nn.Module) -> None:
-    """Let the batch norms of somebody else's network be of these kinds; their tensors and their names stay."""
-    for part in module.modules():
-        part.__class__ = KINDS.get(type(part), type(part))
+def _replacement(norm: nn.Module) -> nn.Module:
+    kind = BatchNorm2d if type(norm) is nn.BatchNorm2d else BatchNormAct2d
+    made: nn.Module = kind(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)  # type: ignore[arg-type]
+    if isinstance(norm, norm_act.BatchNormAct2d):
+        made.drop, made.act = norm.drop, norm.act
+    made.load_state_dict(norm.state_dict(), assign=True)
+    return made.train(norm.training)
 
 
 def _has_one_value(norm: nn.BatchNorm2d, input: Tensor) -> bool:

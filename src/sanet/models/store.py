@@ -23,10 +23,12 @@ from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from torch import Tensor
 
 from sanet.config import MODEL
-from sanet.models.record import FORMAT, read_config, read_weights
+from sanet.record import FORMAT, read_config, read_weights
 from sanet.structures import SanetError, UsageError, first_line
 
 HUB = "hf:"
+# Models that come with the package, by their names: streets is a SANet for streets seen from a car.
+BUNDLED = {"streets": Path(__file__).parent / "streets"}
 NAMES = (CONFIG_NAME, SAFETENSORS_SINGLE_FILE)
 LISTED = 12
 
@@ -74,6 +76,12 @@ class StoredModel(
         raise NotImplementedError
 
     def _save_pretrained(self, save_directory: Path) -> None:
+        module, _, name = str(self.network).partition(":")  # type: ignore[attr-defined]
+        if module == "__main__" or "." in name:
+            raise UsageError(
+                f"the network {self.network} cannot be loaded again from a file, as no module has it; "  # type: ignore[attr-defined]
+                "define it at the top of a module of its own, and import it from there"
+            )
         super()._save_pretrained(save_directory)
         with (save_directory / SAFETENSORS_SINGLE_FILE).open("rb") as file:
             digest = file_digest(file, "sha256").hexdigest()
@@ -130,7 +138,9 @@ def saved_files(model: str | Path, **download: Any) -> Files:
             repository = name.removeprefix(HUB)
             return Files(*(Path(hf_hub_download(repository, file, **download)) for file in NAMES))
         except Exception as error:  # that library's errors and those of its connection have no class in common
-            raise SanetError(f"{name} cannot be had from the Hugging Face hub: {first_line(error)}") from error
+            raise SanetError(f"{name} could not be downloaded from the hub: {first_line(error)}") from error
+    if name in BUNDLED and not os.path.exists(name):
+        return Files(*(BUNDLED[name] / file for file in NAMES))
     if not os.path.isdir(model):  # unlike Path.is_dir, of any text
         raise missing(Path(model))
     return Files(*(Path(model, file) for file in NAMES))

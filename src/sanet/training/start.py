@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from sanet import distributed
 from sanet.config import MODEL
 from sanet.models.networks import load_model
-from sanet.models.record import differences as differences
-from sanet.models.record import enumerated as enumerated
+from sanet.record import differences as differences
+from sanet.record import enumerated as enumerated
 from sanet.structures import SanetError, say
 from sanet.training.checkpoints import SUFFIX, read_checkpoint
 

@@ -18,7 +18,11 @@ class Lion(Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[Any], lr: float = 1e-4, weight_decay: float = 0.0, betas: tuple[float, float] = (0.9, 0.99)
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-4,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.99),
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "betas": tuple(betas)})
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sanet.models.backbones import Level
-from sanet.models.heads import HeadOutput
 from sanet.models.norms import BatchNorm2d
+from sanet.models.sanet import HeadOutput
 
 
 class PositionAttention(nn.Module):

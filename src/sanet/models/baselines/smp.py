@@ -1,4 +1,4 @@
-"""Rivals from ``segmentation_models_pytorch`` (extra ``peers``): its decoders as heads over our backbones.
+"""Baselines from ``segmentation_models_pytorch`` (extra ``smp``): its decoders as heads over our backbones.
 
 With equal weights they compute what that library's networks compute, up to the last resize, which aligns corners
 there and never does here. Options have that library's names and defaults. It insists on sides that are multiples of
@@ -17,17 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sanet.models.backbones import Level
-from sanet.models.heads import HeadOutput
-from sanet.models.norms import unstopped
+from sanet.models.norms import tolerate_single_values
+from sanet.models.sanet import HeadOutput
 from sanet.structures import SanetError, UsageError
 
 
-class Peer(nn.Module):
+class SMPHead(nn.Module):
     """A decoder of that library, and the convolution that turns what it gives into classes.
 
     Args:
         levels: of the backbone; the last five count.
-        decoder: maps six feature maps, the picture's own first, to one.
+        decoder: maps six feature maps, the image's own first, to one.
         classifier: (B, C, h, w) -> (B, K, h, w).
         stride: of what the decoder gives.
     """
@@ -38,10 +38,11 @@ class Peer(nn.Module):
 
         initialization.initialize_decoder(decoder)
         initialization.initialize_head(classifier)
-        unstopped(decoder)
-        for module in decoder.modules():
-            if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size not in (1, (1, 1)):
-                module.__class__ = BinnedAverage
+        tolerate_single_values(decoder)
+        for parent in decoder.modules():
+            for name, pool in list(parent.named_children()):
+                if isinstance(pool, nn.AdaptiveAvgPool2d) and pool.output_size not in (1, (1, 1)):
+                    setattr(parent, name, BinnedAverage(pool.output_size))
         self.strides = [level.stride for level in levels[-5:]]
         self.decoder, self.classifier = decoder, classifier
         # The map that has the size of the prediction; one with finer strides than any map has a multiple of the finest.
@@ -53,11 +54,11 @@ class Peer(nn.Module):
         maps = features[-len(self.strides) :]
         padded = self.pad(maps)
         finest = padded[0].shape[-2:]
-        # Decoders ask a missing map for its channels, and the picture for its size.
+        # Decoders ask a missing map for its channels, and the image for its size.
         missing = [side * self.strides[0] // 2 for side in finest]
         stem = [maps[0].new_empty(maps[0].shape[0], 0, *missing)] * (5 - len(maps))
-        picture = maps[0].new_empty(maps[0].shape[0], 0, *(2 * side for side in missing))
-        mask = self.classifier(self.decoder([picture, *stem, *padded]))
+        image = maps[0].new_empty(maps[0].shape[0], 0, *(2 * side for side in missing))
+        mask = self.classifier(self.decoder([image, *stem, *padded]))
         # What lies over padding is cut.
         for axis in (-2, -1):
             mask = mask.narrow(axis, 0, maps[self.cut_like].shape[axis] * self.cut_factor)
@@ -99,7 +100,7 @@ def _load(name: str) -> Any:
         return importlib.import_module(f"segmentation_models_pytorch.decoders.{name}.decoder")
     except ImportError as error:
         raise SanetError(
-            f"the networks smp_… need an extra: pip install 'sanet-segmentation[peers]' ({error})"
+            f"the networks smp_… need an extra: pip install 'sanet-segmentation[smp]' ({error})"
         ) from error
 
 
@@ -123,12 +124,12 @@ def deeplabv3(
     decoder_atrous_rates: Sequence[int] = (12, 24, 36),
     decoder_aspp_separable: bool = False,
     decoder_aspp_dropout: float = 0.5,
-) -> Peer:
+) -> SMPHead:
     """Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation", 2017."""
     decoder = _load("deeplabv3").DeepLabV3Decoder(
         levels[-1].channels, decoder_channels, decoder_atrous_rates, decoder_aspp_separable, decoder_aspp_dropout
     )
-    return Peer(levels, decoder, nn.Conv2d(decoder_channels, num_classes, 1), stride=levels[-1].stride)
+    return SMPHead(levels, decoder, nn.Conv2d(decoder_channels, num_classes, 1), stride=levels[-1].stride)
 
 
 def deeplabv3plus(
@@ -138,7 +139,7 @@ def deeplabv3plus(
     decoder_atrous_rates: Sequence[int] = (12, 24, 36),
     decoder_aspp_separable: bool = True,
     decoder_aspp_dropout: float = 0.5,
-) -> Peer:
+) -> SMPHead:
     """Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation", ECCV 2018."""
     stride = levels[-1].stride
     if stride not in (8, 16):
@@ -152,27 +153,27 @@ def deeplabv3plus(
         aspp_separable=decoder_aspp_separable,
         aspp_dropout=decoder_aspp_dropout,
     )
-    return Peer(levels, decoder, nn.Conv2d(decoder_channels, num_classes, 1), stride=4)
+    return SMPHead(levels, decoder, nn.Conv2d(decoder_channels, num_classes, 1), stride=4)
 
 
-def pspnet(levels: Sequence[Level], num_classes: int, psp_out_channels: int = 512, psp_dropout: float = 0.2) -> Peer:
+def pspnet(levels: Sequence[Level], num_classes: int, psp_out_channels: int = 512, psp_dropout: float = 0.2) -> SMPHead:
     """Zhao et al., "Pyramid Scene Parsing Network", CVPR 2017; without its auxiliary loss."""
     decoder = _load("pspnet").PSPDecoder(_channels(levels), out_channels=psp_out_channels, dropout=psp_dropout)
-    return Peer(levels, decoder, nn.Conv2d(psp_out_channels, num_classes, 3, padding=1), stride=levels[-1].stride)
+    return SMPHead(levels, decoder, nn.Conv2d(psp_out_channels, num_classes, 3, padding=1), stride=levels[-1].stride)
 
 
-def upernet(levels: Sequence[Level], num_classes: int, decoder_channels: int = 256) -> Peer:
+def upernet(levels: Sequence[Level], num_classes: int, decoder_channels: int = 256) -> SMPHead:
     """Xiao et al., "Unified Perceptual Parsing for Scene Understanding", ECCV 2018."""
     decoder = _load("upernet").UPerNetDecoder(_channels(levels), decoder_channels=decoder_channels)
-    return Peer(levels, decoder, nn.Conv2d(decoder_channels, num_classes, 1), stride=4)
+    return SMPHead(levels, decoder, nn.Conv2d(decoder_channels, num_classes, 1), stride=4)
 
 
-def segformer(levels: Sequence[Level], num_classes: int, decoder_segmentation_channels: int = 256) -> Peer:
+def segformer(levels: Sequence[Level], num_classes: int, decoder_segmentation_channels: int = 256) -> SMPHead:
     """Decoder of Xie et al., "SegFormer", NeurIPS 2021."""
     decoder = _load("segformer").SegformerDecoder(
         _channels(levels), segmentation_channels=decoder_segmentation_channels
     )
-    return Peer(levels, decoder, nn.Conv2d(decoder_segmentation_channels, num_classes, 1), stride=4)
+    return SMPHead(levels, decoder, nn.Conv2d(decoder_segmentation_channels, num_classes, 1), stride=4)
 
 
 def fpn(
@@ -181,7 +182,7 @@ def fpn(
     decoder_pyramid_channels: int = 256,
     decoder_segmentation_channels: int = 128,
     decoder_dropout: float = 0.2,
-) -> Peer:
+) -> SMPHead:
     """Kirillov et al., "Panoptic Feature Pyramid Networks", CVPR 2019."""
     _check_pyramid(levels)
     decoder = _load("fpn").FPNDecoder(
@@ -190,42 +191,46 @@ def fpn(
         segmentation_channels=decoder_segmentation_channels,
         dropout=decoder_dropout,
     )
-    return Peer(levels, decoder, nn.Conv2d(decoder_segmentation_channels, num_classes, 1), stride=4)
+    return SMPHead(levels, decoder, nn.Conv2d(decoder_segmentation_channels, num_classes, 1), stride=4)
 
 
-def unet(levels: Sequence[Level], num_classes: int, decoder_channels: Sequence[int] = (256, 128, 64, 32, 16)) -> Peer:
+def unet(
+    levels: Sequence[Level], num_classes: int, decoder_channels: Sequence[int] = (256, 128, 64, 32, 16)
+) -> SMPHead:
     """Ronneberger et al., "U-Net", MICCAI 2015."""
     _check_pyramid(levels)
     decoder = _load("unet").UnetDecoder(_channels(levels), decoder_channels)
-    return Peer(levels, decoder, nn.Conv2d(decoder_channels[-1], num_classes, 3, padding=1), stride=1)
+    return SMPHead(levels, decoder, nn.Conv2d(decoder_channels[-1], num_classes, 3, padding=1), stride=1)
 
 
 def unetplusplus(
     levels: Sequence[Level], num_classes: int, decoder_channels: Sequence[int] = (256, 128, 64, 32, 16)
-) -> Peer:
+) -> SMPHead:
     """Zhou et al., "UNet++", DLMIA 2018."""
     _check_pyramid(levels)
     decoder = _load("unetplusplus").UnetPlusPlusDecoder(_channels(levels), decoder_channels)
-    return Peer(levels, decoder, nn.Conv2d(decoder_channels[-1], num_classes, 3, padding=1), stride=1)
+    return SMPHead(levels, decoder, nn.Conv2d(decoder_channels[-1], num_classes, 3, padding=1), stride=1)
 
 
-def manet(levels: Sequence[Level], num_classes: int, decoder_channels: Sequence[int] = (256, 128, 64, 32, 16)) -> Peer:
+def manet(
+    levels: Sequence[Level], num_classes: int, decoder_channels: Sequence[int] = (256, 128, 64, 32, 16)
+) -> SMPHead:
     """Fan et al., "MA-Net", IEEE Access 2020."""
     _check_pyramid(levels)
     decoder = _load("manet").MAnetDecoder(_channels(levels), decoder_channels)
-    return Peer(levels, decoder, nn.Conv2d(decoder_channels[-1], num_classes, 3, padding=1), stride=1)
+    return SMPHead(levels, decoder, nn.Conv2d(decoder_channels[-1], num_classes, 3, padding=1), stride=1)
 
 
-def linknet(levels: Sequence[Level], num_classes: int) -> Peer:
+def linknet(levels: Sequence[Level], num_classes: int) -> SMPHead:
     """Chaurasia and Culurciello, "LinkNet", VCIP 2017."""
     _check_pyramid(levels)
     if len(levels) < 5:
         raise UsageError("needs a backbone with a feature level of stride 2")
     decoder = _load("linknet").LinknetDecoder(_channels(levels), prefinal_channels=32)
-    return Peer(levels, decoder, nn.Conv2d(32, num_classes, 1), stride=1)
+    return SMPHead(levels, decoder, nn.Conv2d(32, num_classes, 1), stride=1)
 
 
-PEERS: dict[str, Callable[..., Peer]] = {
+SMP_HEADS: dict[str, Callable[..., SMPHead]] = {
     f"smp_{build.__name__}": build
     for build in (
         deeplabv3,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sanet.models.attention import SqueezeAttention, SqueezeExcitation, convolution_channel
+from sanet.models.sanet import SqueezeAttention, SqueezeExcitation, conv_branch
 
 SIZES = [(11, 19), (16, 8), (8, 8), (5, 3), (1, 1), (17, 25)]
 
@@ -141,7 +141,7 @@ def test_the_two_channels_share_no_weights():
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_channel_counts_that_do_not_divide(channels, groups):
     with torch.device("meta"):
-        channel = convolution_channel(channels, 5, 4, groups)
+        channel = conv_branch(channels, 5, 4, groups)
         output = channel(torch.empty(2, channels, 3, 3))
     first = channel[0]
     assert output.shape == (2, 5, 3, 3)

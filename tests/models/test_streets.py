@@ -16,7 +16,7 @@ from sanet.cli.main import main
 from sanet.demo.serve import EXAMPLES
 from sanet.inference.predictor import Predictor
 from sanet.insight.groups import Explainer
-from sanet.models.own import OWN_MODEL
+from sanet.models.store import BUNDLED
 
 OWN_SIDE = 720
 STREET = EXAMPLES / "Seq05VD_f02370.jpg"
@@ -27,11 +27,11 @@ PLACES = (("road", 250, 300), ("building", 410, 180), ("sky", 290, 15), ("paveme
 
 
 def test_it_is_stored_in_half_precision_and_computes_in_single():
-    file = OWN_MODEL / "model.safetensors"
+    file = BUNDLED["streets"] / "model.safetensors"
     assert file.stat().st_size < 10e6  # two bytes for each of less than 5 M parameters, which are counted below
     stored = load_file(file)
     assert {tensor.dtype for tensor in stored.values() if tensor.is_floating_point()} == {torch.float16}
-    model = sanet.load_model(OWN_MODEL)
+    model = sanet.load_model(BUNDLED["streets"])
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert sum(parameter.numel() for parameter in model.parameters()) < 5e6
     for name, tensor in model.state_dict().items():
@@ -39,11 +39,11 @@ def test_it_is_stored_in_half_precision_and_computes_in_single():
 
 
 def test_it_labels_alike_wherever_it_lies(tmp_path, monkeypatch):
-    shutil.copytree(OWN_MODEL, tmp_path / "copy")
-    monkeypatch.chdir(OWN_MODEL.parent)
+    shutil.copytree(BUNDLED["streets"], tmp_path / "copy")
+    monkeypatch.chdir(BUNDLED["streets"].parent)
     picture = Image.open(STREET)
     mask = Predictor(device="cpu")(picture)
-    for model in (tmp_path / "copy", OWN_MODEL.name, Path("..", "models", OWN_MODEL.name)):
+    for model in (tmp_path / "copy", BUNDLED["streets"].name, Path("..", "models", BUNDLED["streets"].name)):
         assert np.array_equal(Predictor(model, "cpu")(picture), mask)
     small = Predictor(tmp_path / "copy", "cpu", sanet.InferenceConfig(shorter_side=0))
     assert small.views.shorter_side == 0
@@ -51,7 +51,10 @@ def test_it_labels_alike_wherever_it_lies(tmp_path, monkeypatch):
 
 
 def test_the_card_has_the_figures_of_the_raw_file():
-    card, raw = (OWN_MODEL / "README.md").read_text(encoding="utf-8"), json.loads(RAW.read_text(encoding="utf-8"))
+    card, raw = (
+        (BUNDLED["streets"] / "README.md").read_text(encoding="utf-8"),
+        json.loads(RAW.read_text(encoding="utf-8")),
+    )
     assert raw["protocol"]["shorter_side"] == OWN_SIDE
     assert (raw["protocol"]["data"], raw["protocol"]["split"], raw["protocol"]["pictures"]) == ("camvid", "test", 233)
     assert f"**{raw['scores']['miou']:.3f}**" in card
@@ -65,7 +68,7 @@ def test_a_street_is_labelled_as_one_sees_it():
     assert mask.shape == (360, 480)
     seen = {name: predictor.labels.names[mask[row, column]] for name, column, row in PLACES}
     assert seen == {name: name for name, _, _ in PLACES}
-    whole = Explainer(OWN_MODEL, "cpu", OWN_SIDE).encode(
+    whole = Explainer(BUNDLED["streets"], "cpu", OWN_SIDE).encode(
         torch.from_numpy(np.array(Image.open(STREET))).permute(2, 0, 1)
     )
     assert np.array_equal(whole.prediction.numpy(), mask)
@@ -76,7 +79,7 @@ def test_sanet_predict_without_a_model_says_whose_it_is(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "no --model: the package's own, for streets seen from a car (sky, building" in said
     assert f"shorter side of {OWN_SIDE}" in said
-    assert str(OWN_MODEL / "README.md") in said
+    assert str(BUNDLED["streets"] / "README.md") in said
     mask = np.asarray(Image.open(tmp_path / "masks" / "Seq05VD_f02370.png"))
     assert np.array_equal(mask, sanet.Predictor()(Image.open(STREET)))
     assert main(["predict", str(STREET), "--output", str(tmp_path / "b"), "--shorter_side", "360"]) == 0
@@ -103,7 +106,7 @@ def test_it_has_a_name_for_the_commands_that_see_inside(tmp_path, monkeypatch, c
     Image.open(STREET).resize((60, 45)).save("photos/images/a.png")
     Image.fromarray(np.tile(np.arange(60, dtype=np.uint8) // 30, (45, 1))).save("photos/masks/a.png")
     Path("photos/val.txt").write_text("a\n", encoding="utf-8")
-    given = ["own", "photos/images/a.png", "--point", "3", "4", "--device", "cpu"]
+    given = ["streets", "photos/images/a.png", "--point", "3", "4", "--device", "cpu"]
     assert main(["explain", *given, *asked]) == 0
     assert f"60 x 45 pixels, was seen as {side * 4 // 3} x {side}" in capsys.readouterr().out
     data = [
@@ -112,14 +115,14 @@ def test_it_has_a_name_for_the_commands_that_see_inside(tmp_path, monkeypatch, c
         "--data.root",
         "photos",
         "--data.classes",
-        f"[{','.join(sanet.load_model(OWN_MODEL).labels.names)}]",
+        f"[{','.join(sanet.load_model(BUNDLED['streets']).labels.names)}]",
     ]
-    assert main(["grouping", "own", "--split", "val", *data, "--device", "cpu", *asked]) == 0
+    assert main(["grouping", "streets", "--split", "val", *data, "--device", "cpu", *asked]) == 0
     said = capsys.readouterr().out
-    assert f"own: 1 pictures of folder, val, seen with a shorter side of {side}; seed 0" in said
-    assert main(["evaluate", "own", "--split", "val", "--output", "scores", *data, "--device", "cpu", *asked]) == 0
+    assert f"streets: 1 pictures of folder, val, seen with a shorter side of {side}; seed 0" in said
+    assert main(["evaluate", "streets", "--split", "val", "--output", "scores", *data, "--device", "cpu", *asked]) == 0
     scores = json.loads(Path("scores", "scores.json").read_text(encoding="utf-8"))
-    assert (scores["protocol"]["shorter_side"], scores["facts"]["model"]) == (side, "own")
+    assert (scores["protocol"]["shorter_side"], scores["facts"]["model"]) == (side, "streets")
     assert f"seen with a shorter side of {side}" in capsys.readouterr().out
 
 
@@ -133,7 +136,7 @@ def test_it_is_compared_in_the_size_that_it_knows(tmp_path, monkeypatch):
         return seen[-1]
 
     monkeypatch.setattr(Predictor, "__call__", noted)
-    assert main(["compare", str(STREET), "--models", "own", "--output", "a.png", "--device", "cpu"]) == 0
+    assert main(["compare", str(STREET), "--models", "streets", "--output", "a.png", "--device", "cpu"]) == 0
     assert len(seen) == 1
     assert np.array_equal(seen[0], Predictor()(Image.open(STREET)))
 
@@ -141,11 +144,11 @@ def test_it_is_compared_in_the_size_that_it_knows(tmp_path, monkeypatch):
 def test_a_run_of_that_name_is_not_hidden(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    sanet.create_model("sanet", "test_resnet", num_classes=4, output_stride=8).save_pretrained("own")
-    assert main(["explain", "own", str(STREET), "--point", "3", "4", "--device", "cpu"]) == 0
+    sanet.create_model("sanet", "test_resnet", num_classes=4, output_stride=8).save_pretrained("streets")
+    assert main(["explain", "streets", str(STREET), "--point", "3", "4", "--device", "cpu"]) == 0
     assert "was seen as" not in capsys.readouterr().out
-    assert main(["predict", str(STREET), "--output", "named", "--model", "own", "--device", "cpu"]) == 0
+    assert main(["predict", str(STREET), "--output", "named", "--model", "streets", "--device", "cpu"]) == 0
     assert main(["predict", str(STREET), "--output", "none", "--device", "cpu"]) == 0
     named, none = (np.asarray(Image.open(Path(folder, "masks", f"{STREET.stem}.png"))) for folder in ("named", "none"))
-    assert np.array_equal(named, Predictor("own")(Image.open(STREET)))
+    assert np.array_equal(named, Predictor("streets")(Image.open(STREET)))
     assert np.array_equal(none, Predictor()(Image.open(STREET)))

@@ -8,7 +8,7 @@ import segmentation_models_pytorch as smp
 import torch
 from awake import CLASSES, PYRAMIDS, build
 
-from sanet.models.peers import PEERS
+from sanet.models.baselines.smp import SMP_HEADS
 from sanet.structures import SanetError, UsageError
 
 THEIRS = {
@@ -27,7 +27,7 @@ THEIRS = {
 STRIDES = {"smp_deeplabv3": 8, "smp_deeplabv3plus": 16}
 
 
-@pytest.mark.parametrize("network", PEERS)
+@pytest.mark.parametrize("network", SMP_HEADS)
 @pytest.mark.parametrize("backbone", ["test_resnet", "convnext_atto"])
 def test_with_the_same_weights_it_is_their_network(network, backbone):
     if (network, backbone) == ("smp_linknet", "convnext_atto"):
@@ -50,11 +50,11 @@ def test_with_the_same_weights_it_is_their_network(network, backbone):
 
 
 def test_every_peer_is_compared():
-    assert THEIRS.keys() == PEERS.keys()
-    assert PEERS.keys() > PYRAMIDS
+    assert THEIRS.keys() == SMP_HEADS.keys()
+    assert SMP_HEADS.keys() > PYRAMIDS
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch.decoders.upernet.decoder", None)
-    with pytest.raises(SanetError, match=r"pip install 'sanet-segmentation\[peers\]'"):
+    with pytest.raises(SanetError, match=r"pip install 'sanet-segmentation\[smp\]'"):
         build("smp_upernet")

@@ -58,8 +58,12 @@ TYPES: dict[str, tuple[type, ...]] = {
     "output_stride": (int,),
     "options": (dict,),
     "shorter_side": (int, type(None)),
+    "in_chans": (int,),
+    "value_range": (int,),
     "weights_sha256": (str,),
 }
+# What it means where a key that was added later is missing.
+BEFORE = {"in_chans": 3, "value_range": 255}
 # Of one without "format", and what stood for a key that it has not.
 FORMER_TYPES = {name: TYPES[name] for name in ("network", "backbone", "labels", "output_stride", "options")}
 FORMER_TYPES |= {"options": (dict, type(None)), "pretrained_backbone": (bool,)}
@@ -95,7 +99,7 @@ def _arguments(content: Any) -> tuple[dict[str, Any], str | None]:
     if former:
         content, types = FORMER | content, FORMER_TYPES
     elif content["format"] == FORMAT:
-        types = TYPES
+        content, types = BEFORE | content, TYPES
     else:
         raise UsageError(f"format {repr(content['format'])[:20]}; this version reads {FORMAT} and those without one")
     wrong = sorted(content.keys() ^ types.keys())
@@ -111,6 +115,7 @@ def _arguments(content: Any) -> tuple[dict[str, Any], str | None]:
         options = FORMER_DEFAULTS.get(content["network"], {}) | options
     arguments = {name: content[name] for name in ("network", "backbone", "output_stride")}
     arguments |= {"labels": labels, "options": options, "shorter_side": content.get("shorter_side")}
+    arguments |= {name: content.get(name, value) for name, value in BEFORE.items()}
     return arguments, content.get("weights_sha256")
 
 

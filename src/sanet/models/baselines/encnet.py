@@ -1,4 +1,4 @@
-"""EncNet: what a picture shows, encoded by learnt codewords, re-weights the channels of its features.
+"""EncNet: what an image shows, encoded by learnt codewords, re-weights the channels of its features.
 
 Source: Zhang et al., "Context Encoding for Semantic Segmentation", CVPR 2018 (arXiv 1803.08904), section 3; the
 encoding layer is that of Zhang, Xue and Dana, "Deep TEN: Texture Encoding Network", CVPR 2017 (arXiv 1612.02844).
@@ -15,15 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sanet.models.backbones import Level
-from sanet.models.heads import HeadOutput
 from sanet.models.norms import BatchNorm2d
+from sanet.models.sanet import HeadOutput
 
 
 class Encoding(nn.Module):
     """Residuals of all pixels from n codewords, each pixel shared out among them, section 3 ("Encoding Layer").
 
     e_k = sum_i softmax_k(-s_k |x_i - d_k|^2) (x_i - d_k), equation (1): a sum over the pixels, so it grows with the
-    picture.
+    image.
 
     Args:
         channels: C.
