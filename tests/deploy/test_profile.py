@@ -76,8 +76,6 @@ def test_macs_and_parameters_are_the_sums_over_layers(network):
     cost = profile(ProfileConfig(networks=(network,), **TINY)).costs[0]
     model = empty_model(network)
     expected = multiplications_of_layers(model, torch.empty(1, 3, 64, 80, device="meta"))
-    if network == "sanet":  # its last convolution runs in parts, on maps of 16 x 20 and three times 8 x 10
-        expected += 5 * 5 * (16 * 20 + 3 * 8 * 10)
     assert cost.macs == expected
     assert cost.parameters == sum(
         tensor.numel() for tensor in model.state_dict(keep_vars=True).values() if tensor.requires_grad
@@ -118,7 +116,7 @@ def kept_by_the_graph(outputs):
 
 @pytest.mark.parametrize("network", ["fcn", "sanet", "smp_deeplabv3plus"])
 def test_activations_are_what_the_graph_of_a_real_pass_holds(network):
-    model = create_model(network, "test_resnet", num_classes=5).train()
+    model = create_model(network, "test_resnet", num_classes=5, output_stride=8).train()
     outputs = model(torch.rand(2, 3, 64, 80))
     kept = kept_by_the_graph(output for output in outputs if output is not None)
     for tensor in (*model.parameters(), *model.buffers()):
@@ -226,8 +224,8 @@ def test_what_the_notes_of_the_recipe_say_is_so(table_6):
     found = figures(deeplab, 480)
     assert found == pytest.approx([59.47, 234.87, 235.56], abs=0.01)
     assert "59.5 M and, with norms and activations, 235.6 G" in notes["smp_deeplabv3plus"]
-    assert figures(sanet, 480)[1:] == pytest.approx([186.7, 187.4], abs=0.05)
-    assert "186.7 G (187.4 G with" in notes["sanet"]
+    assert figures(sanet, 480)[1:] == pytest.approx([186.8, 187.4], abs=0.05)
+    assert "186.8 G (187.4 G with" in notes["sanet"]
     sanet.head.attention[3].downsample, sanet.head.attention[3].pool = 1, nn.Identity()
     assert figures(sanet, 480)[1:] == pytest.approx([203.8, 204.4], abs=0.05)
     assert "203.8 G (204.4 G)" in notes["sanet"]
@@ -389,7 +387,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         ({"sizes": ((16, 64),)}, "sizes 16: from 32 to"),
         ({"batch": 0}, "batch 0: from 1 to"),
         ({"threads": 0}, "threads 0: from 1 to"),
-        ({"precision": "bf16"}, "Choices: 32-true, bf16-mixed"),
+        ({"precision": "bf16"}, "Choices: 16-mixed, 32-true, bf16-mixed"),
         ({"published": {"sannet": Published()}}, "did you mean 'sanet'?"),
         ({"published": {"fcn": Published()}, "backbones": ("resnet50", "resnet101")}, "fcn/resnet50"),
         ({"published": {"fcn": Published()}, "sizes": ((32, 32), (64, 64))}, "sizes has 2"),
