@@ -88,7 +88,7 @@ def test_a_part_of_a_published_data_set_may_be_meant(name):
 
 
 @pytest.mark.parametrize(
-    "setting", ["model.options", "loss.terms", "optimizer.options", "schedule.options", "data.options"]
+    "setting", ["model.options", "loss.terms", "optimizer.options", "schedule.options", "data.options", "metrics"]
 )
 @pytest.mark.parametrize("shape", ["%s", "{x: %s}", "{x: [%s]}", "{x: {y: %s}}"])
 def test_no_setting_imports_what_it_names(setting, shape, tmp_path):
@@ -100,7 +100,7 @@ def test_no_setting_imports_what_it_names(setting, shape, tmp_path):
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("setting", ["transforms", "batch_transforms", "metrics", "callbacks", "loggers"])
+@pytest.mark.parametrize("setting", ["transforms", "batch_transforms", "callbacks", "loggers"])
 @pytest.mark.parametrize("shape", ["[%s]", "[{name: x, options: %s}]", "[{name: x, options: {x: [%s]}}]"])
 def test_no_list_of_references_imports_what_it_names(setting, shape, tmp_path):
     test_no_setting_imports_what_it_names(setting, shape, tmp_path)

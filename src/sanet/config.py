@@ -6,7 +6,7 @@ answers at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -58,9 +58,13 @@ SIDES, WORKERS = (32, 16_384), (0, 256)
 COUNTED = ("voc", "voc_aug", "context59", "context60", "coco")
 
 
-def within(default: Any, low: float, high: float) -> Any:
-    """A setting that is a number, or several, from ``low`` to ``high``, which no sane use goes beyond."""
-    return field(default=default, metadata={"range": (low, high)})
+def within(default: Any, low: float, high: float, **metadata: Any) -> Any:
+    """A setting that is a number, or several, from ``low`` to ``high``, which no sane use goes beyond.
+
+    A setting that is added to a section later has, here or in the metadata of its field, ``before=``: the value that
+    means what was done before it existed. See ``with_newer_fields`` and ``key_of``.
+    """
+    return field(default=default, metadata={"range": (low, high), **metadata})
 
 
 def check(settings: Any, section: str = "") -> None:
@@ -327,7 +331,8 @@ def checked_side(name: str, side: Any) -> int | None:
 class TrainConfig:
     """Everything that decides the outcome of a training run.
 
-    Lists hold names, as "my_module:Name" or of the packages that are given, or {name: …, options: {…}}.
+    What is chosen by name is "module:Name" of the packages that are given, or of a module that was opened with
+    --import; with options {name: …, options: {…}}.
 
     Args:
         output: run directory, must be new or empty.
@@ -351,8 +356,9 @@ class TrainConfig:
         seed: seed of the weights, the order of the images and their augmentation.
         validate_every: epochs between two validations; divides ``epochs``, so that the last one is validated.
         window: images of more than ``window ** 2`` pixels are validated in windows of this side.
-        metrics: metrics of the validation beside the usual scores, logged as val/Name: "my_module:Name", or of
-            "torchmetrics.classification" and "torchmetrics.segmentation".
+        metrics: metrics of the validation beside the usual scores by the names under which they are logged, such as
+            {boundary: "my_module:Name"} for val/boundary; also of "torchmetrics.classification" and
+            "torchmetrics.segmentation".
         monitor: logged value that chooses the best checkpoint.
         monitor_mode: whether the best of it is its "max" or its "min".
         patience: validations without a better monitored value after which training stops; by default it does not.
@@ -381,7 +387,7 @@ class TrainConfig:
     seed: int = within(0, 0, 2**32 - 1)
     validate_every: int = within(1, 1, 100_000)
     window: int = within(1024, *SIDES)
-    metrics: tuple[Entry, ...] = ()
+    metrics: Options = field(default_factory=dict)
     monitor: str = "val/miou"
     monitor_mode: Literal["max", "min"] = "max"
     patience: int | None = within(None, 1, 100_000)
@@ -396,9 +402,11 @@ class TrainConfig:
         choose("monitor_mode", self.monitor_mode, ("max", "min"))
         choose("accelerator", self.accelerator, get_args(Accelerator))
         choose("precision", self.precision, get_args(Precision))
-        for name in ("transforms", "batch_transforms", "metrics", "callbacks", "loggers"):
+        for name in ("transforms", "batch_transforms", "callbacks", "loggers"):
             for entry in getattr(self, name):
                 Reference.of(name, entry)
+        for name, entry in self.metrics.items():
+            Reference.of(f"metrics.{name}", entry)
         if self.epochs % self.validate_every:
             raise UsageError(f"validate_every {self.validate_every} must divide epochs {self.epochs}")
         if self.batch_size % self.gradient_accumulation:
@@ -420,3 +428,30 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(entry) for entry in value]
     return value if value is None or isinstance(value, (str, int, float)) else name_of(value)
+
+
+def key_of(settings: Any) -> dict[str, Any]:
+    """Settings as they identify what was done with them: without those that say what was done before they existed."""
+    found = {}
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if "before" not in item.metadata or value != item.metadata["before"]:
+            found[item.name] = key_of(value) if is_dataclass(value) else plain(value)
+    return found
+
+
+def with_newer_fields(section: Any, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored settings, and those that did not exist when they were stored, as what was done then.
+
+    Args:
+        section: the dataclass.
+        stored: values as ``plain`` gives them.
+    """
+    found = dict(stored)
+    for item in fields(section):
+        made: Any = item.default_factory
+        if item.name not in stored and "before" in item.metadata:
+            found[item.name] = plain(item.metadata["before"])
+        elif is_dataclass(made) and isinstance(stored.get(item.name), dict):
+            found[item.name] = with_newer_fields(made, stored[item.name])
+    return found

@@ -25,7 +25,7 @@ from sanet.cli.main import main
 from sanet.config import CHECKPOINTS
 from sanet.structures import Interrupted, SanetError, UsageError
 from sanet.training import checkpoints
-from sanet.training.checkpoints import CheckpointFolder, WholeCheckpointIO, read_checkpoint
+from sanet.training.checkpoints import CheckpointFolder, AtomicCheckpointIO, read_checkpoint
 from sanet.training.fit import train
 from sanet.training.metrics import read_metrics
 from sanet.training.task import SegmentationTask
@@ -310,7 +310,7 @@ def test_no_space_is_named_whoever_reports_it(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", no_space)
     with pytest.raises(SanetError, match=r"8\.0 MB are needed"):
-        WholeCheckpointIO().save_checkpoint({"state_dict": {"w": torch.zeros(2_000_000)}}, path)
+        AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.zeros(2_000_000)}}, path)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("step.ckpt", b"before")]
 
 

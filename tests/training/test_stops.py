@@ -18,7 +18,7 @@ from sanet.config import CHECKPOINTS, CONFIG
 from sanet.experiments import runs
 from sanet.structures import Interrupted, SanetError, UsageError
 from sanet.training import fit, run, saving
-from sanet.training.checkpoints import CheckpointFolder, WholeCheckpointIO, read_checkpoint
+from sanet.training.checkpoints import CheckpointFolder, AtomicCheckpointIO, read_checkpoint
 from sanet.training.fit import train
 from sanet.training.metrics import read_metrics
 from sanet.training.task import SegmentationTask
@@ -167,7 +167,7 @@ def test_a_loader_that_dies_during_a_save_is_not_a_full_disk(tmp_path, monkeypat
 
     monkeypatch.setattr(torch, "save", dies)
     with pytest.raises(RuntimeError, match="DataLoader worker"):
-        WholeCheckpointIO().save_checkpoint({"state_dict": {}}, tmp_path / "x.ckpt")
+        AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, tmp_path / "x.ckpt")
 
 
 def test_a_monitored_value_that_is_never_a_number_takes_the_newest(tmp_path, capsys):

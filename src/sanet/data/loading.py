@@ -20,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from sanet import distributed
+from sanet.data.transforms import seeded
 from sanet.structures import LabelSet, Sample, UsageError
 
 
@@ -113,10 +114,7 @@ class Augmented(Dataset[Sample]):
     def __getitem__(self, key: int) -> Sample:
         sample = self.dataset[key % len(self.dataset)]
         sample = sample._replace(mask=sample.mask.to(self.mask_type))
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(
-                int(np.random.SeedSequence((self.seed, key)).generate_state(1, np.uint64)[0] >> 1)
-            )
+        with seeded(self.seed, key):
             return self.transform(sample)
 
 

@@ -1,27 +1,39 @@
-"""Joint random changes of a training picture and its mask.
+"""Data augmentation: joint random changes of a training image and its mask, and of whole batches.
 
-Pictures are resized bilinearly, masks by the nearest neighbour; masks are padded with the ignore value. Every call
-draws the same numbers whatever the picture's size and the settings, so that a setting changes only what it names.
+Images are resized bilinearly, masks by the nearest neighbour; masks are padded with the ignore value. Every call of
+``TrainingTransform`` draws the same numbers whatever the image's size and the settings, so that a setting changes only
+what it names.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from sanet.structures import Sample
+from sanet.config import AugmentationConfig
+from sanet.references import Kind, name_of
+from sanet.structures import Batch, Sample, UsageError
 
-PADDING_GREY = 128
+# Called with a sample, a batch; or, of torchvision, with its image and its mask.
+TRANSFORMS = Kind("transforms", {}, {"torchvision.transforms.v2": "torchvision.transforms.v2:Transform"})
+BATCH_TRANSFORMS = Kind("batch_transforms", {})
+
+PADDING_GREY = 128  # of 8-bit images
 # Of red, green and blue, as in ITU-R BT.601.
 GREY = torch.tensor([0.299, 0.587, 0.114])
 
 
 class Span(NamedTuple):
-    """What a resize and a crop make of one side of a picture.
+    """What a resize and a crop make of one side of an image.
 
     Attributes:
         size: length of the resized side.
@@ -66,7 +78,7 @@ class Span(NamedTuple):
 
 
 class TrainingTransform:
-    """Random scale, crop, mirror and photometric jitter; see ``AugmentationConfig`` for the ranges.
+    """Random scale, crop, flip and photometric jitter; see ``AugmentationConfig`` for the ranges.
 
     Args:
         crop: height and width of the result, in pixels.
@@ -74,7 +86,7 @@ class TrainingTransform:
         hflip: probability of a left-right flip.
         jitter: largest relative change of brightness, contrast and saturation, each drawn by itself; padding keeps
             its grey.
-        ignore_index: what the mask is padded with where the picture is smaller than the crop.
+        ignore_index: what the mask is padded with where the image is smaller than the crop.
     """
 
     def __init__(
@@ -84,7 +96,7 @@ class TrainingTransform:
         self.hflip, self.jitter, self.ignore_index = hflip, jitter, ignore_index
 
     def __call__(self, sample: Sample) -> Sample:
-        """(3, H, W) and (H, W) of any size in, the crop's size out; dtypes stay."""
+        """(C, H, W) and (H, W) of any size in, the crop's size out; dtypes stay."""
         low, high = self.scale
         scale, top, left, flip, *strengths = torch.rand(7).tolist()
         order = torch.randperm(3).tolist()
@@ -96,13 +108,14 @@ class TrainingTransform:
         mask = nearest_part(sample.mask, rows, columns)
         if self.jitter:
             image = color_jitter(image, [1 + self.jitter * (2 * strength - 1) for strength in strengths], order)
-        image = self._padded(image, rows, columns, PADDING_GREY)
+        grey = 0.5 if image.is_floating_point() else (int(_brightest(image)) + 1) // 2
+        image = self._padded(image, rows, columns, grey)
         mask = self._padded(mask, rows, columns, self.ignore_index)
         if flip < self.hflip:
             image, mask = image.flip(-1), mask.flip(-1)
         return Sample(image, mask, sample.name)
 
-    def _padded(self, part: Tensor, rows: Span, columns: Span, value: int) -> Tensor:
+    def _padded(self, part: Tensor, rows: Span, columns: Span, value: float) -> Tensor:
         if part.shape[-2:] == self.crop:
             return part
         whole = part.new_full((*part.shape[:-2], *self.crop), value)
@@ -111,9 +124,9 @@ class TrainingTransform:
 
 
 def resized_part(image: Tensor, rows: Span, columns: Span) -> Tensor:
-    """The kept part of a picture (3, H, W) uint8 resized bilinearly, with antialiasing, as (3, h, w).
+    """The kept part of an image (C, H, W) resized bilinearly, with antialiasing, as (C, h, w).
 
-    PyTorch is three times as fast on the whole picture, pixel by pixel in memory, as Pillow, which can leave the rest
+    PyTorch is three times as fast on the whole image, pixel by pixel in memory, as Pillow, which can leave the rest
     out, on the part alone: `benchmarks/loading.py`.
     """
     by_pixel = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
@@ -131,13 +144,125 @@ def color_jitter(image: Tensor, strengths: list[float], order: list[int]) -> Ten
     """Brightness, contrast and saturation, as torchvision's ``ColorJitter`` but rounded once, after all three.
 
     Args:
-        image: (3, H, W) uint8.
+        image: (C, H, W); where C is not 3, the grey of a pixel is the mean of its channels.
         strengths: factors of brightness, contrast and saturation.
         order: which of the three comes first, second and third.
     """
     values = image.to(torch.float32, memory_format=torch.contiguous_format)
+    weights = GREY if len(image) == 3 else torch.full((len(image),), 1 / len(image))
     for change in order:
         # Away from black, from the mean grey or from each pixel's own.
-        grey = torch.zeros(()) if change == 0 else torch.tensordot(GREY, values, dims=1)
-        values.lerp_(grey.mean() if change == 1 else grey, 1 - strengths[change]).clamp_(0, 255)
-    return values.round_().to(torch.int16).to(torch.uint8)  # through int16, which is three times as fast
+        grey = torch.zeros(()) if change == 0 else torch.tensordot(weights, values, dims=1)
+        values.lerp_(grey.mean() if change == 1 else grey, 1 - strengths[change]).clamp_(0, _brightest(image))
+    if image.is_floating_point():
+        return values.to(image.dtype)
+    return values.round_().to(torch.int16 if image.dtype == torch.uint8 else torch.int32).to(image.dtype)  # int16: fast
+
+
+def _brightest(image: Tensor) -> float:
+    """The largest value that an image may have: of integers with more than 8 bits the largest it has."""
+    if image.is_floating_point():
+        return 1.0
+    return 255 if image.dtype == torch.uint8 else float(image.to(torch.int64).max())
+
+
+class TorchvisionTransform:
+    """A transform of torchvision's v2 as one of samples: image and mask move alike.
+
+    A mask is always resized by the nearest neighbour, and what a transform fills it with becomes the ignore value.
+
+    Args:
+        transform: which leaves the image's type and its number of channels as they are.
+        ignore_index: of the masks.
+
+    Raises:
+        UsageError: it normalises, or changes types; the network does both by itself.
+    """
+
+    LEAST = 2**20  # classes are shifted up by that, so that no fill is one; exact in float32, which torchvision uses
+
+    def __init__(self, transform: v2.Transform, ignore_index: int) -> None:
+        for part in transform.modules():
+            if isinstance(part, (v2.Normalize, v2.ToDtype)):
+                raise UsageError(f"transforms: {type(part).__name__} is not needed: the network normalises by itself")
+        self.transform, self.ignore_index = transform, ignore_index
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Any sample."""
+        labelled = sample.mask != self.ignore_index
+        shifted = tv_tensors.Mask(torch.where(labelled, sample.mask + self.LEAST, 0))
+        image, mask = self.transform(tv_tensors.Image(sample.image), shifted)
+        moved = torch.as_tensor(mask).as_subclass(Tensor)
+        moved = torch.where(moved >= self.LEAST, moved - self.LEAST, self.ignore_index)
+        return Sample(torch.as_tensor(image).as_subclass(Tensor), moved, sample.name)
+
+
+class Augmentation:
+    """Everything that changes a training sample: ``TrainingTransform``, and the transforms of the settings after it.
+
+    Args:
+        settings: of ``TrainingTransform``.
+        transforms: references to further transforms, or the transforms themselves.
+        ignore_index: of the masks.
+
+    Raises:
+        UsageError: an unknown transform, or options that it does not have.
+    """
+
+    def __init__(self, settings: AugmentationConfig, transforms: Sequence[Any], ignore_index: int) -> None:
+        self.first = TrainingTransform(settings.crop, settings.scale, settings.hflip, settings.jitter, ignore_index)
+        built = [TRANSFORMS.build(entry) for entry in transforms]
+        self.others: list[Callable[[Sample], Sample]] = [
+            TorchvisionTransform(made, ignore_index) if isinstance(made, v2.Transform) else made for made in built
+        ]
+
+    def __call__(self, sample: Sample) -> Sample:
+        """An augmented sample; the mask keeps its type.
+
+        Raises:
+            UsageError: a transform that returns no sample of the same kind.
+        """
+        sample, kind = self.first(sample), sample.mask.dtype
+        for transform in self.others:
+            changed = transform(sample._replace(mask=sample.mask.long()))
+            require_alike(transform, sample, changed)
+            sample = changed._replace(mask=changed.mask.to(kind))
+        return sample
+
+
+def require_alike(transform: Any, before: Sample | Batch, after: Any) -> None:
+    """Raise a UsageError where a transform does not return what it got: the same types, image and mask of one size."""
+    image, mask = before.image, before.mask
+    if not (
+        isinstance(after, type(before))
+        and after.image.shape[:-2] == image.shape[:-2]
+        and after.image.dtype == image.dtype
+        and after.mask.shape == (*mask.shape[:-2], *after.image.shape[-2:])
+    ):
+        found = f"{tuple(after.image.shape)} {after.image.dtype}" if isinstance(after, type(before)) else type(after)
+        raise UsageError(
+            f"{name_of(getattr(transform, 'transform', transform))}: a {type(before).__name__} with an image "
+            f"{tuple(image.shape)} {image.dtype} has become {found}; a transform keeps type and channels, and gives "
+            "the mask the size of the image"
+        )
+
+
+@contextmanager
+def seeded(*key: int, device: torch.device | None = None) -> Iterator[None]:
+    """Let the random numbers of torch, NumPy and ``random`` follow from a key; afterwards they go on as before.
+
+    Args:
+        key: such as (seed, epoch, batch).
+        device: a GPU whose numbers follow from the key as well.
+    """
+    seeds = [int(state) for state in np.random.SeedSequence(key).generate_state(2, np.uint64)]
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[] if device is None or device.type != "cuda" else [device]):
+        (torch.default_generator.manual_seed if device is None else torch.manual_seed)(seeds[0] >> 1)
+        random.seed(seeds[1])
+        np.random.seed(seeds[1] >> 32)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])

@@ -1,6 +1,6 @@
-"""Checkpoints that count only when they are whole.
+"""Checkpoints that count only when they are complete.
 
-One is written aside, synced, renamed and only then listed, with its size and hash, in ``index.json``; a run goes on
+One is written aside, synced, renamed and only then listed, with its size and hash, in ``index.json``; a run resumes
 from the newest that is what the list says. So neither a kill nor a full disk, at whatever moment, costs more than the
 steps since the one before.
 """
@@ -18,10 +18,9 @@ from typing import Any, Literal
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from torch import Tensor
 
 from sanet.files import PARTIAL, replaced, sum_of
-from sanet.structures import SanetError, say
+from sanet.structures import SanetError, first_line, say
 
 INDEX = "index.json"
 SUFFIX = ".ckpt"
@@ -32,14 +31,14 @@ KEPT = 2
 
 @dataclass(frozen=True)
 class Listed:
-    """A checkpoint that was whole when it was listed.
+    """A checkpoint that was complete when it was listed.
 
     Attributes:
         file: its name.
         step: steps of the optimiser that it has behind it.
         score: the monitored value, where it was written after a validation.
         bytes: its size.
-        sha256: of its content.
+        sha256: SHA-256 of its content.
     """
 
     file: str
@@ -53,7 +52,7 @@ class CheckpointFolder:
     """The checkpoints of a run.
 
     Args:
-        folder: made where it is not there.
+        folder: created where it does not exist.
         mode: whether the best score is the "max" or the "min".
     """
 
@@ -69,7 +68,7 @@ class CheckpointFolder:
             return []
         except (ValueError, TypeError) as error:
             raise SanetError(
-                f"{self.folder / INDEX} cannot be read ({error}); without it no checkpoint is known to be whole"
+                f"{self.folder / INDEX} cannot be read ({error}); without it no checkpoint is known to be complete"
             ) from error
 
     def path(self, step: int) -> Path:
@@ -92,20 +91,19 @@ class CheckpointFolder:
                 path.unlink(missing_ok=True)
 
     def newest(self) -> Path:
-        """The newest checkpoint that is whole; the damaged ones that are passed over are named on stderr.
+        """The newest checkpoint that is complete; the damaged ones that are passed over are named on stderr.
 
         Raises:
             SanetError: there is none.
         """
-        return self._first_whole(list(reversed(self.listed())))
+        return self._first_complete(self.listed()[::-1])
 
     def best(self) -> Path:
-        """The checkpoint with the best score, or the next best that is whole; the newest if no score is a number."""
-        entries = self.listed()
-        ranked = self._ranked(entries)
-        if entries and not ranked:
+        """The checkpoint with the best score, or the next best that is complete; the newest if no score is a number."""
+        ranked = self._ranked(self.listed())
+        if not ranked:
             say("sanet: the monitored value was never a number; the newest checkpoint is taken", error=True)
-        return self._first_whole(ranked or entries[::-1])
+        return self._first_complete(ranked or self.listed()[::-1])
 
     def _ranked(self, entries: list[Listed]) -> list[Listed]:
         """Those with a score, best first, and of equals the earlier one."""
@@ -113,28 +111,20 @@ class CheckpointFolder:
         sign = -1 if self.mode == "max" else 1
         return sorted(scored, key=lambda entry: sign * (entry.score or 0.0))
 
-    def _first_whole(self, entries: list[Listed]) -> Path:
-        passed_over: list[str] = []
+    def _first_complete(self, entries: list[Listed]) -> Path:
+        damaged: list[str] = []
         for entry in entries:
-            fault = self._fault(entry)
-            if fault is None:
-                for line in passed_over:
-                    say(f"sanet: {line}; {entry.file} is taken instead", error=True)
-                return self.folder / entry.file
-            passed_over.append(f"{self.folder / entry.file} {fault}")
-        raise SanetError("; ".join([*passed_over, f"{self.folder} holds no whole checkpoint that would do"]))
-
-    def _fault(self, entry: Listed) -> str | None:
-        path = self.folder / entry.file
-        if not path.exists():
-            return "is gone"
-        if path.stat().st_size != entry.bytes or sum_of(path) != entry.sha256:
-            return "is damaged: it is not what was written"
-        return None
+            path = self.folder / entry.file
+            if path.exists() and path.stat().st_size == entry.bytes and sum_of(path) == entry.sha256:
+                for other in damaged:
+                    say(f"sanet: {other} is damaged or gone; {entry.file} is taken instead", error=True)
+                return path
+            damaged.append(str(path))
+        raise SanetError(f"{self.folder} holds no complete checkpoint; damaged or gone: {', '.join(damaged) or 'none'}")
 
 
-class WholeCheckpointIO(TorchCheckpointIO):
-    """What Lightning writes checkpoints with: a file is there whole, or not at all."""
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """What Lightning writes checkpoints with: a file is there complete, or not at all."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write aside, sync and rename.
@@ -149,11 +139,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
         except (SanetError, RuntimeError) as error:  # torch's writer reports a short write as a RuntimeError
             if "DataLoader worker" in str(error):  # killed at this moment, and reported by whatever is running
                 raise
-            reason = str(error.__cause__ or error).splitlines()[0]
-            needed, free = _size(checkpoint), shutil.disk_usage(path.parent).free
+            free = shutil.disk_usage(path.parent).free / 1e6
             raise SanetError(
-                f"{path} cannot be written ({reason}): about {needed / 1e6:.1f} MB are needed and "
-                f"{free / 1e6:.1f} MB are free. The checkpoints before it are whole; make room and go on with --resume"
+                f"{path} cannot be written ({str(error.__cause__ or error).splitlines()[0]}), with {free:.1f} MB free. "
+                "The checkpoints before it are complete; make room and resume with --resume"
             ) from error
 
 
@@ -168,20 +157,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except UnpicklingError as error:
         raise SanetError(
             f"{path} holds more than tensors and plain values, and is not unpickled, since that could run code of it "
-            f"({str(error).splitlines()[0][:200]})"
+            f"({first_line(error)[:200]})"
         ) from error
     except Exception as error:  # whatever the bytes of a damaged file lead to
-        reason = str(error).partition("\n")[0][:200]
-        raise SanetError(f"{path} cannot be read as a checkpoint ({reason or type(error).__name__})") from error
+        raise SanetError(f"{path} cannot be read as a checkpoint ({first_line(error)[:200]})") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise SanetError(f"{path} is no checkpoint of a run: it has no state_dict")
     return content
-
-
-def _size(value: Any) -> int:
-    """Bytes of all tensors in there."""
-    if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, dict):
-        return sum(map(_size, value.values()))
-    return sum(map(_size, value)) if isinstance(value, (list, tuple)) else 0

@@ -6,6 +6,8 @@ import errno
 import logging
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from sanet import distributed
 from sanet.config import CHECKPOINTS, MODEL, InferenceConfig, TrainConfig
@@ -26,22 +29,33 @@ from sanet.data.decoding import DataError
 from sanet.data.doctor import examine
 from sanet.data.files import FileSource
 from sanet.data.loading import Batching, evaluation_loader, training_loader
-from sanet.data.transforms import TrainingTransform
+from sanet.data.transforms import Augmentation
 from sanet.evaluation.evaluate import evaluate
 from sanet.evaluation.results import Evaluation
 from sanet.files import beside, note, require_own, settle
 from sanet.models.networks import SegmentationModel, create_model
 from sanet.models.store import escaped
-from sanet.structures import SanetError, choose
-from sanet.training.checkpoints import CheckpointFolder, WholeCheckpointIO, read_checkpoint
+from sanet.references import name_of
+from sanet.structures import Sample, SanetError, UsageError, choose, first_line
+from sanet.training.callbacks import create_callbacks, create_loggers
+from sanet.training.checkpoints import AtomicCheckpointIO, CheckpointFolder, read_checkpoint
 from sanet.training.cluster import Cluster, joined
 from sanet.training.losses import class_weights
 from sanet.training.metrics import read_metrics
-from sanet.training.run import TENSORBOARD, Position, keep, locked_run, position_in, refuse_used
+from sanet.training.run import (
+    TENSORBOARD,
+    Position,
+    keep,
+    locked_run,
+    position_in,
+    record_of,
+    refuse_used,
+    require_same,
+)
 from sanet.training.saving import Saving, kept, stoppable
 from sanet.training.sharing import freeze_unused, synchronize_batch_norm
-from sanet.training.start import differences, enumerated, init_from, network_weights
-from sanet.training.task import SegmentationTask, logged_names
+from sanet.training.start import init_from, network_weights, require_fitting
+from sanet.training.task import SegmentationTask
 
 # What a write that finds no room fails with.
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -52,7 +66,7 @@ EXPECTED_WARNINGS = (
     "Experiment logs directory",
     "Checkpoint directory .* exists and is not empty",
     ".*LeafSpec",
-    "You're resuming from a checkpoint that ended before the epoch ended",  # EpochSampler goes on where it ended
+    "You're resuming from a checkpoint that ended before the epoch ended",  # EpochSampler continues where it ended
     "It is recommended to use `self.log.*sync_dist",  # what is logged is the same in every process
 )
 
@@ -70,14 +84,15 @@ class Run:
     evaluation: Evaluation
 
 
-def train(config: TrainConfig, resume: bool = False) -> Run:
+def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False) -> Run:
     """Train a network, keep the best and the newest checkpoints, and report on the best.
 
     Started by torchrun or srun, every process calls this, and together they take the steps that one would.
 
     Args:
         config: everything that decides the outcome.
-        resume: go on from the newest whole checkpoint in ``config.output``.
+        resume: resume from the newest complete checkpoint in ``config.output``.
+        trust_changes: resume also with other code or data than the run began with.
 
     Raises:
         DataError: the data set has faults; all of them are listed.
@@ -90,15 +105,32 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
     with joined(config.accelerator) as cluster, stoppable(partial(kept, directory)), locked_run(directory):
         position = distributed.broadcast_from_main(lambda: position_in(config) if resume else refuse_used(config))
         source = data_source(config.data)
-        choose("monitored value", config.monitor, logged_names(source.labels, config.loss))
+        if config.precision == "16-mixed" and not cluster.gpu:
+            raise UsageError('precision "16-mixed": only on GPUs; choose "bf16-mixed" or "32-true"')
         pixels = distributed.broadcast_from_main(lambda: checked_pixels(source))
+        record = distributed.broadcast_from_main(lambda: record_of(source))
+        if resume:
+            distributed.broadcast_from_main(lambda: require_same(config, record, trust_changes))
         L.seed_everything(config.seed, verbose=False)
         model = _create(config, source, from_scratch=not resume)
         task = SegmentationTask(model, config, class_weights(pixels, config.loss.class_weighting))
+        choose("monitored value", config.monitor, task.logged)
         if not cluster.alone:
             freeze_unused(model)
             synchronize_batch_norm(model, cluster.gpu)
-        _fit(task, config, source, cluster, position)
+        if position:
+            require_fitting(model, position.checkpoint)
+        loader = _loader(config, source, position)
+        trainer = _trainer(config, cluster, position)
+        distributed.broadcast_from_main(lambda: keep(config, record))
+        with _explained(config, loader.batch_size):
+            trainer.fit(
+                task,
+                loader,
+                evaluation_loader(source.open("val"), config.num_workers),
+                ckpt_path=position.checkpoint if position else None,
+                weights_only=True,
+            )
         return _finish(task, config)
 
 
@@ -107,7 +139,7 @@ def _finish(task: SegmentationTask, config: TrainConfig) -> Run:
     directory = Path(config.output)
     folder = CheckpointFolder(directory / CHECKPOINTS, config.monitor_mode)
     best = distributed.broadcast_from_main(folder.best)
-    task.load_state_dict(read_checkpoint(best)["state_dict"])
+    task.model.load_state_dict(network_weights(read_checkpoint(best)))
     evaluation = evaluate(
         task.model,
         config.data,
@@ -173,40 +205,25 @@ def _create(config: TrainConfig, source: Source, from_scratch: bool) -> Segmenta
     return model.to(memory_format=torch.channels_last)
 
 
-def _fit(
-    task: SegmentationTask, config: TrainConfig, source: Source, cluster: Cluster, position: Position | None
-) -> None:
-    """Let Lightning train, and say in plain words why it could not."""
-    changes = config.augmentation
-    transform = TrainingTransform(
-        changes.crop, changes.scale, changes.hflip, changes.jitter, source.labels.ignore_index
-    )
+def _loader(config: TrainConfig, source: Source, position: Position | None) -> DataLoader[Sample]:
+    transform = Augmentation(config.augmentation, config.transforms, source.labels.ignore_index)
     done = (position.epochs, position.batches) if position else (0, 0)
     batching = Batching(config.batch_size, config.gradient_accumulation, done)
-    loader = training_loader(source.open("train"), transform, batching, config.num_workers, config.seed)
-    if position:
-        state = network_weights(read_checkpoint(position.checkpoint)["state_dict"])
-        differing = differences(task.model.state_dict(), state)
-        if differing:
-            raise SanetError(f"{position.checkpoint} is of another network: {enumerated(differing)}")
-    if distributed.is_main_process():
-        keep(config)
-    trainer = _trainer(config, cluster)
+    return training_loader(source.open("train"), transform, batching, config.num_workers, config.seed)
+
+
+@contextmanager
+def _explained(config: TrainConfig, batch_size: int | None) -> Iterator[None]:
+    """Say in plain words why Lightning could not train."""
     try:
         with warnings.catch_warnings():
             for message in EXPECTED_WARNINGS:
                 warnings.filterwarnings("ignore", message=message)
-            trainer.fit(
-                task,
-                loader,
-                evaluation_loader(source.open("val"), config.num_workers),
-                ckpt_path=position.checkpoint if position else None,
-                weights_only=True,
-            )
+            yield
     except torch.OutOfMemoryError as error:
         height, width = config.augmentation.crop
         raise SanetError(
-            f"the GPU's memory does not hold {loader.batch_size} images of {height}x{width} at once, or one of "
+            f"the GPU's memory does not hold {batch_size} images of {height}x{width} at once, or one of "
             f"{config.window}x{config.window} in validation. Start again with a new --output, --gradient_accumulation "
             f"{2 * config.gradient_accumulation}, --precision bf16-mixed, or a smaller --augmentation.crop or --window"
         ) from error
@@ -216,19 +233,19 @@ def _fit(
         if error.errno not in FULL:
             raise
         raise SanetError(
-            f"{config.output} cannot be written to ({error.strerror}). The checkpoints in it are whole; make room and "
-            "go on with --resume"
+            f"{config.output} cannot be written to ({error.strerror}). The checkpoints in it are complete; make room "
+            "and resume with --resume"
         ) from error
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         raise SanetError(
-            f"a process that loads pictures has died ({str(error).splitlines()[0]}): most often the machine is out of "
-            f"memory, or of shared memory (/dev/shm); lower num_workers (now {config.num_workers}) and add --resume"
+            f"a process that loads images has died ({first_line(error)}): most often the machine is out of memory, or "
+            f"of shared memory (/dev/shm); lower num_workers (now {config.num_workers}) and add --resume"
         ) from error
 
 
-def _trainer(config: TrainConfig, cluster: Cluster) -> L.Trainer:
+def _trainer(config: TrainConfig, cluster: Cluster, position: Position | None) -> L.Trainer:
     directory = Path(config.output)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return L.Trainer(
@@ -236,21 +253,24 @@ def _trainer(config: TrainConfig, cluster: Cluster) -> L.Trainer:
         devices=cluster.processes,
         num_nodes=cluster.machines,
         # Buffers are the same everywhere, since batch norm is synchronised; the confusion matrix must not be.
-        strategy="auto" if cluster.alone else DDPStrategy(broadcast_buffers=False),
+        strategy="auto"
+        if cluster.alone
+        else DDPStrategy(broadcast_buffers=False, find_unused_parameters=config.freeze_backbone_epochs > 0),
         use_distributed_sampler=False,
         precision=config.precision,
         gradient_clip_val=config.optimizer.clip_norm,
-        max_epochs=config.epochs,
+        max_epochs=position.epochs if position and position.stopped else config.epochs,
         accumulate_grad_batches=config.gradient_accumulation,
         check_val_every_n_epoch=config.validate_every,
         num_sanity_val_steps=0,
-        logger=TensorBoardLogger(directory, name="", version=TENSORBOARD),
+        logger=[TensorBoardLogger(directory, name="", version=TENSORBOARD), *create_loggers(config)],
         callbacks=[
+            *create_callbacks(config),
             Saving(config, CheckpointFolder(directory / CHECKPOINTS, config.monitor_mode)),
             LearningRateMonitor("epoch"),
             ProgressBar(refresh_rate=5),
         ],
-        plugins=[WholeCheckpointIO()],
+        plugins=[AtomicCheckpointIO()],
         enable_checkpointing=True,
         enable_model_summary=False,
     )
@@ -269,7 +289,8 @@ class ProgressBar(TQDMProgressBar):
 def _card(config: TrainConfig, evaluation: Evaluation) -> dict[str, Any]:
     settings, scores = config.model, evaluation.scores
     rows = "\n".join(f"| {escaped(name)} | {iou:.3f} |" for name, iou in scores.class_iou.items())
-    network, backbone, data = (escaped(name) for name in (settings.name, settings.backbone, config.data.name))
+    chosen = (name_of(settings.name), settings.backbone, name_of(config.data.name))
+    network, backbone, data = map(escaped, chosen)
     return {
         "model_name": f"{network} on {data}",
         "details": f"Network {network}, backbone {backbone}, output stride {settings.output_stride}; trained "

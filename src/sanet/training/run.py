@@ -1,41 +1,59 @@
-"""The directory of a training run: one run at a time uses it, and goes on in it as it began."""
+"""The directory of a training run: one run at a time uses it, and resumes in it as it began.
+
+``config.yaml`` holds the settings, with absolute paths and every reference by its name; ``record.json`` what ran: the
+versions of the packages, the code that was opened, and a digest of the names and masks of each split.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from sanet import distributed, files
-from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig, plain
+import yaml
+
+from sanet import distributed, files, references
+from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig, plain, with_newer_fields
+from sanet.data.catalog import Source
 from sanet.evaluation.evaluate import files_in
-from sanet.structures import SanetError, UsageError
+from sanet.models.store import HUB
+from sanet.structures import SanetError, UsageError, say
 from sanet.training.checkpoints import CheckpointFolder, read_checkpoint
+from sanet.training.saving import out_of_patience
 from sanet.training.task import STATE
 from sanet.yaml_files import read_mapping
 
+RECORD, FORMAT = "record.json", 2
+PACKAGES = ("sanet-segmentation", "torch", "torchvision", "timm", "lightning", "numpy")
+SPLITS = ("train", "val")
 # Where TensorBoard finds its events.
 TENSORBOARD = "tensorboard"
-# What may differ when a run goes on: where and how long it trains, not what is trained.
-MAY_CHANGE = {"output", "epochs", "num_workers", "accelerator", "checkpoint_minutes"}
+# What may differ when a run resumes: where and how long it trains, not what is trained.
+MAY_CHANGE = {"output", "data.root", "epochs", "patience", "num_workers", "accelerator", "checkpoint_minutes"}
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run goes on.
+    """Where a run resumes.
 
     Attributes:
-        checkpoint: the file, found to be whole.
+        checkpoint: the file, found to be complete.
         epochs: finished epochs.
         batches: of the epoch after them, batches that each process has behind it.
+        stopped: whether its patience is over.
     """
 
     checkpoint: Path
     epochs: int
     batches: int
+    stopped: bool
 
 
 @contextmanager
@@ -54,30 +72,98 @@ def refuse_used(config: TrainConfig) -> None:
     directory = Path(config.output)
     found = {path.name for path in directory.iterdir() if not files.hidden(path)}
     begun = bool(CheckpointFolder(directory / CHECKPOINTS).listed())
-    if not begun and found <= {CONFIG, TENSORBOARD, CHECKPOINTS}:
-        files.require_own(directory / CONFIG)
-        if not found or not changed(config, read_mapping(directory / CONFIG) if CONFIG in found else {}):
+    if not begun and found <= {CONFIG, RECORD, TENSORBOARD, CHECKPOINTS}:
+        files.require_own(directory / CONFIG, directory / RECORD)
+        if CONFIG not in found or not changed(config, read_mapping(directory / CONFIG)):
             return
     if found:
-        remedy = f"go on with it: sanet train --resume {quote(str(directory))}" if begun else "delete it"
+        remedy = f"resume it: sanet train --resume {quote(str(directory))}" if begun else "delete it"
         raise UsageError(f"--output: {directory} is not empty; choose another --output, or {remedy}")
 
 
-def keep(config: TrainConfig) -> None:
-    """Write config.yaml; one that says the same already stays as it is."""
-    path = Path(config.output) / CONFIG
-    if not path.exists() or read_mapping(path) != plain(config):
-        with files.written(path) as aside:
-            config.save(aside)
+def keep(config: TrainConfig, record: dict[str, Any]) -> None:
+    """Write config.yaml and record.json; one that says the same already stays as it is."""
+    directory, settings = Path(config.output), plain(_absolute(config))
+    if not (directory / CONFIG).exists() or read_mapping(directory / CONFIG) != settings:
+        with files.written(directory / CONFIG) as aside:
+            aside.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    text = json.dumps(record, indent=1) + "\n"
+    if not (directory / RECORD).exists() or (directory / RECORD).read_text(encoding="utf-8") != text:
+        with files.written(directory / RECORD) as aside:
+            aside.write_text(text, encoding="utf-8")
+
+
+def record_of(source: Source) -> dict[str, Any]:
+    """What a run that starts now runs."""
+    return {
+        "format": FORMAT,
+        "versions": {package: version(package) for package in PACKAGES},
+        "modules": references.opened(),
+        "code": references.digests(),
+        "data": {split: _digest(source.open(split)) for split in SPLITS},
+    }
+
+
+def _digest(dataset: Any) -> str:
+    """SHA-256 of the names of a split and of its masks: of their files, or of the arrays where there are none."""
+    digest = sha256()
+    records = getattr(dataset, "records", [None] * len(dataset))
+    for index, (name, record) in enumerate(zip(dataset.names, records, strict=True)):
+        path = getattr(record, "mask", None)
+        mask = Path(path).read_bytes() if path else dataset[index].mask.numpy().tobytes()
+        digest.update(sha256(name.encode()).digest() + sha256(mask).digest())
+    return digest.hexdigest()
+
+
+def require_same(config: TrainConfig, record: dict[str, Any], trust_changes: bool) -> None:
+    """Make sure that a run resumes with the code and the data with which it began; other versions are named on stderr.
+
+    Raises:
+        UsageError: something differs, and changes are not trusted.
+    """
+    before = _record_in(Path(config.output))
+    differing = [
+        f"{word} {name}"
+        for word, part in (("the code of", "code"), ("the names or masks of", "data"))
+        for name in {**before[part], **record[part]}
+        if before[part].get(name) != record[part].get(name)
+    ]
+    if differing and not trust_changes:
+        raise UsageError(
+            f"{', '.join(differing)} changed since {config.output} began; with --trust_changes true it resumes anyway, "
+            "and is then no run of the one or of the other"
+        )
+    versions = [
+        f"{package} {before['versions'].get(package)} is now {now}"
+        for package, now in record["versions"].items()
+        if before["versions"].get(package) != now
+    ]
+    if differing or versions:
+        say(f"sanet: {config.output}: {'; '.join(differing + versions)}", error=True)
+
+
+def _record_in(directory: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((directory / RECORD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        found = {}
+    except ValueError as error:
+        raise SanetError(f"{directory / RECORD} cannot be read ({error})") from error
+    if found.get("format") != FORMAT:
+        raise SanetError(
+            f"{directory} is a run of another version of sanet and cannot be resumed; a new run can start from its "
+            f"weights: --model.init_from {quote(str(directory))}"
+        )
+    return found
 
 
 def position_in(config: TrainConfig) -> Position:
-    """The newest whole checkpoint, once it is certain that the run can go on from it as it began.
+    """The newest complete checkpoint, once it is certain that the run can resume from it as it began.
 
     Raises:
         SanetError: there is none, or it cannot be read.
-        UsageError: something has changed that decides the outcome, or fewer epochs are wanted than are done; or a file
-            that would be replaced is not as the run has left it.
+        UsageError: something has changed that decides the outcome, a module has to be opened, or fewer epochs are
+            wanted than are done; or a file that would be replaced is not as the run has left it.
     """
     directory = Path(config.output)
     folder = CheckpointFolder(directory / CHECKPOINTS)
@@ -85,44 +171,67 @@ def position_in(config: TrainConfig) -> Position:
         raise SanetError(
             f"{folder.folder} has no checkpoint to resume from; delete {directory} and start without resume"
         )
+    closed = [module for module in _record_in(directory)["modules"] if module not in references.opened()]
+    if closed:
+        words = " ".join(f"--import {module}" for module in closed)
+        raise UsageError(
+            f"{directory} began with {words}, which resuming does not repeat: if you trust that code, add {words}, or "
+            f"sanet.use({', '.join(map(repr, closed))}) in Python"
+        )
     stored = read_mapping(directory / CONFIG)
     differing = changed(config, stored)
     if differing:
         raise UsageError(
-            f"{', '.join(differing)}: cannot change when a run goes on; start a new one with another output"
+            f"{', '.join(differing)}: cannot change when a run resumes; start a new one with another output"
         )
-    if stored != plain(config):
+    if stored != plain(_absolute(config)):
         files.require_own(directory / CONFIG)
     # What the end of the run writes, and what it has written before.
     files.require_own(*files_in(directory), *(directory / MODEL).rglob("*"), root=directory)
-    path = folder.newest()
+    return _position(config, folder.newest())
+
+
+def _position(config: TrainConfig, path: Path) -> Position:
     state = read_checkpoint(path)
     try:
-        position = Position(path, *_progress(state))
+        loops = state["loops"]["fit_loop"]
+        epochs = loops["epoch_progress"]["current"]
+        begun = epochs["ready"] > epochs["processed"]
+        batches = loops["epoch_loop.batch_progress"]["current"]["processed"] if begun else 0
+        position = Position(path, epochs["processed"], batches, out_of_patience(state[STATE]["history"], config))
         before = state[STATE]["processes"]
     except (LookupError, TypeError) as error:
-        raise SanetError(f"{path} is no checkpoint that this version of sanet can go on from ({error!r})") from error
+        raise SanetError(f"{path} is no checkpoint that this version of sanet can resume from ({error!r})") from error
     if config.epochs < position.epochs:
         raise UsageError(f"epochs {config.epochs}: {position.epochs} are done already")
     if position.batches and before != distributed.world_size():
         raise UsageError(
             f"{path} was written in the middle of an epoch by {before} processes, and this run has "
-            f"{distributed.world_size()}; go on with as many, at least to the end of the epoch"
+            f"{distributed.world_size()}; resume with as many, at least to the end of the epoch"
         )
     return position
 
 
 def changed(config: TrainConfig, stored: dict[str, Any]) -> list[str]:
-    """The settings that are not as they were, but for what may change when a run goes on."""
-    wanted = plain(config)
-    if isinstance(data := stored.get("data"), dict):
-        wanted["data"]["root"] = data.get("root")  # the data may have moved
-    return [name for name in wanted if name not in MAY_CHANGE and wanted[name] != stored.get(name)]
+    """The settings, by their dotted names, that are not as they were, but for what may change when a run resumes."""
+    one, other = (_flat(settings) for settings in (plain(_absolute(config)), with_newer_fields(TrainConfig, stored)))
+    names = dict.fromkeys((*one, *other))
+    return [name for name in names if name not in MAY_CHANGE and one.get(name) != other.get(name)]
 
 
-def _progress(state: dict[str, Any]) -> tuple[int, int]:
-    """Finished epochs, and finished batches of an epoch that has begun, as Lightning counts them."""
-    loops = state["loops"]["fit_loop"]
-    epochs = loops["epoch_progress"]["current"]
-    begun = epochs["ready"] > epochs["processed"]
-    return epochs["processed"], loops["epoch_loop.batch_progress"]["current"]["processed"] if begun else 0
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Each setting of a section under its dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= {f"{name}.{key}": entry for key, entry in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _absolute(config: TrainConfig) -> TrainConfig:
+    """The same settings in whatever directory they are read."""
+    data, model = config.data, config.model
+    if data.root is not None:
+        data = replace(data, root=os.path.abspath(data.root))
+    if model.init_from is not None and not model.init_from.startswith(HUB):
+        model = replace(model, init_from=os.path.abspath(model.init_from))
+    return replace(config, output=os.path.abspath(config.output), data=data, model=model)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import isnan
 from pathlib import Path
 from time import monotonic
 from types import FrameType
@@ -17,9 +19,10 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from sanet import distributed
 from sanet.config import CHECKPOINTS, TrainConfig
+from sanet.references import name_of
 from sanet.structures import Interrupted, SanetError
-from sanet.training.checkpoints import CheckpointFolder
-from sanet.training.metrics import write_metrics
+from sanet.training.checkpoints import CheckpointFolder, read_checkpoint
+from sanet.training.metrics import Row, write_metrics
 from sanet.training.task import SegmentationTask
 
 
@@ -53,8 +56,8 @@ def stoppable(left: Callable[[], str]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class StopRequest:
-    """Turns the first SIGTERM or Ctrl-C into a wish that training grants after the step; a second Ctrl-C insists."""
+class DeferredSignal:
+    """The first SIGTERM or Ctrl-C, kept until the step is finished; a second Ctrl-C ends at once."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -78,12 +81,22 @@ class StopRequest:
         self.signal = signal.Signals(number)
 
 
+def out_of_patience(history: Sequence[Row], config: TrainConfig) -> bool:
+    """Whether the last ``patience`` validations of a run have not been better than the best before them."""
+    sign = 1 if config.monitor_mode == "max" else -1
+    values = [sign * row[config.monitor] for row in history if "val/miou" in row]
+    values = [float("-inf") if isnan(value) else value for value in values]
+    return (
+        config.patience is not None and len(values) - values.index(max(values)) > config.patience if values else False
+    )
+
+
 class Saving(Checkpoint):
     """Writes metrics and a checkpoint at the end of every epoch, and checkpoints in between.
 
-    In between: before the first step, so that whatever has begun can go on, after so many minutes, before the last step
-    of an epoch that is validated, so that a stop during a long validation loses one step, and where a stop is asked
-    for. Only the first process writes files.
+    In between: before the first step, so that whatever has begun can be resumed, after so many minutes, before the last
+    step of an epoch that is validated, so that a stop during a long validation loses one step, and where a stop is
+    asked for. Only the first process writes files.
 
     Args:
         config: of the run.
@@ -92,7 +105,7 @@ class Saving(Checkpoint):
 
     def __init__(self, config: TrainConfig, folder: CheckpointFolder) -> None:
         self.config, self.folder = config, folder
-        self.stop = StopRequest()
+        self.stop = DeferredSignal()
         self.saved = monotonic()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -108,36 +121,39 @@ class Saving(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where it is time to, and stop where that is wished; only between whole steps."""
+        """Save when it is time to, and stop when that is asked for; only between complete steps."""
         parts = self.config.gradient_accumulation
         left = int(trainer.num_training_batches) - batch_idx - 1
         if left % parts:
             return
-        wished, due = self._agreed(pl_module)
-        validates = (trainer.current_epoch + 1) % self.config.validate_every == 0
-        if left and (wished or due or (left == parts and validates)):
+        asked, due = self._agreed(pl_module)
+        validates = self._validates(trainer)
+        if left and (asked or due or (left == parts and validates)):
             self._save(trainer, None)
         # After the last step of an epoch that is not validated, its end is near and saves by itself.
-        if wished and (left or validates):
+        if asked and (left or validates):
             self._interrupt(trainer)
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Stop; the checkpoint before the last step is there. All processes do, at a picture that each of them has."""
-        pictures = trainer.val_dataloaders.dataset.dataset  # type: ignore[union-attr]  # of a share of them
-        if batch_idx < len(pictures) // distributed.world_size() and self._agreed(pl_module)[0]:
+        """Stop; the checkpoint before the last step is there. All processes do, at an image that each of them has."""
+        images = trainer.val_dataloaders.dataset.dataset  # type: ignore[union-attr]  # of a share of them
+        if batch_idx < len(images) // distributed.world_size() and self._agreed(pl_module)[0]:
             self._interrupt(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save, with the monitored value if the epoch has one, and stop where that is wished."""
-        task = cast(SegmentationTask, pl_module)
-        distributed.broadcast_from_main(lambda: write_metrics(Path(self.config.output), task.history))
+        """Save, with the monitored value if the epoch has one, and stop when that is asked for or patience is over."""
+        history = cast(SegmentationTask, pl_module).history
+        distributed.broadcast_from_main(lambda: write_metrics(Path(self.config.output), history))
         # Losses are known for every epoch, but what was validated is what may be the best.
-        validated = (trainer.current_epoch + 1) % self.config.validate_every == 0
-        self._save(trainer, task.history[-1][self.config.monitor] if validated else None)
+        self._save(trainer, history[-1][self.config.monitor] if self._validates(trainer) else None)
+        trainer.should_stop |= out_of_patience(history, self.config)
         if self._agreed(pl_module)[0]:
             self._interrupt(trainer)
+
+    def _validates(self, trainer: L.Trainer) -> bool:
+        return (trainer.current_epoch + 1) % self.config.validate_every == 0
 
     def _save(self, trainer: L.Trainer, score: float | None) -> None:
         step, failure = trainer.global_step, None
@@ -150,28 +166,50 @@ class Saving(Checkpoint):
         def enlist() -> None:
             if failure:
                 raise failure
+            if not self.folder.listed():
+                require_readable(self.folder.path(step), trainer)
             self.folder.add(step, score)
 
         distributed.broadcast_from_main(enlist)
         self.saved = monotonic()
 
     def _agreed(self, module: L.LightningModule) -> tuple[bool, bool]:
-        """Whether a stop is wished in any process, and whether the minutes are over in any."""
+        """Whether any process is asked to stop, and whether the minutes are over in any."""
         due = monotonic() - self.saved > 60 * self.config.checkpoint_minutes
         mine = [self.stop.signal is not None, due]
         if not distributed.is_distributed():
             return mine[0], mine[1]
-        wishes = distributed.all_reduce_sum(torch.tensor(mine, dtype=torch.int64, device=module.device)).tolist()
-        return wishes[0] > 0, wishes[1] > 0
+        found = distributed.all_reduce_sum(torch.tensor(mine, dtype=torch.int64, device=module.device)).tolist()
+        return found[0] > 0, found[1] > 0
 
     def _interrupt(self, trainer: L.Trainer) -> None:
         trainer.strategy.barrier()
-        raise self._interrupted()
-
-    def _interrupted(self) -> Interrupted:
         number = self.stop.signal or signal.SIGTERM
-        return Interrupted(
+        raise Interrupted(
             f"stopped by {number.name}, with everything up to the last checkpoint kept in "
             f"{Path(self.config.output) / CHECKPOINTS}",
             status=Interrupted.BY_KEYBOARD if number == signal.SIGINT else Interrupted.ON_REQUEST,
         )
+
+
+def require_readable(path: Path, trainer: L.Trainer) -> None:
+    """Raise a SanetError where the first checkpoint of a run could not be read back, which unpickles nothing."""
+    try:
+        read_checkpoint(path)
+    except SanetError as error:
+        unreadable = [name_of(part) for part in trainer.callbacks if not _is_plain(part.state_dict())]  # type: ignore[attr-defined]
+        raise SanetError(
+            f"{', '.join(unreadable) or 'optimizer, schedule or a callback'}: what its state_dict() returns could not "
+            f"be read back without unpickling; let it hold tensors, numbers, texts, lists and dicts only ({error})"
+        ) from error
+
+
+def _is_plain(state: Any) -> bool:
+    stream = io.BytesIO()
+    try:
+        torch.save(state, stream)
+        stream.seek(0)
+        torch.load(stream, weights_only=True)
+    except Exception:  # of pickling, or of what is not unpickled
+        return False
+    return True

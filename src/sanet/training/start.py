@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from sanet import distributed
 from sanet.config import MODEL
 from sanet.models.networks import load_model
-from sanet.record import differences as differences
-from sanet.record import enumerated as enumerated
+from sanet.record import differences, enumerated
 from sanet.structures import SanetError, say
+from sanet.training.callbacks import MovingAverage
 from sanet.training.checkpoints import SUFFIX, read_checkpoint
 
 # What Lightning puts before the names of the network's tensors in a checkpoint.
@@ -46,14 +47,23 @@ def init_from(model: nn.Module, source: str, strict: bool) -> None:
         say(f"{source}: {len(fitting)} tensors kept; dropped: {'; '.join(differing)}", error=True)
 
 
+def require_fitting(model: nn.Module, checkpoint: Path) -> None:
+    """Raise a SanetError where a checkpoint is of another network."""
+    differing = differences(model.state_dict(), network_weights(read_checkpoint(checkpoint)))
+    if differing:
+        raise SanetError(f"{checkpoint} is of another network: {enumerated(differing)}")
+
+
 def read_weights(source: str) -> dict[str, Tensor]:
     """The tensors of a network by name, without running anything that comes with them."""
     path = Path(source)
     if path.suffix == SUFFIX:
-        return network_weights(read_checkpoint(path)["state_dict"])
+        return network_weights(read_checkpoint(path))
     return dict(load_model(path / MODEL if (path / MODEL).is_dir() else source).state_dict())
 
 
-def network_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The network's tensors in the state of a task."""
-    return {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+def network_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The network's tensors in a checkpoint: their moving average where the run has one."""
+    average: dict[str, Tensor] | None = checkpoint.get("callbacks", {}).get(MovingAverage.__name__)
+    state = checkpoint["state_dict"].items()
+    return average or {name.removeprefix(PREFIX): value for name, value in state if name.startswith(PREFIX)}

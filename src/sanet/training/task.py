@@ -7,44 +7,22 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from sanet import distributed
-from sanet.config import InferenceConfig, LossConfig, TrainConfig
-from sanet.evaluation.confusion import ConfusionMatrix, Scores, scores_of
+from sanet.config import InferenceConfig, TrainConfig
+from sanet.data.transforms import BATCH_TRANSFORMS, require_alike, seeded
+from sanet.evaluation.confusion import ConfusionMatrix, scores_of
 from sanet.inference.views import label_picture
 from sanet.models.networks import SegmentationModel
-from sanet.references import name_of
-from sanet.structures import Batch, LabelSet, SanetError
+from sanet.structures import Batch, Sample, SanetError
 from sanet.training.losses import SegmentationLoss
-from sanet.training.metrics import Row
+from sanet.training.metrics import Row, create_metrics, score_values
 from sanet.training.optimization import create_optimizer, create_schedule
 
 # What a checkpoint keeps beside what Lightning puts there.
 STATE = "sanet"
-
-
-def score_values(scores: Scores) -> dict[str, float]:
-    """What validation logs."""
-    values = {
-        "val/miou": scores.miou,
-        "val/pixel_accuracy": scores.pixel_accuracy,
-        "val/mean_accuracy": scores.mean_accuracy,
-        "val/frequency_weighted_iou": scores.frequency_weighted_iou,
-        **{f"val/iou/{name}": value for name, value in scores.class_iou.items()},
-    }
-    if scores.miou_without_background is not None:
-        values["val/miou_without_background"] = scores.miou_without_background
-    if scores.miou_with_background is not None:
-        values["val/miou_with_background"] = scores.miou_with_background
-    return values
-
-
-def logged_names(labels: LabelSet, settings: LossConfig) -> tuple[str, ...]:
-    """Every value that ``monitor`` can choose the best checkpoint by."""
-    losses = (f"train/{name}" for name in ("loss", *map(name_of, settings.terms)))
-    return (*losses, *score_values(ConfusionMatrix(labels).scores()))
 
 
 class SegmentationTask(L.LightningModule):
@@ -58,61 +36,80 @@ class SegmentationTask(L.LightningModule):
     Attributes:
         history: a row for every finished epoch: its number, steps, learning rate, mean losses and, where it was
             validated, scores. Goes into checkpoints.
+
+    Raises:
+        UsageError: a loss term, metric or batch transform that is unknown, or does not have its options.
     """
 
     def __init__(self, model: SegmentationModel, config: TrainConfig, class_weights: Tensor | None) -> None:
         super().__init__()
-        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer pictures to validate than processes
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer images to validate than processes
         self.model = model
         self.config = config
         self.loss = SegmentationLoss(config.loss, model.labels, class_weights)
-        self.logged = tuple(f"train/{name}" for name in ("loss", *self.loss.names))
+        self.batch_transforms = [BATCH_TRANSFORMS.build(entry) for entry in config.batch_transforms]
         self.confusion = ConfusionMatrix(model.labels)
+        self.metrics = create_metrics(config.metrics, model.labels)
+        self.moved = nn.ModuleList(self.metrics.values())  # to the device of the task
+        self.loss_names = tuple(f"train/{name}" for name in ("loss", *self.loss.names))
         self.views = InferenceConfig(window=config.window)
         self.history: list[Row] = []
         # Sums of the losses of this epoch's batches in this process, and the number of those.
-        self.sums, self.batches = torch.zeros(len(self.logged), dtype=torch.float64), 0
+        self.sums, self.batches = torch.zeros(len(self.loss_names), dtype=torch.float64), 0
+
+    @property
+    def logged(self) -> tuple[str, ...]:
+        """Every value that ``monitor`` can choose the best checkpoint by."""
+        return (*self.loss_names, *score_values(self.confusion.scores()), *self.metrics)
 
     def loss_of(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss of a batch and its terms."""
+        """The loss of a batch, and its terms."""
         output = self.model(batch.image.contiguous(memory_format=torch.channels_last))
-        # Masks are narrow until here, to be moved faster.
-        terms: dict[str, Tensor] = self.loss(output, batch._replace(mask=batch.mask.long()), self.global_step)
+        terms: dict[str, Tensor] = self.loss(output, batch, self.global_step)
         return terms
 
     def on_train_start(self) -> None:
-        """Take the rate that the schedule has for this step: a run that goes on may have become longer or shorter."""
+        """Take the rate that the schedule has for this step: a resumed run may have become longer or shorter."""
         for configured in self.trainer.lr_scheduler_configs:
-            scheduler = configured.scheduler
-            if not isinstance(scheduler, LambdaLR):
-                continue
-            groups = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
-            for group, rate, factor in groups:
-                group["lr"] = rate * factor(scheduler.last_epoch)
+            if isinstance(scheduler := configured.scheduler, LambdaLR):
+                groups = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+                for group, rate, factor in groups:
+                    group["lr"] = rate * factor(scheduler.last_epoch)
 
     def on_train_epoch_start(self) -> None:
-        """Begin the means of the losses anew; not called for an epoch that goes on after a resume."""
+        """Start the means of the losses again; not called for an epoch that a resume continues."""
         self.sums, self.batches = torch.zeros_like(self.sums), 0
 
-    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
-        """Let what a network draws, as for dropping out, follow from (seed, epoch, batch, process) alone."""
+    def on_train_batch_start(self, batch: Sample, batch_index: int) -> None:
+        """Let what a network draws, as for dropout, follow from (seed, epoch, batch, process) alone."""
         key = (self.config.seed, self.current_epoch, batch_index, distributed.rank())
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """The loss of a batch, its parts summed up.
+    def training_step(self, batch: Sample, batch_index: int) -> Tensor:
+        """The loss of a batch.
 
         Raises:
             SanetError: the loss is not finite, in whichever process; nothing has been updated with it.
         """
-        terms = self.loss_of(batch)
+        transformed = self._transformed(batch, batch_index)
+        terms = self.loss_of(transformed)
         # All processes ask, since one that stopped alone would leave the others waiting for its gradients.
         if distributed.all_reduce_sum((~torch.isfinite(terms["loss"].detach())).long()):
-            raise self._not_finite(terms, batch, batch_index)
+            raise self._not_finite(terms, transformed, batch_index)
         self.sums += torch.stack([*terms.values()]).detach().cpu()
         self.batches += 1
-        self.log("loss", terms["loss"], prog_bar=True, logger=False, batch_size=len(batch.mask))
+        self.log("loss", terms["loss"], prog_bar=True, logger=False, batch_size=len(transformed.mask))
         return terms["loss"]
+
+    def _transformed(self, batch: Sample, batch_index: int) -> Batch:
+        """The batch with masks of int64, which are narrow until here to be moved faster, and its transforms."""
+        transformed = Batch(batch.image, batch.mask.long(), tuple(batch.name))
+        if self.batch_transforms:
+            with seeded(self.config.seed, self.current_epoch, batch_index, distributed.rank(), device=self.device):
+                for transform in self.batch_transforms:
+                    before, transformed = transformed, transform(transformed)
+                    require_alike(transform, before, transformed)
+        return transformed
 
     def _not_finite(self, terms: dict[str, Tensor], batch: Batch, batch_index: int) -> SanetError:
         parts = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
@@ -120,25 +117,30 @@ class SegmentationTask(L.LightningModule):
         found = "; ".join(share for share in distributed.all_gather(own) if share)
         return SanetError(
             f"the loss is not finite in epoch {self.current_epoch}, batch {batch_index} {found}. Checkpoints are as "
-            "they were before; lower optimizer.learning_rate, or add optimizer.warmup_steps, and start again with "
-            "another output"
+            "they were before; lower optimizer.learning_rate, or add schedule.warmup_steps or optimizer.clip_norm, and "
+            "start again with another output"
         )
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Count the pixels of whole pictures at their original size."""
+    def validation_step(self, batch: Sample, batch_index: int) -> None:
+        """Count the pixels of whole images at their original size."""
         for image, mask in zip(batch.image, batch.mask, strict=True):
-            prediction = label_picture(lambda pictures: self.model(pictures).logits, image, self.views)
+            prediction = label_picture(lambda images: self.model(images).logits, image, self.views)
             self.confusion.update(mask, prediction)
+            for metric in self.metrics.values():
+                metric.update(prediction, mask)
 
     def on_train_epoch_end(self) -> None:
-        """Close the epoch's row: mean losses and, after a validation, the scores of the pictures of all processes.
+        """Close the epoch's row: mean losses and, after a validation, the scores of the images of all processes.
 
-        Here, since Lightning does not validate at all in a process that has no picture to validate.
+        Here, since Lightning does not validate at all in a process that has no image to validate.
         """
-        row = dict(zip(self.logged, (self._shared_sums() / self.batches).tolist(), strict=True))
+        row = dict(zip(self.loss_names, (self._mean_sums() / self.batches).tolist(), strict=True))
         if (self.current_epoch + 1) % self.config.validate_every == 0:
             row |= score_values(scores_of(distributed.all_reduce_sum(self.confusion.counts), self.model.labels))
             self.confusion.reset()
+            for name, metric in self.metrics.items():
+                row[name] = float(metric.compute())
+                metric.reset()
             self.log("val/miou", row["val/miou"], prog_bar=True)
         self.log_dict({name: value for name, value in row.items() if name != "val/miou"})
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
@@ -148,7 +150,7 @@ class SegmentationTask(L.LightningModule):
         """Add what has been logged, and which part of a step one batch is."""
         checkpoint[STATE] = {
             "history": self.history,
-            "sums": self._shared_sums().tolist(),
+            "sums": self._mean_sums().tolist(),
             "batches": self.batches,
             "processes": distributed.world_size(),
         }
@@ -159,7 +161,7 @@ class SegmentationTask(L.LightningModule):
         self.history, self.batches = list(state["history"]), state["batches"]
         self.sums = torch.tensor(state["sums"], dtype=torch.float64)
 
-    def _shared_sums(self) -> Tensor:
+    def _mean_sums(self) -> Tensor:
         """The mean over all processes of their sums; every one of them has as many batches."""
         sums = self.sums.to(self.device) if distributed.is_distributed() else self.sums
         return distributed.all_reduce_sum(sums).cpu() / distributed.world_size()
