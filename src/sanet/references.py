@@ -106,17 +106,20 @@ class Kind:
         module, colon, attribute = name.partition(":")
         if not colon:
             raise self._unknown(name)
+        top = module.partition(".")[0]
         if _is_open(module):
             found = _attribute(self.word, module, attribute)
-            if str(getattr(found, "__module__", module)).partition(".")[0] != module.partition(".")[0]:
-                raise UsageError(f"{self.word} {name!r}: {attribute} is not defined in {module.partition('.')[0]}")
+            if not callable(found) or str(getattr(found, "__module__", "")).partition(".")[0] != top:
+                raise UsageError(f"{self.word} {name!r}: {attribute} is no class or function that {top} defines")
             return found
         for package, base in self.packages.items():
             if module == package or module.startswith(f"{package}."):
                 return self._member(package, base, name, module, attribute)
+        if top == "__main__":
+            raise UsageError(f"{self.word} {name!r}: it was defined in a script; put it into a module, and open that")
         raise UsageError(
             f"{self.word} {name!r}: the module {module!r} is not open, and no file can open it; if you trust its code, "
-            f"add --import {module.partition('.')[0]}, or sanet.use({module.partition('.')[0]!r}) in Python"
+            f"add --import {top}, or sanet.use({top!r}) in Python"
         )
 
     def build(self, value: Any, *arguments: Any, **more: Any) -> Any:
@@ -154,10 +157,7 @@ class Kind:
     def _member(self, package: str, base: str, name: str, module: str, attribute: str) -> Any:
         holder, _, base_name = base.partition(":")
         wanted = getattr(importlib.import_module(holder), base_name)
-        try:
-            found = _attribute(self.word, module, attribute)
-        except ImportError as error:
-            raise UsageError(f"{self.word} {name!r}: {first_line(error)}") from error
+        found = _attribute(self.word, module, attribute)
         top = package.partition(".")[0]
         if not (isinstance(found, type) and issubclass(found, wanted) and found.__module__.partition(".")[0] == top):
             raise UsageError(f"{self.word} {name!r}: only a {base_name} of {package} can be named here")
@@ -177,7 +177,7 @@ def name_of(value: Any) -> str:
 
 def digests() -> dict[str, str]:
     """By opened top-level package: its version where it is installed, else a hash of its Python files."""
-    distributions = packages_distributions()
+    distributions = packages_distributions() if _opened else {}
     found = {}
     for top in dict.fromkeys(name.partition(".")[0] for name in _opened):
         module = sys.modules[top]
@@ -204,7 +204,10 @@ def _is_open(module: str) -> bool:
 
 
 def _attribute(word: str, module: str, attribute: str) -> Any:
-    loaded = importlib.import_module(module)
+    try:
+        loaded = importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(f"{word} {module}:{attribute}: {first_line(error)}") from error
     if not attribute.isidentifier() or attribute.startswith("_") or not hasattr(loaded, attribute):
         near = get_close_matches(attribute, [name for name in dir(loaded) if not name.startswith("_")], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

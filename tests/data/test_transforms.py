@@ -1,6 +1,7 @@
 """Picture and mask stay together; what is not picture is ignored."""
 
 import itertools
+import random
 
 import numpy as np
 import pytest
@@ -12,8 +13,18 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from sanet.data.transforms import PADDING_GREY, Span, TrainingTransform, color_jitter, nearest_part, resized_part
-from sanet.structures import Sample
+from sanet.config import AugmentationConfig
+from sanet.data.transforms import (
+    PADDING_GREY,
+    Augmentation,
+    Span,
+    TrainingTransform,
+    color_jitter,
+    nearest_part,
+    resized_part,
+    seeded,
+)
+from sanet.structures import Sample, UsageError
 
 IGNORE = 99_999
 SIZES = [(40, 50), (33, 47), (20, 100), (100, 20), (64, 64), (7, 9), (1, 1), (101, 103)]
@@ -246,3 +257,145 @@ def test_the_seed_decides():
     assert torch.equal(one.image, same.image)
     assert torch.equal(one.mask, same.mask)
     assert not torch.equal(one.image, other.image)
+
+
+# -- transforms of torchvision, and of one's own ----------------------------------------------------------------------
+
+
+def labelled(height, width):
+    """A picture whose channels say the class of each pixel, 1 to 4 in the quarters, and a mask that says the same."""
+    mask = torch.zeros(height, width, dtype=torch.int64)
+    mask[height // 2 :] += 2
+    mask[:, width // 2 :] += 1
+    mask[:2, :3] = 255
+    image = (40 + 50 * mask.clamp(max=4)).to(torch.uint8).expand(3, -1, -1)
+    return Sample(image.contiguous(), mask, "quarters")
+
+
+def augmented(sample, *transforms, seed=0, ignore_index=255):
+    with seeded(seed):
+        plain = AugmentationConfig(crop=(48, 64), scale=(1.0, 1.0), hflip=0, jitter=0)
+        return Augmentation(plain, transforms, ignore_index)(sample)
+
+
+def of_torchvision(name, **options):
+    return {"name": f"torchvision.transforms.v2:{name}", "options": options}
+
+
+@pytest.mark.parametrize("ignore_index", [255, -1, 4])
+@pytest.mark.parametrize(
+    ("transform", "fills"),
+    [
+        (of_torchvision("RandomHorizontalFlip", p=1.0), False),
+        (of_torchvision("RandomRotation", degrees=[20, 40]), True),
+        (of_torchvision("RandomAffine", degrees=30, translate=[0.3, 0.3], fill=1), True),
+        (of_torchvision("RandomPerspective", distortion_scale=0.6, p=1.0), True),
+        (of_torchvision("ElasticTransform", alpha=80.0), True),
+        (of_torchvision("RandomResizedCrop", size=[40, 40]), False),
+        (of_torchvision("RandomZoomOut", p=1.0, fill=3), True),
+        (of_torchvision("Pad", padding=9, fill=2), True),
+        (v2.Compose([v2.RandomRotation(30), v2.RandomCrop(40)]), False),
+    ],
+    ids=str,
+)
+def test_picture_and_mask_move_alike_and_what_is_filled_is_ignored(transform, fills, ignore_index):
+    sample = labelled(48, 64)
+    sample = sample._replace(mask=sample.mask.where(sample.mask != 255, ignore_index))
+    for seed in range(3):
+        image, mask, name = augmented(sample, transform, seed=seed, ignore_index=ignore_index)
+        assert (image.dtype, mask.dtype, name) == (torch.uint8, torch.int64, "quarters")
+        assert type(image) is type(mask) is Tensor
+        assert image.shape == (3, *mask.shape)
+        assert set(mask.unique().tolist()) <= {0, 1, 2, 3, ignore_index}
+        inside = mask != ignore_index
+        shown = (image[0].double() - 40) / 50
+        assert (shown - mask)[inside].abs().median() < 0.1
+        # But for the seams between the quarters, where the picture is smooth.
+        assert ((shown - mask)[inside].abs() < 0.5).double().mean() > 0.9
+        if fills:
+            assert (~inside).sum() > 20
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        of_torchvision("ColorJitter", brightness=0.5),
+        of_torchvision("RandomErasing", p=1.0),
+        of_torchvision("GaussianBlur", kernel_size=5),
+    ],
+    ids=str,
+)
+def test_what_changes_colours_leaves_the_mask(transform):
+    plain, changed = augmented(labelled(48, 64)), augmented(labelled(48, 64), transform)
+    assert torch.equal(plain.mask, changed.mask)
+    assert not torch.equal(plain.image, changed.image)
+
+
+def channels_lost(sample):
+    return sample._replace(image=sample.image[:1])
+
+
+def mask_lost(sample):
+    return sample.image
+
+
+def mask_cropped(sample):
+    return sample._replace(mask=sample.mask[:9])
+
+
+@pytest.mark.parametrize(
+    ("transform", "named"),
+    [
+        (of_torchvision("Normalize", mean=[0.5], std=[0.5]), "Normalize"),
+        (v2.ToDtype(torch.float32), "ToDtype"),
+        (v2.Compose([v2.RandomCrop(9), v2.Normalize([0.5], [0.5])]), "Normalize"),
+        (of_torchvision("Grayscale"), "Grayscale"),
+        (of_torchvision("RandomErasin"), "RandomErasing"),
+        (of_torchvision("RandomErasing", q=1), "q"),
+        (of_torchvision("functional"), "Transform"),
+        ("os:system", "not open"),
+        (channels_lost, "channels_lost"),
+        (mask_lost, "mask_lost"),
+        (mask_cropped, "mask_cropped"),
+    ],
+    ids=str,
+)
+def test_what_the_network_could_not_take_is_refused(transform, named):
+    with pytest.raises(UsageError, match=named):
+        augmented(labelled(48, 64), transform)
+
+
+def test_a_transform_of_ones_own_gets_masks_of_64_bits_and_seeded_numbers():
+    seen = []
+
+    def own(sample):
+        seen.append((sample.mask.dtype, torch.rand(1).item(), np.random.rand(), random.random()))
+        return sample
+
+    narrow = labelled(48, 64)._replace(mask=labelled(48, 64).mask.to(torch.uint8))
+    random.seed(1)
+    np.random.seed(1)
+    expected = random.Random(1).random(), np.random.RandomState(1).rand()
+    for seed in (1, 1, 2):
+        assert augmented(narrow, own, seed=seed).mask.dtype == torch.uint8
+    assert seen[0] == seen[1]
+    assert all(one != other for one, other in zip(seen[0][1:], seen[2][1:], strict=True))
+    assert seen[0][0] == torch.int64
+    # What is drawn elsewhere goes on as if nothing had been drawn here.
+    assert (random.random(), np.random.rand()) == expected
+
+
+OTHER_TYPES = [(torch.uint16, 4, 4000), (torch.float32, 1, 1), (torch.int16, 5, 900)]
+
+
+@pytest.mark.parametrize(("dtype", "channels", "top"), OTHER_TYPES)
+def test_images_of_other_types_and_channels(dtype, channels, top):
+    image = (top * torch.rand(channels, 20, 30)).to(dtype)
+    image.view(-1)[0] = top
+    mask = torch.zeros(20, 30, dtype=torch.int64)
+    got = run(Sample(image, mask, "x"), 0, jitter=0.5)
+    assert got.image.shape == (channels, 64, 64)
+    assert got.image.dtype == dtype
+    values = got.image.double()
+    assert 0 <= values.min() <= values.max() <= top
+    assert len(values[:, got.mask == IGNORE].unique()) == 1

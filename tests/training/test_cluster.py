@@ -71,6 +71,7 @@ def assert_same_steps(one, other):
             assert row[name] == pytest.approx(value, rel=1e-4, abs=1e-3), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet"])  # one has activations in its norms
 def test_two_processes_with_8_take_the_steps_of_one_with_16(root, tmp_path, backbone):
     alone, together = (steps_of_16(root, tmp_path / name) for name in ("alone", "together"))
@@ -84,6 +85,7 @@ def test_two_processes_with_8_take_the_steps_of_one_with_16(root, tmp_path, back
     assert_same_steps(together.output, alone.output)
 
 
+@pytest.mark.slow
 def test_two_machines_train_as_one(root, tmp_path):
     alone, together = (steps_of_16(root, tmp_path / name) for name in ("alone", "together"))
     train(alone)
@@ -91,6 +93,7 @@ def test_two_machines_train_as_one(root, tmp_path):
     assert_same_steps(together.output, alone.output)
 
 
+@pytest.mark.slow
 def test_more_processes_than_pictures_to_validate(tmp_path):
     write_pictures(tmp_path / "data", train=4, val=1)
     alone, together = (
@@ -101,6 +104,7 @@ def test_more_processes_than_pictures_to_validate(tmp_path):
     assert_same_steps(together.output, alone.output)
 
 
+@pytest.mark.slow
 def test_bfloat16_in_two_processes(root, tmp_path):
     config = steps_of_16(root, tmp_path / "run", precision="bf16-mixed")
     run_in_processes(2, lambda: train(config) and None)
@@ -147,6 +151,7 @@ def test_a_process_that_was_started_alone_is_alone():
         assert cluster.idle == 0
 
 
+@pytest.mark.slow
 def test_processes_that_go_on_end_as_those_that_were_not_stopped(root, tmp_path):
     unbroken, broken = (steps_of_16(root, tmp_path / name, checkpoint_minutes=1e-9) for name in ("unbroken", "broken"))
     unbroken, broken = (dataclasses.replace(config, batch_size=4, epochs=2) for config in (unbroken, broken))
@@ -205,6 +210,7 @@ def test_a_step_in_parts_is_one_step_of_the_schedule(root, tmp_path):
     assert rates[0] == rates[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "parts"), [(1, 1), (2, 1), (1, 4), (2, 2), (4, 1), (3, 1)])
 def test_every_step_has_the_same_pictures_whoever_computes_it(count, parts):
     def keys():
@@ -319,6 +325,7 @@ def test_every_parameter_takes_part_in_every_step(network):
     assert freeze_unused(model) == []
 
 
+@pytest.mark.slow
 def test_the_command_line_under_torchrun(root, tmp_path):
     """Two real processes of the command line, started as on a cluster; then their evaluation together."""
     config = steps_of_16(root, tmp_path / "run")

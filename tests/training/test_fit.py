@@ -178,7 +178,7 @@ def test_a_start_that_failed_can_be_mended(config):
     [
         ({"model": sanet.ModelConfig(name="fcn", backbone="test_resnet", output_stride=8)}, "model"),
         ({"optimizer": sanet.OptimizerConfig(learning_rate=0.5)}, "optimizer"),
-        ({"loss": sanet.LossConfig(class_weighting="log"), "monitor": "train/loss"}, "loss, monitor"),
+        ({"loss": sanet.LossConfig(class_weighting="log"), "monitor": "train/loss"}, "loss.class_weighting, monitor"),
         ({"epochs": 1}, "3 are done already"),
     ],
 )

@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gloo import run_in_processes
+from sanet import distributed
 from sanet.config import LossConfig
-from sanet.structures import Batch, LabelSet, SegmentationOutput
+from sanet.structures import Batch, LabelSet, SegmentationOutput, UsageError
 from sanet.training.losses import SegmentationLoss, class_weights, count_pixels
 
 IGNORE = 255
@@ -260,3 +262,134 @@ def test_pixels_are_counted_by_picture():
     _, target = batch()
     counts = count_pixels(target, LabelSet(names(4)))
     assert counts.tolist() == [[int((mask == k).sum()) for k in range(4)] for mask in target]
+
+
+# -- other terms ------------------------------------------------------------------------------------------------------
+
+
+def labelled_pixels(output, target):
+    """Probabilities (K,) and class of every labelled pixel, at the masks' size."""
+    logits = F.interpolate(output.mask, size=target.shape[-2:], mode="bilinear", align_corners=False).double()
+    shares = logits.softmax(1).movedim(1, -1)
+    return [
+        (shares[place].tolist(), value)
+        for place, value in ((tuple(place), target[tuple(place)].item()) for place in (target != IGNORE).nonzero())
+    ]
+
+
+def term(name, output, target, weights=None, **options):
+    return compare(output, target, weights, **{name: {"options": options}})[name].item()
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 2.0, 1.0, 0.1])], ids=["plain", "weighted"])
+def test_focal_and_ohem_follow_their_formulas(weights):
+    output, target = batch()
+    pixels = labelled_pixels(output, target)
+    factors = [1.0 if weights is None else weights[value].item() for _, value in pixels]
+    losses = [-math.log(shares[value]) for shares, value in pixels]
+    focal = [(1 - math.exp(-loss)) ** 1.5 * loss for loss in losses]
+    expected = sum(map(math.prod, zip(factors, focal, strict=True))) / sum(factors)
+    assert term("focal", output, target, weights, gamma=1.5) == pytest.approx(expected, rel=1e-5)
+    assert term("focal", output, target, weights, gamma=0) == pytest.approx(
+        term("mask", output, target, weights), rel=1e-5
+    )
+    for threshold, keep in ((0.4, 0.0), (1e-9, 0.25), (1.0, 0.0)):
+        order = sorted(range(len(losses)), key=lambda index: -losses[index])
+        hard = [index for index in order if math.exp(-losses[index]) < threshold]
+        hard = max(hard, order[: round(keep * len(order))], key=len)
+        expected = sum(factors[index] * losses[index] for index in hard) / sum(factors[index] for index in hard)
+        found = term("ohem", output, target, weights, threshold=threshold, keep=keep)
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("smooth", [0.0, 1.0])
+def test_dice_and_lovasz_follow_their_formulas(smooth):
+    output, target = batch()
+    target[target == 2] = 0  # a class that the batch does not have
+    pixels = labelled_pixels(output, target)
+    dice, lovasz = [], []
+    for k in (0, 1, 3):
+        shared = sum(shares[k] for shares, value in pixels if value == k)
+        total = sum(shares[k] + (value == k) for shares, value in pixels)
+        dice.append(1 - (2 * shared + smooth) / (total + smooth))
+        errors = sorted(((abs((value == k) - shares[k]), value == k) for shares, value in pixels), reverse=True)
+        count, before, loss = sum(true for _, true in errors), 0.0, 0.0
+        for n in range(len(errors)):  # the Jaccard loss of the n + 1 largest errors
+            wrong = errors[: n + 1]
+            missed = sum(true for _, true in wrong)
+            jaccard = 1 - (count - missed) / (count + len(wrong) - missed)
+            loss, before = loss + errors[n][0] * (jaccard - before), jaccard
+        lovasz.append(loss)
+    assert term("dice", output, target, smooth=smooth) == pytest.approx(sum(dice) / 3, rel=1e-5)
+    assert term("lovasz", output, target) == pytest.approx(sum(lovasz) / 3, rel=1e-5)
+
+
+def test_terms_are_those_of_another_library_where_they_mean_the_same():
+    theirs = pytest.importorskip("segmentation_models_pytorch").losses
+    output, target = batch(feature_size=(7, 9))
+    options = {"mode": "multiclass", "ignore_index": IGNORE}
+    expected = {
+        "dice": theirs.DiceLoss(**options),
+        "lovasz": theirs.LovaszLoss(**options),
+    }
+    for name, loss in expected.items():
+        assert term(name, output, target) == pytest.approx(loss(output.mask, target).item(), rel=1e-4), name
+    smoothed = F.cross_entropy(output.mask, target, ignore_index=IGNORE, label_smoothing=0.1)
+    assert term("mask", output, target, label_smoothing=0.1) == pytest.approx(smoothed.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ohem", "dice", "lovasz", "focal"])
+def test_a_term_over_ignored_pixels_only_is_zero_and_logits_under_them_change_nothing(name):
+    output, target = batch(feature_size=(7, 9))
+    nothing = compare(output, torch.full_like(target, IGNORE), **{name: 1.0})["loss"]
+    assert nothing == 0
+    nothing.backward()
+    assert output.mask.grad is None or not output.mask.grad.any()
+    noise = 50 * torch.randn(output.mask.shape) * (target == IGNORE)[:, None]
+    assert term(name, output._replace(mask=output.mask + noise), target) == term(name, output, target)
+    half = compare(SegmentationOutput(*(part.bfloat16() for part in output)), target, **{name: 1.0})["loss"]
+    assert half.dtype == torch.float32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mask", "category", "dense", "dice", "focal"])
+def test_processes_share_the_gradient_of_one(name):
+    """Each has its own images, with more or fewer labelled pixels; the mean of their gradients is that of all."""
+
+    def gradients(images):
+        output, target = batch(pictures=5)
+        target[0, 2:] = IGNORE
+        parts = {
+            part: getattr(output, part).detach()[images].requires_grad_() for part in ("mask", "dense", "category")
+        }
+        compare(SegmentationOutput(logits=None, **parts), target[images], **{name: 1.0})["loss"].backward()
+        return {part: value.grad for part, value in parts.items() if value.grad is not None}
+
+    def share():
+        return gradients(slice(0, 2) if distributed.rank() == 0 else slice(2, 5))
+
+    whole, shares = gradients(slice(None)), run_in_processes(2, share)
+    for part, expected in whole.items():
+        found = torch.cat([one[part] for one in shares]) / 2  # processes average what they find
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_a_term_from_python_and_one_that_returns_no_scalar():
+    output, target = batch()
+    seen = []
+
+    def own(output, batch, context):
+        seen.append(context)
+        return output.mask.mean()
+
+    labels = LabelSet(names(4), ignore_index=IGNORE)
+    loss = SegmentationLoss(LossConfig({"mask": 1.0, own: 0.5}), labels)
+    terms = loss(output, Batch(output.logits, target, ()), step=7)
+    assert [*terms] == ["loss", "mask", loss.names[1]]
+    assert loss.names[1].endswith("own")
+    assert terms["loss"].item() == pytest.approx((terms["mask"] + 0.5 * output.mask.mean()).item())
+    assert (seen[0].labels, seen[0].step) == (labels, 7)
+    with pytest.raises(UsageError, match="lambda"):
+        SegmentationLoss(LossConfig({lambda output, *_: output.mask: 1.0}), labels)(
+            output, Batch(output.logits, target, ())
+        )

@@ -37,10 +37,11 @@ def test_a_killed_loader_ends_the_run_with_the_reason(config, monkeypatch):
         return real(dataset, index)
 
     monkeypatch.setattr(FileDataset, "__getitem__", read)
-    with pytest.raises(SanetError, match=r"process that loads pictures has died .*lower num_workers \(now 2\)"):
+    with pytest.raises(SanetError, match=r"process that loads images has died .*lower num_workers \(now 2\)"):
         train(dataclasses.replace(config, num_workers=2))
 
 
+@pytest.mark.slow
 def test_a_killed_loader_leaves_no_process_behind(config, tmp_path):
     config = dataclasses.replace(config, num_workers=2)
     config.save(tmp_path / "config.yaml")
@@ -71,5 +72,5 @@ def test_a_killed_loader_leaves_no_process_behind(config, tmp_path):
         capture_output=True, text=True, timeout=120, start_new_session=True,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "process that loads pictures has died" in done.stderr
+    assert "process that loads images has died" in done.stderr
     assert subprocess.run(["pgrep", "-f", str(script)], capture_output=True, check=False).stdout == b""

@@ -1,6 +1,8 @@
 """Parameter groups that miss nothing, and the poly schedule."""
 
-from itertools import pairwise, product
+import math
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -16,8 +18,7 @@ SETTINGS = OptimizerConfig(learning_rate=0.1, head_lr_multiplier=10, weight_deca
 BACKBONES = ["test_resnet", "test_efficientnet", "test_efficientnet_gn", "test_efficientnet_ln", "test_convnext"]
 each_case = pytest.mark.parametrize(
     ("network", "backbone"),
-    # LinkNet has no use for a backbone without a level of stride 2.
-    [case for case in product(NETWORKS, BACKBONES) if case != ("smp_linknet", "test_convnext")],
+    [(network, "test_resnet") for network in NETWORKS] + [("sanet", backbone) for backbone in BACKBONES[1:]],
 )
 
 
@@ -148,3 +149,104 @@ def test_steps_past_the_end_stay_at_zero():
         optimizer.step()
         schedule.step()
     assert optimizer.param_groups[0]["lr"] == 0
+
+
+def test_layers_of_the_backbone_learn_the_slower_the_earlier_they_are():
+    model = create_model("sanet", "test_resnet", num_classes=3)
+    settings = replace(SETTINGS, layer_decay=0.5)
+    groups = parameter_groups(model, settings)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    rates = {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
+    assert len(rates) == sum(len(group["params"]) for group in groups) == len(names)
+    assert len({group["name"] for group in groups}) == len(groups)
+    assert {rate for name, rate in rates.items() if not name.startswith("backbone.")} == {1.0}
+    inside = [rate for name, rate in rates.items() if name.startswith("backbone.")]
+    assert inside == sorted(inside)
+    assert max(inside) == 0.05
+    blocks = sorted(set(inside))
+    assert len(blocks) > 4
+    assert all(later == pytest.approx(2 * earlier) for earlier, later in pairwise(blocks))
+    weight = "backbone.stages.layer3.0.conv1.weight"
+    assert (
+        rates[weight] == rates["backbone.stages.layer3.0.bn1.weight"] < rates["backbone.stages.layer4.0.conv1.weight"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "kind"),
+    [
+        ("adamw", {"betas": (0.8, 0.9)}, torch.optim.AdamW),
+        ("torch.optim:RMSprop", {"alpha": 0.9}, torch.optim.RMSprop),
+        (torch.optim.NAdam, {}, torch.optim.NAdam),
+        (lambda groups, lr: torch.optim.Adagrad(groups, lr), {}, torch.optim.Adagrad),
+    ],
+)
+def test_other_optimisers_have_the_same_groups(name, options, kind):
+    model = create_model("fcn", "test_resnet", num_classes=3)
+    optimizer = create_optimizer(model, replace(SETTINGS, name=name, options=options))
+    assert type(optimizer) is kind
+    sgd = create_optimizer(model, SETTINGS)
+    for found, expected in zip(optimizer.param_groups, sgd.param_groups, strict=True):
+        for key in ("name", "params", "lr", "weight_decay"):
+            assert found[key] is expected[key] or found[key] == expected[key]
+        assert {key: found[key] for key in options} == options
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "named"),
+    [
+        ("sdg", {}, "did you mean 'sgd'"),
+        ("torch.optim:Adamm", {}, "did you mean 'Adam'"),
+        ("torch.optim.lr_scheduler:StepLR", {}, "Optimizer"),
+        ("torch.hub:load", {}, "torch.hub"),
+        ("sgd", {"momentun": 0.9}, "momentun"),
+        (lambda groups, lr: 3, {}, "Optimizer"),
+    ],
+)
+def test_what_is_no_optimiser_is_named(name, options, named):
+    model = create_model("fcn", "test_resnet", num_classes=3)
+    with pytest.raises(UsageError, match=named):
+        create_optimizer(model, replace(SETTINGS, name=name, options=options))
+
+
+def rates_of(settings, total=10):
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    schedule = create_schedule(optimizer, total, settings)
+    rates = []
+    for _ in range(total):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+@pytest.mark.parametrize("warmup", [0, 4])
+@pytest.mark.parametrize(
+    ("name", "options", "fall"),
+    [
+        ("poly", {"power": 2}, lambda share: (1 - share) ** 2),
+        ("cosine", {"floor": 0.1}, lambda share: 0.1 + 0.45 * (1 + math.cos(math.pi * share))),
+        ("constant", {}, lambda share: 1),
+        (lambda share: 1 - share / 2, {}, lambda share: 1 - share / 2),
+    ],
+)
+def test_schedules_follow_their_formulas_after_a_linear_rise(name, options, fall, warmup):
+    expected = [min(1, (step + 1) / (warmup + 1)) * fall(step / 10) for step in range(10)]
+    assert rates_of(ScheduleConfig(name, warmup, options)) == pytest.approx(expected)
+
+
+def test_schedules_of_pytorch():
+    one = rates_of(ScheduleConfig("torch.optim.lr_scheduler:OneCycleLR", options={"max_lr": 2.0}))
+    assert max(one) == pytest.approx(2.0, rel=0.05)
+    halves = ScheduleConfig("torch.optim.lr_scheduler:StepLR", options={"step_size": 5, "gamma": 0.5})
+    assert rates_of(halves) == [1.0] * 5 + [0.5] * 5
+    for settings, named in (
+        (replace(halves, warmup_steps=3), "warmup_steps"),
+        (replace(halves, options={}), "step_size"),
+        (ScheduleConfig("torch.optim:SGD"), "not open"),
+        (ScheduleConfig("polly"), "did you mean 'poly'"),
+        (ScheduleConfig("poly", options={"pow": 2}), "pow"),
+    ):
+        with pytest.raises(UsageError, match=named):
+            rates_of(settings)

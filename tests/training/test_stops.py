@@ -18,7 +18,7 @@ from sanet.config import CHECKPOINTS, CONFIG
 from sanet.experiments import runs
 from sanet.structures import Interrupted, SanetError, UsageError
 from sanet.training import fit, run, saving
-from sanet.training.checkpoints import CheckpointFolder, AtomicCheckpointIO, read_checkpoint
+from sanet.training.checkpoints import AtomicCheckpointIO, CheckpointFolder, read_checkpoint
 from sanet.training.fit import train
 from sanet.training.metrics import read_metrics
 from sanet.training.task import SegmentationTask

@@ -182,7 +182,7 @@ class TorchvisionTransform:
     LEAST = 2**20  # classes are shifted up by that, so that no fill is one; exact in float32, which torchvision uses
 
     def __init__(self, transform: v2.Transform, ignore_index: int) -> None:
-        for part in transform.modules():
+        for part in transform, *getattr(transform, "transforms", []):
             if isinstance(part, (v2.Normalize, v2.ToDtype)):
                 raise UsageError(f"transforms: {type(part).__name__} is not needed: the network normalises by itself")
         self.transform, self.ignore_index = transform, ignore_index

@@ -25,6 +25,8 @@ from sanet.structures import SanetError, first_line, say
 INDEX = "index.json"
 SUFFIX = ".ckpt"
 OURS = re.compile(rf"step-\d{{8,}}{re.escape(SUFFIX)}|.*{re.escape(PARTIAL)}", re.ASCII)
+# What an error says when a process that loads images was killed; any code that runs at that moment raises it.
+LOADER_DIED = "DataLoader worker"
 # The newest, and one to fall back to; the best is kept besides.
 KEPT = 2
 
@@ -137,7 +139,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with replaced(path) as partial:
                 torch.save(checkpoint, partial)
         except (SanetError, RuntimeError) as error:  # torch's writer reports a short write as a RuntimeError
-            if "DataLoader worker" in str(error):  # killed at this moment, and reported by whatever is running
+            if LOADER_DIED in str(error):
                 raise
             free = shutil.disk_usage(path.parent).free / 1e6
             raise SanetError(
@@ -160,6 +162,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"({first_line(error)[:200]})"
         ) from error
     except Exception as error:  # whatever the bytes of a damaged file lead to
+        if LOADER_DIED in str(error):
+            raise
         raise SanetError(f"{path} cannot be read as a checkpoint ({first_line(error)[:200]})") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise SanetError(f"{path} is no checkpoint of a run: it has no state_dict")

@@ -38,7 +38,7 @@ from sanet.models.store import escaped
 from sanet.references import name_of
 from sanet.structures import Sample, SanetError, UsageError, choose, first_line
 from sanet.training.callbacks import create_callbacks, create_loggers
-from sanet.training.checkpoints import AtomicCheckpointIO, CheckpointFolder, read_checkpoint
+from sanet.training.checkpoints import LOADER_DIED, AtomicCheckpointIO, CheckpointFolder, read_checkpoint
 from sanet.training.cluster import Cluster, joined
 from sanet.training.losses import class_weights
 from sanet.training.metrics import read_metrics
@@ -67,6 +67,7 @@ EXPECTED_WARNINGS = (
     "Checkpoint directory .* exists and is not empty",
     ".*LeafSpec",
     "You're resuming from a checkpoint that ended before the epoch ended",  # EpochSampler continues where it ended
+    "Found .* module.* in eval mode at the start of training",  # a frozen backbone
     "It is recommended to use `self.log.*sync_dist",  # what is logged is the same in every process
 )
 
@@ -237,7 +238,7 @@ def _explained(config: TrainConfig, batch_size: int | None) -> Iterator[None]:
             "and resume with --resume"
         ) from error
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if LOADER_DIED not in str(error):
             raise
         raise SanetError(
             f"a process that loads images has died ({first_line(error)}): most often the machine is out of memory, or "
