@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "sanet"
 # Low to high; a file imports from its own layer and those before it. Keys are folders and files of src/sanet.
 LAYERS = [
-    {"structures", "yaml_files", "config", "distributed", "files", "references", "record"},
+    {"structures", "yaml_files", "config", "distributed", "files", "references", "record", "settings"},
     {"models", "data", "inference"},
     {"training", "evaluation"},
     {"insight", "deploy", "demo"},

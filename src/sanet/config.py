@@ -1,32 +1,23 @@
-"""Every setting of a run, as frozen dataclasses that are validated when built.
-
-The command line and YAML files are two ways of filling them in. Nothing here imports torch, so that ``--help``
-answers at once.
-"""
+"""Every setting of a run, as frozen dataclasses that are validated when built; see ``sanet.settings``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import yaml
 
 from sanet.references import Reference, name_of
-from sanet.structures import Color, UsageError, choose
-
-MYPY = False  # mypy takes a variable of this name for true, as TYPE_CHECKING, whose block jsonargparse would read
-# What settings choose by name, such as "adamw" or "my_lab.optim:Lion"; in Python the object itself will do. What
-# jsonargparse sees must have no Any, nor a mapping of Any: there it imports and calls what a "class_path" names.
-if MYPY:
-    Chosen = Any
-    Entry = Any
-    Options = dict[Any, Any]
-else:
-    Chosen = str
-    Entry = str | dict
-    Options = dict[str, bool | int | float | list | dict | str | None]
+from sanet.settings import SIDES as SIDES
+from sanet.settings import WORKERS as WORKERS
+from sanet.settings import Chosen, Entry, Options
+from sanet.settings import check as check
+from sanet.settings import checked_side as checked_side
+from sanet.settings import plain as plain
+from sanet.settings import require as require
+from sanet.settings import within as within
+from sanet.structures import Color, UsageError
 
 MaskFormat = Literal["index", "color"]
 ClassWeighting = Literal["none", "fourth_root", "sqrt", "log"]
@@ -42,60 +33,9 @@ CONFIG, METRICS, CHECKPOINTS, MODEL = "config.yaml", "metrics.csv", "checkpoints
 # What the commands call the package's own model.
 OWN = "streets"
 
-# What a value has to be where a setting says so.
-KINDS: dict[str, Any] = {
-    "str": str,
-    "int": int,
-    "float": (int, float),
-    "bool": bool,
-    "tuple": (tuple, list),
-    "Options": dict,
-}
-# Sides of pictures in pixels, and processes, that no machine of today goes beyond.
-SIDES, WORKERS = (32, 16_384), (0, 256)
 
 # Data sets of which the number of pictures is published, and checked.
 COUNTED = ("voc", "voc_aug", "context59", "context60", "coco")
-
-
-def within(default: Any, low: float, high: float, **metadata: Any) -> Any:
-    """A setting that is a number, or several, from ``low`` to ``high``, which no sane use goes beyond.
-
-    A setting that is added to a section later has, here or in the metadata of its field, ``before=``: the value that
-    means what was done before it existed. See ``with_newer_fields`` and ``key_of``.
-    """
-    return field(default=default, metadata={"range": (low, high), **metadata})
-
-
-def check(settings: Any, section: str = "") -> None:
-    """Make sure that settings have values of their kinds, and numbers within their ranges.
-
-    Args:
-        settings: a dataclass.
-        section: what stands before its names in messages, such as "model.".
-
-    Raises:
-        UsageError: one has not; the message names it.
-    """
-    for item in fields(settings):
-        name, value = section + item.name, getattr(settings, item.name)
-        if value is None and item.type.endswith("None"):
-            continue
-        word = item.type.split("[")[0].split(" ")[0]
-        kind = item.default_factory if isinstance(item.default_factory, type) else KINDS.get(word, object)
-        if value is None or not isinstance(value, kind) or (isinstance(value, bool) and item.type != "bool"):
-            raise UsageError(f"{name} {value!r}: give a value of the kind {item.type}, or leave it out")
-        if isinstance(value, str) and "\0" in value:
-            raise UsageError(f"{name} {value!r}: a text cannot hold the character of number 0")
-        if "range" in item.metadata:
-            require(name, value if isinstance(value, (tuple, list)) else [value], *item.metadata["range"])
-
-
-def require(name: str, numbers: Iterable[Any], low: float, high: float) -> None:
-    """Raise a UsageError for the first number that is none, or out of its range."""
-    for number in numbers:
-        if not isinstance(number, (int, float)) or not low <= number <= high:
-            raise UsageError(f"{name} {number!r}: from {low} to {high}")
 
 
 @dataclass(frozen=True)
@@ -145,7 +85,6 @@ class DataConfig:
                 )
         if self.background is not None and self.background not in self.classes:
             raise UsageError(f"data.background {self.background!r} is not one of data.classes")
-        choose("data.mask_format", self.mask_format, get_args(MaskFormat))
         used = [tuple(color) for color in (*self.colors, *filter(None, [self.ignore_color]))]
         if self.mask_format == "color" and len(set(used)) < len(used):
             raise UsageError("data.colors and data.ignore_color must all differ, or classes cannot be told apart")
@@ -157,7 +96,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """Random changes to the training pictures.
+    """Data augmentation of the training images.
 
     Args:
         crop: height and width of the training crops, in pixels.
@@ -223,13 +162,12 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         check(self, "loss.")
-        choose("loss.class_weighting", self.class_weighting, get_args(ClassWeighting))
         for name in self.terms:
             require(f"loss.terms.{name_of(name)}", [self.term(name)[0]], 0, 1000)
         if not any(self.term(name)[0] for name in self.terms):
             raise UsageError("loss.terms: name at least one term with a weight above 0, such as {mask: 1.0}")
 
-    def term(self, name: Chosen) -> tuple[float, dict[str, Any]]:
+    def term(self, name: Chosen) -> tuple[float, Options]:
         """The weight and the options of a term."""
         entry = self.terms[name]
         if not isinstance(entry, dict):
@@ -320,13 +258,6 @@ class InferenceConfig:
         return self if self.shorter_side is not None else replace(self, shorter_side=side or 0)
 
 
-def checked_side(name: str, side: Any) -> int | None:
-    """A shorter side of images in pixels, or None; anything else is a UsageError."""
-    if side is not None:
-        require(name, [side if type(side) is int else None], *SIDES)
-    return side  # type: ignore[no-any-return]
-
-
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides the outcome of a training run.
@@ -399,9 +330,6 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        choose("monitor_mode", self.monitor_mode, ("max", "min"))
-        choose("accelerator", self.accelerator, get_args(Accelerator))
-        choose("precision", self.precision, get_args(Precision))
         for name in ("transforms", "batch_transforms", "callbacks", "loggers"):
             for entry in getattr(self, name):
                 Reference.of(name, entry)
@@ -417,41 +345,3 @@ class TrainConfig:
     def save(self, path: Path) -> None:
         """Write as YAML; ``sanet train --config`` reads it back."""
         path.write_text(yaml.safe_dump(plain(self), sort_keys=False), encoding="utf-8")
-
-
-def plain(value: Any) -> Any:
-    """Settings as YAML and JSON have them: mappings, lists, texts and numbers; objects from Python by their names."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
-    if isinstance(value, dict):
-        return {name_of(key) if not isinstance(key, (int, float)) else key: plain(value[key]) for key in value}
-    if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
-    return value if value is None or isinstance(value, (str, int, float)) else name_of(value)
-
-
-def key_of(settings: Any) -> dict[str, Any]:
-    """Settings as they identify what was done with them: without those that say what was done before they existed."""
-    found = {}
-    for item in fields(settings):
-        value = getattr(settings, item.name)
-        if "before" not in item.metadata or value != item.metadata["before"]:
-            found[item.name] = key_of(value) if is_dataclass(value) else plain(value)
-    return found
-
-
-def with_newer_fields(section: Any, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Stored settings, and those that did not exist when they were stored, as what was done then.
-
-    Args:
-        section: the dataclass.
-        stored: values as ``plain`` gives them.
-    """
-    found = dict(stored)
-    for item in fields(section):
-        made: Any = item.default_factory
-        if item.name not in stored and "before" in item.metadata:
-            found[item.name] = plain(item.metadata["before"])
-        elif is_dataclass(made) and isinstance(stored.get(item.name), dict):
-            found[item.name] = with_newer_fields(made, stored[item.name])
-    return found

@@ -12,7 +12,8 @@ from torch import nn
 from torchmetrics import Metric
 
 import sanet
-from brightness import assert_same_weights, checkpoint, weights
+from brightness import assert_same_weights, checkpoint, small_run, weights, write_pictures
+from gloo import run_in_processes
 from sanet.structures import Batch, SanetError, UsageError
 from sanet.training.fit import train
 from sanet.training.metrics import read_metrics
@@ -285,3 +286,26 @@ def test_what_does_not_exist_is_named(config, changes, named):
 def test_a_logger_whose_package_is_missing_is_named(config):
     with pytest.raises(UsageError, match="wandb"):
         train(dataclasses.replace(config, loggers=("lightning.pytorch.loggers:WandbLogger",)))
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one_with_all_of_it(tmp_path):
+    write_pictures(tmp_path / "data", train=16, val=3)
+    alone = dataclasses.replace(
+        small_run(tmp_path / "data", tmp_path / "alone"),
+        loss=sanet.LossConfig({"mask": 1.0, "dice": 1.0, "focal": 0.5}),
+        metrics={"jaccard": JACCARD, "darkest": Darkest},
+        callbacks=(Diary,),
+        batch_size=16,
+        freeze_backbone_epochs=1,
+        ema=0.5,
+        patience=3,
+        optimizer=sanet.OptimizerConfig(clip_norm=1.0),
+    )
+    together = dataclasses.replace(alone, output=str(tmp_path / "together"))
+    train(alone)
+    run_in_processes(2, lambda: train(together) and None)
+    for name, value in weights(Path(alone.output)).items():
+        torch.testing.assert_close(weights(Path(together.output))[name], value, rtol=1e-3, atol=1e-5, msg=name)
+    for row, expected in zip(*(read_metrics(Path(run.output)) for run in (together, alone)), strict=True):
+        assert row == pytest.approx(expected, rel=1e-3, abs=2e-3)

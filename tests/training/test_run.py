@@ -14,7 +14,8 @@ from PIL import Image
 import sanet
 from brightness import small_run
 from sanet import references
-from sanet.config import ScheduleConfig, key_of, plain, with_newer_fields, within
+from sanet.config import ScheduleConfig
+from sanet.settings import key_of, plain, with_newer_fields, within
 from sanet.structures import SanetError, UsageError
 from sanet.training.fit import train
 from sanet.training.run import RECORD, changed

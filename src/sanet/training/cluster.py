@@ -17,7 +17,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from sanet.config import Accelerator
 from sanet.structures import UsageError
 
-# The first process may check a large data set while the others wait for it.
+# The first process may check a large dataset while the others wait for it.
 PATIENCE = timedelta(hours=6)
 
 
@@ -77,13 +77,13 @@ def joined(accelerator: Accelerator) -> Iterator[Cluster]:
             timeout=PATIENCE,
             device_id=device,
         )
-    whole = False
+    complete = False
     try:
         yield Cluster(environment.world_size() // local, local, gpu)
-        whole = True
+        complete = True
     finally:
         # After a failure NCCL would wait for the others, who wait for this process; its end tells torchrun to end them.
-        if begun and (whole or not gpu):
+        if begun and (complete or not gpu):
             dist.destroy_process_group()
 
 

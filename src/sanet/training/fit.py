@@ -96,11 +96,11 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
         trust_changes: resume also with other code or data than the run began with.
 
     Raises:
-        DataError: the data set has faults; all of them are listed.
+        DataError: the dataset has faults; all of them are listed.
         UsageError: the configuration names something that does not exist, or changes what a resumed run is.
         Interrupted: SIGTERM or Ctrl-C; a checkpoint has been written.
         SanetError: the run directory is not empty or in use, there is nothing to resume, the loss stops being finite,
-            memory or disk are full, or a process that loads pictures was killed.
+            memory or disk are full, or a process that loads images was killed.
     """
     directory = Path(config.output)
     with joined(config.accelerator) as cluster, stoppable(partial(kept, directory)), locked_run(directory):
@@ -172,7 +172,7 @@ def _save_model(model: SegmentationModel, place: Path, card: dict[str, Any]) -> 
 
 
 def checked_pixels(source: Source) -> Tensor:
-    """(K,) int64 pixels of each class in the training split, once the data set is found to be whole.
+    """(K,) int64 pixels of each class in the training split, once the dataset is found to be complete.
 
     Raises:
         DataError: it has no training or validation split, or faults, of which the message lists all.
@@ -180,8 +180,8 @@ def checked_pixels(source: Source) -> Tensor:
     missing = [split for split in ("train", "val") if split not in source.splits]
     if missing:
         raise DataError(
-            f"the data set has no {' and no '.join(missing)} (found: {', '.join(source.splits) or 'none'}); a split "
-            "needs pictures, masks and, in layouts with lists, its list"
+            f"the dataset has no {' and no '.join(missing)} (found: {', '.join(source.splits) or 'none'}); a split "
+            "needs images, masks and, in layouts with lists, its list"
         )
     diagnosis = examine(source, progress=isinstance(source, FileSource))
     if diagnosis.errors:

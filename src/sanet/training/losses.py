@@ -1,8 +1,8 @@
 """The paper's loss, equations (6) to (9), and other terms that can be added to it or take its place.
 
-A term is called as ``term(output, batch, context)`` and returns a scalar. Ignored pixels are left out of every mean,
-and a mean over nothing is zero. The paper prints (7) to (9) without their minus signs; they are ordinary cross
-entropies.
+A term is called as ``term(output, batch, context)``, with a ``SegmentationOutput``, a ``Batch`` and a ``LossContext``,
+and returns a scalar. Ignored pixels are left out of every mean, and a mean over nothing is zero; so is a term of what a
+network does not predict. The paper prints (7) to (9) without their minus signs; they are ordinary cross entropies.
 """
 
 from __future__ import annotations
@@ -66,11 +66,7 @@ def mask_term(
 ) -> Tensor:
     """Equation (7): cross entropy of the main prediction, the mean over labelled pixels.
 
-    Args:
-        output: of the network.
-        batch: images and masks.
-        context: see ``LossContext``.
-        label_smoothing: share of the target that is spread over all classes, as in PyTorch's ``cross_entropy``.
+    ``label_smoothing`` is the share of the target that is spread over all classes, as in PyTorch's ``cross_entropy``.
     """
     return _cross_entropy(output.mask, batch.mask, context, label_smoothing)
 
@@ -78,7 +74,7 @@ def mask_term(
 def dense_term(
     output: SegmentationOutput, batch: Batch, context: LossContext, *, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Equation (9): the same of the dense prediction; zero for a network without one."""
+    """Equation (9): the same of the dense prediction."""
     if output.dense is None:
         return output.mask.new_zeros(())
     return _cross_entropy(output.dense, batch.mask, context, label_smoothing)
@@ -93,11 +89,7 @@ def category_term(
 ) -> Tensor:
     """Equation (8): binary cross entropy of (B, K) logits, summed over classes, the mean over images with labels.
 
-    Args:
-        output: of the network; zero for one without ``category``.
-        batch: images and masks.
-        context: see ``LossContext``.
-        target: "presence", the class has a pixel in the image; or "share", its share of the labelled pixels.
+    The target is "presence", the class has a pixel in the image; or "share", its share of the labelled pixels.
     """
     if output.category is None:
         return output.mask.new_zeros(())
@@ -117,12 +109,8 @@ def ohem_term(
 ) -> Tensor:
     """Online hard example mining: (7) over the pixels whose own class has a low probability (Shrivastava et al., 2016).
 
-    Args:
-        output: of the network.
-        batch: images and masks.
-        context: see ``LossContext``.
-        threshold: pixels below this probability are hard.
-        keep: share of the labelled pixels of a process that is kept at least, the hardest ones.
+    Pixels below the probability ``threshold`` are hard; of the labelled pixels of a process at least the share ``keep``
+    is taken, the hardest ones.
     """
     losses, weights = _labelled_losses(output, batch, context)
     hard = losses > -torch.log(losses.new_tensor(threshold))

@@ -20,10 +20,11 @@ from typing import Any
 import yaml
 
 from sanet import distributed, files, references
-from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig, plain, with_newer_fields
+from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig, plain
 from sanet.data.catalog import Source
 from sanet.evaluation.evaluate import files_in
 from sanet.models.store import HUB
+from sanet.settings import with_newer_fields
 from sanet.structures import SanetError, UsageError, say
 from sanet.training.checkpoints import CheckpointFolder, read_checkpoint
 from sanet.training.saving import out_of_patience

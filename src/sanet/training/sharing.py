@@ -19,7 +19,7 @@ def freeze_unused(model: nn.Module) -> list[str]:
     """
     training = model.training
     device = next(model.parameters()).device
-    outputs = model.eval()(torch.zeros(1, 3, 64, 64, device=device))
+    outputs = model.eval()(torch.zeros(1, getattr(model, "in_chans", 3), 64, 64, device=device))
     sum(output.float().sum() for output in outputs if isinstance(output, torch.Tensor)).backward()  # type: ignore[union-attr]
     unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     for name in unused:
