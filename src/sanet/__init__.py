@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         LossConfig,
         ModelConfig,
         OptimizerConfig,
+        ScheduleConfig,
         TrainConfig,
     )
     from sanet.deploy.config import ProfileConfig
@@ -26,24 +27,29 @@ if TYPE_CHECKING:
     from sanet.experiments.experiment import experiment
     from sanet.inference.predictor import Predictor
     from sanet.models.networks import create_model, load_model
-    from sanet.structures import LabelSet, Sample, SanetError, SegmentationOutput
+    from sanet.references import use
+    from sanet.structures import Batch, LabelSet, Sample, SanetError, SegmentationOutput
     from sanet.training.fit import train
+    from sanet.training.losses import LossContext, mean_over_processes, sum_over_processes
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AugmentationConfig",
+    "Batch",
     "DataConfig",
     "ExperimentConfig",
     "InferenceConfig",
     "LabelSet",
     "LossConfig",
+    "LossContext",
     "ModelConfig",
     "OptimizerConfig",
     "Predictor",
     "ProfileConfig",
     "Sample",
     "SanetError",
+    "ScheduleConfig",
     "SegmentationOutput",
     "TrainConfig",
     "create_model",
@@ -51,8 +57,11 @@ __all__ = [
     "experiment",
     "export",
     "load_model",
+    "mean_over_processes",
     "profile",
+    "sum_over_processes",
     "train",
+    "use",
 ]
 
 _HOMES = {
@@ -66,7 +75,9 @@ _HOMES = {
     "load_model": "sanet.models.networks",
     "profile": "sanet.deploy.profile",
     "train": "sanet.training.fit",
-    **dict.fromkeys(("LabelSet", "Sample", "SanetError", "SegmentationOutput"), "sanet.structures"),
+    "use": "sanet.references",
+    **dict.fromkeys(("Batch", "LabelSet", "Sample", "SanetError", "SegmentationOutput"), "sanet.structures"),
+    **dict.fromkeys(("LossContext", "mean_over_processes", "sum_over_processes"), "sanet.training.losses"),
 }
 
 

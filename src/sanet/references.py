@@ -107,7 +107,7 @@ class Kind:
         if not colon:
             raise self._unknown(name)
         top = module.partition(".")[0]
-        if _is_open(module):
+        if is_open(module):
             found = _attribute(self.word, module, attribute)
             if not callable(found) or str(getattr(found, "__module__", "")).partition(".")[0] != top:
                 raise UsageError(f"{self.word} {name!r}: {attribute} is no class or function that {top} defines")
@@ -199,7 +199,8 @@ def _hash(files: Iterable[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _is_open(module: str) -> bool:
+def is_open(module: str) -> bool:
+    """Whether a module, or a package that it is in, was opened."""
     return any(module == name or module.startswith(f"{name}.") for name in _opened)
 
 

@@ -29,19 +29,20 @@ from sanet.data.decoding import DataError
 from sanet.data.doctor import examine
 from sanet.data.files import FileSource
 from sanet.data.loading import Batching, evaluation_loader, training_loader
-from sanet.data.transforms import Augmentation
+from sanet.data.transforms import BATCH_TRANSFORMS, TRANSFORMS, Augmentation
 from sanet.evaluation.evaluate import evaluate
 from sanet.evaluation.results import Evaluation
 from sanet.files import beside, note, require_own, settle
 from sanet.models.networks import SegmentationModel, create_model
 from sanet.models.store import escaped
-from sanet.references import name_of
-from sanet.structures import Sample, SanetError, UsageError, choose, first_line
-from sanet.training.callbacks import create_callbacks, create_loggers
+from sanet.references import Reference, name_of
+from sanet.structures import LabelSet, Sample, SanetError, UsageError, choose, first_line
+from sanet.training.callbacks import CALLBACKS, LOGGERS, create_callbacks, create_loggers
 from sanet.training.checkpoints import LOADER_DIED, AtomicCheckpointIO, CheckpointFolder, read_checkpoint
 from sanet.training.cluster import Cluster, joined
-from sanet.training.losses import class_weights
-from sanet.training.metrics import read_metrics
+from sanet.training.losses import LOSSES, class_weights
+from sanet.training.metrics import METRICS, read_metrics
+from sanet.training.optimization import OPTIMIZERS, SCHEDULES
 from sanet.training.run import (
     TENSORBOARD,
     Position,
@@ -55,7 +56,7 @@ from sanet.training.run import (
 from sanet.training.saving import Saving, kept, stoppable
 from sanet.training.sharing import freeze_unused, synchronize_batch_norm
 from sanet.training.start import init_from, network_weights, require_fitting
-from sanet.training.task import SegmentationTask
+from sanet.training.task import SegmentationTask, logged_names
 
 # What a write that finds no room fails with.
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -106,6 +107,7 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
     with joined(config.accelerator) as cluster, stoppable(partial(kept, directory)), locked_run(directory):
         position = distributed.broadcast_from_main(lambda: position_in(config) if resume else refuse_used(config))
         source = data_source(config.data)
+        require_names(config, source.labels)
         if config.precision == "16-mixed" and not cluster.gpu:
             raise UsageError('precision "16-mixed": only on GPUs; choose "bf16-mixed" or "32-true"')
         pixels = distributed.broadcast_from_main(lambda: checked_pixels(source))
@@ -115,7 +117,6 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
         L.seed_everything(config.seed, verbose=False)
         model = _create(config, source, from_scratch=not resume)
         task = SegmentationTask(model, config, class_weights(pixels, config.loss.class_weighting))
-        choose("monitored value", config.monitor, task.logged)
         if not cluster.alone:
             freeze_unused(model)
             synchronize_batch_norm(model, cluster.gpu)
@@ -133,6 +134,23 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
                 weights_only=True,
             )
         return _finish(task, config)
+
+
+def require_names(config: TrainConfig, labels: LabelSet) -> None:
+    """Raise a UsageError for a name that stands for nothing, before the data are read."""
+    choose("monitored value", config.monitor, logged_names(config, labels))
+    chosen = [(LOSSES, term) for term in config.loss.terms]
+    chosen += [(OPTIMIZERS, config.optimizer.name), (SCHEDULES, config.schedule.name)]
+    for kind, entries in (
+        (TRANSFORMS, config.transforms),
+        (BATCH_TRANSFORMS, config.batch_transforms),
+        (METRICS, config.metrics.values()),
+        (CALLBACKS, config.callbacks),
+        (LOGGERS, config.loggers),
+    ):
+        chosen += [(kind, Reference.of(kind.word, entry).name) for entry in entries]
+    for kind, name in chosen:
+        kind.find(name)
 
 
 def _finish(task: SegmentationTask, config: TrainConfig) -> Run:

@@ -172,7 +172,7 @@ def position_in(config: TrainConfig) -> Position:
         raise SanetError(
             f"{folder.folder} has no checkpoint to resume from; delete {directory} and start without resume"
         )
-    closed = [module for module in _record_in(directory)["modules"] if module not in references.opened()]
+    closed = [module for module in _record_in(directory)["modules"] if not references.is_open(module)]
     if closed:
         words = " ".join(f"--import {module}" for module in closed)
         raise UsageError(

@@ -16,13 +16,21 @@ from sanet.data.transforms import BATCH_TRANSFORMS, require_alike, seeded
 from sanet.evaluation.confusion import ConfusionMatrix, scores_of
 from sanet.inference.views import label_picture
 from sanet.models.networks import SegmentationModel
-from sanet.structures import Batch, Sample, SanetError
+from sanet.references import name_of
+from sanet.structures import Batch, LabelSet, Sample, SanetError
 from sanet.training.losses import SegmentationLoss
 from sanet.training.metrics import Row, create_metrics, score_values
 from sanet.training.optimization import create_optimizer, create_schedule
 
 # What a checkpoint keeps beside what Lightning puts there.
 STATE = "sanet"
+
+
+def logged_names(config: TrainConfig, labels: LabelSet) -> tuple[str, ...]:
+    """Every value that ``monitor`` can choose the best checkpoint by."""
+    losses = (f"train/{name}" for name in ("loss", *map(name_of, config.loss.terms)))
+    metrics = (f"val/{name}" for name in config.metrics)
+    return (*losses, *score_values(ConfusionMatrix(labels).scores()), *metrics)
 
 
 class SegmentationTask(L.LightningModule):
@@ -56,11 +64,6 @@ class SegmentationTask(L.LightningModule):
         self.history: list[Row] = []
         # Sums of the losses of this epoch's batches in this process, and the number of those.
         self.sums, self.batches = torch.zeros(len(self.loss_names), dtype=torch.float64), 0
-
-    @property
-    def logged(self) -> tuple[str, ...]:
-        """Every value that ``monitor`` can choose the best checkpoint by."""
-        return (*self.loss_names, *score_values(self.confusion.scores()), *self.metrics)
 
     def loss_of(self, batch: Batch) -> dict[str, Tensor]:
         """The loss of a batch, and its terms."""
