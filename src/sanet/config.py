@@ -33,7 +33,6 @@ CONFIG, METRICS, CHECKPOINTS, MODEL = "config.yaml", "metrics.csv", "checkpoints
 # What the commands call the package's own model.
 OWN = "streets"
 
-
 # Data sets of which the number of pictures is published, and checked.
 COUNTED = ("voc", "voc_aug", "context59", "context60", "coco")
 
@@ -127,6 +126,8 @@ class ModelConfig:
         output_stride: stride of the last feature stage: 8 as in the paper; 16 or 32 are faster.
         pretrained_backbone: start the backbone from its ImageNet weights.
         options: further arguments of the network, such as {pooling: max} for "sanet".
+        in_chans: channels of the images.
+        value_range: largest value of images of integers, such as 65535.
         init_from: run directory, saved model (a directory, or hf:OWNER/NAME) or checkpoint whose weights the network
             starts from.
         strict: all weights of init_from have to fit; false starts from those that fit, and says which do not.
@@ -137,6 +138,8 @@ class ModelConfig:
     output_stride: int = within(16, 1, 32)
     pretrained_backbone: bool = True
     options: Options = field(default_factory=dict)
+    in_chans: int = within(3, 1, 1024)
+    value_range: int = within(255, 1, 2**32)
     init_from: str | None = None
     strict: bool = True
 

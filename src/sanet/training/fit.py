@@ -33,7 +33,7 @@ from sanet.data.transforms import BATCH_TRANSFORMS, TRANSFORMS, Augmentation
 from sanet.evaluation.evaluate import evaluate
 from sanet.evaluation.results import Evaluation
 from sanet.files import beside, note, require_own, settle
-from sanet.models.networks import SegmentationModel, create_model
+from sanet.models.networks import HEADS, SegmentationModel, create_model
 from sanet.models.store import escaped
 from sanet.references import Reference, name_of
 from sanet.structures import LabelSet, Sample, SanetError, UsageError, choose, first_line
@@ -139,7 +139,7 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
 def require_names(config: TrainConfig, labels: LabelSet) -> None:
     """Raise a UsageError for a name that stands for nothing, before the data are read."""
     choose("monitored value", config.monitor, logged_names(config, labels))
-    chosen = [(LOSSES, term) for term in config.loss.terms]
+    chosen = [(HEADS, config.model.name), *((LOSSES, term) for term in config.loss.terms)]
     chosen += [(OPTIMIZERS, config.optimizer.name), (SCHEDULES, config.schedule.name)]
     for kind, entries in (
         (TRANSFORMS, config.transforms),
@@ -217,6 +217,8 @@ def _create(config: TrainConfig, source: Source, from_scratch: bool) -> Segmenta
         labels=source.labels,
         output_stride=settings.output_stride,
         pretrained_backbone=settings.pretrained_backbone and from_scratch and settings.init_from is None,
+        in_chans=settings.in_chans,
+        value_range=settings.value_range,
         **settings.options,
     )
     if settings.init_from is not None and from_scratch:
