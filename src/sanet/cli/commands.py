@@ -175,21 +175,21 @@ def predict_command(settings: Namespace) -> int:
 
 
 def download_command(settings: Namespace) -> int:
-    """Fetch a public data set."""
+    """Download a public dataset."""
     from sanet.data.download import download
 
-    download(settings.name, settings.root, settings.archive, settings.mirrors)
+    download(settings.name, settings.root, settings.archive)
     return 0
 
 
 def check_data_command(settings: Namespace) -> int:
-    """List everything that is wrong with a data set."""
+    """List everything that is wrong with a dataset."""
     from sanet.data.catalog import data_source
-    from sanet.data.doctor import examine
+    from sanet.data.check import check_data
 
-    diagnosis = examine(data_source(settings.data))
-    say(diagnosis)
-    return 1 if diagnosis.errors else 0
+    report = check_data(data_source(settings.data))
+    say(report)
+    return 1 if report.errors else 0
 
 
 def profile_command(settings: Namespace) -> int:

@@ -38,12 +38,12 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "download": Command(
-        options.download_options, commands.download_command, "fetch a public data set", "NAME --root DIR [options]"
+        options.download_options, commands.download_command, "download a public dataset", "NAME --root DIR [options]"
     ),
     "check-data": Command(
         options.check_data_options,
         commands.check_data_command,
-        "list everything that is wrong with a data set",
+        "list everything that is wrong with a dataset",
         "[options]",
     ),
     "recipes": Command(options.recipes_options, commands.recipes_command, "list the published runs", ""),

@@ -103,11 +103,10 @@ def views_options(parser: Parser) -> None:
 
 
 def download_options(parser: Parser) -> None:
-    """The data set and where it goes."""
-    parser.add_argument("name", type=str, metavar="NAME", help="voc, voc_aug, context or coco")
+    """The dataset and its folder."""
+    parser.add_argument("name", type=str, metavar="NAME", help="voc or voc_aug")
     parser.add_argument("--root", type=str, required=True, help="folder for it, to be named as data.root")
-    parser.add_argument("--archive", type=list[str], default=[], help="files that are there already, such as [a.tar]")
-    parser.add_argument("--mirrors", type=str | None, help="YAML file: {file name: {urls: […], sha256: …}}")
+    parser.add_argument("--archive", type=list[str], default=[], help="files that exist already, such as [a.tar]")
 
 
 def check_data_options(parser: Parser) -> None:

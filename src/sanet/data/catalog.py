@@ -1,48 +1,34 @@
-"""The data sets by name."""
+"""The datasets by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
-
 from sanet.config import DataConfig
-from sanet.data import camvid, coco, context, folder, scenes, voc
-from sanet.data.loading import SegmentationDataset
-from sanet.structures import LabelSet, choose
+from sanet.data.camvid import CamVid
+from sanet.data.folder import Folder
+from sanet.data.scenes import Scenes
+from sanet.data.source import Source
+from sanet.data.voc import VOC, AugmentedVOC
+from sanet.references import Kind
+from sanet.structures import UsageError
 
-
-class Source(Protocol):
-    """A data set before any picture is opened."""
-
-    @property
-    def labels(self) -> LabelSet:
-        """The classes."""
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """What ``open`` takes."""
-
-    def open(self, split: str) -> SegmentationDataset:
-        """The pictures of one split."""
-
-
-DATASETS: dict[str, Callable[[DataConfig], Source]] = {
-    "camvid": camvid.source,
-    "coco": coco.source,
-    "context59": context.source59,
-    "context60": context.source60,
-    "folder": folder.source,
-    "scenes": scenes.source,
-    "voc": voc.source,
-    "voc_aug": voc.source_augmented,
-}
+SOURCES = Kind("dataset", {"camvid": CamVid, "folder": Folder, "scenes": Scenes, "voc": VOC, "voc_aug": AugmentedVOC})
+FOLDER = ("classes", "colors", "ignore_index", "background", "mask_format", "ignore_color")
 
 
 def data_source(config: DataConfig) -> Source:
-    """The data set that a configuration names.
+    """The dataset that a configuration names: a built-in one, or a source of the user's own.
 
     Raises:
-        UsageError: an unknown name; the message lists the choices.
-        DataError: the root folder is not there or has no layout that is known.
+        UsageError: an unknown name, of which the message lists the choices; options that it does not have; or what is
+            named is no source.
+        DataError: the root folder does not exist or has no layout that is known.
     """
-    return DATASETS[choose("data set", config.name, tuple(DATASETS))](config)
+    options = dict(config.options)
+    if config.name == "folder":
+        options |= {name: getattr(config, name) for name in FOLDER}
+    if config.allow_subset:
+        options["allow_subset"] = True
+    source = SOURCES.build({"name": config.name, "options": options}, root=config.root)
+    if not isinstance(source, Source):
+        raise UsageError(f"data.name {config.name!r}: derive it from sanet.Source")
+    return source

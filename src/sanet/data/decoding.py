@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import stat
 import struct
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from sanet.data.coding import MaskCoding, meanings, packed, unknown_values, unpacked, values_text
-from sanet.data.matlab import read_matrix
+from sanet.data.values import MaskCoding, Values, classes_of, packed_pixels, unknown_values, values_text
 from sanet.structures import Color, LabelSet, SanetError, UsageError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
@@ -56,13 +56,13 @@ class StoredMask(NamedTuple):
     """A mask file.
 
     Attributes:
-        values: (H, W) int64 with "index", (H, W, 3) int64 with "color": the numbers stored, before anything is made of
-            them.
+        values: (H, W) integers: the numbers stored, before anything is made of them; with "color" the colours as
+            ``values.packed`` has them.
         palette: the colours of the numbers that occur, where the file has a palette.
         lossy: whether its format changes numbers.
     """
 
-    values: NDArray[np.int64]
+    values: Values
     palette: dict[int, Color]
     lossy: bool = False
 
@@ -129,17 +129,13 @@ def load_mask(path: Path, coding: MaskCoding) -> StoredMask:
             expected.
     """
     if path.suffix.lower() == ".mat" and coding.variable:
-        require_file(path)
-        try:
-            return StoredMask(read_matrix(path, coding.variable), {})
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read as a mask ({error}); replace it or take it out") from error
+        return StoredMask(_read_mat(path, coding.variable), {})
     with _opened(path) as (picture, samples):
         lossy = picture.format in {"JPEG", "MPO"}
         if coding.format == "color":
             if samples.largest > 255:
                 raise DataError(f"{path} has more than 8 bits a channel; save its colours with 8")
-            return StoredMask(np.array(picture.convert("RGB"), np.int64), {}, lossy)
+            return StoredMask(packed_pixels(np.array(picture.convert("RGB"))), {}, lossy)
         if picture.mode not in {"1", "L", "P", "I", "I;16", "I;16B"}:
             raise DataError(
                 f"{path} has colours (mode {picture.mode}), not class indices; save it as greyscale or palette "
@@ -188,33 +184,43 @@ def _palette(picture: Image.Image, values: NDArray[np.int64]) -> dict[int, Color
     return {value: (colors[value][0], colors[value][1], colors[value][2]) for value in used if value < len(colors)}
 
 
-def decode_mask(
-    stored: NDArray[np.int64], labels: LabelSet, coding: MaskCoding, path: Path | str = "mask"
-) -> NDArray[np.int64]:
-    """Class indices (H, W) int64 from the stored numbers.
+def decode_mask(stored: Values, labels: LabelSet, coding: MaskCoding, path: Path | str = "mask") -> NDArray[np.int64]:
+    """Class indices (H, W) int64 from the stored numbers (H, W).
 
     Raises:
         DataError: a number that is neither a class nor the ignore index, or a colour that is not in the table.
     """
-    if coding.format == "index":
-        inside = (stored >= 0) & (stored < (len(coding.table) or len(labels)))
-        if not coding.table:
-            inside |= stored == labels.ignore_index
-        if inside.all():
-            return np.array(coding.table, np.int64)[stored] if coding.table else stored
-    unknown = unknown_values(stored, labels, coding)
-    if unknown:
-        known = f"class (0 to {len(labels) - 1}) and not the ignore value {labels.ignore_index}"
-        known = f"label (0 to {len(coding.table) - 1})" if coding.table else known
-        known = known if coding.format == "index" else "colour of a class and not data.ignore_color"
-        raise DataError(f"{path}: {values_text(unknown)}: no {known}; `sanet check-data` lists all such files")
-    table = meanings(labels, coding)
-    colors, inverse = np.unique(packed(stored), return_inverse=True)
-    return np.array([table[unpacked(color)] for color in colors.tolist()], np.int64)[inverse].reshape(stored.shape[:2])
+    classes, known = classes_of(stored, labels, coding)
+    if not known.all():
+        unknown = values_text(unknown_values(stored, labels, coding), coding)
+        wanted = f"class (0 to {len(labels) - 1}) and not the ignore value {labels.ignore_index}"
+        wanted = wanted if coding.format == "index" else "colour of a class and not data.ignore_color"
+        raise DataError(f"{path}: {unknown}: no {wanted}; `sanet check-data` lists all such files")
+    return classes
+
+
+def _read_mat(path: Path, variable: Sequence[str]) -> NDArray[np.int64]:
+    """A matrix (H, W) of whole numbers in a .mat file: a variable, or a field in its structs."""
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise SanetError("masks in .mat files need SciPy: pip install 'sanet-segmentation[datasets]'") from error
+    require_file(path)
+    try:
+        stored = loadmat(path, variable_names=variable[:1])[variable[0]]
+        for name in variable[1:]:
+            stored = stored[name][0, 0]
+        whole = stored.astype(np.int64)
+        if stored.ndim != 2 or not np.array_equal(stored, whole):
+            raise ValueError(f"{variable[-1]} is no matrix of whole numbers")
+    except (*UNREADABLE, NotImplementedError, zlib.error) as error:  # what SciPy trips over
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(f"{path} cannot be read as a mask ({reason}); replace it or remove it") from error
+    return whole
 
 
 def shape_text(array: NDArray[np.generic]) -> str:
-    """Width x height, as people write picture sizes."""
+    """Width x height, as people write the sizes of images."""
     return f"{array.shape[1]}x{array.shape[0]}"
 
 
@@ -228,16 +234,16 @@ def require_file(path: Path) -> None:
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
     except (OSError, ValueError) as error:  # a name that no file can have
-        raise DataError(f"{path} cannot be read ({error}); replace it or take it out") from error
+        raise DataError(f"{path} cannot be read ({error}); replace it or remove it") from error
     if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{path} is no ordinary file; replace it or take it out")
+        raise DataError(f"{path} is no ordinary file; replace it or remove it")
     if status.st_size > LARGEST_FILE:
-        raise DataError(f"{path} has {status.st_size} bytes, of which {LARGEST_FILE} are read at most; take it out")
+        raise DataError(f"{path} has {status.st_size} bytes, of which {LARGEST_FILE} are read at most; remove it")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Image.Image, _Samples]]:
-    """A decoded picture; whatever Pillow trips over, also later within the block, is a DataError."""
+    """A decoded image; whatever Pillow trips over, also later within the block, is a DataError."""
     require_file(path)
     try:
         with Image.open(path, formats=FORMATS) as picture:
@@ -253,11 +259,11 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, _Samples]]:
             picture.load()
             yield picture, samples
     except UNREADABLE as error:
-        raise DataError(f"{path} cannot be read as a picture ({error}); replace it or take it out") from error
+        raise DataError(f"{path} cannot be read as an image ({error}); replace it or remove it") from error
 
 
 def _samples_of(picture: Image.Image, path: Path) -> _Samples:
-    """How numbers are stored, of a picture that was opened and not decoded yet."""
+    """How numbers are stored, of an image that was opened and not decoded yet."""
     channels = len(picture.getbands())
     if picture.format == "PNG":
         with path.open("rb") as file:

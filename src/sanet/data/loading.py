@@ -1,6 +1,6 @@
-"""Batches from a data set, with randomness that follows from (seed, epoch, picture) alone.
+"""Batches from a dataset, with randomness that follows from (seed, epoch, image) alone.
 
-Neither the number of workers or processes nor a resumed run changes which picture comes when, or how it is augmented.
+Neither the number of workers or processes nor a resumed run changes which image comes when, or how it is augmented.
 """
 
 from __future__ import annotations
@@ -9,42 +9,31 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from time import sleep
-from typing import Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_collate
 
 from sanet import distributed
+from sanet.data.source import SegmentationDataset
 from sanet.data.transforms import seeded
-from sanet.structures import LabelSet, Sample, UsageError
-
-
-class SegmentationDataset(Protocol):
-    """What a data set offers: its classes, the names of its pictures, and the pictures themselves."""
-
-    labels: LabelSet
-    names: list[str]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Sample: ...
+from sanet.structures import Batch, Sample, UsageError
 
 
 @dataclass(frozen=True)
 class Batching:
-    """How the pictures of an epoch become steps.
+    """How the images of an epoch become steps.
 
-    A step has the same pictures however many processes share it and however many parts each of them computes it in.
+    A step has the same images however many processes share it and however many parts each of them computes it in.
 
     Args:
-        step: pictures in a step; a step of a data set that has fewer has them all.
+        step: global batch size; a dataset that has fewer images makes one step of them all.
         parts: parts of a step that follow each other.
-        done: epoch and number of its parts that are done already, for a run that goes on in the middle of an epoch.
+        done: epoch and number of its parts that are done already, for a run that resumes in the middle of an epoch.
     """
 
     step: int
@@ -53,13 +42,13 @@ class Batching:
 
 
 class EpochSampler(Sampler[int]):
-    """A new order of ``count`` pictures every epoch, for this process; yields ``epoch * count + picture``.
+    """A new order of ``count`` images every epoch, for this process; yields ``epoch * count + image``.
 
     The key carries the epoch to the workers, which live on from one epoch to the next. An incomplete last step is left
     to the next epoch's order.
 
     Raises:
-        UsageError: a step does not divide among processes and parts, or the data set has fewer pictures than a step
+        UsageError: a step does not divide among processes and parts, or the dataset has fewer images than a step
             that has to be divided.
     """
 
@@ -67,11 +56,10 @@ class EpochSampler(Sampler[int]):
         shares = batching.parts * distributed.world_size()
         step = min(count, batching.step)
         if step % shares:
-            reason = f"of only {count} pictures" if step < batching.step else f"batch_size {batching.step}"
+            reason = f"of only {count} images" if step < batching.step else f"batch_size {batching.step}"
             raise UsageError(
                 f"a step ({reason}) does not divide among {distributed.world_size()} processes with "
-                f"gradient_accumulation "
-                f"{batching.parts}; batch_size has to be a multiple of their product, {shares}"
+                f"gradient_accumulation {batching.parts}; batch_size has to be a multiple of their product, {shares}"
             )
         self.count, self.seed, self.step, self.batching = count, seed, step, batching
         # Lightning makes the workers' iterator before it calls set_epoch, so a resumed run has to begin in its epoch.
@@ -79,7 +67,7 @@ class EpochSampler(Sampler[int]):
 
     @property
     def batch(self) -> int:
-        """Pictures that this process computes at once."""
+        """Images that this process computes at once."""
         return self.step // (self.batching.parts * distributed.world_size())
 
     def set_epoch(self, epoch: int) -> None:
@@ -98,7 +86,7 @@ class EpochSampler(Sampler[int]):
 
 
 class Augmented(Dataset[Sample]):
-    """The transformed pictures of a data set; takes the keys of ``EpochSampler``.
+    """The transformed images of a dataset; takes the keys of ``EpochSampler``.
 
     Masks are uint8 if the label set's values fit, an eighth of the bytes on their way to the device; else int64.
     """
@@ -118,10 +106,16 @@ class Augmented(Dataset[Sample]):
             return self.transform(sample)
 
 
+def batch_of(samples: Sequence[Sample]) -> Batch:
+    """Samples of one size as a batch."""
+    image, mask, names = default_collate(list(samples))
+    return Batch(image, mask, tuple(names))
+
+
 PATIENCE = 5.0  # seconds after which a process that loads images asks whether its parent is still there
 
 
-def outlive_signals(worker: int) -> None:
+def ignore_signals(worker: int) -> None:
     """Let a process that loads images end with its parent, not with the signals that tell the parent to stop.
 
     Ctrl-C and the SIGTERM of a scheduler reach every process of a job, but the step they interrupt is to be finished.
@@ -145,8 +139,8 @@ def _end_with(owner: BaseProcess) -> None:
 
 def training_loader(
     dataset: SegmentationDataset, transform: Callable[[Sample], Sample], batching: Batching, num_workers: int, seed: int
-) -> DataLoader[Sample]:
-    """Shuffled, augmented batches; see ``EpochSampler`` for which pictures come when."""
+) -> DataLoader[Batch]:
+    """Shuffled, augmented batches; see ``EpochSampler`` for which images come when."""
     sampler = EpochSampler(len(dataset), seed, batching)
     return DataLoader(
         Augmented(dataset, transform, seed),
@@ -154,16 +148,17 @@ def training_loader(
         sampler=sampler,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
-        worker_init_fn=outlive_signals,
+        collate_fn=batch_of,
+        worker_init_fn=ignore_signals,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # its own, so that the global one stays as it is
     )
 
 
-def evaluation_loader(dataset: SegmentationDataset, num_workers: int) -> DataLoader[Sample]:
-    """Every picture once, in order, whole and alone, since pictures differ in size.
+def evaluation_loader(dataset: SegmentationDataset, num_workers: int) -> DataLoader[Batch]:
+    """Every image once, in order, complete and alone, since images differ in size.
 
-    Of several processes that share the job each has every so manyth picture, from its rank on, whatever the remainder.
+    Of several processes that share the job each has every so manyth image, from its rank on, whatever the remainder.
 
     Raises:
         UsageError: a negative number of workers.
@@ -175,7 +170,8 @@ def evaluation_loader(dataset: SegmentationDataset, num_workers: int) -> DataLoa
         Subset(dataset, share),  # type: ignore[arg-type]
         batch_size=1,
         num_workers=num_workers,
-        worker_init_fn=outlive_signals,
+        collate_fn=batch_of,
+        worker_init_fn=ignore_signals,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),
     )

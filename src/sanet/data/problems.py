@@ -1,4 +1,4 @@
-"""What can be wrong with a data set, and what to do about it."""
+"""What can be wrong with a dataset, and what to do about it."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ class Problem:
     severity: Literal["error", "warning"] = "error"
 
 
-EMPTY = Problem("split without pictures", f"add pictures ({', '.join(IMAGE_SUFFIXES)}), or take the split away")
-LISTED_TWICE = Problem("listed more than once", "take the repeated lines out of the list")
-NO_FILES = Problem("listed, but there is neither a picture nor a mask", "add both, or take the line out of the list")
-NO_TEXT = Problem("file name that is no UTF-8 text, as from an old archive", "rename the picture and its mask")
+EMPTY = Problem("split without images", f"add images ({', '.join(IMAGE_SUFFIXES)}), or remove the split")
+LISTED_TWICE = Problem("listed more than once", "remove the repeated lines from the list")
+NO_FILES = Problem("listed, but neither image nor mask exists", "add both, or remove the line from the list")
+NO_TEXT = Problem("file name that is no UTF-8 text, as from an old archive", "rename the image and its mask")
 AMBIGUOUS = Problem("files that differ in their suffix only", "keep the one that is meant")
-NO_MASK = Problem("picture without a mask", "add a mask called like the picture, or take the picture out")
-NO_PICTURE = Problem("mask without a picture", "add a picture called like the mask, or take the mask out")
-UNREADABLE = Problem("file that cannot be read", "replace it, or take it out together with its partner")
-SIZES = Problem("picture and mask differ in size", "export the mask at the size of the picture")
+NO_MASK = Problem("image without a mask", "add a mask of the same name, or remove the image")
+NO_IMAGE = Problem("mask without an image", "add an image of the same name, or remove the mask")
+UNREADABLE = Problem("file that cannot be read", "replace it, or remove it together with its partner")
+SIZES = Problem("image and mask differ in size", "export the mask at the size of the image")
 ROTATED = Problem(
-    "mask that fits its picture only before the EXIF rotation",
-    "a picture is turned upright, as its EXIF orientation says, so turn the mask alike",
+    "mask that fits its image only before the EXIF rotation",
+    "images are turned upright, as their EXIF orientation says; turn the mask alike",
 )
 COLORS = Problem(
     "colours where class numbers are expected",
     'save the mask as greyscale or palette PNG, or, for your own folder, set data.colors and data.mask_format "color"',
 )
-LOSSY = Problem("mask in a lossy format, which changes labels", "export the mask anew as PNG; converting is too late")
+LOSSY = Problem("mask in a lossy format, which changes labels", "export the mask again as PNG; converting is too late")
 SMOOTHED = Problem(
     "mask with many stray values, as from anti-aliasing, smooth resizing or a lossy format",
-    "export the mask anew as PNG without anti-aliasing; resize masks by the nearest neighbour only",
+    "export the mask again as PNG without anti-aliasing; resize masks by the nearest neighbour only",
 )
 UNKNOWN = Problem(
     "value that is no class",
     "name all classes in data.classes, in the order of their numbers (or all colours in data.colors), name the value "
-    "that counts nowhere (data.ignore_index or data.ignore_color), or correct the mask",
+    "that is to be ignored (data.ignore_index or data.ignore_color), or correct the mask",
 )
 SHIFTED = Problem(
-    "labels that look shifted by one: no mask of the data set has a 0",
-    "subtract 1 from every mask of the data set, or name the class that is meant by 0 first in data.classes",
+    "labels that look shifted by one: no mask of the dataset has a 0",
+    "subtract 1 from every mask of the dataset, or name the class that is meant by 0 first in data.classes",
 )
 BINARY = Problem(
     "masks of 0 and 255 alone",
@@ -62,7 +62,7 @@ NESTED = Problem("image or mask in a subfolder, where none is read", "move it up
 OTHER_FORMAT = Problem("image or mask in a format that is not read", f"save it as one of {', '.join(IMAGE_SUFFIXES)}")
 TRANSPARENT = Problem(
     "image with transparent pixels: the colours that are stored under them are used",
-    "paste it onto the background that is meant, if what lies under transparency should not count",
+    "paste it onto the background that is meant, if what is under transparency should not be used",
     "warning",
 )
 NO_LABELS = Problem("train without a labelled pixel", "label its masks; all that they hold is ignored")
@@ -71,10 +71,10 @@ ONE_CLASS = Problem(
     "nothing can be learnt from it, and nothing scored; check the masks and data.classes",
     "warning",
 )
-NOWHERE = Problem("class that occurs nowhere", "check its number, or leave it out of data.classes", "warning")
-UNLABELLED = Problem("mask without a labelled pixel", "label it, or take it out with its picture", "warning")
-ABSENT = Problem("class that no picture of train has", "it cannot be learnt; move pictures with it there", "warning")
-SHARED = Problem("picture that is in two splits", "leave it in one of them: scores would flatter the model")
-REPEATED = Problem(
-    "picture that is there twice", "leave out one of the two, unless the data set was published so", "warning"
+NOWHERE = Problem("class that no mask has", "check its number, or leave it out of data.classes", "warning")
+UNLABELLED = Problem("mask without a labelled pixel", "label it, or remove it with its image", "warning")
+ABSENT = Problem("class that no image of train has", "it cannot be learnt; move images with it there", "warning")
+SHARED = Problem(
+    "data leakage: image, or group of images, that is in two splits", "leave it in one of them, or scores are too high"
 )
+REPEATED = Problem("image that is there twice", "remove one of the two, unless the dataset was published so", "warning")

@@ -1,4 +1,4 @@
-"""Built-in data set: small procedural landscapes in which a thing is named by its surroundings.
+"""Built-in dataset: small procedural landscapes in which a thing is named by its surroundings.
 
 Nothing in a thing's own pixels tells its class. A disc or a box has the same sizes, colours, patterns and shading
 wherever it is; what lies behind its centre names it and, in the sky, whether sun or moon is out:
@@ -10,7 +10,7 @@ disc  balloon         lantern          ball       buoy
 box   kite            lantern          crate      raft
 ====  ==============  ===============  =========  ========
 
-Sun and moon count as sky and may be a whole picture away from what they name; either may hang in a sky of any colour.
+Sun and moon count as sky and may be a whole image away from what they name; either may hang in a sky of any colour.
 So the things ask for a network that looks far, and the posts, three to five pixels thin, for one that looks closely.
 """
 
@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sanet.config import DataConfig
-from sanet.structures import LabelSet, Sample, choose
+from sanet.data.source import Record, Source
+from sanet.structures import LabelSet, Sample
 
 Array = NDArray[np.float64]
 Surfaces = NDArray[np.int64]
@@ -50,10 +50,10 @@ SKY, MEADOW, WATER, POST = (LABELS.names.index(name) for name in ("sky", "meadow
 
 # What a thing is called on the three surfaces, and in the sky when the moon is out.
 NAMES = {"disc": ("balloon", "ball", "buoy", "lantern"), "box": ("kite", "crate", "raft", "lantern")}
-# Pixels between the centre of a thing and the next surface or the border of the picture.
+# Pixels between the centre of a thing and the next surface or the border of the image.
 MARGIN = 7
 
-# Zenith, horizon, meadow and water; RGB in [0, 1]. A picture mixes these palettes.
+# Zenith, horizon, meadow and water; RGB in [0, 1]. An image mixes these palettes.
 PALETTES = np.array(
     [
         [[0.38, 0.60, 0.86], [0.80, 0.88, 0.93], [0.47, 0.62, 0.30], [0.24, 0.46, 0.62]],
@@ -67,53 +67,31 @@ SUN, MOON = np.array([1.0, 0.86, 0.45]), np.array([0.97, 0.98, 1.0])
 Y, X = np.mgrid[:HEIGHT, :WIDTH].astype(np.float64)
 
 
-class Scenes:
-    """Pictures made on demand; each follows from (seed, split, index) alone.
+class Scenes(Source):
+    """Images made on demand; each follows from (seed, split, index) alone.
 
     Args:
-        split: "train", "val" or "test"; they share no picture.
-        seed: non-negative; another seed is another data set.
-
-    Attributes:
-        labels: the 11 classes.
-        names: what the pictures are called, in the order of their indices.
-
-    Raises:
-        UsageError: an unknown split.
+        root: none; the dataset has no files.
+        seed: seed of all images, 0 or more.
     """
-
-    def __init__(self, split: str, seed: int = 0) -> None:
-        self.split = choose("split", split, tuple(COUNTS))
-        self.seed = seed
-        self.labels = LABELS
-        self.names = [f"scene-{split}-{index:05d}" for index in range(COUNTS[split])]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Image (3, H, W) uint8 and mask (H, W) int64, of ``HEIGHT`` by ``WIDTH`` pixels."""
-        index = range(len(self))[index]
-        sequence = np.random.SeedSequence((self.seed, list(COUNTS).index(self.split), index))
-        canvas = draw(np.random.default_rng(sequence))
-        image = np.rint(canvas.image.clip(0, 1) * 255).astype(np.uint8)
-        return Sample(torch.from_numpy(image), torch.from_numpy(canvas.mask), self.names[index])
-
-
-class ScenesSource:
-    """The built-in data set before any picture is made."""
 
     labels = LABELS
     splits = tuple(COUNTS)
 
-    def open(self, split: str) -> Scenes:
-        """The pictures of one split."""
-        return Scenes(split)
+    def __init__(self, root: str | None = None, seed: int = 0) -> None:
+        self.seed = seed
 
+    def records(self, split: str) -> list[Record]:
+        """The images of one split; those of different splits differ."""
+        return [Record(f"scene-{split}-{index:05d}") for index in range(COUNTS[split])]
 
-def source(config: DataConfig) -> ScenesSource:
-    """The built-in data set; it needs no setting."""
-    return ScenesSource()
+    def read(self, record: Record) -> Sample:
+        """Image (3, H, W) uint8 and mask (H, W) int64, of ``HEIGHT`` by ``WIDTH`` pixels."""
+        _, split, index = record.name.split("-")
+        sequence = np.random.SeedSequence((self.seed, self.splits.index(split), int(index)))
+        canvas = draw(np.random.default_rng(sequence))
+        image = np.rint(canvas.image.clip(0, 1) * 255).astype(np.uint8)
+        return Sample(torch.from_numpy(image), torch.from_numpy(canvas.mask), record.name)
 
 
 class Light(NamedTuple):
@@ -150,7 +128,7 @@ class Thing(NamedTuple):
 
 
 class Canvas:
-    """What a picture is painted on.
+    """What an image is painted on.
 
     Attributes:
         image: (3, H, W), RGB, about 0 to 1.
@@ -172,7 +150,7 @@ class Canvas:
 
 
 def draw(rng: np.random.Generator) -> Canvas:
-    """One picture: a landscape, the shadows of its things, then things and posts one upon the other, and grain."""
+    """One image: a landscape, the shadows of its things, then things and posts one upon the other, and grain."""
     surfaces = lay_out(rng)
     light = hang_light(rng, surfaces)
     canvas = Canvas(paint_landscape(rng, surfaces, light), surfaces.copy())
@@ -291,7 +269,7 @@ def place_things(rng: np.random.Generator, surfaces: Surfaces, light: Light) -> 
 
 
 def around(x: int, y: int, reach: float) -> Window:
-    """The rows and columns within ``reach`` of a place; a thing needs no more of the picture."""
+    """The rows and columns within ``reach`` of a place; a thing needs no more of the image."""
     return slice(max(0, int(y - reach)), int(y + reach) + 2), slice(max(0, int(x - reach)), int(x + reach) + 2)
 
 

@@ -1,31 +1,22 @@
-"""PASCAL VOC 2012: 20 classes of objects and background; 255 marks the borders of objects and counts nowhere.
+"""PASCAL VOC 2012: 20 classes of objects and background; 255 marks the borders of objects and is ignored.
 
 Source: Everingham et al., "The PASCAL Visual Object Classes Challenge", 2010. Its archive unpacks to::
 
     VOCdevkit/VOC2012/  JPEGImages/  SegmentationClass/  ImageSets/Segmentation/train.txt, val.txt
 
-``data.root`` holds ``VOCdevkit``, or is it, or is ``VOC2012``. The archive of the test pictures unpacks into the same
-folders; its masks are not public, so that its pictures can be labelled but not scored here. ``trainval.txt`` is never
+``data.root`` holds ``VOCdevkit``, or is it, or is ``VOC2012``. The archive of the test images unpacks into the same
+folders; its masks are not public, so that its images can be labelled but not scored here. ``trainval.txt`` is never
 read: who trains on it has trained on ``val``.
-
-``voc_aug`` trains on 10,582 pictures: those of SBD's two lists and of VOC's ``train``, without those of VOC's ``val``.
-SBD (Hariharan et al., "Semantic Contours from Inverse Detectors", ICCV 2011) unpacks in data.root to::
-
-    benchmark_RELEASE/dataset/  img/  cls/  train.txt  val.txt
-
-A picture of VOC's ``train`` has VOC's own mask, any other SBD's, which has no ignored borders.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from pathlib import Path
 
-from sanet.config import DataConfig
-from sanet.data.coding import MaskCoding
 from sanet.data.decoding import DataError
-from sanet.data.files import FileSource, Record, existing_root, read_list
+from sanet.data.listing import existing_root, pair_by_name, read_list
+from sanet.data.source import Record, Source
+from sanet.data.values import MaskCoding
 from sanet.structures import LabelSet
 
 LABELS = LabelSet(
@@ -38,132 +29,97 @@ LABELS = LabelSet(
 COUNTS = {"train": 1464, "val": 1449, "test": 1456}
 SBD_COUNTS = {"train": 8498, "val": 2857}
 AUGMENTED = 10582
-SBD_MASK = ("GTcls", "Segmentation")
 LISTS = Path("ImageSets", "Segmentation")
 
 
-def source(config: DataConfig) -> FileSource:
-    """``voc``: train, val and, where it is there, test, as published.
+class VOC(Source):
+    """``voc``: train, val and, where it exists, test, as published.
+
+    Args:
+        root: folder with ``VOCdevkit``.
+        allow_subset: a part of the dataset is meant, so that the published numbers of images do not count.
 
     Raises:
-        DataError: a folder or a list is missing, or a list has another number of pictures than the published one.
+        DataError: a folder or a list is missing, or a list has another number of images than the published one.
     """
-    records = _records(devkit(config, "VOC2012", LISTS), config)
-    return _source(records, MaskCoding())
 
+    name = "voc"
+    labels = LABELS
+    published = True
 
-def source_augmented(config: DataConfig) -> FileSource:
-    """``voc_aug``: VOC with the training pictures of SBD.
+    def __init__(self, root: str | Path | None, allow_subset: bool = False) -> None:
+        self.root, self.allow_subset = existing_root(root), allow_subset
+        self.folder = self._devkit(self.root)
+        images, masks = self.folder / "JPEGImages", self.folder / "SegmentationClass"
+        if not masks.is_dir():
+            raise DataError(f"{masks} does not exist; unpack VOCtrainval_11-May-2012.tar again: it holds the masks")
+        self.listed = {
+            split: pair_by_name(images, masks, self._names(self.folder / LISTS / f"{split}.txt", COUNTS[split]))
+            for split in ("train", "val")
+        }
+        path = self.folder / LISTS / "test.txt"
+        if path.is_file():
+            test = pair_by_name(images, Path("none"), read_list(path))
+            if any(record.image for record in test):
+                self._require_count(str(path), len({record.name for record in test}), COUNTS["test"])
+                self.listed["test"], self.unlabelled = test, ("test",)
+        self.splits = tuple(self.listed)
 
-    Raises:
-        DataError: as for ``source``; also where SBD is missing.
-    """
-    records = _records(devkit(config, "VOC2012", LISTS), config)
-    root = existing_root(config)
-    folder = root / "benchmark_RELEASE" / "dataset"
-    if not (folder / "cls").is_dir():
-        pictures = devkit(config, "VOC2012", LISTS)
-        home = pictures.parents[1] if pictures.parent.name == "VOCdevkit" else root
+    def records(self, split: str) -> list[Record]:
+        """The images of one split, in the order of its list."""
+        return self.listed[split]
+
+    def _devkit(self, root: Path) -> Path:
+        for folder in (root / "VOCdevkit" / "VOC2012", root / "VOC2012", root):
+            if (folder / "JPEGImages").is_dir() and (folder / LISTS).is_dir():
+                return folder
         raise DataError(
-            f"{folder / 'cls'} is not there; data.root has to hold both VOCdevkit and benchmark_RELEASE: unpack SBD's "
-            f"benchmark.tgz in {home}, or run `sanet download voc_aug --root {home}`"
+            f"{root} has no VOCdevkit/VOC2012/ with JPEGImages/ and {LISTS.as_posix()}/; data.root is the folder that "
+            f"the archive was unpacked in; `sanet download {self.name} --root {root}` downloads what is missing"
         )
-    lists = [checked_list(folder / f"{split}.txt", count, config) for split, count in SBD_COUNTS.items()]
-    own = {record.name for record in records["train"]}
-    held_out = {record.name for record in records["val"]}
-    added = sorted(set().union(*lists) - own - held_out)
-    require_count(
-        f"the union of VOC train and {folder}/train.txt and val.txt", len(own) + len(added), AUGMENTED, config
-    )
-    records["train"] += pair_listed(added, folder / "img", folder / "cls", ".mat")
-    return _source(records, MaskCoding(variable=SBD_MASK))
+
+    def _names(self, path: Path, count: int) -> list[str]:
+        names = read_list(path)
+        self._require_count(str(path), len(set(names)), count)
+        return names
+
+    def _require_count(self, what: str, found: int, published: int) -> None:
+        if found != published and not self.allow_subset:
+            raise DataError(
+                f"{what} has {found} images, the published {self.name} {published}; download it again, or set "
+                "data.allow_subset to true if a part of it is meant: scores on a part cannot be compared with "
+                "published ones"
+            )
 
 
-def devkit(config: DataConfig, year: str, lists: Path) -> Path:
-    """The folder of one year's pictures: below ``VOCdevkit`` in data.root, below data.root, or data.root.
+class AugmentedVOC(VOC):
+    """``voc_aug``: trains on 10,582 images: VOC's ``train`` and both lists of SBD, without VOC's ``val``.
+
+    SBD (Hariharan et al., "Semantic Contours from Inverse Detectors", ICCV 2011) unpacks in data.root to::
+
+        benchmark_RELEASE/dataset/  img/  cls/  train.txt  val.txt
+
+    An image of VOC's ``train`` has VOC's own mask, any other SBD's, which has no ignored borders.
 
     Raises:
-        DataError: there is none with pictures and lists.
+        DataError: as for ``VOC``; also where SBD is missing.
     """
-    root = existing_root(config)
-    for folder in (root / "VOCdevkit" / year, root / year, root):
-        if _is_year(folder, lists):
-            return folder
-    below = [
-        place for depth in ("*", "*/*") for place in sorted(root.glob(f"{depth}/{year}")) if _is_year(place, lists)
-    ]
-    homes = [place.parents[1] if place.parent.name == "VOCdevkit" else place.parent for place in below]
-    hint = f" (did you mean {homes[0]}?)" if homes else ""
-    raise DataError(
-        f"{root} has no VOCdevkit/{year}/ with JPEGImages/ and {lists.as_posix()}/; data.root is the folder that the "
-        f"archive was unpacked in{hint}; `sanet download {config.name} --root {root}` gets what is missing"
-    )
 
+    name = "voc_aug"
+    coding = MaskCoding(variable=("GTcls", "Segmentation"))
 
-def _is_year(folder: Path, lists: Path) -> bool:
-    return (folder / "JPEGImages").is_dir() and (folder / lists).is_dir()
-
-
-def checked_list(path: Path, count: int, config: DataConfig) -> list[str]:
-    """The pictures of a published list.
-
-    Raises:
-        DataError: it cannot be read, or has another number of pictures.
-    """
-    names = read_list(path)
-    require_count(str(path), len(set(names)), count, config)
-    return names
-
-
-def require_count(what: str, found: int, published: int, config: DataConfig) -> None:
-    """Raise a DataError unless the numbers of pictures are the same, or a part of the data set is meant."""
-    if found != published and not config.allow_subset:
-        raise DataError(
-            f"{what} has {found} pictures, the published {config.name} {published}; get it again, or data.allow_subset "
-            "to true if a part of it is meant: scores on that cannot be compared with published ones"
+    def __init__(self, root: str | Path | None, allow_subset: bool = False) -> None:
+        super().__init__(root, allow_subset)
+        folder = existing_root(root) / "benchmark_RELEASE" / "dataset"
+        if not (folder / "cls").is_dir():
+            raise DataError(
+                f"{folder / 'cls'} does not exist; data.root has to hold both VOCdevkit and benchmark_RELEASE: unpack "
+                f"SBD's benchmark.tgz in the folder of VOCdevkit, or run `sanet download {self.name} --root` with it"
+            )
+        lists = [self._names(folder / f"{split}.txt", count) for split, count in SBD_COUNTS.items()]
+        own = {record.name for record in self.listed["train"]}
+        added = sorted(set().union(*lists) - own - {record.name for record in self.listed["val"]})
+        self._require_count(
+            f"the union of VOC train and {folder}/train.txt and val.txt", len(own) + len(added), AUGMENTED
         )
-
-
-def pair_listed(names: Iterable[str], images: Path, masks: Path | None, mask_suffix: str = ".png") -> list[Record]:
-    """A record for every name, of ``NAME.jpg`` and a mask of the given suffix; None where there is no file.
-
-    Suffixes may be in capitals. A folder is listed once, since a network disk takes its time to ask about every file.
-    """
-    pictures, labelled = _by_stem(images, ".jpg"), _by_stem(masks, mask_suffix) if masks else {}
-    return [
-        Record(
-            name,
-            images / pictures[name] if name in pictures else None,
-            masks / labelled[name] if masks and name in labelled else None,
-        )
-        for name in names
-    ]
-
-
-def _by_stem(folder: Path, suffix: str) -> dict[str, str]:
-    """The files of one suffix; of two that differ in its case only, the one in small letters."""
-    found = sorted(os.listdir(folder)) if folder.is_dir() else []
-    return {name[: -len(suffix)]: name for name in found if name.lower().endswith(suffix)}
-
-
-def _records(folder: Path, config: DataConfig) -> dict[str, list[Record]]:
-    """The pictures of every split; test only where its list and pictures are there."""
-    images, masks = folder / "JPEGImages", folder / "SegmentationClass"
-    if not masks.is_dir():
-        raise DataError(f"{masks} is not there; unpack VOCtrainval_11-May-2012.tar anew: it holds the masks")
-    records = {
-        split: pair_listed(checked_list(folder / LISTS / f"{split}.txt", COUNTS[split], config), images, masks)
-        for split in ("train", "val")
-    }
-    path = folder / LISTS / "test.txt"
-    if path.is_file():
-        test = pair_listed(read_list(path), images, None)
-        if any(record.image for record in test):
-            require_count(str(path), len({record.name for record in test}), COUNTS["test"], config)
-            records["test"] = test
-    return records
-
-
-def _source(records: dict[str, list[Record]], coding: MaskCoding) -> FileSource:
-    unlabelled = ("test",) if "test" in records else ()
-    return FileSource(LABELS, tuple(records), records.__getitem__, coding, unlabelled, published=True)
+        self.listed["train"] += pair_by_name(folder / "img", folder / "cls", added, (".mat",))

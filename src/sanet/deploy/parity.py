@@ -156,7 +156,7 @@ def differences(eager: Tensor, exported: Tensor) -> tuple[float, float]:
 
 def pictures(batch: int, height: int, width: int, first: int) -> Tensor:
     """(B, 3, H, W) uint8: noise and scenes in turn, counted from ``first``."""
-    scenes, random = Scenes("val"), torch.Generator().manual_seed(first)
+    scenes, random = Scenes().open("val"), torch.Generator().manual_seed(first)
     chosen = []
     for number in range(first, first + batch):
         if number % 2:

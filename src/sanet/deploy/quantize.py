@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sanet.config import DataConfig, ExportFormat, InferenceConfig
 from sanet.data.catalog import data_source
-from sanet.data.loading import SegmentationDataset
+from sanet.data.source import SegmentationDataset
 from sanet.deploy.export import Logits, describe, prepare, quiet, replacing, say, write
 from sanet.deploy.parity import ParityReport, compare, require_parity
 from sanet.evaluation.evaluate import evaluate_dataset, require_same_classes

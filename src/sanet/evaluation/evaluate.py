@@ -15,7 +15,8 @@ from tqdm import tqdm
 from sanet import distributed
 from sanet.config import OWN, DataConfig, InferenceConfig
 from sanet.data.catalog import data_source
-from sanet.data.loading import SegmentationDataset, evaluation_loader
+from sanet.data.loading import evaluation_loader
+from sanet.data.source import SegmentationDataset
 from sanet.evaluation.confusion import ConfusionMatrix, iou_of, scores_of, sums_of
 from sanet.evaluation.protocol import Protocol
 from sanet.evaluation.report import write_report

@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Any, Self
 
 from sanet.config import DataConfig, InferenceConfig, plain
+from sanet.data.fingerprint import names_digest
 from sanet.structures import LabelSet, UsageError
 
 NAMES = {
@@ -87,7 +88,7 @@ class Protocol:
             partial=data.allow_subset,
             split=split,
             pictures=len(names),
-            names_sha256=sha256("\n".join(sorted(names)).encode()).hexdigest(),
+            names_sha256=names_digest(names),
             classes=labels.names,
             ignore_index=labels.ignore_index,
             background="ignored" if labels.background_ignored else background,

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from sanet.config import Competition, DataConfig, InferenceConfig, plain
 from sanet.data.catalog import data_source
 from sanet.data.decoding import DataError, read_image
-from sanet.data.files import FileSource, Record
+from sanet.data.source import Record, names_text
 from sanet.data.voc import LABELS
 from sanet.evaluation.evaluate import require_same_classes
 from sanet.files import append, in_the_way, refuse, replaced, require_own, require_writable, sum_of, written
@@ -150,10 +150,13 @@ def _test_pictures(data: DataConfig) -> list[Record]:
     if data.allow_subset:
         raise UsageError("data.allow_subset: the server takes results on all test pictures only; leave it out")
     source = data_source(data)
-    assert isinstance(source, FileSource)
     if "test" not in source.splits:
         raise UsageError(f"{data.root} has no test pictures of VOC 2012; unpack their archive into the same folder")
-    return source.pictures("test")
+    records = [*source.records("test")]
+    missing = [record.name for record in records if record.image is None]
+    if missing:
+        raise DataError(f"test lists {len(missing)} images that do not exist, {names_text(missing)}; add them")
+    return records
 
 
 def _label(predictor: Predictor, record: Record, file: Path, root: Path) -> None:

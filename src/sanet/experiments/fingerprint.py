@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from sanet.config import DataConfig
 from sanet.data.catalog import data_source
-from sanet.data.decoding import DataError
-from sanet.data.files import FileDataset
-from sanet.data.loading import SegmentationDataset
+from sanet.data.fingerprint import fingerprint
 from sanet.evaluation.protocol import digest_of
 from sanet.files import replaced
 
@@ -31,24 +28,7 @@ def digests_of(config: DataConfig, split: str) -> dict[str, str]:
         UsageError: no such split.
     """
     source = data_source(config)
-    return {name: _digest(source.open(name)) for name in (TRAINED, split)}
-
-
-def _digest(dataset: SegmentationDataset) -> str:
-    content: dict[str, Any] = {"classes": dataset.labels.names, "names": dataset.names}
-    if isinstance(dataset, FileDataset):
-        try:
-            content["pictures"] = [picture.stat().st_size for picture, _ in dataset.files]
-            content["masks"] = [sha256(mask.read_bytes()).hexdigest() for _, mask in dataset.files]
-        except OSError as error:
-            remedy = "`sanet check-data` lists all such files"
-            raise DataError(f"{error.filename} cannot be read ({error.strerror}); {remedy}") from error
-    else:
-        samples = (dataset[index] for index in range(len(dataset)))
-        content["samples"] = [
-            sha256(sample.image.numpy().tobytes() + sample.mask.numpy().tobytes()).hexdigest() for sample in samples
-        ]
-    return digest_of(content)
+    return {name: digest_of(fingerprint(source, name)) for name in (TRAINED, split)}
 
 
 def read(file: Path) -> dict[str, str]:

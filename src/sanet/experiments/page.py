@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sanet.config import MODEL, LossConfig
 from sanet.data.catalog import data_source
-from sanet.data.loading import SegmentationDataset
+from sanet.data.source import SegmentationDataset
 from sanet.evaluation.page import data_url, environment, number, smaller_mask, smaller_picture, ticks
 from sanet.experiments.claims import INTERVAL, MISSING, Claim, claim_table
 from sanet.experiments.config import EXPERIMENTS

@@ -13,8 +13,8 @@ from matplotlib.patches import Patch
 from tqdm import tqdm
 
 from sanet.config import InferenceConfig, MaskFormat
-from sanet.data.coding import MaskCoding
 from sanet.data.decoding import read_image, read_labels, shape_text
+from sanet.data.values import MaskCoding
 from sanet.files import written
 from sanet.inference.pictures import IGNORED, WRONG, Mask, Picture, error_map, overlay, shares
 from sanet.inference.predictor import Predictor

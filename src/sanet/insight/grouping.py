@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from sanet.data.loading import SegmentationDataset
+from sanet.data.source import SegmentationDataset
 from sanet.insight.groups import Encoding, Explainer, HeadMaps
 from sanet.structures import LabelSet, UsageError
 

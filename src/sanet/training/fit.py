@@ -24,11 +24,11 @@ from torch.utils.data import DataLoader
 
 from sanet import distributed
 from sanet.config import CHECKPOINTS, MODEL, InferenceConfig, TrainConfig
-from sanet.data.catalog import Source, data_source
+from sanet.data.catalog import data_source
+from sanet.data.check import check_data
 from sanet.data.decoding import DataError
-from sanet.data.doctor import examine
-from sanet.data.files import FileSource
 from sanet.data.loading import Batching, evaluation_loader, training_loader
+from sanet.data.source import Source
 from sanet.data.transforms import BATCH_TRANSFORMS, TRANSFORMS, Augmentation
 from sanet.evaluation.evaluate import evaluate
 from sanet.evaluation.results import Evaluation
@@ -201,12 +201,12 @@ def checked_pixels(source: Source) -> Tensor:
             f"the dataset has no {' and no '.join(missing)} (found: {', '.join(source.splits) or 'none'}); a split "
             "needs images, masks and, in layouts with lists, its list"
         )
-    diagnosis = examine(source, progress=isinstance(source, FileSource))
-    if diagnosis.errors:
-        raise DataError(f"the dataset has to be fixed first\n\n{diagnosis}")
-    if isinstance(source, FileSource):
-        print(diagnosis)
-    return torch.from_numpy(diagnosis.pixels["train"])
+    report = check_data(source)
+    if report.errors:
+        raise DataError(f"the dataset has to be fixed first\n\n{report}")
+    if source.reads_files:
+        print(report)
+    return torch.from_numpy(report.pixels["train"])
 
 
 def _create(config: TrainConfig, source: Source, from_scratch: bool) -> SegmentationModel:

@@ -37,23 +37,23 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class DataReport:
     """What was found; ``str`` makes a report of it.
 
     Attributes:
         labels: the classes.
         findings: everything that is wrong.
-        pictures: of every split, the number of pictures.
-        sizes: of every split that has a readable picture, width and height of the smallest and the largest.
+        images: of every split, the number of images.
+        sizes: of every split that has a readable image, width and height of the smallest and the largest.
         pixels: of every split, (K,) int64, the number of pixels of each class.
         ignored: of every split, the number of pixels with the ignore value.
-        unused: files that lie with the dataset and were not looked at: how many of each kind, by kind and folder.
+        unused: files in the folder of the dataset that no split uses: how many of each kind, by kind and folder.
         notes: what was decided about the dataset that its user may not expect.
     """
 
     labels: LabelSet
     findings: list[Finding]
-    pictures: dict[str, int]
+    images: dict[str, int]
     sizes: dict[str, tuple[Size, Size]]
     pixels: dict[str, NDArray[np.int64]]
     ignored: dict[str, int]
@@ -62,14 +62,14 @@ class Diagnosis:
 
     @property
     def errors(self) -> list[Finding]:
-        """What has to be mended before training; the other findings are warnings."""
+        """What has to be fixed before training; the other findings are warnings."""
         return [finding for finding in self.findings if finding.problem.severity == "error"]
 
     def table(self) -> str:
-        """Pictures, sizes, each class's share of the labelled pixels and the share ignored of all, by split."""
-        rows = [["", *self.pictures], ["pictures", *map(str, self.pictures.values())]]
+        """Images, sizes, each class's share of the labelled pixels and the share ignored of all, by split."""
+        rows = [["", *self.images], ["images", *map(str, self.images.values())]]
         for index, title in enumerate(("smallest", "largest")):
-            found = [self.sizes[split][index] if split in self.sizes else None for split in self.pictures]
+            found = [self.sizes[split][index] if split in self.sizes else None for split in self.images]
             rows.append([title, *(f"{size[0]}x{size[1]}" if size else "none" for size in found)])
         for index, name in enumerate(self.labels.names):
             rows.append([name, *(_share(int(counts[index]), int(counts.sum())) for counts in self.pixels.values())])

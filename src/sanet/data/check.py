@@ -1,0 +1,310 @@
+"""Goes through a whole dataset before the first step and lists everything that is wrong with it.
+
+Nothing is changed, and nothing is left out of the list. The pixels of each class are counted on the way, and so are the
+files that lie with it and are not used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import sha256
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from sanet.data import problems
+from sanet.data.decoding import IMAGE_SUFFIXES, DataError, load_mask, misplaced
+from sanet.data.file_facts import FileFacts
+from sanet.data.problems import Problem
+from sanet.data.report import DataReport, Finding, Size
+from sanet.data.source import Record, Source, checked_sample, is_text
+from sanet.data.values import MaskCoding, meanings, value_counts, values_text
+from sanet.structures import Color, LabelSet
+
+# Decoding leaves the interpreter to others; more threads would mostly hold more large images in memory.
+THREADS = min(16, os.cpu_count() or 1)
+# Stray values come from smoothing where they are so many and each is on so few of the pixels, or where they are more
+# than any list of classes has. CamVid index masks, resized smoothly or saved as JPEG, stay below half that share.
+STRAY_VALUES, STRAY_SHARE, MOST_CLASSES = 5, 0.01, 256
+# Endings of images that are not read.
+OTHER_SUFFIXES = (
+    *(".gif", ".jp2", ".j2k", ".jxl", ".avif", ".heic", ".heif", ".tga", ".dng", ".cr2", ".nef", ".arw"),
+    *(".psd", ".exr", ".hdr", ".ico", ".pbm", ".pnm", ".pfm", ".jfif", ".svg", ".eps", ".webm", ".nii", ".dcm"),
+)
+
+
+@dataclass
+class Contents:
+    """What one image and its mask hold."""
+
+    split: str
+    record: Record
+    findings: list[Finding] = field(default_factory=list)
+    digest: str = ""
+    size: Size | None = None
+    values: dict[int, int] = field(default_factory=dict)
+    palette: dict[int, Color] = field(default_factory=dict)
+    lossy: bool = False
+    invalid: int = 0
+
+    def add(self, problem: Problem, path: Path | None, detail: str = "") -> None:
+        """Note a fault of a file, or, without one, of the record."""
+        if path is None:
+            detail = ": ".join(filter(None, (self.record.name, detail)))
+        self.findings.append(Finding(problem, self.split, path, detail))
+
+
+def check_data(source: Source, progress: bool = True) -> DataReport:
+    """Open every image and mask, and list everything that is wrong.
+
+    Args:
+        source: the dataset.
+        progress: show a progress bar.
+    """
+    records = {split: source.records(split) for split in source.splits}
+    findings = [finding for split in source.splits for finding in _check_list(split, records[split], source)]
+    unread, unused = _unused(source, records)
+    # A line that is there twice is opened once.
+    jobs = [(split, record) for split in source.splits for record in dict.fromkeys(records[split])]
+    contents = list(tqdm(_opened(source, jobs), "check data", total=len(jobs), unit=" images", disable=not progress))
+    coding = source.coding if source.reads_files else MaskCoding()
+    pattern = None if source.published else _pattern(contents, source.labels, coding)
+    for found in contents:
+        _check_values(found, source.labels, coding, pattern, source.published)
+    findings += [*unread, *(finding for found in contents for finding in found.findings)]
+    findings += [*_find_shared(contents, source.published), *_check_palettes(contents, source.labels, coding)]
+    by_split = {split: [found for found in contents if found.split == split] for split in source.splits}
+    sizes = {split: sorted({one.size for one in found if one.size}, key=prod) for split, found in by_split.items()}
+    tallies = {split: _tally(found, source.labels, coding) for split, found in by_split.items()}
+    pixels = {split: counts[:-1] for split, counts in tallies.items()}
+    ignored = {split: int(counts[-1]) for split, counts in tallies.items()}
+    if not pattern:
+        findings += _check_classes(pixels, ignored, source.labels)
+    return DataReport(
+        labels=source.labels,
+        findings=findings,
+        images={split: sum(one.size is not None for one in found) for split, found in by_split.items()},
+        sizes={split: (found[0], found[-1]) for split, found in sizes.items() if found},
+        pixels=pixels,
+        ignored=ignored,
+        unused=unused,
+        notes=source.notes,
+    )
+
+
+def _opened(source: Source, jobs: Sequence[tuple[str, Record]]) -> Iterator[Contents]:
+    if not source.reads_files:
+        yield from (_of_sample(Contents(split, record), source) for split, record in jobs)
+        return
+    facts = FileFacts(source.coding, [record for _, record in jobs])
+    with ThreadPoolExecutor(THREADS) as pool:
+        yield from pool.map(lambda job: _of_files(Contents(*job), source, facts), jobs)
+    facts.save()
+
+
+def _of_sample(found: Contents, source: Source) -> Contents:
+    """Of a source that reads in its own way, what it reads."""
+    try:
+        image, mask, _ = checked_sample(source.read(found.record))
+    except DataError as error:
+        found.add(problems.UNREADABLE, found.record.image, str(error))
+        return found
+    found.digest = sha256(f"{image.dtype} {image.shape}".encode() + image.numpy().tobytes()).hexdigest()
+    found.size, found.values = (mask.shape[1], mask.shape[0]), value_counts(mask.numpy())
+    return found
+
+
+def _of_files(found: Contents, source: Source, facts: FileFacts) -> Contents:
+    record, stored_size = found.record, None
+    if record.image:
+        try:
+            image = facts.of_image(record.image)
+            found.digest, found.size, stored_size = image.digest, image.size, image.stored_size
+            if image.transparent:
+                found.add(problems.TRANSPARENT, record.image)
+        except DataError as error:
+            found.add(problems.UNREADABLE, record.image, str(error).removeprefix(f"{record.image} "))
+    if record.mask:
+        try:
+            mask = facts.of_mask(record.mask, record.valid)
+        except DataError as error:
+            _explain_mask(found, record.mask, source, error)
+            return found
+        found.values, found.palette, found.lossy, found.invalid = mask.values, mask.palette, mask.lossy, mask.invalid
+        if found.size and mask.size != found.size:
+            problem = problems.ROTATED if stored_size == mask.size else problems.SIZES
+            sizes = f"{mask.size[0]}x{mask.size[1]}, the image {found.size[0]}x{found.size[1]}"
+            found.add(problem, record.mask, sizes)
+    return found
+
+
+def _explain_mask(found: Contents, path: Path, source: Source, error: DataError) -> None:
+    try:
+        colors = value_counts(load_mask(path, MaskCoding("color")).values)
+    except DataError:
+        found.add(problems.UNREADABLE, path, str(error).removeprefix(f"{path} "))
+        return
+    known = " and all of them are in data.colors" if colors.keys() <= _colors_of(source.labels) else ""
+    found.add(problems.COLORS, path, f"{len(colors)} colours{known}")
+
+
+def _colors_of(labels: LabelSet) -> set[int]:
+    return set(meanings(labels, MaskCoding("color")))
+
+
+def _unused(source: Source, records: dict[str, Sequence[Record]]) -> tuple[list[Finding], dict[str, int]]:
+    """Files below the root that no split uses: those that are meant to be, and how many there are of each kind."""
+    used = {path for found in records.values() for one in found for path in (one.image, one.mask, one.valid) if path}
+    counts: Counter[str] = Counter()
+    findings = []
+    for path in _files_below(source.root) if source.root else ():
+        if path in used:
+            continue
+        suffix = path.suffix.lower()
+        kind = f"{suffix} files" if suffix else "files without an ending"
+        kind = "images or masks" if suffix in IMAGE_SUFFIXES else kind
+        counts[f"{kind} in {path.parent.relative_to(source.root or '')}"] += 1
+        if suffix in (*IMAGE_SUFFIXES, *OTHER_SUFFIXES) and any(folder in path.parents for folder in source.complete):
+            problem = problems.NESTED if suffix in IMAGE_SUFFIXES else problems.OTHER_FORMAT
+            findings.append(Finding(problem, "all", path))
+    return findings, dict(counts)
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    """In order, without what begins with a dot."""
+    for place, folders, names in os.walk(root):
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _check_list(split: str, records: Sequence[Record], source: Source) -> Iterable[Finding]:
+    """Empty lists, repeated lines, ambiguous names and missing partners: what shows before a file is opened."""
+    if not records:
+        yield Finding(problems.EMPTY, split, None)
+    by_name: dict[str, list[Record]] = {}
+    for record in records:
+        by_name.setdefault(record.name, []).append(record)
+    for name, group in by_name.items():
+        images = sorted({record.image for record in group if record.image})
+        masks = sorted({record.mask for record in group if record.mask})
+        if not is_text(name):
+            yield Finding(problems.NO_TEXT, split, None, ascii(name))
+        for files in (images, masks):
+            if len(files) > 1:
+                yield Finding(problems.AMBIGUOUS, split, files[0], f"also {', '.join(path.name for path in files[1:])}")
+        if group.count(group[0]) > 1:
+            yield Finding(problems.LISTED_TWICE, split, None, f"{name}, {group.count(group[0])} times")
+        if not source.reads_files:
+            continue
+        if not images and not masks:
+            yield Finding(problems.NO_FILES, split, None, name)
+        elif not masks and split not in source.unlabelled:
+            yield Finding(problems.NO_MASK, split, images[0])
+        elif masks and not images:
+            yield Finding(problems.NO_IMAGE, split, masks[0])
+
+
+def _pattern(contents: list[Contents], labels: LabelSet, coding: MaskCoding) -> Problem | None:
+    """The mistake that explains the values of all masks together, where they show one."""
+    used = {value for found in contents for value in found.values}
+    if coding.format == "index" and used == {0, 255} and len(labels) <= 255:
+        return problems.BINARY
+    shifted = len(labels) in used and used <= {*range(1, len(labels) + 1), labels.ignore_index}
+    return problems.SHIFTED if coding.format == "index" and shifted else None
+
+
+def _check_values(
+    found: Contents, labels: LabelSet, coding: MaskCoding, pattern: Problem | None, published: bool
+) -> None:
+    known, mask = meanings(labels, coding), found.record.mask
+    # 255 is meant as a class in a binary mask, even where it is the ignore value.
+    binary = pattern is problems.BINARY
+    wrong = {value: n for value, n in found.values.items() if value not in known or (binary and value == 255)}
+    if found.lossy:
+        found.add(problems.LOSSY, mask, values_text(wrong, coding))
+    elif wrong and pattern:
+        found.add(pattern, mask, values_text(wrong, coding))
+    elif wrong:
+        faint = len(wrong) >= STRAY_VALUES and max(wrong.values()) <= STRAY_SHARE * sum(found.values.values())
+        smoothed = faint or len(wrong) > MOST_CLASSES
+        found.add(problems.SMOOTHED if smoothed else problems.UNKNOWN, mask, values_text(wrong, coding))
+    elif found.values and all(known[value] == labels.ignore_index for value in found.values):
+        found.add(problems.UNLABELLED, mask)
+    elif found.values.keys() == {0, 255} and labels.ignore_index == 255 and not published:
+        found.add(problems.ONE_BINARY, mask, values_text(found.values, coding))
+
+
+def _check_palettes(contents: list[Contents], labels: LabelSet, coding: MaskCoding) -> Iterable[Finding]:
+    """Palette masks in which a colour has not the number that its class has, or that it has in another mask."""
+    first: dict[Color, tuple[int, str]] = {}
+    for found in contents:
+        detail = misplaced(found.palette, labels, coding)
+        for value, color in found.palette.items():
+            other, name = first.setdefault(color, (value, found.record.name))
+            if other != value and not detail and len(set(found.palette.values())) == len(found.palette):
+                detail = f"{color} is {value} here and {other} in {name}"
+        if detail:
+            yield Finding(problems.PALETTES, found.split, found.record.mask, detail)
+
+
+def _check_classes(
+    pixels: dict[str, NDArray[np.int64]], ignored: dict[str, int], labels: LabelSet
+) -> Iterable[Finding]:
+    """Splits without labels or of one class, and classes without pixels."""
+    for split, counts in pixels.items():
+        if split == "train" and not counts.any() and ignored[split]:
+            yield Finding(problems.NO_LABELS, split, None)
+        elif np.count_nonzero(counts) == 1:
+            yield Finding(problems.ONE_CLASS, split, None, labels.names[int(counts.argmax())])
+    total = sum(pixels.values(), np.zeros(len(labels), np.int64))
+    if total.any():
+        for index, name in enumerate(labels.names):
+            if not total[index]:
+                yield Finding(problems.NOWHERE, "all", None, name)
+            elif "train" in pixels and pixels["train"].any() and not pixels["train"][index]:
+                yield Finding(problems.ABSENT, "train", None, name)
+
+
+def _find_shared(contents: list[Contents], published: bool) -> Iterable[Finding]:
+    """Images with the same bytes, or of the same group, as an earlier one, in another split or in their own.
+
+    Scores are compared on a published dataset as it is, so that what was published twice is no error there; but a
+    name is one image, which has to stay in one split.
+    """
+    same: dict[str, list[Contents]] = {}
+    first: dict[str, Contents] = {}
+    for found in contents:
+        name, image = found.record.name, found.record.image
+        keys = {f"name {name}": name} if published else {}
+        keys |= {f"group {found.record.group}": f"group {found.record.group}"} if found.record.group is not None else {}
+        leaks = [(text, first.setdefault(key, found).split) for key, text in keys.items()]
+        leak = next(((text, split) for text, split in leaks if split != found.split), None)
+        if leak:
+            yield Finding(problems.SHARED, found.split, image, f"{leak[0]} is also in {leak[1]}")
+            continue
+        earlier = same.setdefault(found.digest, []) if found.digest else []
+        if earlier:
+            other = next((one for one in earlier if one.split != found.split), earlier[0])
+            problem = problems.REPEATED if other.split == found.split or published else problems.SHARED
+            place = other.record.image or other.record.name
+            yield Finding(problem, found.split, image, f"{'' if image else f'{name}, '}also in {other.split}, {place}")
+        earlier.append(found)
+
+
+def _tally(contents: list[Contents], labels: LabelSet, coding: MaskCoding) -> NDArray[np.int64]:
+    """(K + 1,): pixels of each class, and of the ignore value last."""
+    known = meanings(labels, coding)
+    counts = np.zeros(len(labels) + 1, np.int64)
+    for found in contents:
+        counts[-1] += found.invalid
+        for value, count in found.values.items():
+            if value in known:
+                counts[-1 if known[value] == labels.ignore_index else known[value]] += count
+    return counts

@@ -1,0 +1,62 @@
+"""What a split is made of, as digests by which other images or masks are noticed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any
+
+from sanet.data.decoding import DataError
+from sanet.data.source import Record, Source
+from sanet.data.values import meanings
+
+
+def fingerprint(source: Source, split: str) -> dict[str, str]:
+    """Digests of one split, the same for a copy of the dataset elsewhere.
+
+    Returns:
+        "names": of the names of its images, see ``names_digest``; "images": of the sizes of their files; "masks": of
+        the classes, of how masks are read, and of the bytes of their files. What has no file stands for itself.
+
+    Raises:
+        UsageError: no such split.
+        DataError: a file cannot be read.
+    """
+    records = sorted(source.records(split), key=lambda record: record.name)
+    try:
+        contents = [_contents(source, record, split in source.unlabelled) for record in records]
+    except OSError as error:
+        remedy = "`sanet check-data` lists all such files"
+        raise DataError(f"{error.filename} cannot be read ({error.strerror}); {remedy}") from error
+    reading = [source.labels.names, [*meanings(source.labels, source.coding).items()], source.coding.variable]
+    return {
+        "names": names_digest(record.name for record in records),
+        "images": _digest([image for image, _ in contents]),
+        "masks": _digest([reading, *(mask for _, mask in contents)]),
+    }
+
+
+def names_digest(names: Iterable[str]) -> str:
+    """SHA-256 of names, sorted, one a line."""
+    return sha256("\n".join(sorted(names)).encode()).hexdigest()
+
+
+def _contents(source: Source, record: Record, unlabelled: bool) -> tuple[Any, Any]:
+    image: Any = record.image.stat().st_size if record.image else None
+    mask: Any = [_file_digest(path) for path in (record.mask, record.valid) if path]
+    if image is None or not (mask or unlabelled):
+        sample = source.read(record)
+        image = sha256(sample.image.numpy().tobytes()).hexdigest() if image is None else image
+        mask = mask or sha256(sample.mask.numpy().tobytes()).hexdigest()
+    return image, mask
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _digest(content: Any) -> str:
+    return sha256(json.dumps(content).encode()).hexdigest()

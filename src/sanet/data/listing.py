@@ -1,0 +1,97 @@
+"""Which image goes with which mask: by the names of files, or by lists of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from pathlib import Path, PurePosixPath
+from unicodedata import normalize
+
+from sanet.data.decoding import IMAGE_SUFFIXES, DataError, require_file
+from sanet.data.source import Record
+from sanet.structures import UsageError
+
+
+def existing_root(root: str | Path | None) -> Path:
+    """The folder of a dataset that lies in files.
+
+    Raises:
+        UsageError: none is named.
+        DataError: it does not exist.
+    """
+    if root is None:
+        raise UsageError("data.root must name the folder that holds the dataset")
+    if not Path(root).is_dir():
+        raise DataError(f"data.root {root} is not a folder")
+    return Path(root)
+
+
+def read_list(path: Path, folder: str = ".") -> list[str]:
+    """The images of a list, one a line, without their suffixes.
+
+    Args:
+        path: the list.
+        folder: name of the folder of the images; a line may name it before the image, and no other.
+
+    Raises:
+        DataError: there is no such file, it is no text, or a line names another folder or several files.
+    """
+    require_file(path)
+    try:
+        # Windows editors put a byte order mark first, which would become part of the first name.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error}); save it as UTF-8, one image a line") from error
+    return [_listed_name(path, line.strip(), folder) for line in lines if line.strip()]
+
+
+def _listed_name(path: Path, line: str, folder: str) -> str:
+    columns = [column for column in re.split(r"[\s,;]+", line) if column.lower().endswith(IMAGE_SUFFIXES)]
+    if len(columns) > 1 or "\t" in line:
+        raise DataError(f"{path}: {line!r} has several columns; name one image a line, whose mask has the same name")
+    name = PurePosixPath(line)
+    if str(name.parent) not in {".", folder} or "\\" in line:
+        raise DataError(f"{path}: {line!r} names a folder; lists name images of {folder} alone, without folders")
+    # A dot may also be a part of the stem, so only the suffix of an image is removed.
+    return composed(name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name)
+
+
+def composed(name: str) -> str:
+    """The name with letters and their accents in one character each; macOS stores file names the other way."""
+    return normalize("NFC", name)
+
+
+def pair_by_name(
+    images: Path, masks: Path, names: Iterable[str] | None = None, mask_suffixes: Sequence[str] = IMAGE_SUFFIXES
+) -> list[Record]:
+    """Pair the images and masks of two folders by file stem.
+
+    Each folder is listed once, since a network disk takes its time to ask about every file.
+
+    Args:
+        images: folder of the images.
+        masks: folder of the masks; a folder that does not exist counts as empty.
+        names: stems to use, in this order; by default all of them, sorted.
+        mask_suffixes: suffixes that masks have, in small letters.
+
+    Returns:
+        A record for every name. What has no partner is None, and of several files with the same stem every one has
+        a record, so that nothing is lost unseen.
+    """
+    found_images, found_masks = _by_stem(images, IMAGE_SUFFIXES), _by_stem(masks, mask_suffixes)
+    if names is None:
+        names = sorted(found_images.keys() | found_masks.keys())
+    return [
+        Record(name, image, mask)
+        for name in names
+        for image, mask in zip_longest(found_images.get(name, [None]), found_masks.get(name, [None]))
+    ]
+
+
+def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix.lower() in suffixes:
+            found.setdefault(composed(path.stem), []).append(path)
+    return found

@@ -1,0 +1,228 @@
+"""A dataset before any image is opened: its classes, its splits, and what belongs to each image.
+
+A source of your own is a class that derives from ``Source``; see docs/extending.md.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import Dataset
+
+from sanet.data.decoding import DataError, load_mask, read_image, read_labels, shape_text
+from sanet.data.values import MaskCoding
+from sanet.structures import LabelSet, Sample, choose
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image of a split, before it is opened.
+
+    Args:
+        name: name of the image in messages, reports and results.
+        image: file of the image; None where it is missing, or where there is no file.
+        mask: file of the mask; likewise.
+        valid: file of a mask that is 0 where pixels are ignored; None where all count.
+        group: what the image was taken of or with, such as a patient or a film; a group of "train" is in no other split.
+    """
+
+    name: str
+    image: Path | None = None
+    mask: Path | None = None
+    valid: Path | None = None
+    group: str | None = None
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """Image and mask.
+
+        Raises:
+            DataError: one of them is missing.
+        """
+        if self.image is None or self.mask is None:
+            missing = "image" if self.image is None else "mask"
+            raise DataError(f"{self.name} has no {missing}; `sanet check-data` lists all such files")
+        return self.image, self.mask
+
+
+class Source(ABC):
+    """A dataset; built from its root folder and options, as ``MySource(root=..., **options)``.
+
+    It has to pickle, since processes that load images get it.
+
+    Attributes:
+        labels: the classes.
+        splits: names of the splits, such as ("train", "val", "test").
+        coding: how ``read`` understands mask files.
+        unlabelled: those of the splits that have images only.
+        published: the splits were published, so that a name is one image in all of them.
+        root: folder of the dataset, in which files that are not used are counted.
+        complete: folders of which every image is meant to be used.
+        notes: what was decided about the dataset that its user may not expect.
+    """
+
+    labels: LabelSet
+    splits: tuple[str, ...]
+    coding: MaskCoding = MaskCoding()
+    unlabelled: tuple[str, ...] = ()
+    published: bool = False
+    root: Path | None = None
+    complete: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def records(self, split: str) -> Sequence[Record]:
+        """The images of one split in a stable order, incomplete records too."""
+
+    def read(self, record: Record) -> Sample:
+        """Image (C, H, W) and mask (H, W) int64 of one record; here, of its files, whose images have 8-bit RGB.
+
+        Raises:
+            DataError: a file cannot be used as it is.
+        """
+        image_path, mask_path = record.files
+        image, mask = read_image(image_path), read_labels(mask_path, self.labels, self.coding)
+        if image.shape[:2] != mask.shape:
+            raise DataError(f"{mask_path} is {shape_text(mask)} but {image_path} is {shape_text(image)}")
+        if record.valid is not None:
+            valid = load_mask(record.valid, MaskCoding()).values
+            if valid.shape != mask.shape:
+                raise DataError(f"{record.valid} is {shape_text(valid)} but {record.image} is {shape_text(image)}")
+            mask[valid == 0] = self.labels.ignore_index
+        return Sample(torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask), record.name)
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether images and masks are what ``Source.read`` finds in the files of a record."""
+        return type(self).read is Source.read
+
+    def open(self, split: str) -> SegmentationDataset:
+        """The images of one split with their masks.
+
+        Raises:
+            UsageError: no such split.
+            DataError: it is empty, it has no masks, an image or a mask is missing, a name is there twice, or, of
+                "train", an image or its group is in another split as well.
+        """
+        records = self.records(choose("split", split, self.splits))
+        if split in self.unlabelled:
+            raise DataError(
+                f"{split} has {len(records)} images but no masks, which its publisher keeps; label them with "
+                "`sanet predict`, and train and score on a split with masks"
+            )
+        if split == "train":
+            require_disjoint(self)
+        return SegmentationDataset(self, records)
+
+
+class SegmentationDataset(Dataset[Sample]):
+    """The images of one split.
+
+    Args:
+        source: the dataset.
+        records: those of the split.
+
+    Attributes:
+        labels: the classes.
+        names: names of the images.
+
+    Raises:
+        DataError: no records, one without a file, two of one name, or a name that is no UTF-8 text.
+    """
+
+    def __init__(self, source: Source, records: Sequence[Record]) -> None:
+        if not records:
+            raise DataError("the split holds no images; `sanet check-data` counts them in every split")
+        self.source, self.records = source, records
+        self.labels = source.labels
+        self.names = [record.name for record in records]
+        for record in records if source.reads_files else ():
+            _ = record.files
+        repeated = sorted(name for name, count in Counter(self.names).items() if count > 1)
+        if repeated:
+            raise DataError(
+                f"listed more than once, and would count as often: {names_text(repeated)}; leave one of each"
+            )
+        unreadable = [ascii(name) for name in self.names if not is_text(name)]
+        if unreadable:
+            raise DataError(f"names that are no UTF-8 text: {names_text(unreadable)}; rename the files")
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sample:
+        return checked_sample(self.source.read(self.records[index]))
+
+
+def checked_sample(sample: Sample) -> Sample:
+    """The sample, if its shapes and types are those that are promised; else a DataError."""
+    image, mask, name = sample
+    if image.ndim != 3 or image.shape[1:] != mask.shape or mask.dtype != torch.int64:
+        raise DataError(
+            f"{name}: an image of {image.dtype} {tuple(image.shape)} with a mask of {mask.dtype} {tuple(mask.shape)}; "
+            "a source reads images (C, H, W) and masks (H, W) of torch.int64"
+        )
+    return sample
+
+
+def require_disjoint(source: Source) -> None:
+    """Raise a DataError if an image of the training split, or a group, is in another split as well.
+
+    The same file is the same image, however a link may call it; in a published dataset, and where there are no files,
+    so is the same name. Your own folders may use a name once in every split. What is in a file, ``sanet check-data``
+    compares.
+    """
+    folders: dict[Path, _Folder] = {}
+
+    def keys(record: Record) -> set[object]:
+        found: set[object] = {_real(record.image, folders)} if record.image else set()
+        found |= {("name", record.name)} if source.published or not record.image else set()
+        return found | ({("group", record.group)} if record.group is not None else set())
+
+    trained = {key for record in source.records("train") for key in keys(record)}
+    for split in source.splits:
+        others = source.records(split) if split != "train" else ()
+        shared = [other.name for other in others if keys(other) & trained]
+        if shared:
+            raise DataError(
+                f"data leakage: {len(shared)} images of {split}, or others of their groups, are also in train: "
+                f"{names_text(shared)}; leave them in one of the two, or scores are too high"
+            )
+
+
+class _Folder(NamedTuple):
+    """Where a folder lies, without links, and the names of the links in it."""
+
+    path: Path
+    links: set[str]
+
+
+def _real(path: Path, folders: dict[Path, _Folder]) -> Path:
+    """The path without links; a folder is listed once, since a network disk takes its time to ask about every file."""
+    if path.parent not in folders:
+        with os.scandir(path.parent) as entries:
+            links = {entry.name for entry in entries if entry.is_symlink()}
+        folders[path.parent] = _Folder(path.parent.resolve(), links)
+    folder = folders[path.parent]
+    return path.resolve() if path.name in folder.links else folder.path / path.name
+
+
+def is_text(name: str) -> bool:
+    """Whether a file name is UTF-8, as reports and results are; one from an old archive may not be."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def names_text(names: Sequence[str]) -> str:
+    """The first names, and how many there are besides."""
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
