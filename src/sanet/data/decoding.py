@@ -210,7 +210,7 @@ def _read_mat(path: Path, variable: Sequence[str]) -> NDArray[np.int64]:
         stored = loadmat(path, variable_names=variable[:1])[variable[0]]
         for name in variable[1:]:
             stored = stored[name][0, 0]
-        whole = stored.astype(np.int64)
+        whole: NDArray[np.int64] = stored.astype(np.int64)
         if stored.ndim != 2 or not np.array_equal(stored, whole):
             raise ValueError(f"{variable[-1]} is no matrix of whole numbers")
     except (*UNREADABLE, NotImplementedError, zlib.error) as error:  # what SciPy trips over

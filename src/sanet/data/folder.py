@@ -45,8 +45,8 @@ SPLITS = {
 
 EVERY_FIFTH = (
     "there are no lists: every fifth image in order of name is in val, the others are in train. Images that follow "
-    "each other, as frames of a film do, are then on both sides (data leakage), and scores are too high: write train.txt "
-    "and val.txt"
+    "each other, as frames of a film do, are then on both sides (data leakage), and scores are too high: write "
+    "train.txt and val.txt"
 )
 
 

@@ -143,7 +143,7 @@ def training_loader(
     """Shuffled, augmented batches; see ``EpochSampler`` for which images come when."""
     sampler = EpochSampler(len(dataset), seed, batching)
     return DataLoader(
-        Augmented(dataset, transform, seed),
+        Augmented(dataset, transform, seed),  # type: ignore[arg-type]
         batch_size=sampler.batch,
         sampler=sampler,
         num_workers=num_workers,

@@ -30,7 +30,7 @@ class Record:
         image: file of the image; None where it is missing, or where there is no file.
         mask: file of the mask; likewise.
         valid: file of a mask that is 0 where pixels are ignored; None where all count.
-        group: what the image was taken of or with, such as a patient or a film; a group of "train" is in no other split.
+        group: what images have in common, such as a patient or a film; a group of "train" is in no other split.
     """
 
     name: str
