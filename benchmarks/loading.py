@@ -9,6 +9,7 @@ A step goes over all of them, PASSES times after one to warm up; the fastest pas
 import csv
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -20,16 +21,30 @@ from torch.utils.data import default_collate
 from sanet.config import DataConfig
 from sanet.data.catalog import data_source
 from sanet.data.decoding import read_image, read_labels
-from sanet.data.files import FileDataset, Record
 from sanet.data.loading import Augmented, Batching, training_loader
+from sanet.data.source import Record, SegmentationDataset, Source
 from sanet.data.transforms import Span, TrainingTransform, resized_part
+from sanet.structures import LabelSet
 
 SIZE, QUALITY, PICTURES, PASSES = (500, 375), 95, 64, 9
 CROP, SCALE, MIRROR, JITTER, BATCH = (480, 480), (0.5, 2.0), 0.5, 0.3, 16
 EPOCH = 10  # times PICTURES, through worker processes; what fills their queues counts, their start does not
 
 
-def write_pictures(folder: Path, camvid: str | None) -> FileDataset:
+class Written(Source):
+    """The pictures, each of them under ``EPOCH`` names."""
+
+    splits = ("all",)
+
+    def __init__(self, labels: LabelSet, written: list[Record]) -> None:
+        self.labels, self.written = labels, written
+
+    def records(self, split: str) -> list[Record]:
+        """All of them."""
+        return [replace(one, name=f"{one.name}-{time}") for time in range(EPOCH) for one in self.written]
+
+
+def write_pictures(folder: Path, camvid: str | None) -> SegmentationDataset:
     """The pictures that are measured, as files in ``folder``."""
     dataset = data_source(DataConfig("camvid", camvid) if camvid else DataConfig()).open("train")
     records = []
@@ -37,12 +52,12 @@ def write_pictures(folder: Path, camvid: str | None) -> FileDataset:
         image, mask, name = dataset[index]
         record = Record(name, folder / f"{index}.jpg", folder / f"{index}.png")
         picture = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(SIZE, Image.Resampling.BICUBIC)
-        picture.save(record.image, quality=QUALITY)
+        picture.save(record.files[0], quality=QUALITY)
         labelled = Image.fromarray(mask.to(torch.uint8).numpy()).resize(SIZE, Image.Resampling.NEAREST)
         labelled.putpalette(dataset.labels.palette)
-        labelled.save(record.mask)
+        labelled.save(record.files[1])
         records.append(record)
-    return FileDataset(records * EPOCH, dataset.labels)
+    return Written(dataset.labels, records).open("all")
 
 
 def fastest(step: Callable[[int], object]) -> float:
@@ -56,9 +71,10 @@ def fastest(step: Callable[[int], object]) -> float:
     return min(passes[1:])
 
 
-def in_this_process(dataset: FileDataset) -> dict[str, float]:
+def in_this_process(dataset: SegmentationDataset) -> dict[str, float]:
     """Seconds a picture, by step."""
-    labels, coding, files = dataset.labels, dataset.coding, dataset.files
+    labels, coding = dataset.labels, dataset.source.coding
+    files = [record.files for record in dataset.records]
     moved, jittered = (TrainingTransform(CROP, SCALE, MIRROR, jitter, labels.ignore_index) for jitter in (0.0, JITTER))
     read, whole = Augmented(dataset, lambda sample: sample, 0), Augmented(dataset, jittered, 0)
     samples, items = ([pictures[index] for index in range(PICTURES)] for pictures in (read, whole))
@@ -76,7 +92,7 @@ def in_this_process(dataset: FileDataset) -> dict[str, float]:
     return {**seconds, f"collated, {BATCH} a batch": collated}
 
 
-def resizes(dataset: FileDataset) -> dict[str, float]:
+def resizes(dataset: SegmentationDataset) -> dict[str, float]:
     """Seconds a picture, of the resize that is used, of the whole, and of one that leaves out what the crop does."""
     low, high = SCALE
     images, spans, boxes = [], [], []
@@ -98,7 +114,7 @@ def resizes(dataset: FileDataset) -> dict[str, float]:
     }
 
 
-def from_workers(dataset: FileDataset, workers: int) -> tuple[float, int, int]:
+def from_workers(dataset: SegmentationDataset, workers: int) -> tuple[float, int, int]:
     """Seconds a picture until it is here, and the bytes of the pictures and masks of a batch."""
     transform = TrainingTransform(CROP, SCALE, MIRROR, JITTER, dataset.labels.ignore_index)
     loader = training_loader(dataset, transform, Batching(BATCH), workers, 0)
@@ -116,7 +132,7 @@ def main(output: str, camvid: str | None = None) -> None:
     torch.set_num_threads(1)
     with TemporaryDirectory() as folder:
         dataset = write_pictures(Path(folder), camvid)
-        size = sum(image.stat().st_size for image, _ in dataset.files[:PICTURES]) / PICTURES / 1024
+        size = sum(record.files[0].stat().st_size for record in dataset.records[:PICTURES]) / PICTURES / 1024
         seconds = in_this_process(dataset) | resizes(dataset)
         for workers in (1, 2):
             seconds[f"here from {workers} worker{'s'[: workers - 1]}"], images, masks = from_workers(dataset, workers)

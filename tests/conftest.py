@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import settings
 
 # Nothing may be fetched while tests run, and nothing should wait for a network that is not there.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# What the check keeps of files stays out of the home folder.
+os.environ["SANET_CACHE"] = tempfile.mkdtemp(prefix="sanet-tests-")
 # Two test processes share two cores, and results must not depend on the number of threads.
 torch.set_num_threads(1)
 # A shell makes what it puts into the background deaf to Ctrl-C, and with it all that the tests start and interrupt.

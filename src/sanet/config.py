@@ -46,7 +46,6 @@ class DataConfig:
         name: "scenes" (built in, needs no files), "folder" (your own pictures and masks), "camvid", "voc", "voc_aug",
             "context59", "context60" or "coco".
         root: folder that holds the data set.
-        options: further arguments of a source of your own, "my_module:Name".
         classes: folder only: class names, in the order of their indices in the masks.
         colors: folder only: one RGB colour per class; the colours in the masks with mask_format "color".
         ignore_index: folder only: mask value that counts nowhere.
@@ -60,7 +59,6 @@ class DataConfig:
 
     name: Chosen = "scenes"
     root: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     colors: tuple[Color, ...] = ()
     ignore_index: int = within(255, -(2**31), 2**31 - 1)

@@ -9,17 +9,16 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from sanet.config import DataConfig
-from sanet.data.camvid import LABELS, SPLITS, source
+from sanet.data.camvid import CamVid
+from sanet.data.check import check_data
 from sanet.data.decoding import DataError
-from sanet.data.doctor import examine
 from sanet.data.problems import EMPTY
 
 
 def write_miniature(root: Path) -> dict[str, NDArray[np.uint8]]:
     """Two pictures a split, a list of another machine's paths beside them, and all 12 values in every mask."""
     rng, masks = np.random.default_rng(0), {}
-    for split in SPLITS:
+    for split in CamVid.splits:
         for folder in (split, f"{split}annot"):
             (root / folder).mkdir()
         for name in (f"{split}_1", f"{split}_2"):
@@ -32,44 +31,44 @@ def write_miniature(root: Path) -> dict[str, NDArray[np.uint8]]:
 
 def test_miniature(tmp_path: Path) -> None:
     masks = write_miniature(tmp_path)
-    found = source(DataConfig("camvid", str(tmp_path)))
+    found = CamVid(tmp_path)
     assert found.splits == ("train", "val", "test")
     for split in found.splits:
         dataset = found.open(split)
         assert dataset.names == [f"{split}_1", f"{split}_2"]
         for index, name in enumerate(dataset.names):
             np.testing.assert_array_equal(dataset[index].mask.numpy(), masks[name])
-    diagnosis = examine(found)
-    assert diagnosis.findings == []
-    assert diagnosis.pixels["train"].tolist() == [8] * 11
-    assert diagnosis.ignored == {"train": 8, "val": 8, "test": 8}
+    report = check_data(found)
+    assert report.findings == []
+    assert report.pixels["train"].tolist() == [8] * 11
+    assert report.ignored == {"train": 8, "val": 8, "test": 8}
 
 
 def test_void_is_ignored() -> None:
-    assert (len(LABELS), LABELS.ignore_index) == (11, 11)
+    assert (len(CamVid.labels), CamVid.labels.ignore_index) == (11, 11)
 
 
 def test_missing_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere is not a folder"):
-        source(DataConfig("camvid", str(tmp_path / "nowhere")))
+        CamVid(tmp_path / "nowhere")
     with pytest.raises(DataError, match="has no train, trainannot, val, valannot, test, testannot"):
-        source(DataConfig("camvid", str(tmp_path)))
-    for split in SPLITS:
+        CamVid(tmp_path)
+    for split in CamVid.splits:
         (tmp_path / split).mkdir()
         (tmp_path / f"{split}annot").mkdir()
-    found = source(DataConfig("camvid", str(tmp_path)))
-    with pytest.raises(DataError, match="no pictures"):
+    found = CamVid(tmp_path)
+    with pytest.raises(DataError, match="no images"):
         found.open("train")
-    assert [(finding.problem, finding.split) for finding in examine(found).errors] == [
-        (EMPTY, split) for split in SPLITS
+    assert [(finding.problem, finding.split) for finding in check_data(found).errors] == [
+        (EMPTY, split) for split in CamVid.splits
     ]
 
 
 def test_real(camvid_root: Path) -> None:
-    diagnosis = examine(source(DataConfig("camvid", str(camvid_root))))
-    assert diagnosis.findings == []
-    assert diagnosis.pictures == {"train": 367, "val": 101, "test": 233}
-    assert set(diagnosis.sizes.values()) == {((480, 360), (480, 360))}
-    for split, count in diagnosis.pictures.items():
+    report = check_data(CamVid(camvid_root))
+    assert report.findings == []
+    assert report.images == {"train": 367, "val": 101, "test": 233}
+    assert set(report.sizes.values()) == {((480, 360), (480, 360))}
+    for split, count in report.images.items():
         # No value but 0 to 11: the classes and void account for every pixel.
-        assert diagnosis.pixels[split].sum() + diagnosis.ignored[split] == count * 480 * 360
+        assert report.pixels[split].sum() + report.ignored[split] == count * 480 * 360

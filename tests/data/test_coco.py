@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as tools
+from sanet.data.doctor import examine
+from sanet.data.files import FileSource
 
 from miniatures import COCO_IDS, OTHER_IDS, SIZE, rectangle, run_lengths, write_coco
 from sanet.config import DataConfig
 from sanet.data import coco, voc
 from sanet.data.catalog import data_source
 from sanet.data.decoding import DataError
-from sanet.data.doctor import examine
-from sanet.data.files import FileSource
 from sanet.structures import SanetError
 
 HEIGHT, WIDTH = SIZE

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from sanet.data.coding import meanings
+from sanet.data.doctor import examine
+from sanet.data.files import FileSource
 
 from miniatures import CONTEXT_TRAIN, CONTEXT_VAL, write_context
 from sanet.config import DataConfig
 from sanet.data import context
 from sanet.data.catalog import data_source
-from sanet.data.coding import meanings
 from sanet.data.decoding import DataError
-from sanet.data.doctor import examine
-from sanet.data.files import FileSource
 from sanet.evaluation.confusion import ConfusionMatrix, scores_of
 from sanet.evaluation.report import SCORE_NAMES, score_table
 from sanet.training.task import logged_names

@@ -13,9 +13,9 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from sanet.data.coding import MaskCoding
 from sanet.data.decoding import load_image, load_mask
-from sanet.data.files import read_list
+from sanet.data.listing import read_list
+from sanet.data.values import MaskCoding
 from sanet.structures import SanetError
 
 VARIANTS = 300

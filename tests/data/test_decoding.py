@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from sanet.data.coding import MaskCoding
 from sanet.data.decoding import DataError, load_image, load_mask, read_image, read_labels
+from sanet.data.values import MaskCoding
 from sanet.structures import LabelSet
 
 INDEX, COLOR = MaskCoding(), MaskCoding("color", ignore_color=(255, 255, 255))
@@ -265,10 +265,10 @@ def test_unreadable_file_is_named(tmp_path: Path, kept: int, read: Any) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(random_bytes(40, 40)).save(path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(DataError, match=r"a\.png cannot be read as a picture"):
+    with pytest.raises(DataError, match=r"a\.png cannot be read"):
         read(path)
     path.write_text("no picture")
-    with pytest.raises(DataError, match=r"a\.png cannot be read as a picture"):
+    with pytest.raises(DataError, match=r"a\.png cannot be read"):
         read(path)
     path.unlink()
     with pytest.raises(DataError, match=r"a\.png does not exist"):

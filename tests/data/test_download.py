@@ -21,10 +21,10 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from sanet.data.archives import TABLE, Archive, Collection, DownloadError, sums, with_mirrors
 
 from sanet.data import archives, unpack
 from sanet.data import download as module
-from sanet.data.archives import TABLE, Archive, Collection, DownloadError, sums, with_mirrors
 from sanet.data.download import download
 from sanet.structures import SanetError, UsageError
 

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sanet.data.loading import Augmented, Batching, EpochSampler, evaluation_loader, outlive_signals, training_loader
+from sanet.data.loading import Augmented, Batching, EpochSampler, evaluation_loader, ignore_signals, training_loader
 from sanet.data.transforms import TrainingTransform
 from sanet.structures import LabelSet, Sample
 
@@ -216,7 +216,7 @@ def test_evaluation_sees_every_picture_once_in_order_whole_and_alone(workers):
 
 
 def load_for_long(ready):
-    outlive_signals(0)
+    ignore_signals(0)
     ready.set()
     time.sleep(100)
 

@@ -12,6 +12,8 @@ import scipy.io
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from sanet.data.doctor import examine
+from sanet.data.files import FileSource
 
 from miniatures import (
     SBD_TRAIN,
@@ -28,8 +30,6 @@ from sanet.config import DataConfig
 from sanet.data import voc
 from sanet.data.catalog import data_source
 from sanet.data.decoding import DataError
-from sanet.data.doctor import examine
-from sanet.data.files import FileSource
 from sanet.data.problems import LISTED_TWICE, NO_MASK, REPEATED, SHARED, SIZES, UNKNOWN, UNREADABLE
 from sanet.structures import default_colors
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import sanet
-from sanet.data.files import FileDataset
+from sanet.data.source import SegmentationDataset
 from sanet.structures import SanetError
 from sanet.training.fit import train
 from sanet.training.task import SegmentationTask
@@ -28,7 +28,7 @@ def test_out_of_memory_names_what_takes_less(config, monkeypatch):
 
 
 def test_a_killed_loader_ends_the_run_with_the_reason(config, monkeypatch):
-    real = FileDataset.__getitem__
+    real = SegmentationDataset.__getitem__
     main = os.getpid()
 
     def read(dataset, index):
@@ -36,7 +36,7 @@ def test_a_killed_loader_ends_the_run_with_the_reason(config, monkeypatch):
             os.kill(os.getpid(), signal.SIGKILL)
         return real(dataset, index)
 
-    monkeypatch.setattr(FileDataset, "__getitem__", read)
+    monkeypatch.setattr(SegmentationDataset, "__getitem__", read)
     with pytest.raises(SanetError, match=r"process that loads images has died .*lower num_workers \(now 2\)"):
         train(dataclasses.replace(config, num_workers=2))
 
@@ -50,9 +50,9 @@ def test_a_killed_loader_leaves_no_process_behind(config, tmp_path):
         textwrap.dedent("""
         import os, signal, sys
         from sanet.cli.main import main
-        from sanet.data.files import FileDataset
+        from sanet.data.source import SegmentationDataset
 
-        real, parent, marker = FileDataset.__getitem__, os.getpid(), sys.argv[2]
+        real, parent, marker = SegmentationDataset.__getitem__, os.getpid(), sys.argv[2]
 
         def read(dataset, index):
             if os.getpid() != parent:
@@ -63,7 +63,7 @@ def test_a_killed_loader_leaves_no_process_behind(config, tmp_path):
                     pass
             return real(dataset, index)
 
-        FileDataset.__getitem__ = read
+        SegmentationDataset.__getitem__ = read
         sys.exit(main(["train", "--config", sys.argv[1]]))
         """)
     )

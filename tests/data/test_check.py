@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,13 +17,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sanet.config import DataConfig
-from sanet.data import problems
-from sanet.data.diagnosis import Diagnosis
-from sanet.data.doctor import examine
-from sanet.data.folder import source
+from sanet.data import file_facts, problems
+from sanet.data.catalog import data_source
+from sanet.data.check import check_data
+from sanet.data.decoding import DataError
 from sanet.data.problems import Problem
-from sanet.data.scenes import LABELS, Scenes, ScenesSource
-from sanet.structures import Sample, UsageError
+from sanet.data.report import DataReport
+from sanet.data.scenes import LABELS, Scenes
+from sanet.data.source import Record, Source
+from sanet.structures import LabelSet, Sample
 
 CLASSES = ("soil", "leaf", "stem")
 COLORS = ((0, 0, 0), (0, 128, 0), (200, 20, 30))
@@ -51,9 +55,8 @@ def write_mask(root: Path, name: str, mask: Pixels) -> None:
     Image.fromarray(mask).save(root / "masks" / f"{name}.png")
 
 
-def examine_root(root: Path, config: DataConfig = INDEX) -> Diagnosis:
-    fields = {name: getattr(config, name) for name in config.__dataclass_fields__}
-    return examine(source(DataConfig(**{**fields, "root": str(root)})))
+def check_root(root: Path, config: DataConfig = INDEX) -> DataReport:
+    return check_data(data_source(replace(config, root=str(root))), progress=False)
 
 
 def in_every_mask(change: Callable[[Pixels], Pixels]) -> Callable[[Path], object]:
@@ -225,10 +228,10 @@ CASES = {
     "anti-aliased colours": Case(smooth_colors, [(problems.SMOOTHED, "train", "a.png", "other values on")], COLOR),
     "JPEG mask": Case(save_as_jpg, [(problems.LOSSY, "train", "a.jpg", "")]),
     "JPEG mask called .png": Case(save_as_jpg_called_png, [(problems.LOSSY, "train", "a.png", "")]),
-    "sizes": Case(resize_mask, [(problems.SIZES, "train", "a.png", "120x100, the picture 140x100")]),
-    "EXIF rotation": Case(rotate_by_exif, [(problems.ROTATED, "train", "a.png", "140x100, the picture 100x140")]),
+    "sizes": Case(resize_mask, [(problems.SIZES, "train", "a.png", "120x100, the image 140x100")]),
+    "EXIF rotation": Case(rotate_by_exif, [(problems.ROTATED, "train", "a.png", "140x100, the image 100x140")]),
     "no mask": Case(remove("masks/e.png"), [(problems.NO_MASK, "val", "e.png", "")]),
-    "no picture": Case(remove("images/e.png"), [(problems.NO_PICTURE, "val", "e.png", "")]),
+    "no picture": Case(remove("images/e.png"), [(problems.NO_IMAGE, "val", "e.png", "")]),
     "neither": Case(append("val", "ghost"), [(problems.NO_FILES, "val", None, "ghost")]),
     "two pictures of a name": Case(
         lambda root: Image.new("RGB", (140, 100)).save(root / "images" / "a.bmp"),
@@ -276,7 +279,7 @@ CASES = {
                 (root / "images" / "d.png").unlink(),
             )
         ),
-        [(problems.NO_PICTURE, "train", "d.png", ""), (problems.OTHER_FORMAT, "all", "d.gif", "")],
+        [(problems.NO_IMAGE, "train", "d.png", ""), (problems.OTHER_FORMAT, "all", "d.gif", "")],
     ),
     "nothing to train on": Case(
         lambda root: [write_mask(root, name, np.full_like(MASK, 255)) for name in LISTS["train"]],
@@ -303,7 +306,7 @@ CASES = {
 def test_each_fault_is_found_and_nothing_else(tmp_path: Path, case: Case) -> None:
     write_clean(tmp_path)
     case.damage(tmp_path)
-    found = examine_root(tmp_path, case.config).findings
+    found = check_root(tmp_path, case.config).findings
     brief = [(finding.problem, finding.split, finding.path and finding.path.name) for finding in found]
     assert brief == [expected[:3] for expected in case.expected]
     for finding, expected in zip(found, case.expected, strict=True):
@@ -319,51 +322,161 @@ def test_0_and_255_are_found_whatever_is_ignored(tmp_path: Path) -> None:
     write_clean(tmp_path)
     in_every_mask(lambda mask: np.uint8(255) * (mask == 1))(tmp_path)
     config = DataConfig("folder", ".", ("soil", "leaf"), ignore_index=200)
-    assert {finding.problem for finding in examine_root(tmp_path, config).findings} == {problems.BINARY}
+    assert {finding.problem for finding in check_root(tmp_path, config).findings} == {problems.BINARY}
 
 
 @pytest.mark.parametrize(("config", "change"), [(INDEX, lambda mask: mask), (COLOR, colored)])
 def test_clean_set(tmp_path: Path, config: DataConfig, change: Callable[[Pixels], Pixels]) -> None:
     write_clean(tmp_path)
     in_every_mask(change)(tmp_path)
-    diagnosis = examine_root(tmp_path, config)
-    assert diagnosis.findings == []
-    assert str(diagnosis).endswith("nothing wrong")
+    report = check_root(tmp_path, config)
+    assert report.findings == []
+    assert str(report).endswith("nothing wrong")
 
 
 def test_files_that_are_not_used_are_counted(tmp_path: Path) -> None:
     write_clean(tmp_path)
     for name in ("images/x.png", "images/y.jpg", "masks/x.png", "notes.md", "images/.hidden.png"):
         (tmp_path / name).write_bytes(b"")
-    diagnosis = examine_root(tmp_path)
-    assert diagnosis.unused == {
+    report = check_root(tmp_path)
+    assert report.unused == {
         ".md files in .": 1, ".txt files in .": 2, "images or masks in images": 2, "images or masks in masks": 1
     }  # fmt: skip
-    assert diagnosis.findings == []
-    assert "2 images or masks in images" in str(diagnosis)
+    assert report.findings == []
+    assert "2 images or masks in images" in str(report)
 
 
-def test_a_dataset_that_is_not_in_files_is_looked_at_too() -> None:
-    class Striped(ScenesSource):
-        """Pictures that are there twice, and no post."""
+class Striped(Source):
+    """A stranger's source: it makes its images, the last of them twice, and none has a post."""
 
-        def open(self, split: str) -> Any:
-            samples = [Scenes("train")[index] for index in (0, 1, 1)]
-            post = LABELS.names.index("post")
-            mask = [sample.mask.where(sample.mask != post, torch.tensor(0)) for sample in samples]
-            return _Listed([Sample(sample.image, *rest) for sample, *rest in zip(samples, mask, "abc", strict=True)])
+    labels = LABELS
+    splits = ("train", "val")
 
-    found = examine(Striped(), ["train", "val"])
-    assert found.pictures == {"train": 3, "val": 3}
+    def records(self, split: str) -> list[Record]:
+        return [Record(f"{split} {name}") for name in "abc"]
+
+    def read(self, record: Record) -> Sample:
+        index = int(record.name[-1] != "a")
+        image, mask, _ = Scenes().open("train")[index]
+        return Sample(image, mask.where(mask != LABELS.names.index("post"), torch.tensor(0)), record.name)
+
+
+def test_a_source_that_reads_in_its_own_way_is_checked_by_what_it_reads() -> None:
+    found = check_data(Striped(), progress=False)
+    assert found.images == {"train": 3, "val": 3}
     assert found.pixels["train"].sum() == 3 * 128 * 160
     kinds = Counter(finding.problem for finding in found.findings)
     assert (kinds[problems.REPEATED], kinds[problems.SHARED]) == (1, 3)
     assert "post" in [finding.detail for finding in found.findings if finding.problem == problems.NOWHERE]
 
 
-class _Listed(list[Sample]):
-    labels = LABELS
-    names = ("a", "b", "c")
+@pytest.mark.parametrize(
+    ("shape", "mask", "problem", "detail"),
+    [
+        ((4, 9, 9), torch.full((9, 9), 7), problems.UNKNOWN, "odd: 7 on 81 pixels"),
+        ((1, 9, 9), torch.full((9, 9), 255), problems.UNLABELLED, "odd"),
+        ((3, 9, 8), torch.zeros(9, 9, dtype=torch.int64), problems.UNREADABLE, "odd: odd: an image of"),
+        ((3, 9, 9), torch.zeros(9, 9, dtype=torch.uint8), problems.UNREADABLE, "torch.uint8"),
+    ],
+)
+def test_what_a_source_reads_wrongly_is_named(
+    shape: tuple[int, ...], mask: torch.Tensor, problem: Problem, detail: str
+) -> None:
+    class Odd(Striped):
+        splits = ("test",)
+
+        def records(self, split: str) -> list[Record]:
+            return [Record("odd")]
+
+        def read(self, record: Record) -> Sample:
+            return Sample(torch.zeros(shape), mask, record.name)
+
+    Odd.labels = LabelSet(("a", "b"))
+    finding = check_data(Odd(), progress=False).findings[0]
+    assert (finding.problem, finding.split, finding.path) == (problem, "test", None)
+    assert detail in finding.detail
+
+
+class Films(Source):
+    """Files of a folder in which pixels are marked as invalid, and images belong to films."""
+
+    labels = LabelSet(CLASSES)
+    splits = ("train", "val")
+
+    def __init__(self, root: Path, films: dict[str, str]) -> None:
+        self.root, self.films = root, films
+
+    def records(self, split: str) -> list[Record]:
+        return [
+            Record(
+                name,
+                self.root / "images" / f"{name}.png",
+                self.root / "masks" / f"{name}.png",
+                self.root / "valid.png",
+                self.films[name],
+            )
+            for name in LISTS[split]
+        ]
+
+
+def test_groups_and_invalid_pixels_of_records(tmp_path: Path) -> None:
+    write_clean(tmp_path)
+    valid = np.ones_like(MASK)
+    valid[:10] = 0
+    Image.fromarray(valid).save(tmp_path / "valid.png")
+    films = Films(tmp_path, {name: name for name in "abcde"})
+    for _ in range(2):  # the second time from what was kept
+        report = check_data(films, progress=False)
+        assert report.findings == []
+        assert report.pixels["val"].tolist() == [2 * 40 * 70, 2 * 40 * 70, 2 * QUARTER]
+        assert report.ignored["val"] == 2 * (QUARTER + 10 * 140)
+    assert (films.open("train")[0].mask[:10] == 255).all()
+    leaky = Films(tmp_path, {"a": "1", "b": "1", "c": "2", "d": "2", "e": "3"})
+    shared = check_data(leaky, progress=False).errors
+    assert [(one.problem, one.path and one.path.name, one.detail) for one in shared] == [
+        (problems.SHARED, "d.png", "group 2 is also in train")
+    ]
+    with pytest.raises(DataError, match="also in train: d"):
+        leaky.open("train")
+
+
+def test_a_file_that_changed_is_decoded_again_and_only_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SANET_CACHE", str(tmp_path / "cache"))
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    write_clean(photos)
+    decoded: list[str] = []
+
+    def counted(kind: str) -> None:
+        real = getattr(file_facts, f"load_{kind}")
+        monkeypatch.setattr(
+            file_facts, f"load_{kind}", lambda path, *rest: decoded.append(f"{kind} {path.stem}") or real(path, *rest)
+        )
+
+    counted("image")
+    counted("mask")
+    check_root(photos)
+    assert len(decoded) == 10
+    decoded.clear()
+    check_root(photos)  # what has just been written may change without another time
+    assert len(decoded) == 10
+    monkeypatch.setattr(file_facts, "UNSETTLED", 0)
+    first = check_root(photos)
+    decoded.clear()
+    assert str(check_root(photos)) == str(first)
+    assert decoded == []
+    path = photos / "masks" / "b.png"
+    before, size = path.stat(), path.stat().st_size
+    path.write_bytes(path.read_bytes()[:-20].ljust(size, b"\0"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert [finding.path for finding in check_root(photos).findings] == [path]
+    assert decoded == ["mask b", "mask b"][: len(decoded)]
+    assert "image b" not in decoded
+    for file in (tmp_path / "cache").iterdir():
+        file.write_text("{")
+    decoded.clear()
+    check_root(photos)
+    assert len(decoded) >= 10
 
 
 def test_several_faults_at_once_are_all_listed(tmp_path: Path) -> None:
@@ -373,8 +486,8 @@ def test_several_faults_at_once_are_all_listed(tmp_path: Path) -> None:
         CASES[name].damage(tmp_path)
     write_mask(tmp_path, "b", MASK[:20])
     write_mask(tmp_path, "c", colored(MASK))
-    diagnosis = examine_root(tmp_path)
-    found = {(finding.problem, finding.path and finding.path.name) for finding in diagnosis.findings}
+    report = check_root(tmp_path)
+    found = {(finding.problem, finding.path and finding.path.name) for finding in report.findings}
     assert found == {
         (problems.UNREADABLE, "a.png"),
         (problems.AMBIGUOUS, "a.bmp"),
@@ -382,7 +495,7 @@ def test_several_faults_at_once_are_all_listed(tmp_path: Path) -> None:
         (problems.LISTED_TWICE, None),
         (problems.COLORS, "c.png"),
         (problems.UNKNOWN, "d.png"),
-        (problems.NO_PICTURE, "e.png"),
+        (problems.NO_IMAGE, "e.png"),
         (problems.NO_FILES, None),
     }
 
@@ -391,7 +504,7 @@ def test_report_names_every_file_value_and_remedy(tmp_path: Path) -> None:
     write_clean(tmp_path)
     in_every_mask(lambda mask: np.where(mask == 2, 40, mask).astype(np.uint8))(tmp_path)
     CASES["no mask"].damage(tmp_path)
-    report = str(examine_root(tmp_path))
+    report = str(check_root(tmp_path))
     assert "a.png, b.png, c.png: 40 on 3500 pixels" in report
     assert f"  val, {tmp_path / 'masks'}\n    d.png: 40 on 3500 pixels" in report
     assert f"ERROR: {problems.UNKNOWN.title} (4)\nRemedy: {problems.UNKNOWN.remedy}\n" in report
@@ -407,7 +520,7 @@ def test_long_lists_stay_complete_and_names_whole(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("\n".join(["a", *names]))
     for name in names:
         write_mask(tmp_path, name, MASK)
-    report = str(examine_root(tmp_path))
+    report = str(check_root(tmp_path))
     assert all(f"{name}.png" in report for name in names)
     assert max(map(len, report.splitlines())) < 250
 
@@ -420,16 +533,16 @@ def test_summary_agrees_with_a_count_by_hand(tmp_path: Path) -> None:
         write_mask(tmp_path, name, masks[name])
     Image.new("RGB", (20, 10)).save(tmp_path / "images" / "d.png")
     write_mask(tmp_path, "d", MASK[:10, :20])
-    diagnosis = examine_root(tmp_path)
+    report = check_root(tmp_path)
     counted = [sum(int((mask == index).sum()) for mask in masks.values()) for index in (0, 1, 2, 255)]
-    assert diagnosis.pixels["train"].dtype == np.int64
-    assert [*diagnosis.pixels["train"].tolist(), diagnosis.ignored["train"]] == counted
-    assert diagnosis.pictures == {"train": 3, "val": 2}
-    assert diagnosis.sizes == {"train": ((140, 100), (140, 100)), "val": ((20, 10), (140, 100))}
-    rows = [line.split() for line in diagnosis.table().splitlines()]
+    assert report.pixels["train"].dtype == np.int64
+    assert [*report.pixels["train"].tolist(), report.ignored["train"]] == counted
+    assert report.images == {"train": 3, "val": 2}
+    assert report.sizes == {"train": ((140, 100), (140, 100)), "val": ((20, 10), (140, 100))}
+    rows = [line.split() for line in report.table().splitlines()]
     assert rows[:4] == [
         ["train", "val"],
-        ["pictures", "3", "2"],
+        ["images", "3", "2"],
         ["smallest", "140x100", "20x10"],
         ["largest"] + ["140x100"] * 2,
     ]
@@ -437,24 +550,12 @@ def test_summary_agrees_with_a_count_by_hand(tmp_path: Path) -> None:
     assert rows[7] == ["ignored", f"{counted[3] / sum(counted):.2%}", f"{QUARTER / (200 + 4 * QUARTER):.2%}"]
 
 
-def test_chosen_splits_and_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_clean(tmp_path)
-    CASES["no mask"].damage(tmp_path)
-    found = source(DataConfig("folder", str(tmp_path), CLASSES))
-    diagnosis = examine(found, ["train"], progress=True)
-    assert "3/3" in capsys.readouterr().err
-    assert diagnosis.findings == []
-    assert list(diagnosis.pixels) == ["train"]
-    with pytest.raises(UsageError, match="trian"):
-        examine(found, ["trian"])
-
-
 def test_warnings_are_no_errors(tmp_path: Path) -> None:
     write_clean(tmp_path)
     CASES["absent class"].damage(tmp_path)
-    diagnosis = examine_root(tmp_path)
-    assert len(diagnosis.findings) == 1
-    assert diagnosis.errors == []
+    report = check_root(tmp_path)
+    assert len(report.findings) == 1
+    assert report.errors == []
 
 
 def test_no_file_is_changed(tmp_path: Path) -> None:
@@ -467,5 +568,5 @@ def test_no_file_is_changed(tmp_path: Path) -> None:
         return {path: (sha256(path.read_bytes()).digest(), path.stat().st_mtime_ns) for path in files}
 
     before = state()
-    examine_root(tmp_path)
+    check_root(tmp_path)
     assert state() == before

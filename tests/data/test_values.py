@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sanet.data.coding import MaskCoding, meanings, unknown_values, value_counts
 from sanet.data.decoding import DataError, decode_mask
+from sanet.data.values import MaskCoding, unknown_values, value_counts
 from sanet.structures import LabelSet
 
 INDEX, COLOR = MaskCoding(), MaskCoding("color", ignore_color=(255, 255, 255))

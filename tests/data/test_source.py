@@ -12,12 +12,12 @@ import scipy.io
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from sanet.data.coding import MaskCoding
+from sanet.data.files import FileDataset, FileSource, Record, pair_by_name, read_list, require_disjoint
 
 from sanet.config import DataConfig
 from sanet.data.catalog import DATASETS, data_source
-from sanet.data.coding import MaskCoding
 from sanet.data.decoding import DataError, load_mask
-from sanet.data.files import FileDataset, FileSource, Record, pair_by_name, read_list, require_disjoint
 from sanet.structures import LabelSet
 
 INDEX = MaskCoding()
