@@ -18,7 +18,6 @@ import scipy.sparse
 from numpy.typing import NDArray
 from PIL import Image
 
-from sanet.data.context import CLASSES, FULL_NAMES
 from sanet.structures import default_colors
 
 SIZE = (48, 64)  # height, width
@@ -108,6 +107,8 @@ def write_context(
     root: Path, train: Sequence[str] = CONTEXT_TRAIN, val: Sequence[str] = CONTEXT_VAL
 ) -> dict[str, Mask]:
     """PASCAL Context: .mat files with LabelMap, all 459 labels and 0 in them; returned are the labels, not classes."""
+    from sanet.data.context import CLASSES, FULL_NAMES
+
     folder, masks = root / "VOCdevkit" / "VOC2010", {}
     (root / "trainval").mkdir(parents=True, exist_ok=True)
     full = {number: FULL_NAMES.get(name, name) for name, number in CLASSES.items()}

@@ -13,7 +13,7 @@ from PIL import Image
 from sanet import files
 from sanet.cli.main import main
 from sanet.data import voc
-from sanet.data.download import TABLE
+from sanet.data.download import DATASETS
 from sanet.models.networks import create_model
 from sanet.structures import LabelSet, SanetError, UsageError
 
@@ -41,7 +41,7 @@ WRITES = {
         ["out/profile.csv", "out/profile.md", "out/accuracy-cost.png", "out/accuracy-cost.svg"],
     ),
     "train": ([*SCENES[:2], "--output", "out"], ["out/config.yaml", "out/notes.txt", "out/model"]),
-    "download": (["voc", "--root", "out"], [f"out/archives/{TABLE['voc'].archives[-1].name}.part"]),
+    "download": (["voc", "--root", "out"], [f"out/archives/{DATASETS['voc'][-1].name}"]),
 }
 
 

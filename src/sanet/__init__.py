@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         ScheduleConfig,
         TrainConfig,
     )
+    from sanet.data.catalog import data_source
+    from sanet.data.source import Record, Source
     from sanet.deploy.config import ProfileConfig
     from sanet.deploy.export import export
     from sanet.deploy.profile import profile
@@ -47,12 +49,15 @@ __all__ = [
     "OptimizerConfig",
     "Predictor",
     "ProfileConfig",
+    "Record",
     "Sample",
     "SanetError",
     "ScheduleConfig",
     "SegmentationOutput",
+    "Source",
     "TrainConfig",
     "create_model",
+    "data_source",
     "evaluate",
     "experiment",
     "export",
@@ -67,7 +72,10 @@ __all__ = [
 _HOMES = {
     "ProfileConfig": "sanet.deploy.config",
     "Predictor": "sanet.inference.predictor",
+    "Record": "sanet.data.source",
+    "Source": "sanet.data.source",
     "create_model": "sanet.models.networks",
+    "data_source": "sanet.data.catalog",
     "ExperimentConfig": "sanet.experiments.config",
     "evaluate": "sanet.evaluation.evaluate",
     "experiment": "sanet.experiments.experiment",
@@ -78,6 +86,7 @@ _HOMES = {
     "use": "sanet.references",
     **dict.fromkeys(("Batch", "LabelSet", "Sample", "SanetError", "SegmentationOutput"), "sanet.structures"),
     **dict.fromkeys(("LossContext", "mean_over_processes", "sum_over_processes"), "sanet.training.losses"),
+    **dict.fromkeys(("Batch", "LabelSet", "Sample", "SanetError", "SegmentationOutput"), "sanet.structures"),
 }
 
 

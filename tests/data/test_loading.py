@@ -1,4 +1,4 @@
-"""Which picture comes when, and how it is augmented, follows from (seed, epoch, picture) alone."""
+"""Which image comes when, and how it is augmented, follows from (seed, epoch, picture) alone."""
 
 import multiprocessing
 import random
@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sanet.data.loading import Augmented, Batching, EpochSampler, evaluation_loader, ignore_signals, training_loader
+from sanet.data.source import Record, Source
 from sanet.data.transforms import TrainingTransform
-from sanet.structures import LabelSet, Sample
+from sanet.structures import Batch, LabelSet, Sample
 
 
 class Pictures:
-    """``count`` pictures of noise, each of a size of its own."""
+    """``count`` images of noise, each of a size of its own."""
 
     def __init__(self, count):
         self.labels = LabelSet(("a", "b", "c"))
@@ -81,9 +82,9 @@ def test_epochs_and_seeds_differ(four_epochs):
     assert not same(epochs(0, [0], seed=6)[0], four_epochs[0])
 
 
-def test_batches_are_samples(four_epochs):
+def test_batches_are_batches(four_epochs):
     batch = four_epochs[0][0]
-    assert isinstance(batch, Sample)
+    assert isinstance(batch, Batch)
     assert batch.image.shape == (3, 3, 32, 32)
     assert batch.image.dtype == torch.uint8
     assert batch.mask.shape == (3, 32, 32)
@@ -213,6 +214,28 @@ def test_evaluation_sees_every_picture_once_in_order_whole_and_alone(workers):
         for index, batch in enumerate(batches):
             assert torch.equal(batch.image, pictures[index].image[None])
             assert torch.equal(batch.mask, pictures[index].mask[None])
+
+
+def test_images_may_have_any_channels_and_spawned_workers_get_the_source():
+    loader = evaluation_loader(Elevations().open("all"), 2)
+    loader.multiprocessing_context = multiprocessing.get_context("spawn")
+    batches = list(loader)
+    assert [batch.name for batch in batches] == [("0",), ("1",), ("2",)]
+    assert all(batch.image.shape == (1, 5, 4, 6) and batch.image.dtype == torch.float32 for batch in batches)
+    assert [batch.image.max().item() for batch in batches] == [0.0, 1.0, 2.0]
+
+
+class Elevations(Source):
+    """A stranger's source of five measurements a pixel."""
+
+    labels = LabelSet(("flat",))
+    splits = ("all",)
+
+    def records(self, split):
+        return [Record(str(index)) for index in range(3)]
+
+    def read(self, record):
+        return Sample(torch.full((5, 4, 6), float(record.name)), torch.zeros(4, 6, dtype=torch.int64), record.name)
 
 
 def load_for_long(ready):

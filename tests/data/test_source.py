@@ -1,10 +1,11 @@
-"""Data sets in files: which picture goes with which mask, and that no split shares one with train."""
+"""Datasets: which image goes with which mask, and that no split shares one with train."""
 
 from __future__ import annotations
 
 import pickle
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +13,20 @@ import scipy.io
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from sanet.data.coding import MaskCoding
-from sanet.data.files import FileDataset, FileSource, Record, pair_by_name, read_list, require_disjoint
 
+from sanet import references
 from sanet.config import DataConfig
-from sanet.data.catalog import DATASETS, data_source
+from sanet.data.catalog import SOURCES, data_source
+from sanet.data.check import check_data
 from sanet.data.decoding import DataError, load_mask
-from sanet.structures import LabelSet
+from sanet.data.fingerprint import fingerprint, names_digest
+from sanet.data.listing import pair_by_name, read_list
+from sanet.data.scenes import Scenes
+from sanet.data.source import Record, Source
+from sanet.data.values import MaskCoding
+from sanet.structures import LabelSet, UsageError
 
+EXTENSION = Path(__file__).parents[1] / "extension"
 INDEX = MaskCoding()
 LABELS = LabelSet(("soil", "leaf", "stem"), ((0, 0, 0), (0, 128, 0), (10, 20, 30)))
 
@@ -54,13 +61,30 @@ def test_pairs_lose_no_file(tmp_path: Path) -> None:
     assert pair_by_name(tmp_path / "nowhere", tmp_path / "nothing") == []
 
 
+class Listed(Source):
+    """Records as they are given."""
+
+    labels = LABELS
+
+    def __init__(self, splits: dict[str, list[Record]], **attributes: object) -> None:
+        self.listed, self.splits = splits, tuple(splits)
+        vars(self).update(attributes)
+
+    def records(self, split: str) -> list[Record]:
+        return self.listed[split]
+
+
+def opened(*records: Record) -> Any:
+    return Listed({"val": list(records)}).open("val")
+
+
 def test_dataset_gives_samples_and_leaves_the_files_alone(tmp_path: Path) -> None:
     pixels, indices = random_bytes(6, 9, 3), random_indices()
     image, mask = tmp_path / "a.png", tmp_path / "a_mask.png"
     Image.fromarray(pixels).save(image)
     Image.fromarray(indices).save(mask)
     before = [sha256(path.read_bytes()).digest() for path in (image, mask)]
-    dataset = FileDataset([Record("a", image, mask)], LABELS)
+    dataset = opened(Record("a", image, mask))
     sample = dataset[0]
     assert (len(dataset), dataset.names, sample.name) == (1, ["a"], "a")
     assert (sample.image.dtype, sample.mask.dtype) == (torch.uint8, torch.int64)
@@ -74,30 +98,48 @@ def test_dataset_refuses_what_does_not_fit(tmp_path: Path) -> None:
     Image.fromarray(random_bytes(6, 9, 3)).save(image)
     Image.fromarray(random_indices().T).save(mask)
     with pytest.raises(DataError, match=r"mask\.png is 6x9 but .*a\.png is 9x6"):
-        FileDataset([Record("a", image, mask)], LABELS)[0]
-    with pytest.raises(DataError, match="a has no mask"):
-        FileDataset([Record("a", image, None)], LABELS)
-    with pytest.raises(DataError, match="a has no picture"):
-        FileDataset([Record("a", None, mask)], LABELS)
-    with pytest.raises(DataError, match="no pictures"):
-        FileDataset([], LABELS)
-    with pytest.raises(DataError, match="would count as often: a; leave one"):
-        FileDataset([Record(name, image, mask) for name in ("a", "b", "a")], LABELS)
-    with pytest.raises(DataError, match=r"no UTF-8 text: 'stra\\udcdfe'; rename"):
-        FileDataset([Record("stra\udcdfe", image, mask)], LABELS)
+        opened(Record("a", image, mask))[0]
+    for records, message in (
+        ([Record("a", image, None)], "a has no mask"),
+        ([Record("a", None, mask)], "a has no image"),
+        ([], "no images"),
+        ([Record(name, image, mask) for name in ("a", "b", "a")], "as often: a;"),
+        ([Record("stra\udcdfe", image, mask)], r"'stra\\udcdfe'"),
+    ):
+        with pytest.raises(DataError, match=message):
+            opened(*records)
 
 
-def test_masks_of_different_kinds_in_one_data_set(tmp_path: Path) -> None:
-    coding = MaskCoding(table=(255, 2, 0), variable=("LabelMap",))
+def test_masks_of_different_kinds_in_one_dataset(tmp_path: Path) -> None:
     stored = np.array([[0, 1, 2]], np.uint8)
     Image.fromarray(np.zeros((1, 3, 3), np.uint8)).save(tmp_path / "a.png")
     Image.fromarray(stored).save(tmp_path / "mask.png")
     scipy.io.savemat(tmp_path / "mask.mat", {"LabelMap": stored})
     records = [Record(kind, tmp_path / "a.png", tmp_path / f"mask.{kind}") for kind in ("png", "mat")]
-    dataset = pickle.loads(pickle.dumps(FileDataset(records, LABELS, coding)))
-    assert [sample.mask.tolist() for sample in (dataset[0], dataset[1])] == [[[255, 2, 0]]] * 2
-    with pytest.raises(DataError, match=r"mask\.mat cannot be read as a picture"):
+    source = Listed({"val": records}, coding=MaskCoding(variable=("LabelMap",)))
+    dataset = pickle.loads(pickle.dumps(source.open("val")))
+    assert [sample.mask.tolist() for sample in (dataset[0], dataset[1])] == [[[0, 1, 2]]] * 2
+    with pytest.raises(DataError, match=r"mask\.mat"):
         load_mask(tmp_path / "mask.mat", INDEX)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"other": np.zeros((4, 4))},
+        {"GTcls": np.zeros((4, 4))},
+        {"GTcls": {"Boundaries": np.zeros((4, 4))}},
+        {"GTcls": {"Segmentation": "text"}},
+        {"GTcls": {"Segmentation": np.zeros((4, 4, 3))}},
+        {"GTcls": {"Segmentation": np.full((2, 2), 0.5)}},
+        {"GTcls": {"Segmentation": np.full((2, 2), np.nan)}},
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_mat_files_of_another_form_are_named(tmp_path: Path, content: dict[str, object]) -> None:
+    scipy.io.savemat(tmp_path / "a.mat", content)
+    with pytest.raises(DataError, match=r"a\.mat"):
+        load_mask(tmp_path / "a.mat", MaskCoding(variable=("GTcls", "Segmentation")))
 
 
 def records_of(folder: Path, *names: str) -> list[Record]:
@@ -119,31 +161,29 @@ def test_a_picture_of_two_splits_is_refused(tmp_path: Path) -> None:
         (("b/4.png",), "4"),
     ):
         splits = {"train": train, "val": records_of(tmp_path, "b/3.png"), "test": records_of(tmp_path, *others)}
-        source = FileSource(LABELS, tuple(splits), splits.__getitem__)
+        source = Listed(splits)
         if shared is None:
             assert len(source.open("train")) == 2
-            with pytest.raises(DataError, match="also in test: 1; leave them in one"):
-                FileSource(LABELS, tuple(splits), splits.__getitem__, published=True).open("train")
+            with pytest.raises(DataError, match="also in train: 1;"):
+                Listed(splits, published=True).open("train")
         else:
-            with pytest.raises(DataError, match=f"1 pictures of train are also in test: {shared};"):
+            with pytest.raises(DataError, match=f"1 images of test.* also in train: {shared};"):
                 source.open("train")
         assert len(source.open("test")) == len(others)
 
 
-def test_many_shared_pictures_are_counted_and_some_named(tmp_path: Path) -> None:
+def test_many_shared_images_are_counted_and_some_named(tmp_path: Path) -> None:
     records = records_of(tmp_path, *(f"{index}.png" for index in range(9)))
-    source = FileSource(LABELS, ("train", "val"), lambda split: records)
-    with pytest.raises(DataError, match=r"9 pictures of train are also in val: 0, 1, 2, 3, 4, 5 and 3 more"):
-        require_disjoint(source, records)
+    with pytest.raises(DataError, match=r"9 images of val.*: 0, 1, 2, 3, 4, 5 and 3 more"):
+        Listed({"train": records, "val": records}).open("train")
 
 
 def test_splits_without_masks(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     splits = {"train": records_of(tmp_path, "a.png"), "test": [Record("t", tmp_path / "t.png", None)]}
-    source = FileSource(LABELS, tuple(splits), splits.__getitem__, unlabelled=("test",))
-    assert source.pictures("test") == splits["test"]
+    source = Listed(splits, unlabelled=("test",))
     assert source.open("train").names == ["a"]
-    with pytest.raises(DataError, match="test has 1 pictures but no masks"):
+    with pytest.raises(DataError, match="test has 1 images but no masks"):
         source.open("test")
 
 
@@ -152,13 +192,62 @@ def test_a_list_that_is_not_there(tmp_path: Path) -> None:
         read_list(tmp_path / "train.txt")
 
 
-def test_the_built_in_splits_share_no_name() -> None:
-    source = data_source(DataConfig("scenes"))
-    names = [name for split in source.splits for name in source.open(split).names]
-    assert len(set(names)) == len(names)
-
-
-def test_every_data_set_in_files_checks_what_it_trains_on(tmp_path: Path) -> None:
-    for name in DATASETS.keys() - {"scenes"}:
+def test_every_dataset_in_files_names_a_root_that_does_not_exist(tmp_path: Path) -> None:
+    for name in SOURCES.builtin.keys() - {"scenes"}:
+        classes = ("a",) if name == "folder" else ()
         with pytest.raises(DataError, match="is not a folder"):
-            data_source(DataConfig(name, str(tmp_path / "nowhere"), ("a",) if name == "folder" else ()))
+            data_source(DataConfig(name, str(tmp_path / "nowhere"), classes))
+        with pytest.raises(UsageError, match=r"data\.root"):
+            data_source(DataConfig(name, None, classes))
+    with pytest.raises(UsageError, match=r"camvit.*'camvid'"):
+        data_source(DataConfig("camvit", str(tmp_path)))
+
+
+def test_a_strangers_source_is_named_by_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXTENSION)
+    monkeypatch.setattr(references, "_opened", {})
+    with pytest.raises(UsageError, match="--import my_lab"):
+        data_source(DataConfig("my_lab.data:Leaves", str(tmp_path)))
+    references.use("my_lab")
+    stored = np.full((4, 8, 9), 10, np.uint8)
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        np.save(tmp_path / split / f"{split}.npy", stored)
+        stored[3, :4] = 20
+    source = data_source(DataConfig("my_lab.data:Leaves", str(tmp_path)))
+    assert source.open("val")[0].mask.unique().tolist() == [0, 1]
+    assert check_data(source, progress=False).pixels["val"].tolist() == [36, 36]
+    with pytest.raises(UsageError, match="depth"):
+        data_source(DataConfig("my_lab.data:Leaves", str(tmp_path), options={"depth": 3}))
+    with pytest.raises(UsageError, match=r"sanet\.Source"):
+        data_source(DataConfig("my_lab.augment:half_mix", str(tmp_path)))
+    assert data_source(DataConfig(source)) is source
+    assert isinstance(data_source(DataConfig(options={"seed": 3})), Scenes)
+
+
+def test_fingerprints_tell_names_images_and_masks_apart(tmp_path: Path) -> None:
+    for folder in ("one", "copy"):
+        (tmp_path / folder).mkdir()
+        for name in "ab":
+            Image.fromarray(random_indices()).save(tmp_path / folder / f"{name}.png")
+    source, copy = (Listed({"val": records_of(tmp_path / name, "a.png", "b.png")}) for name in ("one", "copy"))
+    first = fingerprint(source, "val")
+    assert fingerprint(copy, "val") == first
+    assert first["names"] == names_digest(["b", "a"]) == sha256(b"a\nb").hexdigest()
+
+    def changed(**attributes: object) -> set[str]:
+        vars(copy).update(attributes)
+        found = fingerprint(copy, "val")
+        return {part for part in first if found[part] != first[part]}
+
+    assert changed(coding=MaskCoding("color")) == changed(labels=LabelSet(("soil", "leaf"))) == {"masks"}
+    vars(copy).update(coding=INDEX, labels=LABELS)
+    assert changed(listed={"val": copy.listed["val"][:1]}) == {"names", "images", "masks"}
+    (tmp_path / "copy" / "b.png").unlink()
+    with pytest.raises(DataError, match=r"b\.png"):
+        changed(listed=copy.listed | {"val": records_of(tmp_path / "copy", "b.png")})
+    scenes = fingerprint(Scenes(), "val")
+    assert fingerprint(Scenes(seed=1), "val") == scenes | {
+        part: fingerprint(Scenes(seed=1), "val")[part] for part in ("images", "masks")
+    }
+    assert fingerprint(Scenes(seed=1), "val")["masks"] != scenes["masks"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sanet.data.decoding import DataError, decode_mask
-from sanet.data.values import MaskCoding, unknown_values, value_counts
+from sanet.data.values import MaskCoding, packed_pixels, unknown_values, value_counts, values_text
 from sanet.structures import LabelSet
 
 INDEX, COLOR = MaskCoding(), MaskCoding("color", ignore_color=(255, 255, 255))
@@ -18,35 +19,48 @@ LABELS = LabelSet(("soil", "leaf", "stem"), ((0, 0, 0), (0, 128, 0), (10, 20, 30
 
 
 def test_values_are_counted() -> None:
-    stored = np.array([[[9, 9, 9], [0, 0, 0], [9, 9, 9]], [[1, 2, 3], [255, 255, 255], [9, 9, 9]]])
-    assert next(iter(value_counts(stored, COLOR).items())) == ((9, 9, 9), 3)
-    assert unknown_values(stored, LABELS, COLOR) == {(9, 9, 9): 3, (1, 2, 3): 1}
+    colors = packed_pixels(np.array([[[9, 9, 9], [0, 0, 0], [9, 9, 9]], [[1, 2, 3], [255] * 3, [9, 9, 9]]], np.uint8))
+    unknown = unknown_values(colors, LABELS, COLOR)
+    assert values_text(unknown, COLOR) == "(9, 9, 9) on 3 pixels, (1, 2, 3) on 1 pixels"
     assert list(unknown_values(np.array([[8, 4, 4, 255, 2]]), LABELS, INDEX).items()) == [(4, 2), (8, 1)]
+    assert values_text(dict.fromkeys(range(8), 5), INDEX).endswith("5 on 5 pixels, 2 other values on 10 pixels")
 
 
-@given(
-    table=st.lists(st.sampled_from([0, 1, 2, 255]), max_size=8),
-    stored=st.lists(st.integers(-1, 9) | st.sampled_from([255, 256, 70000]), min_size=6, max_size=6),
-)
-def test_tables_against_a_loop_over_pixels(table: list[int], stored: list[int]) -> None:
-    coding = MaskCoding(table=tuple(table))
-    known = dict(enumerate(table)) if table else {0: 0, 1: 1, 2: 2, 255: 255}
-    assert meanings(LABELS, coding) == known
+@given(st.lists(st.integers(-1, 4) | st.sampled_from([255, 256, 70000]), min_size=6, max_size=6))
+def test_indices_against_a_loop_over_pixels(stored: list[int]) -> None:
     numbers = np.array(stored).reshape(2, 3)
-    strange = {number: stored.count(number) for number in stored if number not in known}
-    assert unknown_values(numbers, LABELS, coding) == strange
+    strange = {number: stored.count(number) for number in stored if number not in (0, 1, 2, 255)}
+    assert unknown_values(numbers, LABELS, INDEX) == strange
     if strange:
-        with pytest.raises(DataError, match=r"on \d pixels.*: no (label|class) \(0 to"):
-            decode_mask(numbers, LABELS, coding)
+        with pytest.raises(DataError, match=r"on \d pixels"):
+            decode_mask(numbers, LABELS, INDEX)
         return
-    mask = decode_mask(numbers, LABELS, coding)
+    mask = decode_mask(numbers, LABELS, INDEX)
     assert mask.dtype == np.int64
-    assert mask.tolist() == [[known[number] for number in row] for row in numbers.tolist()]
+    assert mask.tolist() == numbers.tolist()
+
+
+@given(st.integers(1, 300), st.integers(0, 99), st.booleans())
+def test_colours_against_a_loop_over_pixels(classes: int, seed: int, strange: bool) -> None:
+    rng = np.random.default_rng(seed)
+    palette = rng.permutation(np.unique(rng.integers(0, 2**24, 2 * classes + 9)))[: classes + 2]
+    colors = np.stack([palette >> 16, palette >> 8 & 255, palette & 255], -1).astype(np.uint8)
+    labels = LabelSet(tuple(map(str, range(classes))), tuple(map(tuple, colors[:classes].tolist())), 1000)
+    coding = MaskCoding("color", ignore_color=tuple(colors[classes].tolist()))
+    drawn = rng.integers(0, classes + 1, (5, 7))
+    drawn[2, 3] = classes + 1 if strange else 0
+    stored = packed_pixels(colors[drawn])
+    if strange:
+        with pytest.raises(DataError, match=re.escape(str(tuple(colors[-1].tolist())))):
+            decode_mask(stored, labels, coding)
+        return
+    expected = [[1000 if index == classes else index for index in row] for row in drawn.tolist()]
+    assert decode_mask(stored, labels, coding).tolist() == expected
 
 
 @given(st.lists(st.integers(-3, 3) | st.integers(0, 2**40), max_size=20))
 def test_counts_against_a_loop(stored: list[int]) -> None:
-    counts = value_counts(np.array(stored, np.int64).reshape(1, -1), INDEX)
+    counts = value_counts(np.array(stored, np.int64).reshape(1, -1))
     assert counts == {value: stored.count(value) for value in stored}
     assert list(counts.values()) == sorted(counts.values(), reverse=True)
 
@@ -62,5 +76,10 @@ def test_counts_against_a_loop(stored: list[int]) -> None:
 )
 def test_unknown_values_are_named(coding: MaskCoding, stored: Any, message: str) -> None:
     with pytest.raises(DataError) as caught:
-        decode_mask(np.array(stored), LABELS, coding, "some.png")
+        decode_mask(
+            packed_pixels(np.array(stored, np.uint8)) if coding.format == "color" else np.array(stored),
+            LABELS,
+            coding,
+            "some.png",
+        )
     assert str(caught.value).startswith(f"some.png: {message}")
