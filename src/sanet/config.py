@@ -40,21 +40,21 @@ COUNTED = ("voc", "voc_aug")
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which data set, and where it lies.
+    """Which dataset, and where it is.
 
     Args:
-        name: "scenes" (built in, needs no files), "folder" (your own pictures and masks), "camvid", "voc", "voc_aug",
-            "context59", "context60" or "coco".
-        root: folder that holds the data set.
+        name: "scenes" (built in, needs no files), "folder" (your own images and masks), "camvid", "voc", "voc_aug", or
+            a source of your own, "my_module:Name".
+        root: folder that holds the dataset.
         classes: folder only: class names, in the order of their indices in the masks.
         colors: folder only: one RGB colour per class; the colours in the masks with mask_format "color".
-        ignore_index: folder only: mask value that counts nowhere.
+        ignore_index: folder only: mask value that is ignored by the loss and the metrics.
         background: folder only: name of the class that means "none of the others".
         mask_format: folder only: "index" (greyscale or palette PNG) or "color" (the exact RGB colours above).
-        ignore_color: folder only: with mask_format "color", the colour that counts nowhere.
-        allow_subset: voc, voc_aug, context59, context60 and coco only: a part of the published data set is meant; its
-            counts are not checked, and scores on it cannot be compared with published ones.
-        options: further arguments of a source of your own, "my_module:Name".
+        ignore_color: folder only: with mask_format "color", the colour that is ignored.
+        allow_subset: voc and voc_aug only: a part of the published dataset is meant; its counts are not checked, and
+            scores on it cannot be compared with published ones.
+        options: further arguments of a source of your own.
     """
 
     name: Chosen = "scenes"
@@ -75,19 +75,17 @@ class DataConfig:
         if self.allow_subset and self.name not in COUNTED:
             raise UsageError(f"data.allow_subset: only for {', '.join(COUNTED)}; {self.name!r} has no published counts")
         if self.name == "scenes" and self.root is not None:
-            raise UsageError(f"data.root {self.root}: name the data set as well, such as --data.name folder")
+            raise UsageError(f"data.root {self.root}: name the dataset as well, such as --data.name folder")
         if self.name != "folder":
             own = [item for item in fields(self) if item.name not in {"name", "root", "options", "allow_subset"}]
             given = [item.name for item in own if getattr(self, item.name) != item.default]
             if given:
-                raise UsageError(
-                    f"data.{given[0]}: only for your own folder; the data set {self.name!r} brings its own"
-                )
+                raise UsageError(f"data.{given[0]}: only for your own folder; the dataset {self.name!r} has its own")
         if self.background is not None and self.background not in self.classes:
             raise UsageError(f"data.background {self.background!r} is not one of data.classes")
         used = [tuple(color) for color in (*self.colors, *filter(None, [self.ignore_color]))]
         if self.mask_format == "color" and len(set(used)) < len(used):
-            raise UsageError("data.colors and data.ignore_color must all differ, or classes cannot be told apart")
+            raise UsageError("data.colors and data.ignore_color must all differ, or classes cannot be distinguished")
         if self.mask_format == "color" and not self.colors:
             raise UsageError('data.mask_format "color" needs data.colors, one RGB colour per class')
         if self.mask_format == "index" and self.ignore_color is not None:

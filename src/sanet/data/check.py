@@ -66,14 +66,16 @@ def check_data(source: Source, progress: bool = True) -> DataReport:
 
     Args:
         source: the dataset.
-        progress: show a progress bar.
+        progress: show a progress bar, if it takes more than a moment.
     """
     records = {split: source.records(split) for split in source.splits}
     findings = [finding for split in source.splits for finding in _check_list(split, records[split], source)]
     unread, unused = _unused(source, records)
     # A line that is there twice is opened once.
     jobs = [(split, record) for split in source.splits for record in dict.fromkeys(records[split])]
-    contents = list(tqdm(_opened(source, jobs), "check data", total=len(jobs), unit=" images", disable=not progress))
+    contents = list(
+        tqdm(_opened(source, jobs), "check data", total=len(jobs), unit=" images", delay=1, disable=not progress)
+    )
     coding = source.coding if source.reads_files else MaskCoding()
     pattern = None if source.published else _pattern(contents, source.labels, coding)
     for found in contents:

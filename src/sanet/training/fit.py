@@ -201,7 +201,7 @@ def checked_pixels(source: Source) -> Tensor:
             f"the dataset has no {' and no '.join(missing)} (found: {', '.join(source.splits) or 'none'}); a split "
             "needs images, masks and, in layouts with lists, its list"
         )
-    report = check_data(source)
+    report = check_data(source, progress=source.reads_files)
     if report.errors:
         raise DataError(f"the dataset has to be fixed first\n\n{report}")
     if source.reads_files:
