@@ -436,7 +436,7 @@ def test_groups_and_invalid_pixels_of_records(tmp_path: Path) -> None:
     assert [(one.problem, one.path and one.path.name, one.detail) for one in shared] == [
         (problems.SHARED, "d.png", "group 2 is also in train")
     ]
-    with pytest.raises(DataError, match="also in train: d"):
+    with pytest.raises(DataError, match="also in val: group 2"):
         leaky.open("train")
 
 
@@ -472,6 +472,11 @@ def test_a_file_that_changed_is_decoded_again_and_only_that(tmp_path: Path, monk
     assert [finding.path for finding in check_root(photos).findings] == [path]
     assert decoded == ["mask b", "mask b"][: len(decoded)]
     assert "image b" not in decoded
+    images = Films(photos, {name: name for name in "abcde"})
+    both = [replace(record, image=record.mask, valid=None) for record in images.records("val")]
+    images.records = lambda split: both[:1] if split == "val" else []  # type: ignore[method-assign]
+    for _ in range(2):  # a file may be an image and a mask
+        assert check_data(images, progress=False).images == {"train": 0, "val": 1}
     for file in (tmp_path / "cache").iterdir():
         file.write_text("{")
     decoded.clear()
@@ -556,6 +561,13 @@ def test_warnings_are_no_errors(tmp_path: Path) -> None:
     report = check_root(tmp_path)
     assert len(report.findings) == 1
     assert report.errors == []
+
+
+def test_a_link_to_an_image_of_another_split_is_found(tmp_path: Path) -> None:
+    write_clean(tmp_path)
+    (tmp_path / "images" / "d.png").unlink()
+    (tmp_path / "images" / "d.png").symlink_to("a.png")
+    assert [(one.problem, one.split) for one in check_root(tmp_path).findings] == [(problems.SHARED, "val")]
 
 
 def test_no_file_is_changed(tmp_path: Path) -> None:

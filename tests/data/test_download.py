@@ -59,9 +59,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def offer(monkeypatch: pytest.MonkeyPatch, data: bytes, host: str = "http://127.0.0.1:9") -> None:
     urls = tuple(f"{host}/{name}" for name in ("gone/set.tgz", "wrong/set.tgz", "set.tgz"))
-    monkeypatch.setattr(
-        module, "DATASETS", {"tiny": (Archive(urls, "50 kB", "set", hashlib.sha256(data).hexdigest()),)}
-    )
+    monkeypatch.setattr(module, "DATASETS", {"tiny": (Archive(urls, "set", hashlib.sha256(data).hexdigest()),)})
 
 
 def files(folder: Path) -> dict[str, bytes]:

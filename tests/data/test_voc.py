@@ -144,7 +144,7 @@ def test_augmented_list_against_sets(
 def test_a_val_picture_in_vocs_own_train_list_is_refused(tmp_path: Path) -> None:
     write_voc(tmp_path, train=(*VOC_TRAIN, VOC_VAL[0]))
     found = open_root(tmp_path)
-    with pytest.raises(DataError, match=f"also in train: {VOC_VAL[0]}"):
+    with pytest.raises(DataError, match=f"also in val: {VOC_VAL[0]}"):
         found.open("train")
     assert found.open("val").names == list(VOC_VAL)
     assert [(finding.problem, finding.split) for finding in check_data(found).errors] == [(SHARED, "val")]
@@ -154,7 +154,7 @@ def test_a_test_picture_in_sbds_list_is_refused(tmp_path: Path) -> None:
     write_voc(tmp_path)
     write_sbd(tmp_path, train=(*SBD_TRAIN, VOC_TEST[1]))
     found = open_root(tmp_path, "voc_aug")
-    with pytest.raises(DataError, match=f"also in train: {VOC_TEST[1]}"):
+    with pytest.raises(DataError, match=f"also in test: {VOC_TEST[1]}"):
         found.open("train")
     # A name is one picture, also where SBD's file differs from VOC's.
     (sbd_of(tmp_path) / "img" / f"{VOC_TEST[1]}.jpg").write_bytes(

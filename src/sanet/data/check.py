@@ -24,7 +24,7 @@ from sanet.data.decoding import IMAGE_SUFFIXES, DataError, load_mask, misplaced
 from sanet.data.file_facts import FileFacts
 from sanet.data.problems import Problem
 from sanet.data.report import DataReport, Finding, Size
-from sanet.data.source import Record, Source, checked_sample, is_text
+from sanet.data.source import Record, Source, checked_sample, is_text, leaks
 from sanet.data.values import MaskCoding, meanings, value_counts, values_text
 from sanet.structures import Color, LabelSet
 
@@ -54,11 +54,15 @@ class Contents:
     lossy: bool = False
     invalid: int = 0
 
-    def add(self, problem: Problem, path: Path | None, detail: str = "") -> None:
-        """Note a fault of a file, or, without one, of the record."""
+    def finding(self, problem: Problem, path: Path | None, detail: str = "") -> Finding:
+        """A fault of a file, or, without one, of the record."""
         if path is None:
             detail = ": ".join(filter(None, (self.record.name, detail)))
-        self.findings.append(Finding(problem, self.split, path, detail))
+        return Finding(problem, self.split, path, detail)
+
+    def add(self, problem: Problem, path: Path | None, detail: str = "") -> None:
+        """Note a fault."""
+        self.findings.append(self.finding(problem, path, detail))
 
 
 def check_data(source: Source, progress: bool = True) -> DataReport:
@@ -81,7 +85,7 @@ def check_data(source: Source, progress: bool = True) -> DataReport:
     for found in contents:
         _check_values(found, source.labels, coding, pattern, source.published)
     findings += [*unread, *(finding for found in contents for finding in found.findings)]
-    findings += [*_find_shared(contents, source.published), *_check_palettes(contents, source.labels, coding)]
+    findings += [*_find_shared(contents, source), *_check_palettes(contents, source.labels, coding)]
     by_split = {split: [found for found in contents if found.split == split] for split in source.splits}
     sizes = {split: sorted({one.size for one in found if one.size}, key=prod) for split, found in by_split.items()}
     tallies = {split: _tally(found, source.labels, coding) for split, found in by_split.items()}
@@ -274,29 +278,23 @@ def _check_classes(
                 yield Finding(problems.ABSENT, "train", None, name)
 
 
-def _find_shared(contents: list[Contents], published: bool) -> Iterable[Finding]:
-    """Images with the same bytes, or of the same group, as an earlier one, in another split or in their own.
+def _find_shared(contents: list[Contents], source: Source) -> Iterable[Finding]:
+    """Images that leak, and those with the same bytes as an earlier one, in another split or in their own.
 
-    Scores are compared on a published dataset as it is, so that what was published twice is no error there; but a
-    name is one image, which has to stay in one split.
+    Scores are compared on a published dataset as it is, so that what was published twice is no error there.
     """
     same: dict[str, list[Contents]] = {}
-    first: dict[str, Contents] = {}
+    leaked = leaks(source)
     for found in contents:
-        name, image = found.record.name, found.record.image
-        keys = {f"name {name}": name} if published else {}
-        keys |= {f"group {found.record.group}": f"group {found.record.group}"} if found.record.group is not None else {}
-        leaks = [(text, first.setdefault(key, found).split) for key, text in keys.items()]
-        leak = next(((text, split) for text, split in leaks if split != found.split), None)
-        if leak:
-            yield Finding(problems.SHARED, found.split, image, f"{leak[0]} is also in {leak[1]}")
+        if shared := leaked.get((found.split, found.record)):
+            yield Finding(problems.SHARED, found.split, found.record.image, f"{shared} is also in train")
             continue
         earlier = same.setdefault(found.digest, []) if found.digest else []
         if earlier:
-            other = next((one for one in earlier if one.split != found.split), earlier[0])
-            problem = problems.REPEATED if other.split == found.split or published else problems.SHARED
-            place = other.record.image or other.record.name
-            yield Finding(problem, found.split, image, f"{'' if image else f'{name}, '}also in {other.split}, {place}")
+            first = next((one for one in earlier if one.split != found.split), earlier[0])
+            problem = problems.REPEATED if first.split == found.split or source.published else problems.SHARED
+            detail = f"also in {first.split}, {first.record.image or first.record.name}"
+            yield found.finding(problem, found.record.image, detail)
         earlier.append(found)
 
 

