@@ -11,6 +11,7 @@ from typing import Any
 from sanet.data.decoding import DataError
 from sanet.data.source import Record, Source
 from sanet.data.values import meanings
+from sanet.structures import choose
 
 
 def fingerprint(source: Source, split: str) -> dict[str, str]:
@@ -24,7 +25,7 @@ def fingerprint(source: Source, split: str) -> dict[str, str]:
         UsageError: no such split.
         DataError: a file cannot be read.
     """
-    records = sorted(source.records(split), key=lambda record: record.name)
+    records = sorted(source.records(choose("split", split, source.splits)), key=lambda record: record.name)
     try:
         contents = [_contents(source, record, split in source.unlabelled) for record in records]
     except OSError as error:
