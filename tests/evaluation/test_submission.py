@@ -62,7 +62,7 @@ def run(model, data, folder, **options):
 
 
 def records_of(data):
-    return data_source(data).pictures("test")
+    return data_source(data).records("test")
 
 
 def picture_of(data, name):
