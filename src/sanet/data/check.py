@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sanet.data import problems
-from sanet.data.decoding import IMAGE_SUFFIXES, DataError, load_mask, misplaced
-from sanet.data.file_facts import FileFacts
+from sanet.data.decoding import IMAGE_SUFFIXES, DataError, load_image, load_mask, misplaced
+from sanet.data.facts import Facts, KeptFacts, stamp_of
 from sanet.data.problems import Problem
-from sanet.data.report import DataReport, Finding, Size
-from sanet.data.source import Record, Source, checked_sample, is_text, leaks
+from sanet.data.report import DataReport, Finding
+from sanet.data.source import Record, Source, checked_sample, is_text, leaks, valid_pixels
 from sanet.data.values import MaskCoding, meanings, value_counts, values_text
+from sanet.files import sum_of
 from sanet.structures import Color, LabelSet
 
 # Decoding leaves the interpreter to others; more threads would mostly hold more large images in memory.
@@ -42,17 +43,12 @@ OTHER_SUFFIXES = (
 
 @dataclass
 class Contents:
-    """What one image and its mask hold."""
+    """What one image and its mask hold, and what is wrong with them."""
 
     split: str
     record: Record
+    facts: Facts = field(default_factory=Facts)
     findings: list[Finding] = field(default_factory=list)
-    digest: str = ""
-    size: Size | None = None
-    values: dict[int, int] = field(default_factory=dict)
-    palette: dict[int, Color] = field(default_factory=dict)
-    lossy: bool = False
-    invalid: int = 0
 
     def finding(self, problem: Problem, path: Path | None, detail: str = "") -> Finding:
         """A fault of a file, or, without one, of the record."""
@@ -87,7 +83,10 @@ def check_data(source: Source, progress: bool = True) -> DataReport:
     findings += [*unread, *(finding for found in contents for finding in found.findings)]
     findings += [*_find_shared(contents, source), *_check_palettes(contents, source.labels, coding)]
     by_split = {split: [found for found in contents if found.split == split] for split in source.splits}
-    sizes = {split: sorted({one.size for one in found if one.size}, key=prod) for split, found in by_split.items()}
+    sizes = {
+        split: sorted({one.facts.size for one in found if one.facts.size}, key=prod)
+        for split, found in by_split.items()
+    }
     tallies = {split: _tally(found, source.labels, coding) for split, found in by_split.items()}
     pixels = {split: counts[:-1] for split, counts in tallies.items()}
     ignored = {split: int(counts[-1]) for split, counts in tallies.items()}
@@ -96,7 +95,7 @@ def check_data(source: Source, progress: bool = True) -> DataReport:
     return DataReport(
         labels=source.labels,
         findings=findings,
-        images={split: sum(one.size is not None for one in found) for split, found in by_split.items()},
+        images={split: sum(one.facts.size is not None for one in found) for split, found in by_split.items()},
         sizes={split: (found[0], found[-1]) for split, found in sizes.items() if found},
         pixels=pixels,
         ignored=ignored,
@@ -109,10 +108,10 @@ def _opened(source: Source, jobs: Sequence[tuple[str, Record]]) -> Iterator[Cont
     if not source.reads_files:
         yield from (_of_sample(Contents(split, record), source) for split, record in jobs)
         return
-    facts = FileFacts(source.coding, [record for _, record in jobs])
+    kept = KeptFacts(source.coding, [record for _, record in jobs])
     with ThreadPoolExecutor(THREADS) as pool:
-        yield from pool.map(lambda job: _of_files(Contents(*job), source, facts), jobs)
-    facts.save()
+        yield from pool.map(lambda job: _of_files(Contents(*job), source, kept), jobs)
+    kept.save()
 
 
 def _of_sample(found: Contents, source: Source) -> Contents:
@@ -122,33 +121,46 @@ def _of_sample(found: Contents, source: Source) -> Contents:
     except DataError as error:
         found.add(problems.UNREADABLE, found.record.image, str(error))
         return found
-    found.digest = sha256(f"{image.dtype} {image.shape}".encode() + image.numpy().tobytes()).hexdigest()
-    found.size, found.values = (mask.shape[1], mask.shape[0]), value_counts(mask.numpy())
+    digest = sha256(f"{image.dtype} {image.shape}".encode() + image.numpy().tobytes()).hexdigest()
+    found.facts = Facts(digest, (mask.shape[1], mask.shape[0]), values=value_counts(mask.numpy()))
     return found
 
 
-def _of_files(found: Contents, source: Source, facts: FileFacts) -> Contents:
-    record, stored_size = found.record, None
+def _of_files(found: Contents, source: Source, kept: KeptFacts) -> Contents:
+    record = found.record
+    known = kept.get(record)
+    if known is None:
+        stamp = stamp_of(record)
+        _decode(found, source)
+        if not found.findings:
+            kept.put(record, stamp, found.facts)
+    facts = found.facts = known or found.facts
+    if facts.transparent:
+        found.add(problems.TRANSPARENT, record.image)
+    if facts.size and facts.mask_size and facts.size != facts.mask_size:
+        problem = problems.ROTATED if facts.stored_size == facts.mask_size else problems.SIZES
+        sizes = f"{facts.mask_size[0]}x{facts.mask_size[1]}, the image {facts.size[0]}x{facts.size[1]}"
+        found.add(problem, record.mask, sizes)
+    return found
+
+
+def _decode(found: Contents, source: Source) -> None:
+    facts, record = found.facts, found.record
     if record.image:
         try:
-            image = facts.of_image(record.image)
-            found.digest, found.size, stored_size = image.digest, image.size, image.stored_size
-            if image.transparent:
-                found.add(problems.TRANSPARENT, record.image)
+            image = load_image(record.image)
+            facts.digest, facts.transparent = sum_of(record.image), image.transparent
+            facts.size, facts.stored_size = (image.pixels.shape[1], image.pixels.shape[0]), image.size
         except DataError as error:
             found.add(problems.UNREADABLE, record.image, str(error).removeprefix(f"{record.image} "))
     if record.mask:
         try:
-            mask = facts.of_mask(record.mask, record.valid)
+            mask = load_mask(record.mask, source.coding)
+            inside = valid_pixels(record, mask.values.shape)
+            facts.mask_size, facts.invalid = (mask.values.shape[1], mask.values.shape[0]), int((~inside).sum())
+            facts.values, facts.palette, facts.lossy = value_counts(mask.values[inside]), mask.palette, mask.lossy
         except DataError as error:
             _explain_mask(found, record.mask, source, error)
-            return found
-        found.values, found.palette, found.lossy, found.invalid = mask.values, mask.palette, mask.lossy, mask.invalid
-        if found.size and mask.size != found.size:
-            problem = problems.ROTATED if stored_size == mask.size else problems.SIZES
-            sizes = f"{mask.size[0]}x{mask.size[1]}, the image {found.size[0]}x{found.size[1]}"
-            found.add(problem, record.mask, sizes)
-    return found
 
 
 def _explain_mask(found: Contents, path: Path, source: Source, error: DataError) -> None:
@@ -219,7 +231,7 @@ def _check_list(split: str, records: Sequence[Record], source: Source) -> Iterab
 
 def _pattern(contents: list[Contents], labels: LabelSet, coding: MaskCoding) -> Problem | None:
     """The mistake that explains the values of all masks together, where they show one."""
-    used = {value for found in contents for value in found.values}
+    used = {value for found in contents for value in found.facts.values}
     if coding.format == "index" and used == {0, 255} and len(labels) <= 255:
         return problems.BINARY
     shifted = len(labels) in used and used <= {*range(1, len(labels) + 1), labels.ignore_index}
@@ -232,29 +244,29 @@ def _check_values(
     known, mask = meanings(labels, coding), found.record.mask
     # 255 is meant as a class in a binary mask, even where it is the ignore value.
     binary = pattern is problems.BINARY
-    wrong = {value: n for value, n in found.values.items() if value not in known or (binary and value == 255)}
-    if found.lossy:
+    wrong = {value: n for value, n in found.facts.values.items() if value not in known or (binary and value == 255)}
+    if found.facts.lossy:
         found.add(problems.LOSSY, mask, values_text(wrong, coding))
     elif wrong and pattern:
         found.add(pattern, mask, values_text(wrong, coding))
     elif wrong:
-        faint = len(wrong) >= STRAY_VALUES and max(wrong.values()) <= STRAY_SHARE * sum(found.values.values())
+        faint = len(wrong) >= STRAY_VALUES and max(wrong.values()) <= STRAY_SHARE * sum(found.facts.values.values())
         smoothed = faint or len(wrong) > MOST_CLASSES
         found.add(problems.SMOOTHED if smoothed else problems.UNKNOWN, mask, values_text(wrong, coding))
-    elif found.values and all(known[value] == labels.ignore_index for value in found.values):
+    elif found.facts.values and all(known[value] == labels.ignore_index for value in found.facts.values):
         found.add(problems.UNLABELLED, mask)
-    elif found.values.keys() == {0, 255} and labels.ignore_index == 255 and not published:
-        found.add(problems.ONE_BINARY, mask, values_text(found.values, coding))
+    elif found.facts.values.keys() == {0, 255} and labels.ignore_index == 255 and not published:
+        found.add(problems.ONE_BINARY, mask, values_text(found.facts.values, coding))
 
 
 def _check_palettes(contents: list[Contents], labels: LabelSet, coding: MaskCoding) -> Iterable[Finding]:
     """Palette masks in which a colour has not the number that its class has, or that it has in another mask."""
     first: dict[Color, tuple[int, str]] = {}
     for found in contents:
-        detail = misplaced(found.palette, labels, coding)
-        for value, color in found.palette.items():
+        detail = misplaced(found.facts.palette, labels, coding)
+        for value, color in found.facts.palette.items():
             other, name = first.setdefault(color, (value, found.record.name))
-            if other != value and not detail and len(set(found.palette.values())) == len(found.palette):
+            if other != value and not detail and len(set(found.facts.palette.values())) == len(found.facts.palette):
                 detail = f"{color} is {value} here and {other} in {name}"
         if detail:
             yield Finding(problems.PALETTES, found.split, found.record.mask, detail)
@@ -289,7 +301,7 @@ def _find_shared(contents: list[Contents], source: Source) -> Iterable[Finding]:
         if shared := leaked.get((found.split, found.record)):
             yield Finding(problems.SHARED, found.split, found.record.image, f"{shared} is also in train")
             continue
-        earlier = same.setdefault(found.digest, []) if found.digest else []
+        earlier = same.setdefault(found.facts.digest, []) if found.facts.digest else []
         if earlier:
             first = next((one for one in earlier if one.split != found.split), earlier[0])
             problem = problems.REPEATED if first.split == found.split or source.published else problems.SHARED
@@ -303,8 +315,8 @@ def _tally(contents: list[Contents], labels: LabelSet, coding: MaskCoding) -> ND
     known = meanings(labels, coding)
     counts = np.zeros(len(labels) + 1, np.int64)
     for found in contents:
-        counts[-1] += found.invalid
-        for value, count in found.values.items():
+        counts[-1] += found.facts.invalid
+        for value, count in found.facts.values.items():
             if value in known:
                 counts[-1 if known[value] == labels.ignore_index else known[value]] += count
     return counts

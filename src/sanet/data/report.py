@@ -9,14 +9,13 @@ from textwrap import TextWrapper
 import numpy as np
 from numpy.typing import NDArray
 
+from sanet.data.facts import Size
 from sanet.data.problems import Problem
 from sanet.structures import LabelSet, printable
 
 LINES = TextWrapper(
     118, initial_indent="    ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
 )
-
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from sanet.data.decoding import DataError, load_mask, read_image, read_labels, shape_text
@@ -90,10 +92,7 @@ class Source(ABC):
         if image.shape[:2] != mask.shape:
             raise DataError(f"{mask_path} is {shape_text(mask)} but {image_path} is {shape_text(image)}")
         if record.valid is not None:
-            valid = load_mask(record.valid, MaskCoding()).values
-            if valid.shape != mask.shape:
-                raise DataError(f"{record.valid} is {shape_text(valid)} but {record.image} is {shape_text(image)}")
-            mask[valid == 0] = self.labels.ignore_index
+            mask[~valid_pixels(record, mask.shape)] = self.labels.ignore_index
         return Sample(torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask), record.name)
 
     @property
@@ -172,6 +171,16 @@ def checked_sample(sample: Sample) -> Sample:
             "a source reads images (C, H, W) and masks (H, W) of torch.int64"
         )
     return sample
+
+
+def valid_pixels(record: Record, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Where the pixels of a mask of this shape (H, W) are valid; a DataError where ``Record.valid`` has another."""
+    if record.valid is None:
+        return np.ones(shape, np.bool_)
+    valid: NDArray[np.bool_] = load_mask(record.valid, MaskCoding()).values != 0
+    if valid.shape != shape:
+        raise DataError(f"{record.valid} is {shape_text(valid)} but {record.mask} is {shape[1]}x{shape[0]}")
+    return valid
 
 
 def leaks(source: Source) -> dict[tuple[str, Record], str]:
