@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from sanet.data.catalog import data_source
     from sanet.data.source import Record, Source
+    from sanet.data.values import MaskCoding
     from sanet.deploy.config import ProfileConfig
     from sanet.deploy.export import export
     from sanet.deploy.profile import profile
@@ -45,6 +46,7 @@ __all__ = [
     "LabelSet",
     "LossConfig",
     "LossContext",
+    "MaskCoding",
     "ModelConfig",
     "OptimizerConfig",
     "Predictor",
@@ -72,6 +74,7 @@ __all__ = [
 _HOMES = {
     "ProfileConfig": "sanet.deploy.config",
     "Predictor": "sanet.inference.predictor",
+    "MaskCoding": "sanet.data.values",
     "Record": "sanet.data.source",
     "Source": "sanet.data.source",
     "create_model": "sanet.models.networks",
@@ -84,7 +87,6 @@ _HOMES = {
     "profile": "sanet.deploy.profile",
     "train": "sanet.training.fit",
     "use": "sanet.references",
-    **dict.fromkeys(("Batch", "LabelSet", "Sample", "SanetError", "SegmentationOutput"), "sanet.structures"),
     **dict.fromkeys(("LossContext", "mean_over_processes", "sum_over_processes"), "sanet.training.losses"),
     **dict.fromkeys(("Batch", "LabelSet", "Sample", "SanetError", "SegmentationOutput"), "sanet.structures"),
 }

@@ -209,6 +209,9 @@ def test_a_strangers_source_is_named_by_its_module(tmp_path: Path, monkeypatch: 
     source = data_source(DataConfig("my_lab.data:Leaves", str(tmp_path)))
     assert source.open("val")[0].mask.unique().tolist() == [0, 1]
     assert check_data(source, progress=False).pixels["val"].tolist() == [36, 36]
+    broken = tmp_path / "val" / "val.npy"
+    broken.write_bytes(broken.read_bytes()[:-9])
+    assert [finding.path for finding in check_data(source, progress=False).errors] == [broken]
     with pytest.raises(UsageError, match="depth"):
         data_source(DataConfig("my_lab.data:Leaves", str(tmp_path), options={"depth": 3}))
     with pytest.raises(UsageError, match=r"sanet\.Source"):

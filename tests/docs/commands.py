@@ -71,6 +71,7 @@ LISTED = {
     f"{LOCKS} --all-extras -o requirements-dev.txt": INSTALLS,
     f"{LOCKS} -c requirements-dev.txt -o requirements.txt": INSTALLS,
     ". .venv/bin/activate": "changes the reader's shell",
+    "sanet download voc --root DATA": ARCHIVES,
     "sanet download voc_aug --root DATA": ARCHIVES,
     "sanet download context --root DATA": ARCHIVES,
     "sanet download coco --root DATA": ARCHIVES,

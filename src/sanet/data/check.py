@@ -27,7 +27,7 @@ from sanet.data.report import DataReport, Finding
 from sanet.data.source import Record, Source, checked_sample, is_text, leaks, valid_pixels
 from sanet.data.values import MaskCoding, meanings, value_counts, values_text
 from sanet.files import sum_of
-from sanet.structures import Color, LabelSet
+from sanet.structures import Color, LabelSet, SanetError, first_line
 
 # Decoding leaves the interpreter to others; more threads would mostly hold more large images in memory.
 THREADS = min(16, os.cpu_count() or 1)
@@ -118,8 +118,8 @@ def _of_sample(found: Contents, source: Source) -> Contents:
     """Of a source that reads in its own way, what it reads."""
     try:
         image, mask, _ = checked_sample(source.read(found.record))
-    except DataError as error:
-        found.add(problems.UNREADABLE, found.record.image, str(error))
+    except (SanetError, OSError, EOFError, ValueError) as error:
+        found.add(problems.UNREADABLE, found.record.image, first_line(error))
         return found
     digest = sha256(f"{image.dtype} {image.shape}".encode() + image.numpy().tobytes()).hexdigest()
     found.facts = Facts(digest, (mask.shape[1], mask.shape[0]), values=value_counts(mask.numpy()))
