@@ -37,7 +37,6 @@ OWN = "streets"
 COUNTED = ("voc", "voc_aug")
 
 
-
 @dataclass(frozen=True)
 class DataConfig:
     """Which dataset, and where it is.

@@ -57,9 +57,7 @@ def _check_training(model: SegmentationModel) -> None:
             if part is not None:
                 part.float().square().mean().backward(retain_graph=True)
         silent -= {name for name, parameter in model.head.named_parameters() if parameter.grad is not None}
-        assert not silent, (
-            f"no gradient reaches {', '.join(sorted(silent))}: the loss does not see them"
-        )
+        assert not silent, f"no gradient reaches {', '.join(sorted(silent))}: the loss does not see them"
         model.zero_grad(set_to_none=True)
 
 

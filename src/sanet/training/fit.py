@@ -36,7 +36,7 @@ from sanet.files import beside, note, require_own, settle
 from sanet.models.networks import HEADS, SegmentationModel, create_model
 from sanet.models.store import escaped
 from sanet.references import Reference, name_of
-from sanet.structures import LabelSet, Sample, SanetError, UsageError, choose, first_line
+from sanet.structures import LabelSet, SanetError, UsageError, choose, first_line
 from sanet.training.callbacks import CALLBACKS, LOGGERS, create_callbacks, create_loggers
 from sanet.training.checkpoints import LOADER_DIED, AtomicCheckpointIO, CheckpointFolder, read_checkpoint
 from sanet.training.cluster import Cluster, joined
@@ -226,7 +226,7 @@ def _create(config: TrainConfig, source: Source, from_scratch: bool) -> Segmenta
     return model.to(memory_format=torch.channels_last)
 
 
-def _loader(config: TrainConfig, source: Source, position: Position | None) -> DataLoader[Sample]:
+def _loader(config: TrainConfig, source: Source, position: Position | None) -> DataLoader[Batch]:
     transform = Augmentation(config.augmentation, config.transforms, source.labels.ignore_index)
     done = (position.epochs, position.batches) if position else (0, 0)
     batching = Batching(config.batch_size, config.gradient_accumulation, done)

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from shlex import quote
@@ -21,7 +20,8 @@ import yaml
 
 from sanet import distributed, files, references
 from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig, plain
-from sanet.data.catalog import Source
+from sanet.data.fingerprint import fingerprint
+from sanet.data.source import Source
 from sanet.evaluation.evaluate import files_in
 from sanet.models.store import HUB
 from sanet.settings import with_newer_fields
@@ -101,19 +101,8 @@ def record_of(source: Source) -> dict[str, Any]:
         "versions": {package: version(package) for package in PACKAGES},
         "modules": references.opened(),
         "code": references.digests(),
-        "data": {split: _digest(source.open(split)) for split in SPLITS},
+        "data": {split: fingerprint(source, split) for split in SPLITS},
     }
-
-
-def _digest(dataset: Any) -> str:
-    """SHA-256 of the names of a split and of its masks: of their files, or of the arrays where there are none."""
-    digest = sha256()
-    records = getattr(dataset, "records", [None] * len(dataset))
-    for index, (name, record) in enumerate(zip(dataset.names, records, strict=True)):
-        path = getattr(record, "mask", None)
-        mask = Path(path).read_bytes() if path else dataset[index].mask.numpy().tobytes()
-        digest.update(sha256(name.encode()).digest() + sha256(mask).digest())
-    return digest.hexdigest()
 
 
 def require_same(config: TrainConfig, record: dict[str, Any], trust_changes: bool) -> None:
