@@ -235,7 +235,7 @@ def test_every_step_has_the_same_pictures_whoever_computes_it(count, parts):
 
 def test_a_step_that_does_not_divide_is_refused():
     with pytest.raises(
-        UsageError, match=r"batch_size 10.*1 processes with gradient_accumulation 4.*multiple of their product, 4"
+        UsageError, match=r"batch_size 10.*multiple of their product, 4"
     ):
         EpochSampler(100, 0, Batching(10, 4))
     with pytest.raises(UsageError, match="of only 3 pictures"):

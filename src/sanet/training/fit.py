@@ -36,7 +36,7 @@ from sanet.files import beside, note, require_own, settle
 from sanet.models.networks import HEADS, SegmentationModel, create_model
 from sanet.models.store import escaped
 from sanet.references import Reference, name_of
-from sanet.structures import LabelSet, SanetError, UsageError, choose, first_line
+from sanet.structures import Batch, LabelSet, SanetError, UsageError, choose, first_line
 from sanet.training.callbacks import CALLBACKS, LOGGERS, create_callbacks, create_loggers
 from sanet.training.checkpoints import LOADER_DIED, AtomicCheckpointIO, CheckpointFolder, read_checkpoint
 from sanet.training.cluster import Cluster, joined
