@@ -234,11 +234,9 @@ def test_every_step_has_the_same_pictures_whoever_computes_it(count, parts):
 
 
 def test_a_step_that_does_not_divide_is_refused():
-    with pytest.raises(
-        UsageError, match=r"batch_size 10.*multiple of their product, 4"
-    ):
+    with pytest.raises(UsageError, match=r"batch_size 10.*multiple of their product, 4"):
         EpochSampler(100, 0, Batching(10, 4))
-    with pytest.raises(UsageError, match="of only 3 pictures"):
+    with pytest.raises(UsageError, match="of only 3 images"):
         EpochSampler(3, 0, Batching(8, 2))
 
 
