@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sanet.experiments.statistics import paired_bootstrap
+from sanet.evaluation.repeated import paired_bootstrap
 
 RUNS, PAIRS = (2, 3, 5, 10), 20_000
 PIXELS, HITS, DEVIATION = 100_000, 60_000, 1000  # of each of two classes; how many a run finds, and of runs

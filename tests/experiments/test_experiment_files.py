@@ -13,7 +13,7 @@ from trials import Place, config_of
 from brightness import write_pictures
 from sanet.experiments.experiment import experiment
 from sanet.experiments.page import PAPER
-from sanet.experiments.statistics import paired_bootstrap
+from sanet.evaluation.repeated import paired_bootstrap
 from sanet.experiments.summary import _pipes
 from sanet.files import note
 

@@ -20,7 +20,7 @@ from sanet.experiments.config import ExperimentConfig
 from sanet.experiments.costs import known_costs
 from sanet.experiments.fingerprint import read
 from sanet.experiments.runner import FinishedRun, Result, RowResult
-from sanet.experiments.statistics import Spread, paired_bootstrap
+from sanet.evaluation.repeated import Spread, paired_bootstrap
 from sanet.experiments.summary import COVERAGE, class_table, markdown, spread_text, write_runs
 from sanet.experiments.tables import rows_of
 from sanet.models.networks import create_model

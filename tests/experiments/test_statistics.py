@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sanet.evaluation.confusion import scores_of, sums_of
-from sanet.experiments.statistics import SCORES, Spread, paired_bootstrap
+from sanet.evaluation.repeated import SCORES, Spread, paired_bootstrap
 from sanet.experiments.summary import COVERAGE
 from sanet.structures import LabelSet
 

@@ -8,7 +8,7 @@ from math import isfinite
 
 from sanet.experiments.config import EXPERIMENTS
 from sanet.experiments.runner import Result, RowResult
-from sanet.experiments.statistics import SCORES, Difference, paired_bootstrap
+from sanet.evaluation.repeated import SCORES, Difference, paired_bootstrap
 
 MISSING = "—"
 # With two, one difference in five between equal networks would be taken for one that is there.

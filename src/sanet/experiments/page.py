@@ -16,7 +16,7 @@ from sanet.experiments.claims import INTERVAL, MISSING, Claim, claim_table
 from sanet.experiments.config import EXPERIMENTS
 from sanet.experiments.costs import Costs
 from sanet.experiments.runner import Result, RowResult
-from sanet.experiments.statistics import Spread
+from sanet.evaluation.repeated import Spread
 from sanet.experiments.summary import class_table, command, preface, spread_text, table
 from sanet.inference.pictures import IGNORED, Mask, colorize
 from sanet.inference.predictor import Predictor

@@ -22,7 +22,7 @@ from sanet.evaluation.results import SCORES, Evaluation, read_scores
 from sanet.experiments import fingerprint
 from sanet.experiments.config import EXPERIMENTS, ExperimentConfig
 from sanet.experiments.runs import completed
-from sanet.experiments.statistics import Spread
+from sanet.evaluation.repeated import Spread
 from sanet.experiments.tables import Row, claims_of, rows_of
 from sanet.files import require_own, require_writable, written
 from sanet.models.networks import load_model

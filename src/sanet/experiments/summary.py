@@ -19,7 +19,7 @@ from sanet.experiments.claims import INTERVAL, MISSING, RUNS_TO_JUDGE, Claim, cl
 from sanet.experiments.config import ExperimentConfig
 from sanet.experiments.costs import Costs, RowCost
 from sanet.experiments.runner import Result
-from sanet.experiments.statistics import Spread
+from sanet.evaluation.repeated import Spread
 from sanet.experiments.tables import Row
 
 # In per cent, by the runs of each network: docs/results/coverage.csv, by benchmarks/coverage.py.

@@ -1,4 +1,4 @@
-"""What runs with several seeds say together, and what chance leaves of a difference."""
+"""What runs with several seeds say together, what chance leaves of a difference, and what follows."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ from torch import Tensor
 from sanet.evaluation.confusion import iou_of
 
 RESAMPLES = 2000
+# With two, one difference in five between equal networks would be taken for one that is there.
+RUNS_TO_JUDGE = 3
+# How often the interval holds the true difference where seeds alone differ, in per cent by the runs of each network:
+# docs/results/coverage.csv, by benchmarks/coverage.py.
+COVERAGE = {3: 86, 5: 91, 10: 93}
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,55 @@ class Difference:
     mean: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two networks on the same images, the first minus the second.
+
+    Attributes:
+        first: label of the one.
+        second: label of the other.
+        difference: of their mIoU, in shares of one, with its interval.
+        runs: runs of the one that has fewer.
+        published: published difference in points; None where there is none.
+    """
+
+    first: str
+    second: str
+    difference: Difference
+    runs: int
+    published: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        first: str,
+        second: str,
+        first_sums: NDArray[np.int64],
+        second_sums: NDArray[np.int64],
+        score: str = "miou",
+        published: float | None = None,
+    ) -> Comparison:
+        """From the sums (S, N, 3, K) of their runs; see ``paired_bootstrap``."""
+        runs = min(len(first_sums), len(second_sums))
+        return cls(first, second, paired_bootstrap(first_sums, second_sums, score), runs, published)
+
+    @property
+    def judged(self) -> bool:
+        """Whether there are enough runs, and something to score."""
+        return self.runs >= RUNS_TO_JUDGE and isfinite(self.difference.low)
+
+    @property
+    def verdict(self) -> str:
+        """What the interval allows to say."""
+        if not isfinite(self.difference.mean) or not isfinite(self.difference.low):
+            return "nothing to score"
+        if not self.judged:
+            return f"fewer than {RUNS_TO_JUDGE} runs"
+        if self.difference.low > 0:
+            return "higher"
+        return "lower" if self.difference.high < 0 else "not significant"
 
 
 def _miou(draws: Tensor, truth: Tensor) -> Tensor:

@@ -1,0 +1,128 @@
+"""What a table of repeated runs is; nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+from sanet.config import DataConfig, InferenceConfig, TrainConfig, check, plain, within
+from sanet.structures import UsageError, choose
+
+Settings = TypeVar("Settings")
+# What a row may say beside settings of `sanet train`.
+LABEL, PUBLISHED = "label", "published"
+
+
+@dataclass(frozen=True)
+class RepeatConfig:
+    """A table: rows of settings that are trained with the same seeds, scored, and compared.
+
+    Args:
+        rows: settings of `sanet train` by the name of the row, as its YAML file has them, such as
+            {fcn: {model: {name: fcn}}, sanet: {}}; and, where wanted, a label and scores that were published, in per cent,
+            as {label: SANet, published: {miou: 53.0}}.
+        base: settings of all rows.
+        comparisons: pairs of rows, the first of which is subtracted from by the second: [[sanet, fcn]].
+        title: heading of the table.
+        data: the dataset.
+        inference: inference settings that all rows are scored with.
+        split: split that is scored; by default test, or val where there is no test.
+        seeds: runs of each row, with the seeds 0, 1 and so on; a difference is judged from three.
+        costs: measure parameters, multiply-accumulates and time of each network as well.
+        output: folder for the runs, the table, runs.csv and the page.
+    """
+
+    rows: dict[str, Any] = field(default_factory=dict)
+    base: dict[str, Any] = field(default_factory=dict)
+    comparisons: list[Any] = field(default_factory=list)
+    title: str = "Repeated runs"
+    data: DataConfig = field(default_factory=DataConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    split: str | None = None
+    seeds: int = within(3, 1, 1000)
+    costs: bool = True
+    output: str = "repeated"
+
+    def __post_init__(self) -> None:
+        check(self)
+        for pair in self.comparisons:
+            if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+                raise UsageError(f"comparisons {pair!r}: each is a pair of rows, such as [sanet, fcn]")
+            for name in pair:
+                choose("row in comparisons", name, tuple(self.rows))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row, ready to be trained.
+
+    Attributes:
+        name: its key in ``RepeatConfig.rows``.
+        label: what a reader is shown.
+        config: its runs, but for seed and output.
+        published: scores in per cent that somebody has published of it, by name.
+    """
+
+    name: str
+    label: str
+    config: TrainConfig
+    published: Mapping[str, float]
+
+
+def rows_of(table: RepeatConfig) -> list[Row]:
+    """The rows of a table.
+
+    Raises:
+        UsageError: there are none, or one has a setting that does not exist.
+    """
+    if not table.rows:
+        raise UsageError("rows: name at least one, such as {fcn: {model: {name: fcn}}, sanet: {}}")
+    rows = []
+    for name, given in table.rows.items():
+        own = {key: value for key, value in (given or {}).items() if key not in (LABEL, PUBLISHED)}
+        for key in ("data", "seed", "output"):
+            if key in own or key in table.base:
+                raise UsageError(f"rows.{name}: {key} is the table's, the same for every row")
+        try:
+            config = settings_of(TrainConfig, _merged(table.base, own))
+        except UsageError as error:
+            raise UsageError(f"rows.{name}: {error}") from error
+        given = given or {}
+        label = str(given.get(LABEL, name))
+        rows.append(Row(name, label, replace(config, data=table.data), given.get(PUBLISHED, {})))
+    return rows
+
+
+def settings_of(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """A dataclass of settings from nested mappings, as a YAML file has them.
+
+    Raises:
+        UsageError: a setting that does not exist, or a value that it cannot have.
+    """
+    default = kind()
+    known = {item.name: getattr(default, item.name) for item in fields(default)}  # type: ignore[arg-type]
+    built = {}
+    for name, value in values.items():
+        choose("setting", name, tuple(known))
+        inner = known[name]
+        if is_dataclass(inner) and isinstance(value, Mapping):
+            built[name] = settings_of(type(inner), value)
+        else:
+            built[name] = tuple(value) if isinstance(value, list) and isinstance(inner, tuple) else value
+    return kind(**built)
+
+
+def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """``own`` over ``base``, section by section; terms and options replace as a whole."""
+    merged = dict(base)
+    for name, value in own.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping) and name not in ("terms", "options")
+        merged[name] = _merged(merged[name], value) if both else value
+    return merged
+
+
+def as_table(config: RepeatConfig) -> dict[str, Any]:
+    """The table as YAML has it, so that the same file makes it again."""
+    found: dict[str, Any] = plain(config)
+    return found

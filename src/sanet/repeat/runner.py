@@ -1,0 +1,242 @@
+"""Repeated runs from their rows to their scores."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sanet import distributed, references
+from sanet.config import CHECKPOINTS, MODEL, TrainConfig, plain
+from sanet.data.decoding import DataError
+from sanet.data.fingerprint import fingerprint
+from sanet.data.source import Source
+from sanet.data.catalog import data_source
+from sanet.evaluation.evaluate import evaluate
+from sanet.evaluation.protocol import digest_of
+from sanet.evaluation.repeated import Comparison, Spread
+from sanet.evaluation.results import SCORES, Evaluation, read_scores
+from sanet.files import written
+from sanet.repeat.config import RepeatConfig, Row, rows_of
+from sanet.repeat.costs import measured_costs
+from sanet.repeat.page import write_page
+from sanet.repeat.table import PAGE, RUNS_TABLE, TABLE, markdown, write_runs
+from sanet.structures import Interrupted, SanetError, first_line, say
+from sanet.training.checkpoints import CheckpointFolder
+from sanet.training.fit import train
+from sanet.training.metrics import read_metrics
+from sanet.training.run import locked_run
+from sanet.training.saving import stoppable
+
+RUNS = "runs"
+# What does not decide how a run comes out; its seed is part of its name.
+INCIDENTAL = ("output", "num_workers", "accelerator", "checkpoint_minutes", "seed", "data", "loggers")
+STOPPED = "what is finished is kept, and the same command resumes"
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """What became of a row.
+
+    Attributes:
+        row: the row.
+        runs_in: folder and name of its runs, a digest of what decides how they come out.
+        runs: scores of those that are finished, by seed.
+        failures: what became of the others, by seed, a line each.
+    """
+
+    row: Row
+    runs_in: Path
+    runs: dict[int, Evaluation] = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
+
+    def directory_of(self, seed: int) -> Path:
+        """Run directory of a seed."""
+        return self.runs_in.with_name(f"{self.runs_in.name}-seed{seed}")
+
+    @property
+    def directory(self) -> Path:
+        """Run directory of the first seed that is finished."""
+        return self.directory_of(min(self.runs))
+
+    def spread(self, score: str) -> Spread:
+        """Mean and deviation of a score such as "miou", in per cent, over the seeds."""
+        return Spread.of([100 * float(getattr(run.scores, score)) for run in self.runs.values()])
+
+    def image_sums(self) -> NDArray[np.int64]:
+        """(S, N, 3, K): for every run and image the pixels of each class that were found, are true, were predicted."""
+        return np.array([run.picture_sums for run in self.runs.values()])
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A table as far as it got.
+
+    Attributes:
+        config: what was asked for.
+        split: the split that was scored.
+        images: digests of the splits, by name.
+        rows: in the order of the table.
+        stopped: something ended it before all runs were made.
+    """
+
+    config: RepeatConfig
+    split: str
+    images: Mapping[str, Any]
+    rows: list[RowResult]
+    stopped: bool = False
+
+    def finished(self) -> list[RowResult]:
+        """The rows that have a score."""
+        return [row for row in self.rows if row.runs]
+
+    def failures(self) -> list[str]:
+        """What did not finish, and why, a line each."""
+        return [f"{row.row.label}, seed {seed}: {why}" for row in self.rows for seed, why in row.failures.items()]
+
+    def comparisons(self) -> list[Comparison]:
+        """The pairs of finished rows that the table compares, by mIoU."""
+        found = {result.row.name: result for result in self.finished()}
+        return [
+            Comparison.of(
+                found[first].row.label,
+                found[second].row.label,
+                found[first].image_sums(),
+                found[second].image_sums(),
+                published=_difference(found[first].row.published, found[second].row.published),
+            )
+            for first, second in self.config.comparisons
+            if first in found and second in found
+        ]
+
+
+def repeat(config: RepeatConfig) -> Repeated:
+    """Train and score every row with each seed, or what of it is not there yet, and write the table after every seed.
+
+    In ``config.output``: ``table.md``, ``runs.csv``, ``index.html``, and a folder for each run in ``runs``. A row that
+    fails does not stop the others. Processes that share a job share every run.
+
+    Args:
+        config: rows, data and seeds.
+
+    Raises:
+        UsageError: a row has a setting that does not exist, or there is no such dataset or split.
+        DataError: the dataset cannot be read.
+        Interrupted: SIGTERM or Ctrl-C; what is finished is kept, and the same call resumes.
+        SanetError: not one run finished.
+    """
+    output = Path(config.output)
+    with locked_run(output), stoppable(lambda: STOPPED):
+        for result in _rounds(config):
+            if result.finished() and distributed.is_main_process():
+                _write(result, output)
+    if not result.finished():
+        raise SanetError("\n".join(["no run finished:", *result.failures()]))
+    return result
+
+
+def _rounds(config: RepeatConfig) -> Iterator[Repeated]:
+    """What there is after each seed; what ends all of it is raised after what there is then."""
+    source = data_source(config.data)
+    split = config.split or ("test" if "test" in source.splits else "val")
+    images = distributed.broadcast_from_main(lambda: _fingerprints(source, split))
+    rows = [RowResult(row, Path(config.output) / RUNS / _key(row, images)) for row in rows_of(config)]
+    found = Repeated(config, split, images, rows)
+    for seed in range(config.seeds):
+        try:
+            for index, result in enumerate(rows):
+                title = f"[{seed * len(rows) + index + 1}/{len(rows) * config.seeds}] {result.row.label}, seed {seed}"
+                _add(result, found, seed, title)
+        except (Exception, KeyboardInterrupt):
+            yield replace(found, stopped=True)
+            raise
+        yield found
+
+
+def _difference(first: Mapping[str, float], second: Mapping[str, float]) -> float | None:
+    """Of two published mIoUs, in points."""
+    return first["miou"] - second["miou"] if "miou" in first and "miou" in second else None
+
+
+def _fingerprints(source: Source, split: str) -> dict[str, Any]:
+    return {name: fingerprint(source, name) for name in {"train", "val", split} if name in source.splits}
+
+
+def _key(row: Row, images: Mapping[str, Any]) -> str:
+    """Runs of one key come out alike: the settings that decide, the opened code, and the images and masks.
+
+    Tables in one folder share them.
+    """
+    settings = {name: value for name, value in plain(row.config).items() if name not in INCIDENTAL}
+    digest = digest_of([settings, references.digests(), [images.get(name) for name in ("train", "val")]])
+    return f"{settings['model']['name']}-{settings['model']['backbone']}-{digest[:8]}".replace(":", ".")
+
+
+def _add(result: RowResult, whole: Repeated, seed: int, title: str) -> None:
+    config = replace(result.row.config, output=str(result.directory_of(seed)), seed=seed)
+    try:
+        result.runs[seed] = _scored(whole, config, title)
+    except (DataError, Interrupted):
+        raise
+    except Exception as error:  # whatever it is, the other rows need not suffer
+        if distributed.is_distributed():
+            raise  # the other processes may wait for this one, and have to end with it
+        if not isinstance(error, SanetError):
+            traceback.print_exc()
+        result.failures[seed] = first_line(error)
+        say(f"{title}: not finished. {error}", error=True)
+
+
+def _scored(whole: Repeated, config: TrainConfig, title: str) -> Evaluation:
+    """The scores of a run: kept, or taken once it is trained to its end."""
+    directory = Path(config.output)
+    trained = distributed.broadcast_from_main((directory / MODEL).is_dir)
+    what = [plain(whole.config.inference), whole.images[whole.split]]
+    place = directory / f"{whole.split}-{digest_of(what)[:8]}"
+    kept = distributed.broadcast_from_main(lambda: _kept(place)) if trained else None
+    if distributed.is_main_process():
+        say(f"{title}: {'finished already,' if kept else 'scoring' if trained else 'training'} {directory}")
+    if kept is not None:
+        return kept
+    if not trained:
+        begun = distributed.broadcast_from_main(lambda: bool(CheckpointFolder(directory / CHECKPOINTS).listed()))
+        train(config, resume=begun)
+    return evaluate(
+        directory / MODEL,
+        config.data,
+        whole.split,
+        place,
+        whole.config.inference,
+        device="cpu" if config.accelerator == "cpu" else None,
+        history=read_metrics(directory),
+        progress=distributed.is_main_process(),
+        num_workers=config.num_workers,
+    )
+
+
+def _kept(place: Path) -> Evaluation | None:
+    if not (place / SCORES).is_file():
+        return None
+    try:
+        evaluation = read_scores(place)
+    except SanetError as error:
+        say(f"scored again: {error}")
+        return None
+    return evaluation if evaluation.picture_sums is not None else None
+
+
+def _write(result: Repeated, output: Path) -> None:
+    """All files; at once, without measuring anything, where something has stopped the table."""
+    last = all(len(row.runs) + len(row.failures) == result.config.seeds for row in result.rows)
+    costs = measured_costs(result) if result.config.costs and last and not result.stopped else None
+    texts: dict[str, Any] = {TABLE: lambda file: file.write_text(markdown(result, costs), encoding="utf-8")}
+    texts |= {RUNS_TABLE: lambda file: write_runs(file, result, costs), PAGE: lambda file: write_page(file, result, costs)}
+    for name, write in texts.items():
+        with suppress(SanetError) if result.stopped else nullcontext(), written(output / name) as file:
+            write(file)

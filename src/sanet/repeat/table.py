@@ -1,0 +1,174 @@
+"""A table of repeated runs as Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from math import isfinite, isnan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sanet.evaluation.repeated import COVERAGE, RUNS_TO_JUDGE, Spread
+from sanet.structures import printable
+from sanet.tables import MISSING, markdown_table, percent
+
+if TYPE_CHECKING:
+    from sanet.repeat.costs import Costs
+    from sanet.repeat.runner import Repeated
+
+TABLE, RUNS_TABLE, PAGE = "table.md", "runs.csv", "index.html"
+INTERVAL = "middle 95 % of the bootstrap"
+Cells = tuple[list[str], list[list[str]]]
+
+
+def score_cells(result: Repeated, costs: Costs | None) -> Cells:
+    """Header and rows: scores over the seeds, published ones beside them, and costs."""
+    published = any(row.row.published for row in result.rows)
+    header = ["row", "network", "backbone", "stride", f"mIoU on {result.split}", "pixel accuracy", "mean accuracy", "runs"]
+    header += ["published mIoU"] if published else []
+    header += ["parameters (M)", f"MACs (G) at {costs.height}x{costs.width}", "time (ms)"] if costs else []
+    rows = []
+    for found in result.rows:
+        model = found.row.config.model
+        names = ("miou", "pixel_accuracy", "mean_accuracy")
+        spreads = [spread_text(found.spread(name)) for name in names] if found.runs else [MISSING] * 3
+        cells = [found.row.label, printable(str(model.name)), model.backbone, str(model.output_stride), *spreads]
+        cells.append(f"{len(found.runs)} of {result.config.seeds}" if found.failures else str(len(found.runs)))
+        cells += [f"{found.row.published['miou']:.1f}" if "miou" in found.row.published else MISSING] if published else []
+        cost = costs.rows.get(found.row.name) if costs else None
+        if cost:
+            cells += [f"{cost.parameters / 1e6:.2f}", f"{cost.macs / 1e9:.2f}", f"{1e3 * cost.timing.median:.0f}"]
+        elif costs:
+            cells += [MISSING] * 3
+        rows.append(cells)
+    return header, rows
+
+
+def comparison_cells(result: Repeated) -> Cells:
+    """Header and rows: the differences, their intervals, and what follows."""
+    header = ["difference", "mIoU", INTERVAL, "published", "verdict"]
+    rows = []
+    for found in result.comparisons():
+        low, mean, high = (_points(value) for value in (found.difference.low, found.difference.mean, found.difference.high))
+        interval = f"{low} to {high}" if found.judged else MISSING
+        published = MISSING if found.published is None else f"{found.published:+.1f}"
+        rows.append([f"{found.first} - {found.second}", mean, interval, published, found.verdict])
+    return header, rows
+
+
+def class_cells(result: Repeated) -> Cells:
+    """Header and rows: IoU of every class, the mean over the seeds, in per cent."""
+    finished = result.finished()
+    names = next(iter(finished[0].runs.values())).labels.names if finished else ()
+    rows = []
+    for found in finished:
+        values = [[run.scores.class_iou[name] for run in found.runs.values()] for name in names]
+        rows.append([found.row.label, *(percent(Spread.of(entry).mean) for entry in values)])
+    return ["IoU", *names], rows
+
+
+def preface(result: Repeated, costs: Costs | None) -> list[str]:
+    """What a reader has to know before the figures, a sentence or two each."""
+    configs = [found.row.config for found in result.rows]
+    images = [next(iter(found.runs.values())).protocol for found in result.finished()]
+    inference = result.config.inference
+    scales = f", at scales of {', '.join(f'{scale:g}' for scale in inference.scales)}" if inference.scales != (1.0,) else ""
+    looked = max(config.epochs // config.validate_every for config in configs) > 1 and result.split == "val"
+    sentences = [
+        "Not finished: something stopped it, and the same command resumes." if result.stopped else "",
+        f"Trained on {result.config.data.name}, scored on {f'the {images[0].pictures} images of ' if images else ''}its "
+        f"{result.split} split{scales}{', and flipped' if inference.flip else ''}. "
+        f"Epochs: {_each(config.epochs for config in configs)}; crops: "
+        f"{_each('x'.join(map(str, config.augmentation.crop)) for config in configs)}; batches: "
+        f"{_each(config.batch_size for config in configs)}. Mean ± standard deviation over the seeds, in per cent. "
+        + ("Of every run the best checkpoint by this very split was taken." if looked else
+           "No run chose anything by this split."),
+        _differences(result),
+        f"Time and MACs: one image at one scale, the networks in turn, on {costs.machine.name}, threads: "
+        f"{costs.machine.threads}, PyTorch {costs.machine.torch}." if costs else "",
+    ]  # fmt: skip
+    return [sentence for sentence in sentences if sentence]
+
+
+def _differences(result: Repeated) -> str:
+    """What differences and their intervals are, and how far to trust them."""
+    few = f"Rows with fewer than {RUNS_TO_JUDGE} runs have no interval, and are not judged."
+    if not result.config.comparisons:
+        return ""
+    if max(len(found.runs) for found in result.rows) < RUNS_TO_JUDGE:
+        return f"A difference is between means over the seeds. {few}"
+    shares = ", ".join(f"{share} % with {runs} seeds" for runs, share in COVERAGE.items())
+    return (
+        f"A difference is between means over the seeds; beside it stands the {INTERVAL}, which draws images, the same for "
+        "both rows, and seeds. It is narrower than a confidence interval of 95 %: where seeds alone differ, it included "
+        f"the true difference in {shares} (simulated). Each difference is judged by itself: the more of them, the likelier "
+        f"that one misses by chance. {few}"
+    )
+
+
+def spread_text(spread: Spread) -> str:
+    """Mean ± deviation; the mean alone of one run; a dash where there was nothing to score."""
+    if isnan(spread.mean):
+        return MISSING
+    return f"{spread.mean:.1f}" if isnan(spread.deviation) else f"{spread.mean:.1f} ± {spread.deviation:.1f}"
+
+
+def markdown(result: Repeated, costs: Costs | None) -> str:
+    """The whole result, for a terminal, a README or a pull request."""
+    compared, failed = comparison_cells(result), [f"- {failure}" for failure in result.failures()]
+    parts = [
+        f"# {result.config.title}",
+        "\n\n".join(preface(result, costs)),
+        _pipes(score_cells(result, costs)),
+        _pipes(compared) if compared[1] else "",
+        _pipes(class_cells(result)),
+        "\n".join(["Not finished; the same command tries again:", "", *failed]) if failed else "",
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _pipes(cells: Cells) -> str:
+    header, rows = cells
+    return markdown_table(_escaped(header), [_escaped(row) for row in rows])
+
+
+def _escaped(cells: Sequence[str]) -> list[str]:
+    return [cell.replace("|", "\\|").replace("<", "\\<") for cell in cells]
+
+
+def write_runs(path: Path, result: Repeated, costs: Costs | None) -> None:
+    """A line for every run, as CSV: scores in [0, 1], seconds, and where the run lies."""
+    records: list[dict[str, Any]] = []
+    for found in result.finished():
+        cost = costs.rows.get(found.row.name) if costs else None
+        for seed, run in found.runs.items():
+            scores = {name: value for name, value in asdict(run.scores).items() if isinstance(value, float)}
+            records.append(
+                {
+                    "row": found.row.name,
+                    "network": found.row.config.model.name,
+                    "backbone": found.row.config.model.backbone,
+                    "seed": seed,
+                    "split": result.split,
+                    **scores,
+                    **{f"iou {name}": value for name, value in run.scores.class_iou.items()},
+                    "published_miou": found.row.published.get("miou", 0) / 100 or None,
+                    "parameters": cost.parameters if cost else None,
+                    "macs": cost.macs if cost else None,
+                    "seconds": cost.timing.median if cost else None,
+                    "run": found.directory_of(seed).name,
+                }
+            )
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(records[0]))
+        writer.writeheader()
+        writer.writerows(records)
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}" if isfinite(share) else MISSING
+
+
+def _each(values: Iterable[Any]) -> str:
+    return ", ".join(dict.fromkeys(map(str, values)))

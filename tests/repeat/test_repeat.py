@@ -1,0 +1,154 @@
+"""Tables on a dataset that is learnt in seconds: kept, resumed, failed, compared."""
+
+import csv
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from torch import nn
+
+from brightness import CLASSES, assert_same_weights, weights, write_pictures
+from sanet.config import DataConfig, TrainConfig
+from sanet.evaluation.repeated import paired_bootstrap
+from sanet.repeat.config import RepeatConfig, rows_of, settings_of
+from sanet.repeat.runner import repeat
+from sanet.structures import SanetError, UsageError
+
+BASE = {
+    "model": {"backbone": "test_resnet", "output_stride": 8, "pretrained_backbone": False},
+    "augmentation": {"crop": [40, 40]},
+    "epochs": 2,
+    "batch_size": 4,
+    "num_workers": 0,
+    "accelerator": "cpu",
+}
+ROWS = {
+    "fcn": {"model": {"name": "fcn"}, "label": "FCN", "published": {"miou": 44.0}},
+    "sanet": {"loss": {"terms": {"mask": 1.0}}, "published": {"miou": 49.5}},
+}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("repeat")
+    write_pictures(folder / "data", train=4, val=3)
+    data = DataConfig("folder", str(folder / "data"), CLASSES)
+    return RepeatConfig(ROWS, BASE, [["sanet", "fcn"]], "A table", data, seeds=3, output=str(folder / "out"))
+
+
+@pytest.fixture(scope="module")
+def finished(table):
+    return repeat(table)
+
+
+@pytest.fixture
+def copy(table, finished, tmp_path):
+    shutil.copytree(table.output, tmp_path / "out")
+    return replace(table, output=str(tmp_path / "out"))
+
+
+def test_every_row_has_a_run_with_every_seed(table, finished):
+    assert [row.row.label for row in finished.rows] == ["FCN", "sanet"]
+    for row in finished.rows:
+        assert list(row.runs) == [0, 1, 2]
+        one, other = (weights(row.directory_of(seed)) for seed in (0, 1))
+        assert any(not np.array_equal(one[name], other[name]) for name in one)
+        assert row.row.config.augmentation.crop == (40, 40)
+    with open(f"{table.output}/runs.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["row"] for line in lines] == ["fcn"] * 3 + ["sanet"] * 3
+    assert float(lines[4]["miou"]) == finished.rows[1].runs[1].scores.miou
+    assert float(lines[0]["published_miou"]) == 0.44
+    assert int(lines[0]["parameters"]) == sum(value.numel() for name, value in weights(finished.rows[0].directory).items()
+                                              if "running" not in name and "num_batches" not in name
+                                              and name not in ("mean", "std"))  # fmt: skip
+
+
+def test_differences_are_paired_over_images_and_seeds(table, finished):
+    (found,) = finished.comparisons()
+    fcn, sanet = finished.rows
+    assert found.difference == paired_bootstrap(sanet.image_sums(), fcn.image_sums())
+    mean = np.mean([run.scores.miou for run in sanet.runs.values()]) - np.mean(
+        [run.scores.miou for run in fcn.runs.values()]
+    )
+    assert found.difference.mean == pytest.approx(mean)
+    assert found.published == pytest.approx(5.5)
+    text = open(f"{table.output}/table.md").read()
+    assert f"{100 * mean:+.1f}" in text
+    assert found.verdict in text
+
+
+def test_the_page_needs_nothing_else(table, finished):
+    page = open(f"{table.output}/index.html").read()
+    assert page.count("data:image/png;base64,") == 1 + 3 * 3  # the chart; labels and two networks of three images
+    assert "src=\"http" not in page
+
+
+def test_what_is_finished_is_kept_and_what_is_missing_is_made_again(copy, finished, capsys):
+    lost = finished.rows[1].directory_of(1).name
+    shutil.rmtree(f"{copy.output}/runs/{lost}")
+    found = repeat(copy)
+    assert capsys.readouterr().out.count("finished already") == 5
+    assert_same_weights(weights(found.rows[1].directory_of(1)), weights(finished.rows[1].directory_of(1)))
+    assert found.rows[1].runs[1].scores == finished.rows[1].runs[1].scores
+
+
+def test_tables_in_one_folder_share_runs(copy, capsys):
+    other = replace(copy, rows={"again": ROWS["fcn"], **ROWS}, comparisons=[], seeds=1)
+    assert [list(row.runs) for row in repeat(other).rows] == [[0], [0], [0]]
+    assert capsys.readouterr().out.count("finished already") == 3
+
+
+def test_other_images_are_other_runs(copy, finished, tmp_path, capsys):
+    shutil.copytree(copy.data.root, tmp_path / "data")
+    (image,) = (tmp_path / "data" / "train" / "images").glob("train0.png")
+    shutil.copy(tmp_path / "data" / "train" / "images" / "train2.png", image)
+    shutil.copy(tmp_path / "data" / "train" / "masks" / "train2.png", tmp_path / "data" / "train" / "masks" / image.name)
+    moved = replace(copy, data=replace(copy.data, root=str(tmp_path / "data")), seeds=1, costs=False)
+    found = repeat(moved)
+    assert "finished already" not in capsys.readouterr().out
+    assert found.rows[0].directory != finished.rows[0].directory
+
+
+def test_a_row_that_fails_leaves_the_others(copy):
+    class Broken(nn.Module):
+        def __init__(self, levels, num_classes):
+            super().__init__()
+            raise RuntimeError("no such head")
+
+    rows = {"broken": {"model": {"name": Broken}}, "fcn": ROWS["fcn"]}
+    found = repeat(replace(copy, rows=rows, comparisons=[], seeds=2))
+    assert [len(row.runs) for row in found.rows] == [0, 2]
+    assert len(found.failures()) == 2
+    assert "no such head" in open(f"{copy.output}/table.md").read()
+    with pytest.raises(SanetError, match="no such head"):
+        repeat(replace(copy, rows={"broken": rows["broken"]}, comparisons=[]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"rows": {}}, "rows"),
+        ({"rows": {"a": {"epoch": 3}}, "comparisons": []}, "epochs"),
+        ({"rows": {"a": {"model": {"nam": "fcn"}}}, "comparisons": []}, "name"),
+        ({"rows": {"a": {"seed": 3}}, "comparisons": []}, "seed"),
+        ({"base": {"data": {"name": "voc"}}}, "data"),
+        ({"rows": {"a": {"epochs": 0}}, "comparisons": []}, "epochs"),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_exist_are_named(table, changes, word):
+    with pytest.raises(UsageError, match=word):
+        rows_of(replace(table, **changes))
+
+
+def test_a_comparison_names_rows():
+    with pytest.raises(UsageError, match="fnc"):
+        RepeatConfig(ROWS, comparisons=[["sanet", "fnc"]])
+
+
+def test_settings_are_those_of_train():
+    assert settings_of(TrainConfig, {}) == TrainConfig()
+    found = settings_of(TrainConfig, {"model": {"options": {"downsample": 2}}, "augmentation": {"scale": [1, 2]}})
+    assert (found.model.options, found.augmentation.scale) == ({"downsample": 2}, (1, 2))
