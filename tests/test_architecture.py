@@ -9,11 +9,11 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "sanet"
 # Low to high; a file imports from its own layer and those before it. Keys are folders and files of src/sanet.
 LAYERS = [
-    {"structures", "yaml_files", "config", "distributed", "files", "references", "record", "settings"},
+    {"structures", "settings", "yaml_files", "config", "distributed", "files", "references", "record", "tables"},
     {"models", "data", "inference"},
     {"training", "evaluation"},
     {"insight", "deploy", "demo"},
-    {"experiments"},
+    {"experiments", "repeat"},
     {"cli", "testing"},
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

@@ -82,7 +82,7 @@ def test_differences_are_paired_over_images_and_seeds(table, finished):
 def test_the_page_needs_nothing_else(table, finished):
     page = open(f"{table.output}/index.html").read()
     assert page.count("data:image/png;base64,") == 1 + 3 * 3  # the chart; labels and two networks of three images
-    assert "src=\"http" not in page
+    assert 'src="http' not in page
 
 
 def test_what_is_finished_is_kept_and_what_is_missing_is_made_again(copy, finished, capsys):
@@ -104,7 +104,9 @@ def test_other_images_are_other_runs(copy, finished, tmp_path, capsys):
     shutil.copytree(copy.data.root, tmp_path / "data")
     (image,) = (tmp_path / "data" / "train" / "images").glob("train0.png")
     shutil.copy(tmp_path / "data" / "train" / "images" / "train2.png", image)
-    shutil.copy(tmp_path / "data" / "train" / "masks" / "train2.png", tmp_path / "data" / "train" / "masks" / image.name)
+    shutil.copy(
+        tmp_path / "data" / "train" / "masks" / "train2.png", tmp_path / "data" / "train" / "masks" / image.name
+    )
     moved = replace(copy, data=replace(copy.data, root=str(tmp_path / "data")), seeds=1, costs=False)
     found = repeat(moved)
     assert "finished already" not in capsys.readouterr().out

@@ -44,7 +44,7 @@ def write_page(path: Path, result: Repeated, costs: Costs | None) -> None:
 
 
 def chart(result: Repeated) -> str:
-    """mIoU of every row, mean ± deviation, and every difference with its interval, as the URL of a PNG."""
+    """MIoU of every row, mean ± deviation, and every difference with its interval, as the URL of a PNG."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -52,7 +52,9 @@ def chart(result: Repeated) -> str:
     rows = [(found.row.label, found.spread("miou")) for found in result.finished()]
     pairs = result.comparisons()
     figure = Figure(figsize=(7, 1.2 + 0.32 * (len(rows) + len(pairs))), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(2 if pairs else 1, 1, height_ratios=[len(rows), len(pairs)][: 2 if pairs else 1]))
+    axes = np.atleast_1d(
+        figure.subplots(2 if pairs else 1, 1, height_ratios=[len(rows), len(pairs)][: 2 if pairs else 1])
+    )
     for place, (_, spread) in enumerate(rows):
         error = spread.deviation if isfinite(spread.deviation) else None
         axes[0].errorbar(spread.mean, place, xerr=error, fmt="o", color="C0", capsize=3)

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from sanet import distributed, references
 from sanet.config import CHECKPOINTS, MODEL, TrainConfig, plain
+from sanet.data.catalog import data_source
 from sanet.data.decoding import DataError
 from sanet.data.fingerprint import fingerprint
 from sanet.data.source import Source
-from sanet.data.catalog import data_source
 from sanet.evaluation.evaluate import evaluate
 from sanet.evaluation.protocol import digest_of
 from sanet.evaluation.repeated import Comparison, Spread
@@ -236,7 +236,10 @@ def _write(result: Repeated, output: Path) -> None:
     last = all(len(row.runs) + len(row.failures) == result.config.seeds for row in result.rows)
     costs = measured_costs(result) if result.config.costs and last and not result.stopped else None
     texts: dict[str, Any] = {TABLE: lambda file: file.write_text(markdown(result, costs), encoding="utf-8")}
-    texts |= {RUNS_TABLE: lambda file: write_runs(file, result, costs), PAGE: lambda file: write_page(file, result, costs)}
+    texts |= {
+        RUNS_TABLE: lambda file: write_runs(file, result, costs),
+        PAGE: lambda file: write_page(file, result, costs),
+    }
     for name, write in texts.items():
         with suppress(SanetError) if result.stopped else nullcontext(), written(output / name) as file:
             write(file)

@@ -25,7 +25,16 @@ Cells = tuple[list[str], list[list[str]]]
 def score_cells(result: Repeated, costs: Costs | None) -> Cells:
     """Header and rows: scores over the seeds, published ones beside them, and costs."""
     published = any(row.row.published for row in result.rows)
-    header = ["row", "network", "backbone", "stride", f"mIoU on {result.split}", "pixel accuracy", "mean accuracy", "runs"]
+    header = [
+        "row",
+        "network",
+        "backbone",
+        "stride",
+        f"mIoU on {result.split}",
+        "pixel accuracy",
+        "mean accuracy",
+        "runs",
+    ]
     header += ["published mIoU"] if published else []
     header += ["parameters (M)", f"MACs (G) at {costs.height}x{costs.width}", "time (ms)"] if costs else []
     rows = []
@@ -35,7 +44,9 @@ def score_cells(result: Repeated, costs: Costs | None) -> Cells:
         spreads = [spread_text(found.spread(name)) for name in names] if found.runs else [MISSING] * 3
         cells = [found.row.label, printable(str(model.name)), model.backbone, str(model.output_stride), *spreads]
         cells.append(f"{len(found.runs)} of {result.config.seeds}" if found.failures else str(len(found.runs)))
-        cells += [f"{found.row.published['miou']:.1f}" if "miou" in found.row.published else MISSING] if published else []
+        cells += (
+            [f"{found.row.published['miou']:.1f}" if "miou" in found.row.published else MISSING] if published else []
+        )
         cost = costs.rows.get(found.row.name) if costs else None
         if cost:
             cells += [f"{cost.parameters / 1e6:.2f}", f"{cost.macs / 1e9:.2f}", f"{1e3 * cost.timing.median:.0f}"]
@@ -50,7 +61,9 @@ def comparison_cells(result: Repeated) -> Cells:
     header = ["difference", "mIoU", INTERVAL, "published", "verdict"]
     rows = []
     for found in result.comparisons():
-        low, mean, high = (_points(value) for value in (found.difference.low, found.difference.mean, found.difference.high))
+        low, mean, high = (
+            _points(value) for value in (found.difference.low, found.difference.mean, found.difference.high)
+        )
         interval = f"{low} to {high}" if found.judged else MISSING
         published = MISSING if found.published is None else f"{found.published:+.1f}"
         rows.append([f"{found.first} - {found.second}", mean, interval, published, found.verdict])
@@ -73,7 +86,9 @@ def preface(result: Repeated, costs: Costs | None) -> list[str]:
     configs = [found.row.config for found in result.rows]
     images = [next(iter(found.runs.values())).protocol for found in result.finished()]
     inference = result.config.inference
-    scales = f", at scales of {', '.join(f'{scale:g}' for scale in inference.scales)}" if inference.scales != (1.0,) else ""
+    scales = (
+        f", at scales of {', '.join(f'{scale:g}' for scale in inference.scales)}" if inference.scales != (1.0,) else ""
+    )
     looked = max(config.epochs // config.validate_every for config in configs) > 1 and result.split == "val"
     sentences = [
         "Not finished: something stopped it, and the same command resumes." if result.stopped else "",

@@ -14,13 +14,13 @@ import yaml
 
 from sanet.config import DataConfig
 from sanet.deploy.profile import count_macs
+from sanet.evaluation.repeated import Spread, paired_bootstrap
 from sanet.evaluation.results import read_scores
 from sanet.experiments.claims import RUNS_TO_JUDGE, claim_table, claims
 from sanet.experiments.config import ExperimentConfig
 from sanet.experiments.costs import known_costs
 from sanet.experiments.fingerprint import read
 from sanet.experiments.runner import FinishedRun, Result, RowResult
-from sanet.evaluation.repeated import Spread, paired_bootstrap
 from sanet.experiments.summary import COVERAGE, class_table, markdown, spread_text, write_runs
 from sanet.experiments.tables import rows_of
 from sanet.models.networks import create_model
