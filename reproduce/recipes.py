@@ -3,8 +3,8 @@
 The paper gives: poly schedule, SGD, batch 16, synchronised batch norm, a learning rate of 0.001 on PASCAL Context
 and 0.0001 on PASCAL VOC, 80 epochs on Context (section 4.1) and on VOC (4.4), 50 on VOC after pre-training on COCO
 (4.1), 20 for ablations. It is silent on crops and augmentation, on the heads' rate and on the schedule over COCO; those
-are its reference [40]'s (EncNet): crops of 480, scales 0.5 to 2, mirroring, ten times the rate for the heads,
-multi-scale and mirrored evaluation, and on COCO 30 epochs at 0.01. The ImageNet weights are those that PyTorch users
+are its reference [40]'s (EncNet): crops of 480, scales 0.5 to 2, flips, ten times the rate for the heads,
+multi-scale and flipped evaluation, and on COCO 30 epochs at 0.01. The ImageNet weights are those that PyTorch users
 had when it was written.
 """
 
@@ -14,16 +14,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sanet.config import (
+from sanet import (
     AugmentationConfig,
     DataConfig,
     InferenceConfig,
     LossConfig,
     ModelConfig,
     OptimizerConfig,
+    SanetError,
     TrainConfig,
 )
-from sanet.structures import choose
 
 RESNET50, RESNET101, EFFICIENTNET_B7 = "resnet50.tv_in1k", "resnet101.tv_in1k", "tf_efficientnet_b7.aa_in1k"
 MULTI_SCALE = InferenceConfig(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), flip=True)
@@ -38,7 +38,7 @@ class Recipe:
         config: the run; its data.root and output are left to the user.
         where: where the figure stands.
         published: scores in per cent, by the names that ours have, "miou" and so on.
-        views: how the network is evaluated.
+        inference: inference settings of the evaluation.
         split: on which split the figure was taken.
         pretraining: the recipe whose network it starts from, where it has one.
     """
@@ -47,23 +47,13 @@ class Recipe:
     config: TrainConfig
     where: str
     published: Mapping[str, float]
-    views: InferenceConfig = MULTI_SCALE
+    inference: InferenceConfig = MULTI_SCALE
     split: str = "val"
     pretraining: str | None = None
 
     def but(self, label: str, where: str, published: Mapping[str, float], **changes: Any) -> Recipe:
         """Another row that differs in settings of ``TrainConfig``."""
         return replace(self, label=label, config=replace(self.config, **changes), where=where, published=published)
-
-    def evaluation(self, run: str) -> str:
-        """The command that scores a run of it as the paper did."""
-        views, own = self.views, InferenceConfig()
-        scales = ",".join(f"{scale:g}" for scale in views.scales)
-        words = [f"sanet evaluate {run} --split {self.split}"]
-        words += [f'--scales "[{scales}]"'] if views.scales != own.scales else []
-        words += ["--flip true"] if views.flip else []
-        words += [f"--shorter_side {views.shorter_side}"] if views.shorter_side else []
-        return " ".join(words)
 
 
 def sanet(backbone: str, **options: Any) -> ModelConfig:
@@ -77,7 +67,7 @@ def baseline(name: str, backbone: str) -> ModelConfig:
 
 
 CONTEXT = TrainConfig(
-    data=DataConfig("context59"),
+    data=DataConfig("reproduce.context:Context59"),
     augmentation=AugmentationConfig(crop=(480, 480), scale=(0.5, 2.0), hflip=0.5, jitter=0.0),
     model=sanet(RESNET101),
     optimizer=OptimizerConfig(learning_rate=1e-3, head_lr_multiplier=10.0),
@@ -87,7 +77,9 @@ CONTEXT = TrainConfig(
     validate_every=5,
 )
 VOC = replace(CONTEXT, data=DataConfig("voc_aug"), optimizer=replace(CONTEXT.optimizer, learning_rate=1e-4))
-COCO = replace(VOC, data=DataConfig("coco"), optimizer=replace(VOC.optimizer, learning_rate=1e-2), epochs=30)
+COCO = replace(
+    VOC, data=DataConfig("reproduce.coco:COCO"), optimizer=replace(VOC.optimizer, learning_rate=1e-2), epochs=30
+)
 CAMVID = TrainConfig(
     data=DataConfig("camvid"),
     augmentation=AugmentationConfig(crop=(288, 384), scale=(0.75, 2.25)),
@@ -162,9 +154,9 @@ def _figure_4() -> dict[str, Recipe]:
 
 
 def _voc() -> dict[str, Recipe]:
-    """PASCAL VOC: the figures are the test server's, for which `sanet submit` writes the archive."""
+    """PASCAL VOC: the figures are the test server's, for which `python -m reproduce submit` writes the archive."""
     server = "table 6, test server"
-    coco = Recipe("SANet on COCO", COCO, "none: pre-training for table 5", {}, views=InferenceConfig())
+    coco = Recipe("SANet on COCO", COCO, "none: pre-training for table 5", {}, inference=InferenceConfig())
     return {
         "table4-sanet-resnet101": voc_test,
         "table5-coco-resnet101": coco,
@@ -180,9 +172,9 @@ def _voc() -> dict[str, Recipe]:
     }
 
 
-def _peers() -> dict[str, Recipe]:
-    """Rivals that the paper could not have, trained as the rows of its ablations are."""
-    rivals = {
+def _baselines() -> dict[str, Recipe]:
+    """Networks that the paper could not have, trained as the rows of its ablations are."""
+    heads = {
         "sanet": "SANet",
         "smp_deeplabv3plus": "DeepLabV3+",
         "smp_pspnet": "PSPNet",
@@ -192,10 +184,10 @@ def _peers() -> dict[str, Recipe]:
     }
     # The one whose decoder doubles the size from level to level has a backbone that does not dilate.
     return {
-        f"peers-{name.removeprefix('smp_')}-resnet50": ablation.but(
+        f"baselines-{name.removeprefix('smp_')}-resnet50": ablation.but(
             label, "none", {}, model=ModelConfig(name, RESNET50, output_stride=32 if name == "smp_fpn" else 8)
         )
-        for name, label in rivals.items()
+        for name, label in heads.items()
     }
 
 
@@ -204,10 +196,10 @@ RECIPES: dict[str, Recipe] = {
     **_table_3(),
     **_figure_4(),
     **_voc(),
-    **_peers(),
+    **_baselines(),
     # Of this package, measured: docs/results.md.
     "camvid": Recipe(
-        "SANet", CAMVID, "docs/results.md", {"miou": 64.7}, views=InferenceConfig(shorter_side=720), split="test"
+        "SANet", CAMVID, "docs/results.md", {"miou": 64.7}, inference=InferenceConfig(shorter_side=720), split="test"
     ),
 }
 
@@ -216,16 +208,8 @@ def recipe(name: str) -> Recipe:
     """A recipe by name.
 
     Raises:
-        UsageError: there is none of that name; the message lists the choices.
+        SanetError: there is none of that name; the message lists the choices.
     """
-    return RECIPES[choose("recipe", name, tuple(RECIPES))]
-
-
-def recipe_table() -> str:
-    """What there is: name, where its figure stands, and the figure, in per cent."""
-    width = max(map(len, RECIPES))
-    lines = [f"{'recipe':{width}}  {'mIoU':>5}  where", "-" * (width + 45)]
-    for name, row in RECIPES.items():
-        miou = f"{row.published['miou']:.1f}" if row.published else "—"
-        lines.append(f"{name:{width}}  {miou:>5}  {row.where}")
-    return "\n".join(lines)
+    if name not in RECIPES:
+        raise SanetError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")
+    return RECIPES[name]

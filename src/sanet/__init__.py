@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from sanet.deploy.export import export
     from sanet.deploy.profile import profile
     from sanet.evaluation.evaluate import evaluate
-    from sanet.experiments.config import ExperimentConfig
-    from sanet.experiments.experiment import experiment
     from sanet.inference.predictor import Predictor
-    from sanet.models.networks import create_model, load_model
+    from sanet.models.backbones import Level
+    from sanet.models.networks import SegmentationModel, create_model, load_model
+    from sanet.models.sanet import HeadOutput
     from sanet.references import use
+    from sanet.repeat.config import RepeatConfig
+    from sanet.repeat.runner import repeat
     from sanet.structures import Batch, LabelSet, Sample, SanetError, SegmentationOutput
     from sanet.training.fit import train
     from sanet.training.losses import LossContext, mean_over_processes, sum_over_processes
@@ -41,9 +43,10 @@ __all__ = [
     "AugmentationConfig",
     "Batch",
     "DataConfig",
-    "ExperimentConfig",
+    "HeadOutput",
     "InferenceConfig",
     "LabelSet",
+    "Level",
     "LossConfig",
     "LossContext",
     "MaskCoding",
@@ -52,20 +55,22 @@ __all__ = [
     "Predictor",
     "ProfileConfig",
     "Record",
+    "RepeatConfig",
     "Sample",
     "SanetError",
     "ScheduleConfig",
+    "SegmentationModel",
     "SegmentationOutput",
     "Source",
     "TrainConfig",
     "create_model",
     "data_source",
     "evaluate",
-    "experiment",
     "export",
     "load_model",
     "mean_over_processes",
     "profile",
+    "repeat",
     "sum_over_processes",
     "train",
     "use",
@@ -77,11 +82,14 @@ _HOMES = {
     "MaskCoding": "sanet.data.values",
     "Record": "sanet.data.source",
     "Source": "sanet.data.source",
+    "HeadOutput": "sanet.models.sanet",
+    "Level": "sanet.models.backbones",
+    "SegmentationModel": "sanet.models.networks",
     "create_model": "sanet.models.networks",
     "data_source": "sanet.data.catalog",
-    "ExperimentConfig": "sanet.experiments.config",
+    "RepeatConfig": "sanet.repeat.config",
     "evaluate": "sanet.evaluation.evaluate",
-    "experiment": "sanet.experiments.experiment",
+    "repeat": "sanet.repeat.runner",
     "export": "sanet.deploy.export",
     "load_model": "sanet.models.networks",
     "profile": "sanet.deploy.profile",

@@ -20,23 +20,25 @@ class RepeatConfig:
 
     Args:
         rows: settings of `sanet train` by the name of the row, as its YAML file has them, such as
-            {fcn: {model: {name: fcn}}, sanet: {}}; and, where wanted, a label and scores that were published, in per cent,
-            as {label: SANet, published: {miou: 53.0}}.
+            {fcn: {model: {name: fcn}}, sanet: {}}; and, where wanted, a label and published scores in per cent, as
+            {label: SANet, published: {miou: 53.0}}.
         base: settings of all rows.
         comparisons: pairs of rows, the first of which is subtracted from by the second: [[sanet, fcn]].
         title: heading of the table.
+        name: name of its files.
         data: the dataset.
         inference: inference settings that all rows are scored with.
         split: split that is scored; by default test, or val where there is no test.
         seeds: runs of each row, with the seeds 0, 1 and so on; a difference is judged from three.
         costs: measure parameters, multiply-accumulates and time of each network as well.
-        output: folder for the runs, the table, runs.csv and the page.
+        output: folder for the runs, which all tables in it share, and for NAME.md, NAME.csv and NAME.html.
     """
 
     rows: dict[str, Any] = field(default_factory=dict)
     base: dict[str, Any] = field(default_factory=dict)
     comparisons: list[Any] = field(default_factory=list)
     title: str = "Repeated runs"
+    name: str = "table"
     data: DataConfig = field(default_factory=DataConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     split: str | None = None
@@ -102,7 +104,7 @@ def settings_of(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
     """
     default = kind()
     known = {item.name: getattr(default, item.name) for item in fields(default)}  # type: ignore[arg-type]
-    built = {}
+    built: dict[str, Any] = {}
     for name, value in values.items():
         choose("setting", name, tuple(known))
         inner = known[name]

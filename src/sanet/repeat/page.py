@@ -52,9 +52,8 @@ def chart(result: Repeated) -> str:
     rows = [(found.row.label, found.spread("miou")) for found in result.finished()]
     pairs = result.comparisons()
     figure = Figure(figsize=(7, 1.2 + 0.32 * (len(rows) + len(pairs))), layout="constrained")
-    axes = np.atleast_1d(
-        figure.subplots(2 if pairs else 1, 1, height_ratios=[len(rows), len(pairs)][: 2 if pairs else 1])
-    )
+    heights = [len(rows), len(pairs)] if pairs else [len(rows)]
+    axes = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     for place, (_, spread) in enumerate(rows):
         error = spread.deviation if isfinite(spread.deviation) else None
         axes[0].errorbar(spread.mean, place, xerr=error, fmt="o", color="C0", capsize=3)

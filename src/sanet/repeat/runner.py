@@ -26,7 +26,7 @@ from sanet.files import written
 from sanet.repeat.config import RepeatConfig, Row, rows_of
 from sanet.repeat.costs import measured_costs
 from sanet.repeat.page import write_page
-from sanet.repeat.table import PAGE, RUNS_TABLE, TABLE, markdown, write_runs
+from sanet.repeat.table import write_markdown, write_runs
 from sanet.structures import Interrupted, SanetError, first_line, say
 from sanet.training.checkpoints import CheckpointFolder
 from sanet.training.fit import train
@@ -119,7 +119,7 @@ class Repeated:
 def repeat(config: RepeatConfig) -> Repeated:
     """Train and score every row with each seed, or what of it is not there yet, and write the table after every seed.
 
-    In ``config.output``: ``table.md``, ``runs.csv``, ``index.html``, and a folder for each run in ``runs``. A row that
+    In ``config.output``: ``NAME.md``, ``NAME.csv``, ``NAME.html``, and a folder for each run in ``runs``. A row that
     fails does not stop the others. Processes that share a job share every run.
 
     Args:
@@ -235,11 +235,8 @@ def _write(result: Repeated, output: Path) -> None:
     """All files; at once, without measuring anything, where something has stopped the table."""
     last = all(len(row.runs) + len(row.failures) == result.config.seeds for row in result.rows)
     costs = measured_costs(result) if result.config.costs and last and not result.stopped else None
-    texts: dict[str, Any] = {TABLE: lambda file: file.write_text(markdown(result, costs), encoding="utf-8")}
-    texts |= {
-        RUNS_TABLE: lambda file: write_runs(file, result, costs),
-        PAGE: lambda file: write_page(file, result, costs),
-    }
-    for name, write in texts.items():
-        with suppress(SanetError) if result.stopped else nullcontext(), written(output / name) as file:
-            write(file)
+    writers: dict[str, Any] = {"md": write_markdown, "csv": write_runs, "html": write_page}
+    for ending, write in writers.items():
+        path = output / f"{result.config.name}.{ending}"
+        with suppress(SanetError) if result.stopped else nullcontext(), written(path) as file:
+            write(file, result, costs)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from sanet.repeat.costs import Costs
     from sanet.repeat.runner import Repeated
 
-TABLE, RUNS_TABLE, PAGE = "table.md", "runs.csv", "index.html"
 INTERVAL = "middle 95 % of the bootstrap"
 Cells = tuple[list[str], list[list[str]]]
 
@@ -90,9 +89,10 @@ def preface(result: Repeated, costs: Costs | None) -> list[str]:
         f", at scales of {', '.join(f'{scale:g}' for scale in inference.scales)}" if inference.scales != (1.0,) else ""
     )
     looked = max(config.epochs // config.validate_every for config in configs) > 1 and result.split == "val"
+    count = f"the {images[0].pictures} images of " if images else ""
     sentences = [
         "Not finished: something stopped it, and the same command resumes." if result.stopped else "",
-        f"Trained on {result.config.data.name}, scored on {f'the {images[0].pictures} images of ' if images else ''}its "
+        f"Trained on {result.config.data.name}, scored on {count}its "
         f"{result.split} split{scales}{', and flipped' if inference.flip else ''}. "
         f"Epochs: {_each(config.epochs for config in configs)}; crops: "
         f"{_each('x'.join(map(str, config.augmentation.crop)) for config in configs)}; batches: "
@@ -115,10 +115,10 @@ def _differences(result: Repeated) -> str:
         return f"A difference is between means over the seeds. {few}"
     shares = ", ".join(f"{share} % with {runs} seeds" for runs, share in COVERAGE.items())
     return (
-        f"A difference is between means over the seeds; beside it stands the {INTERVAL}, which draws images, the same for "
-        "both rows, and seeds. It is narrower than a confidence interval of 95 %: where seeds alone differ, it included "
-        f"the true difference in {shares} (simulated). Each difference is judged by itself: the more of them, the likelier "
-        f"that one misses by chance. {few}"
+        f"A difference is between means over the seeds; beside it stands the {INTERVAL}, which draws images, the same "
+        "for both rows, and seeds. It is narrower than a confidence interval of 95 %: where seeds alone differ, it "
+        f"included the true difference in {shares} (simulated). Each difference is judged by itself: the more of them, "
+        f"the likelier that one misses by chance. {few}"
     )
 
 
@@ -129,7 +129,7 @@ def spread_text(spread: Spread) -> str:
     return f"{spread.mean:.1f}" if isnan(spread.deviation) else f"{spread.mean:.1f} ± {spread.deviation:.1f}"
 
 
-def markdown(result: Repeated, costs: Costs | None) -> str:
+def write_markdown(path: Path, result: Repeated, costs: Costs | None) -> None:
     """The whole result, for a terminal, a README or a pull request."""
     compared, failed = comparison_cells(result), [f"- {failure}" for failure in result.failures()]
     parts = [
@@ -140,7 +140,7 @@ def markdown(result: Repeated, costs: Costs | None) -> str:
         _pipes(class_cells(result)),
         "\n".join(["Not finished; the same command tries again:", "", *failed]) if failed else "",
     ]
-    return "\n\n".join(filter(None, parts)) + "\n"
+    path.write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
 
 
 def _pipes(cells: Cells) -> str:

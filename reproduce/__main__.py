@@ -1,0 +1,83 @@
+"""``python -m reproduce TABLE`` runs a table of the paper, and prints it; see also ``submit`` and ``coco-masks``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import sanet
+from reproduce.tables import TABLES, table_of
+from sanet import DataConfig, InferenceConfig, SanetError
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
+    made = argparse.ArgumentParser("python -m reproduce", description=__doc__)
+    commands = made.add_subparsers(dest="command", required=True)
+    for name, table in TABLES.items():
+        one = commands.add_parser(name, help=table.title)
+        one.add_argument("--data", default=None, help="name of the dataset; by default the paper's")
+        one.add_argument("--root", required=True, help="folder of the dataset")
+        one.add_argument("--classes", nargs="+", default=[], help="class names of a folder of yours")
+        one.add_argument("--output", default="experiments", help="folder for the runs and the table")
+        one.add_argument("--seeds", type=int, default=3, help="runs of each row")
+        one.add_argument("--epochs", type=int, help="in place of the recipes'")
+        one.add_argument("--crop", type=int, nargs=2, help="height and width, in place of the recipes'")
+        one.add_argument("--backbones", nargs="+", default=[], help="timm models, the smallest first")
+        one.add_argument("--untrained", action="store_true", help="start without ImageNet weights")
+        one.add_argument("--num-workers", type=int, default=1, help="processes that load images")
+        one.add_argument("--cpu", action="store_true", help="train on the CPU")
+    submit = commands.add_parser("submit", help="pack results on VOC's test images for its server")
+    submit.add_argument("model")
+    submit.add_argument("--root", required=True, help="folder with VOCdevkit")
+    submit.add_argument("--output", default="submission")
+    submit.add_argument("--competition", choices=("comp5", "comp6"), default="comp6")
+    submit.add_argument("--scales", type=float, nargs="+", default=[1.0])
+    submit.add_argument("--flip", action="store_true")
+    masks = commands.add_parser("coco-masks", help="make the masks of COCO's annotations")
+    masks.add_argument("root")
+    return made
+
+
+def main() -> int:
+    """Run one command; the exit status."""
+    given = parser().parse_args()
+    sanet.use("reproduce")
+    try:
+        if given.command == "coco-masks":
+            from reproduce.coco import render_masks
+
+            print(render_masks(Path(given.root)))
+        elif given.command == "submit":
+            from reproduce.voc_server import submit
+
+            inference = InferenceConfig(scales=tuple(given.scales), flip=given.flip)
+            print(f"for the server: {submit(given.model, given.root, given.output, given.competition, inference)}")
+        else:
+            run_table(given)
+    except SanetError as error:
+        print(f"reproduce: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run_table(given: argparse.Namespace) -> None:
+    """Run a table and print it."""
+    from reproduce.recipes import RECIPES
+
+    first = next(recipe for key, recipe in RECIPES.items() if key.startswith(f"{given.command}-"))
+    name = given.data or first.config.data.name
+    data = DataConfig(name, given.root, classes=tuple(given.classes))
+    settings = {"num_workers": given.num_workers, "accelerator": "cpu" if given.cpu else "auto"}
+    config = table_of(given.command, data, given.backbones, given.epochs, given.crop and tuple(given.crop), settings,
+                      seeds=given.seeds, output=given.output)  # fmt: skip
+    if given.untrained:
+        for row in config.rows.values():
+            row["model"]["pretrained_backbone"] = False
+    sanet.repeat(config)
+    print(Path(config.output, f"{config.name}.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
