@@ -216,7 +216,13 @@ def object_pixels(item: dict[str, Any], height: int, width: int) -> NDArray[np.b
         if isinstance(outline, dict):
             if list(outline["size"]) != [height, width]:
                 raise ValueError(f"its size is {outline['size']}")
-            runs = outline if not isinstance(outline["counts"], list) else masks_of.frPyObjects(outline, height, width)
+            counts = outline["counts"]
+            runs = masks_of.frPyObjects(outline, height, width) if isinstance(counts, list) else outline
+            # That library fills up, or cuts, what is too short or too long; encoded again, it is another outline.
+            again = masks_of.encode(np.asfortranarray(masks_of.decode(runs)))["counts"]
+            given = runs["counts"]
+            if again != (given.encode() if isinstance(given, str) else given):
+                raise ValueError("its run lengths do not fill the image")
         else:
             # Two points enclose nothing.
             polygons = [[float(number) for number in polygon] for polygon in outline if len(polygon) >= 6]

@@ -107,7 +107,7 @@ def write_context(
     root: Path, train: Sequence[str] = CONTEXT_TRAIN, val: Sequence[str] = CONTEXT_VAL
 ) -> dict[str, Mask]:
     """PASCAL Context: .mat files with LabelMap, all 459 labels and 0 in them; returned are the labels, not classes."""
-    from sanet.data.context import CLASSES, FULL_NAMES
+    from reproduce.context import CLASSES, FULL_NAMES
 
     folder, masks = root / "VOCdevkit" / "VOC2010", {}
     (root / "trainval").mkdir(parents=True, exist_ok=True)

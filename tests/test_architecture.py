@@ -13,7 +13,7 @@ LAYERS = [
     {"models", "data", "inference"},
     {"training", "evaluation"},
     {"insight", "deploy", "demo"},
-    {"experiments", "repeat"},
+    {"experiments", "repeated"},
     {"cli", "testing"},
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

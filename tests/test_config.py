@@ -1,6 +1,7 @@
 from contextlib import suppress
 
 import pytest
+from sanet.experiments.config import ExperimentConfig
 
 from sanet.cli.main import create_parsers
 from sanet.config import (
@@ -14,7 +15,6 @@ from sanet.config import (
 )
 from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
-from sanet.experiments.config import ExperimentConfig
 from sanet.structures import UsageError
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)

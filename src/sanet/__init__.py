@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from sanet.models.networks import SegmentationModel, create_model, load_model
     from sanet.models.sanet import HeadOutput
     from sanet.references import use
-    from sanet.repeat.config import RepeatConfig
-    from sanet.repeat.runner import repeat
+    from sanet.repeated.config import RepeatConfig
+    from sanet.repeated.runner import repeat
     from sanet.structures import Batch, LabelSet, Sample, SanetError, SegmentationOutput
     from sanet.training.fit import train
     from sanet.training.losses import LossContext, mean_over_processes, sum_over_processes
@@ -87,9 +87,9 @@ _HOMES = {
     "SegmentationModel": "sanet.models.networks",
     "create_model": "sanet.models.networks",
     "data_source": "sanet.data.catalog",
-    "RepeatConfig": "sanet.repeat.config",
+    "RepeatConfig": "sanet.repeated.config",
     "evaluate": "sanet.evaluation.evaluate",
-    "repeat": "sanet.repeat.runner",
+    "repeat": "sanet.repeated.runner",
     "export": "sanet.deploy.export",
     "load_model": "sanet.models.networks",
     "profile": "sanet.deploy.profile",

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sanet.evaluation.confusion import scores_of, sums_of
-from sanet.evaluation.repeated import SCORES, Spread, paired_bootstrap
-from sanet.experiments.summary import COVERAGE
+from sanet.evaluation.repeated import COVERAGE, SCORES, Spread, paired_bootstrap
 from sanet.structures import LabelSet
 
 ROOT = Path(__file__).parents[2]

@@ -11,17 +11,14 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from sanet.data.coding import meanings
-from sanet.data.doctor import examine
-from sanet.data.files import FileSource
 
 from miniatures import CONTEXT_TRAIN, CONTEXT_VAL, write_context
-from sanet.config import DataConfig
-from sanet.data import context
-from sanet.data.catalog import data_source
-from sanet.data.decoding import DataError
+from reproduce import context
+from sanet.config import TrainConfig
+from sanet.data.check import check_data
 from sanet.evaluation.confusion import ConfusionMatrix, scores_of
 from sanet.evaluation.report import SCORE_NAMES, score_table
+from sanet.structures import SanetError
 from sanet.training.task import logged_names
 
 # The classes of the other projects that train on PASCAL Context, in their order: that of the labels' numbers.
@@ -34,10 +31,9 @@ ALPHABETICAL = """
 PROTOCOLS = pytest.mark.parametrize("name", ["context59", "context60"])
 
 
-def open_root(root: Path, name: str, allow_subset: bool = True) -> FileSource:
-    found = data_source(DataConfig(name, str(root), allow_subset=allow_subset))
-    assert isinstance(found, FileSource)
-    return found
+def open_root(root: Path, name: str, allow_subset: bool = True) -> context.Context59:
+    kind = {"context59": context.Context59, "context60": context.Context60}[name]
+    return kind(str(root), allow_subset)
 
 
 def expected_class(label: int, name: str) -> int:
@@ -61,7 +57,7 @@ def test_miniature(tmp_path: Path, name: str) -> None:
             assert mask.dtype == np.int64
             for place, label in np.ndenumerate(labels[picture]):
                 assert mask[place] == expected_class(int(label), name)
-    diagnosis = examine(found)
+    diagnosis = check_data(found, progress=False)
     assert diagnosis.findings == []
     masks = np.stack([found.open("val")[index].mask.numpy() for index in range(2)])
     assert diagnosis.pixels["val"].tolist() == [int((masks == index).sum()) for index in range(len(found.labels))]
@@ -69,19 +65,19 @@ def test_miniature(tmp_path: Path, name: str) -> None:
 
 
 def test_the_protocol_is_in_the_labels() -> None:
-    assert (len(context.CONTEXT_59), len(context.CONTEXT_60)) == (59, 60)
-    assert (context.CONTEXT_59.background, context.CONTEXT_59.background_ignored) == (None, True)
-    assert (context.CONTEXT_60.background, context.CONTEXT_60.background_ignored) == (0, False)
-    assert context.CONTEXT_60.names == ("background", *context.CONTEXT_59.names)
+    assert (len(context.Context59.labels), len(context.Context60.labels)) == (59, 60)
+    assert (context.Context59.labels.background, context.Context59.labels.background_ignored) == (None, True)
+    assert (context.Context60.labels.background, context.Context60.labels.background_ignored) == (0, False)
+    assert context.Context60.labels.names == ("background", *context.Context59.labels.names)
     assert context.COUNTS == {"train": 4998, "val": 5105}
     full = {number: context.FULL_NAMES.get(name, name) for name, number in context.CLASSES.items()}
     assert [full[number] for number in sorted(full)] == ALPHABETICAL.split()
 
 
 @PROTOCOLS
-def test_every_label_has_one_meaning(name: str) -> None:
-    labels = {"context59": context.CONTEXT_59, "context60": context.CONTEXT_60}[name]
-    table = context.table(labels)
+def test_every_label_has_one_meaning(tmp_path: Path, name: str) -> None:
+    write_context(tmp_path)
+    table = open_root(tmp_path, name).table
     assert list(table) == [expected_class(label, name) for label in range(460)]
     counts = np.bincount(table, minlength=256)
     assert counts[:60].tolist() == ([401] + [1] * 59 if name == "context60" else [1] * 59 + [0])
@@ -93,17 +89,8 @@ def test_unknown_labels_are_named(tmp_path: Path, name: str) -> None:
     found = open_root(tmp_path, name)
     path = tmp_path / "trainval" / f"{CONTEXT_VAL[0]}.mat"
     scipy.io.savemat(path, {"LabelMap": np.full((48, 64), 460, np.uint16)})
-    with pytest.raises(DataError, match=rf"{CONTEXT_VAL[0]}\.mat: 460 on 3072 pixels: no label \(0 to 459\)"):
+    with pytest.raises(SanetError, match=rf"{CONTEXT_VAL[0]}\.mat .* to 460"):
         found.open("val")[0]
-    assert 460 not in meanings(found.labels, found.coding)
-
-
-@pytest.mark.parametrize("inner", ["VOCdevkit", "VOCdevkit/VOC2010"])
-def test_masks_may_lie_beside_the_pictures(tmp_path: Path, inner: str) -> None:
-    write_context(tmp_path)
-    (tmp_path / "trainval").rename(tmp_path / "VOCdevkit" / "VOC2010" / "trainval")
-    for root in (tmp_path, tmp_path / inner):
-        assert open_root(root, "context60").open("val").names == list(CONTEXT_VAL)
 
 
 def test_lists_of_names_are_checked_where_they_are(tmp_path: Path) -> None:
@@ -118,7 +105,7 @@ def test_lists_of_names_are_checked_where_they_are(tmp_path: Path) -> None:
         path = tmp_path / name
         text = path.read_text()
         path.write_text(text.replace(old, new))
-        with pytest.raises(DataError, match=message):
+        with pytest.raises(SanetError, match=message):
             open_root(tmp_path, "context59")
         path.write_text(text)
     # The task's own names of three classes, and those of the full list, are the same classes.
@@ -137,19 +124,19 @@ def test_lists_of_names_are_checked_where_they_are(tmp_path: Path) -> None:
 
 @PROTOCOLS
 def test_counts_and_folders(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match=r"has no VOCdevkit/VOC2010/ with JPEGImages/ and ImageSets/Main/"):
+    with pytest.raises(SanetError, match="JPEGImages"):
         open_root(tmp_path, name)
     write_context(tmp_path)
-    with pytest.raises(DataError, match=rf"train\.txt has 3 pictures, the published {name} 4998"):
+    with pytest.raises(SanetError, match=r"train\.txt has 3 .*4998"):
         open_root(tmp_path, name, allow_subset=False)
     (tmp_path / "trainval").rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"has no trainval/ with"):
+    with pytest.raises(SanetError, match="trainval"):
         open_root(tmp_path, name)
 
 
 def test_a_val_picture_in_train_is_refused(tmp_path: Path) -> None:
     write_context(tmp_path, train=(*CONTEXT_TRAIN, CONTEXT_VAL[1]))
-    with pytest.raises(DataError, match=f"also in val: {CONTEXT_VAL[1]}"):
+    with pytest.raises(SanetError, match=f"also in val: .*{CONTEXT_VAL[1]}"):
         open_root(tmp_path, "context60").open("train")
 
 
@@ -157,7 +144,7 @@ def test_the_ignored_background_is_one_more_class_of_iou_0() -> None:
     rng = np.random.default_rng(0)
     counts = torch.from_numpy(rng.integers(0, 9, (59, 59)))
     counts[7], counts[:, 7] = 0, 0  # an absent class
-    scores = scores_of(counts, context.CONTEXT_59)
+    scores = scores_of(counts, context.Context59.labels)
     present = [iou for iou in scores.class_iou.values() if iou == iou]
     assert len(present) == 58
     assert scores.miou == pytest.approx(sum(present) / 58)
@@ -167,23 +154,23 @@ def test_the_ignored_background_is_one_more_class_of_iou_0() -> None:
     whole[1:, 1:] = counts
     whole[0, 1] = 0
     whole[0, 2] = 0
-    as_60 = scores_of(whole, context.CONTEXT_60)
+    as_60 = scores_of(whole, context.Context60.labels)
     assert as_60.miou_without_background == pytest.approx(scores.miou)
-    nothing = ConfusionMatrix(context.CONTEXT_59).scores().miou_with_background
+    nothing = ConfusionMatrix(context.Context59.labels).scores().miou_with_background
     assert nothing is not None
     assert nothing != nothing
 
 
 def test_both_scores_are_printed_beside_each_other() -> None:
     for labels, shown, hidden in (
-        (context.CONTEXT_59, "miou_with_background", "miou_without_background"),
-        (context.CONTEXT_60, "miou_without_background", "miou_with_background"),
+        (context.Context59.labels, "miou_with_background", "miou_without_background"),
+        (context.Context60.labels, "miou_without_background", "miou_with_background"),
     ):
         counts = torch.eye(len(labels), dtype=torch.int64)
         evaluation: Any = SimpleNamespace(labels=labels, scores=scores_of(counts, labels))
         lines = {line.rsplit(maxsplit=1)[0]: line.split()[-1] for line in score_table(evaluation).splitlines()[:-1]}
         assert lines[SCORE_NAMES["miou"]] == "100.0"
-        assert lines[SCORE_NAMES[shown]] == ("98.3" if labels is context.CONTEXT_59 else "100.0")
+        assert lines[SCORE_NAMES[shown]] == ("98.3" if labels is context.Context59.labels else "100.0")
         assert SCORE_NAMES[hidden] not in lines
-        assert f"val/{shown}" in logged_names(labels)
-        assert f"val/{hidden}" not in logged_names(labels)
+        assert f"val/{shown}" in logged_names(TrainConfig(), labels)
+        assert f"val/{hidden}" not in logged_names(TrainConfig(), labels)

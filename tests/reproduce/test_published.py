@@ -6,45 +6,117 @@ import re
 from fnmatch import fnmatch
 from pathlib import Path
 from statistics import fmean
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from reproduce.recipes import RECIPES
+from reproduce.tables import TABLES
 
-from sanet.config import DataConfig
 from sanet.deploy.profile import count_macs
-from sanet.evaluation.repeated import Spread, paired_bootstrap
-from sanet.evaluation.results import read_scores
-from sanet.experiments.claims import RUNS_TO_JUDGE, claim_table, claims
-from sanet.experiments.config import ExperimentConfig
-from sanet.experiments.costs import known_costs
-from sanet.experiments.fingerprint import read
-from sanet.experiments.runner import FinishedRun, Result, RowResult
-from sanet.experiments.summary import COVERAGE, class_table, markdown, spread_text, write_runs
-from sanet.experiments.tables import rows_of
+from sanet.evaluation.repeated import COVERAGE, RUNS_TO_JUDGE, SCORES, Spread, paired_bootstrap
 from sanet.models.networks import create_model
+from sanet.repeated.table import spread_text
 
 DOCS = Path(__file__).parents[2] / "docs"
 RESULTS, PAGE = DOCS / "results", (DOCS / "results.md").read_text(encoding="utf-8")
 PAPER = (DOCS / "paper.md").read_text(encoding="utf-8")
-TABLES = sorted(folder.name.partition("-")[0] for folder in RESULTS.glob("*-camvid") if (folder / "table.md").is_file())
-each_table = pytest.mark.parametrize("name", TABLES)
+NAMES = sorted(folder.name.partition("-")[0] for folder in RESULTS.glob("*-camvid") if (folder / "table.md").is_file())
+# A table that had another name.
+TABLE_OF = {"peers": "baselines"}
+each_table = pytest.mark.parametrize("name", NAMES)
+MISSING = "—"
 
 
-def result_of(name):
-    """What `sanet experiment NAME` had in its hands, but for the pictures and the networks."""
-    config = ExperimentConfig(DataConfig("camvid", "DIR"), backbones=("tf_efficientnet_lite0",))
-    rows = []
-    for row in rows_of(name, config):
-        folders = [RESULTS / "runs" / f"{row.key}-seed{seed}" for seed in range(config.seeds)]
-        runs = [FinishedRun(seed, folder, read_scores(folder / "test")) for seed, folder in enumerate(folders)]
-        rows.append(RowResult(row, runs))
-    return Result(name, config, "test", read(rows[0].runs[0].directory / "data.json"), rows)
+class Scored(NamedTuple):
+    """A scores.json as it was written, of whichever version, and the sums of images beside it."""
+
+    scores: SimpleNamespace
+    names: list[str]
+    protocol: dict
+    confusion: np.ndarray
+    image_sums: np.ndarray | None
 
 
-def costs_of(result):
-    return known_costs(result, RESULTS / f"{result.name}-camvid" / "costs.json")
+def read_scores(path):
+    file = path if path.suffix == ".json" else path / "scores.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    sums = file.with_name("pictures.npz")
+    return Scored(
+        SimpleNamespace(**content["scores"]),
+        content["labels"]["names"],
+        content["protocol"],
+        np.array(content["confusion"]),
+        np.load(sums)["sums"] if sums.exists() else None,
+    )
+
+
+class Row(NamedTuple):
+    """The runs of a row of a committed table."""
+
+    network: str
+    published: float | None
+    cost: dict
+    folders: list
+    runs: list
+
+    def spread(self, score):
+        return Spread.of([100 * getattr(run.scores, score) for run in self.runs])
+
+    def image_sums(self):
+        return np.array([run.image_sums for run in self.runs])
+
+
+def rows_of(name):
+    """By the name without the backbone, from runs.csv and the raw files that it names."""
+    folder = RESULTS / f"{name}-camvid"
+    costs = json.loads((folder / "costs.json").read_text(encoding="utf-8"))["rows"]
+    lines = {}
+    with (folder / "runs.csv").open(encoding="utf-8") as file:
+        for line in csv.DictReader(file):
+            lines.setdefault(line["row"], []).append(line)
+    rows = {}
+    for row, given in lines.items():
+        folders = [RESULTS / "runs" / line["run"] for line in given]
+        runs = [read_scores(folder / "test") for folder in folders]
+        for line, run in zip(given, runs, strict=True):
+            assert float(line["miou"]) == run.scores.miou
+        published = float(given[0]["published_miou"]) * 100 if given[0]["published_miou"] else None
+        network = row.partition("/")[0]
+        rows[network] = Row(network, published, costs[row], folders, runs)
+    return rows
+
+
+def claims_of(name):
+    """Differences of the pairs that a table is about, by mIoU and, where the paper has it, by pixel accuracy."""
+    rows = rows_of(name)
+    accuracy = {
+        key.partition("-")[2].rpartition("-")[0]: recipe.published.get("pixel_accuracy")
+        for key, recipe in reversed(RECIPES.items())
+        if key.startswith(f"{TABLE_OF.get(name, name)}-")
+    }
+    found = {}
+    for score in SCORES:
+        for better, worse in TABLES[TABLE_OF.get(name, name)].claims:
+            pair = rows[better], rows[worse]
+            published = [row.published if score == "miou" else accuracy[row.network] for row in pair]
+            if score == "miou" or all(published):
+                difference = paired_bootstrap(pair[0].image_sums(), pair[1].image_sums(), score)
+                theirs = published[0] - published[1] if all(published) else None
+                found[better, worse, score] = (difference, theirs)
+    return found
+
+
+def verdict_of(difference, theirs, papers):
+    if difference.low > 0:
+        smaller = papers and theirs is not None and theirs > 100 * difference.high
+        return ("reproduced in part: smaller than in the paper" if smaller else "reproduced") if papers else "better"
+    if difference.high < 0:
+        return "not reproduced: the other way round" if papers else "worse"
+    return "not reproduced: not told from chance" if papers else "not told from chance"
 
 
 def section(heading):
@@ -56,44 +128,30 @@ def section(heading):
     ]
 
 
-def val(found):
+def val(row):
     """Of the last epochs."""
     values = []
-    for run in found.runs:
-        with (run.directory / "metrics.csv").open(encoding="utf-8") as file:
+    for folder in row.folders:
+        with (folder / "metrics.csv").open(encoding="utf-8") as file:
             values.append(100 * float([*csv.DictReader(file)][-1]["val/miou"]))
     return Spread.of(values)
 
 
 def test_there_are_tables():
-    assert {"table1", "table3"} <= {*TABLES}
+    assert {"table1", "table3"} <= {*NAMES}
 
 
 @each_table
-def test_a_table_is_what_its_raw_files_say(name, tmp_path):
-    result, folder = result_of(name), RESULTS / f"{name}-camvid"
-    costs = costs_of(result)
-    assert costs.rows.keys() == costs.runs.keys()
-
-    def lines(text):
-        return [re.sub(r"sanet \d.*\.$", "sanet", line) for line in text.splitlines()]
-
-    assert lines(markdown(result, costs, claims(result))) == lines((folder / "table.md").read_text(encoding="utf-8"))
-    write_runs(tmp_path / "runs.csv", result, costs)
-    assert (tmp_path / "runs.csv").read_text() == (folder / "runs.csv").read_text()
-    page = (folder / "index.html").read_text(encoding="utf-8")
-    for claim in claims(result):
-        assert claim.verdict in page
-        assert f"{100 * claim.difference.mean:+.1f}" in page
-
-
-@each_table
-def test_all_runs_are_of_the_same_pictures(name):
-    result = result_of(name)
-    runs = [run for row in result.rows for run in row.runs]
-    assert result.pictures.keys() == {"train", "test"}
-    assert all(read(run.directory / "data.json") == result.pictures for run in runs)
-    assert len({run.evaluation.protocol.digest for run in runs}) == 1
+def test_all_runs_are_of_the_same_images(name):
+    rows = rows_of(name)
+    known = {(folder / "data.json").read_text() for row in rows.values() for folder in row.folders}
+    assert len(known) == 1
+    truth = [
+        {key: value for key, value in run.protocol.items() if key not in ("scales", "mirror", "window", "shorter_side")}
+        for row in rows.values()
+        for run in row.runs
+    ]
+    assert all(one == truth[0] for one in truth)
 
 
 @pytest.mark.parametrize(
@@ -105,41 +163,48 @@ def test_all_runs_are_of_the_same_pictures(name):
     ],
 )
 def test_the_page_of_results_has_their_figures(heading, name):
-    result = result_of(name)
+    rows, papers = rows_of(name), TABLES[TABLE_OF.get(name, name)].published
     scores, differences, *classes = section(heading)
-    costs = costs_of(result)
-    for line, found in zip(scores, result.rows, strict=True):
-        published = [f"{found.row.recipe.published['miou']:.1f}"] if name != "peers" else []
-        cost = costs.rows[found.row.name]
-        shown = [f"{cost.parameters / 1e6:.2f} M", f"{cost.macs / 1e9:.2f} G", f"{1e3 * cost.timing.median:.0f} ms"]
-        last = shown if name != "table1" else [spread_text(val(found))]
-        assert line[1:] == [spread_text(found.spread("miou")), *published, *last]
-    assert [line[1:] for line in differences] == [row[1:] for row in claim_table(claims(result))[1]]
+    for line, row in zip(scores, rows.values(), strict=True):
+        published = [f"{row.published:.1f}"] if name != "peers" else []
+        parameters, macs, timing = row.cost["parameters"], row.cost["macs"], row.cost["timing"]
+        shown = [f"{parameters / 1e6:.2f} M", f"{macs / 1e9:.2f} G", f"{1e3 * timing[0]:.0f} ms"]
+        last = shown if name != "table1" else [spread_text(val(row))]
+        assert line[1:] == [spread_text(row.spread("miou")), *published, *last]
+    for line, (found, theirs) in zip(differences, claims_of(name).values(), strict=True):
+        here, low, high = (f"{100 * value:+.1f}" for value in (found.mean, found.low, found.high))
+        assert line[1:] == [
+            here,
+            f"{low} to {high}",
+            MISSING if theirs is None else f"{theirs:+.1f}",
+            verdict_of(found, theirs, papers),
+        ]
     for table in classes:
-        assert [line[1:] for line in table] == [row[1:] for row in class_table(result)[1]]
+        for line, row in zip(table, rows.values(), strict=True):
+            means = [fmean(run.scores.class_iou[name] for run in row.runs) for name in row.runs[0].names]
+            assert line[1:] == [f"{100 * mean:.1f}" for mean in means]
 
 
 def test_what_is_said_of_table_1_follows():
     """SANet against SA: below it on test in mIoU, in nothing else, and how far that is to be trusted."""
-    result, page = result_of("table1"), " ".join(PAGE.split())
-    found = {claim.text.replace(" (SA + Cat + Den)", ""): claim for claim in claims(result)}
-    miou, pixels = (found[f"SANet over SA{score}"] for score in ("", ", pixel accuracy"))
-    assert f"the {miou.published:.1f} points that they gain in the paper" in page
-    assert f"That they cost {-100 * miou.difference.mean:.1f} points is not established" in page
-    assert miou.difference.high < 0 < 100 * miou.difference.high + miou.published
-    assert f"In pixel accuracy SANet has {100 * pixels.difference.mean:+.1f} over SA" in page
-    assert pixels.difference.low < 0 < pixels.difference.high
-    assert f"on val it has {val(miou.better).mean - val(miou.worse).mean:+.1f} of mIoU" in page
-    gains = [100 * found[f"SA over FCN{score}"].difference.mean for score in ("", ", pixel accuracy")]
+    rows, page, found = rows_of("table1"), " ".join(PAGE.split()), claims_of("table1")
+    (miou, published), (pixels, _) = (found["sanet", "sa", score] for score in ("miou", "pixel_accuracy"))
+    assert f"the {published:.1f} points that they gain in the paper" in page
+    assert f"That they cost {-100 * miou.mean:.1f} points is not established" in page
+    assert miou.high < 0 < 100 * miou.high + published
+    assert f"In pixel accuracy SANet has {100 * pixels.mean:+.1f} over SA" in page
+    assert pixels.low < 0 < pixels.high
+    assert f"on val it has {val(rows['sanet']).mean - val(rows['sa']).mean:+.1f} of mIoU" in page
+    gains = [100 * found["sa", "fcn", score][0].mean for score in ("miou", "pixel_accuracy")]
     assert f"{gains[0]:.1f} points of mIoU and {gains[1]:.1f} of pixel accuracy" in page
-    judged, held = sum(claim.score == "miou" for claim in found.values()), COVERAGE[RUNS_TO_JUDGE] / 100
+    judged, held = sum(score == "miou" for _, _, score in found), COVERAGE[RUNS_TO_JUDGE] / 100
     assert judged == 5
     assert f"misses the true difference in {100 - COVERAGE[RUNS_TO_JUDGE]} % of cases" in page
     assert f"({100 * (1 - held**judged):.0f} %, were they independent)" in page
 
 
 def test_what_is_said_of_table_3_follows():
-    rows = {row.row.network: row.spread("miou").mean for row in result_of("table3").rows}
+    rows = {name: row.spread("miou").mean for name, row in rows_of("table3").items()}
     assert ("the mean of FCN-SE is not above FCN's" in PAGE) == (rows["fcn_se"] <= rows["fcn"])
 
 
@@ -159,7 +224,7 @@ def test_figures_of_the_runs_of_before():
         f"SANet has\n{window_of_2:.1f}: {window_of_2 - found['FCN']:+.1f} over FCN and "
         f"{window_of_2 - found['FCN-SE']:+.1f} over FCN-SE"
     ) in PAGE
-    scores = {row.row.network: 100 * row.runs[0].evaluation.scores.miou for row in result_of("table3").rows}
+    scores = {name: 100 * row.runs[0].scores.miou for name, row in rows_of("table3").items()}
     sooner = [scores["sanet"] - scores[name] for name in ("fcn", "fcn_se")]
     assert f"the same seed has {sooner[0]:+.1f} and\n{sooner[1]:+.1f}" in PAGE
 
@@ -261,7 +326,7 @@ def test_table_3_was_made_again_with_a_log():
         label: [read_scores(folder) for folder in sorted((RESULTS / "again").glob(f"{name}-*"))]
         for label, name in {"FCN": "fcn", "FCN-SE": "fcn_se", "SANet": "sanet"}.items()
     }
-    sums = {label: np.array([run.picture_sums for run in found]) for label, found in runs.items()}
+    sums = {label: np.array([run.image_sums for run in found]) for label, found in runs.items()}
     for label, found in runs.items():
         assert [cell for cell in rows[label][:3] if cell] == [f"{100 * run.scores.miou:.1f}" for run in found]
         if label != "SANet":
@@ -333,7 +398,7 @@ def test_the_figures_of_the_packages_own_model():
         shown = [last_of_val(folder), *(scores[folder, split].scores.miou for split in ("val", "test"))]
         assert f"| {row} | {' | '.join(f'{value:.3f}' for value in shown)} |" in page
     sizes = {side: read_scores(RESULTS / "own" / f"scores-val-{side}.json") for side in (600, 840)}
-    assert all(found.protocol.shorter_side == side for side, found in sizes.items())
+    assert all(found.protocol["shorter_side"] == side for side, found in sizes.items())
     chosen = [sizes[600], scores["own", "val"], sizes[840]]
     shown = "600 pixels it has {:.3f}, of 720 {:.3f}, of 840 {:.3f}".format(*(found.scores.miou for found in chosen))
     assert shown in " ".join(page.split())
@@ -345,7 +410,7 @@ def test_the_figures_of_the_packages_own_model():
 
 def test_what_the_confusions_of_the_packages_own_models_say():
     before_on_val = read_scores(RESULTS / "own-lite0" / "scores-val.json")
-    names = list(before_on_val.labels.names)
+    names = before_on_val.names
     building, fence = names.index("building"), names.index("fence")
     columns = [before_on_val.confusion[:, names.index(name)] for name in ("pedestrian", "pole", "sign", "fence")]
     shares = [f"{100 * column[building] / column.sum():.0f}" for column in columns]

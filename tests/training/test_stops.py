@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from sanet.experiments import runs
 
 import sanet
 from brightness import assert_same_weights, checkpoint, weights
 from sanet import files
 from sanet.cli.main import main
 from sanet.config import CHECKPOINTS, CONFIG
-from sanet.experiments import runs
 from sanet.structures import Interrupted, SanetError, UsageError
 from sanet.training import fit, run, saving
 from sanet.training.checkpoints import AtomicCheckpointIO, CheckpointFolder, read_checkpoint

@@ -13,8 +13,8 @@ from brightness import CLASSES, assert_same_weights, weights, write_pictures
 from sanet.config import DataConfig, TrainConfig
 from sanet.evaluation.repeated import paired_bootstrap
 from sanet.models.networks import load_model
-from sanet.repeat.config import RepeatConfig, rows_of, settings_of
-from sanet.repeat.runner import repeat
+from sanet.repeated.config import RepeatConfig, rows_of, settings_of
+from sanet.repeated.runner import repeat
 from sanet.structures import SanetError, UsageError
 
 BASE = {

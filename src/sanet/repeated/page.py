@@ -6,7 +6,6 @@ from base64 import b64encode
 from io import BytesIO
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,12 +14,10 @@ from sanet.data.catalog import data_source
 from sanet.evaluation.page import data_url, environment, smaller_mask, smaller_picture
 from sanet.inference.pictures import colorize
 from sanet.inference.predictor import Predictor
-from sanet.repeat.table import class_cells, comparison_cells, preface, score_cells
+from sanet.repeated.costs import Costs
+from sanet.repeated.result import Repeated
+from sanet.repeated.table import class_cells, comparison_cells, preface, score_cells
 from sanet.tables import percent
-
-if TYPE_CHECKING:
-    from sanet.repeat.costs import Costs
-    from sanet.repeat.runner import Repeated
 
 EXAMPLES, WIDTH = 4, 320
 Panels = list[tuple[str, str]]

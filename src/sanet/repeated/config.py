@@ -25,26 +25,26 @@ class RepeatConfig:
         base: settings of all rows.
         comparisons: pairs of rows, the first of which is subtracted from by the second: [[sanet, fcn]].
         title: heading of the table.
-        name: name of its files.
         data: the dataset.
         inference: inference settings that all rows are scored with.
         split: split that is scored; by default test, or val where there is no test.
         seeds: runs of each row, with the seeds 0, 1 and so on; a difference is judged from three.
         costs: measure parameters, multiply-accumulates and time of each network as well.
         output: folder for the runs, which all tables in it share, and for NAME.md, NAME.csv and NAME.html.
+        name: name of these files.
     """
 
     rows: dict[str, Any] = field(default_factory=dict)
     base: dict[str, Any] = field(default_factory=dict)
     comparisons: list[Any] = field(default_factory=list)
     title: str = "Repeated runs"
-    name: str = "table"
     data: DataConfig = field(default_factory=DataConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     split: str | None = None
     seeds: int = within(3, 1, 1000)
     costs: bool = True
     output: str = "repeated"
+    name: str = "table"
 
     def __post_init__(self) -> None:
         check(self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -15,9 +15,7 @@ from sanet.deploy.timing import Machine, Timing, in_turn, machine_of, time_pass
 from sanet.inference.exported import choose_device
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import load_model
-
-if TYPE_CHECKING:
-    from sanet.repeat.runner import Repeated
+from sanet.repeated.result import Repeated
 
 REPEATS = 30
 

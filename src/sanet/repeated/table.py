@@ -7,15 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from math import isfinite, isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sanet.evaluation.repeated import COVERAGE, RUNS_TO_JUDGE, Spread
+from sanet.repeated.costs import Costs
+from sanet.repeated.result import Repeated
 from sanet.structures import printable
 from sanet.tables import MISSING, markdown_table, percent
-
-if TYPE_CHECKING:
-    from sanet.repeat.costs import Costs
-    from sanet.repeat.runner import Repeated
 
 INTERVAL = "middle 95 % of the bootstrap"
 Cells = tuple[list[str], list[list[str]]]
