@@ -2,7 +2,7 @@
 
 python benchmarks/page.py OUTPUT.csv   # needs the extra `demo`, playwright, and Debian's chromium
 
-The package's own model and its two examples, 480x360, in turn. An answer is there when the page shows its picture.
+The bundled model and its two examples, 480x360, in turn. An answer is there when the page shows its image.
 """
 
 import csv
@@ -18,11 +18,11 @@ from time import perf_counter
 from playwright.sync_api import Page, sync_playwright
 
 ROUNDS = 10  # after one to warm up
-PICTURE, GROUP = "#first-picture img", "#first-groups img"
+IMAGE, GROUP = "#first-image img", "#first-groups img"
 
 
 def replaced(page: Page, selector: str, act: Callable[[], object]) -> float:
-    """Seconds from an act to another picture in an element, whole."""
+    """Seconds from an act to another image in an element, complete."""
     # In one step: an element that is being taken away is there, and is gone.
     old = page.evaluate("selector => document.querySelector(selector)?.src ?? null", selector)
     start = perf_counter()
@@ -38,16 +38,16 @@ def replaced(page: Page, selector: str, act: Callable[[], object]) -> float:
 
 
 def look(page: Page, example: Path, across: float) -> dict[str, float]:
-    """Seconds of each act of a visitor: a picture, a click somewhere on its lower part, another opacity."""
-    took = {"picture": replaced(page, PICTURE, lambda: page.set_input_files("#upload input[type=file]", example))}
+    """Seconds of each act of a visitor: an image, a click somewhere on its lower part, another opacity."""
+    took = {"image": replaced(page, IMAGE, lambda: page.set_input_files("#upload input[type=file]", example))}
     page.wait_for_timeout(500)
-    box = page.locator(PICTURE).bounding_box()
+    box = page.locator(IMAGE).bounding_box()
     assert box is not None
     x, y = box["width"] * across, box["height"] * 0.7
-    took["click"] = replaced(page, GROUP, lambda: page.click(PICTURE, position={"x": x, "y": y}))
+    took["click"] = replaced(page, GROUP, lambda: page.click(IMAGE, position={"x": x, "y": y}))
     page.wait_for_timeout(500)
     slider = page.locator("#opacity input[type=range]")
-    took["opacity"] = replaced(page, PICTURE, lambda: slider.press("ArrowLeft"))
+    took["opacity"] = replaced(page, IMAGE, lambda: slider.press("ArrowLeft"))
     slider.press("ArrowRight")  # back to where it was
     page.wait_for_timeout(500)
     page.click("#upload button[title='Remove Image']")

@@ -154,7 +154,7 @@ def test_train_evaluate_predict(root, tmp_path, capsys):
         ["evaluate", "runs/mistyped", "--data.name", "folder", "--data.root", "none", "--data.classes", "[a, b]"],
         ["predict", "a.png", "--model", "runs/mistyped"],
         ["explain", "runs/mistyped", "a.png", "--point", "1", "1"],
-        ["compare", "a.png", "--models", "runs/a", "runs/mistyped"],
+        ["visualize", "a.png", "--models", "runs/a", "runs/mistyped"],
         ["grouping", "runs/mistyped"],
         ["demo", "runs/mistyped"],
         ["export", "runs/mistyped"],

@@ -31,10 +31,10 @@ WRITES = {
         ["out/masks/a.png", "out/overlays/a.jpg", "out/predictions.jsonl", "out/masks"],
     ),
     "explain": (
-        ["nowhere", "photos/a.png", "--point", "1", "1", "--output", "out/g.svg", "--arrays", "out/g.npz"],
+        ["nowhere", "photos/a.png", "--point", "1", "1", "--output", "out/g.svg", "--save-arrays", "out/g.npz"],
         ["out/g.svg", "out/g.npz"],
     ),
-    "compare": (["photos/a.png", "--models", "nowhere", "--output", "out/c.pdf"], ["out/c.pdf"]),
+    "visualize": (["photos/a.png", "--models", "nowhere", "--output", "out/c.pdf"], ["out/c.pdf"]),
     "export": (["nowhere", "--output", "out/m.onnx"], ["out/m.onnx", "out/m.onnx.json"]),
     "profile": (
         ["--output", "out"],
@@ -97,7 +97,7 @@ def test_a_foreign_file_is_refused_before_the_work(place, capsys, command, outpu
     before = contents(place)
     status, said = asked(command, WRITES[command][0], capsys)
     assert status == 2
-    assert "--output" in said or "--arrays" in said or "--root" in said
+    assert "--output" in said or "--save-arrays" in said or "--root" in said
     assert str(path.parent if command == "train" else path.name) in said
     assert {path: content for path, content in contents(place).items() if path in before} == before
     left = {path.name for path in contents(place).keys() - before.keys()}
@@ -111,8 +111,8 @@ def model(place):
 
 
 MADE = {
-    "explain": (["model", "photos/a.png", "--point", "1", "1", "--output", "out/g.png", "--arrays", "out/g.npz"]),
-    "compare": (["photos/a.png", "--models", "model", "--output", "out/c.png"]),
+    "explain": (["model", "photos/a.png", "--point", "1", "1", "--output", "out/g.png", "--save-arrays", "out/g.npz"]),
+    "visualize": (["photos/a.png", "--models", "model", "--output", "out/c.png"]),
     "predict": (["photos", "--model", "model", "--output", "out", "--shorter_side", "64"]),
     "profile": (["--networks", "[fcn]", "--backbones", "[test_resnet]", "--sizes", "[[64, 64]]", "--output", "out"]),
 }
@@ -124,7 +124,7 @@ def test_what_a_command_wrote_it_replaces_until_somebody_changes_it(model, place
     again = [*MADE[command], "--flip", "true"] if command == "predict" else MADE[command]
     assert asked(command, again, capsys)[0] == 0
     written = [path for path in Path("out").rglob("*.*") if not files.hidden(path) and path.name[:11] != "predictions"]
-    assert len(written) == {"compare": 1}.get(command, 2)
+    assert len(written) == {"visualize": 1}.get(command, 2)
     for path in written:
         whole = path.read_bytes()
         path.write_bytes(whole + b"a note of mine")
@@ -140,10 +140,10 @@ def test_what_a_command_wrote_it_replaces_until_somebody_changes_it(model, place
     [
         ("explain", ["--output", "photos/a.png"]),
         ("explain", ["--output", "photos/b.png"]),
-        ("explain", ["--output", "out/a.npz.png", "--arrays", "photos/b.png"]),
-        ("explain", ["--output", "out/g.png", "--arrays", "out/g.png"]),
-        ("compare", ["--output", "photos/a.png"]),
-        ("compare", ["--output", "photos/b.png"]),
+        ("explain", ["--output", "out/a.npz.png", "--save-arrays", "photos/b.png"]),
+        ("explain", ["--output", "out/g.png", "--save-arrays", "out/g.png"]),
+        ("visualize", ["--output", "photos/a.png"]),
+        ("visualize", ["--output", "photos/b.png"]),
     ],
 )
 def test_an_input_or_another_output_is_never_the_output(place, capsys, command, options):
@@ -153,7 +153,7 @@ def test_an_input_or_another_output_is_never_the_output(place, capsys, command, 
     before = contents(place)
     given = {
         "explain": ["nowhere", "photos/a.png", "--point", "1", "1"],
-        "compare": ["photos/a.png", "--models", "nowhere"],
+        "visualize": ["photos/a.png", "--models", "nowhere"],
     }
     status, said = asked(command, [*given[command], *options], capsys)
     assert status == 2

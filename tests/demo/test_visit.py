@@ -7,7 +7,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 import sanet
-from sanet.demo.visit import SHOWN, Seen, Visit
+from sanet.demo.visit import SHOWN, Result, Visit
 from sanet.inference.pictures import overlay, shares
 from sanet.insight.groups import Explainer, HeadMaps
 
@@ -21,16 +21,16 @@ def models():
     }
 
 
-def picture(height, width):
+def image(height, width):
     return np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 80), (90, 41), (1200, 1500), (40, 800)])
 def test_every_shown_pixel_clicks_the_one_it_shows(models, height, width):
     """Of a mask whose values are its columns, then its rows: what is shown at a place is what the click takes."""
-    visit = Visit(picture(height, width), "a")
+    visit = Visit(image(height, width), "a")
     for axis in (0, 1):
-        shown = Seen("sanet", None, np.indices((height, width))[1 - axis].astype(np.uint16), 0.0).shown
+        shown = Result("sanet", None, np.indices((height, width))[1 - axis].astype(np.uint16), 0.0).shown
         assert max(shown.shape) == SHOWN
         for x, y in ((0, 0), (shown.shape[1] - 1, shown.shape[0] - 1), (shown.shape[1] // 3, shown.shape[0] // 2)):
             visit.click((x, y))
@@ -41,29 +41,29 @@ def test_a_model_looks_once(models, monkeypatch):
     calls = []
     encode = Explainer.encode
     monkeypatch.setattr(Explainer, "encode", lambda self, image: calls.append(image.shape) or encode(self, image))
-    visit = Visit(picture(50, 70), "a")
+    visit = Visit(image(50, 70), "a")
     for _ in range(3):
         visit.click((4, 5))
-        visit.groups(visit.see("sanet", models), "attention")
-    visit.see("fcn", models)
+        visit.groups(visit.result("sanet", models), "attention")
+    visit.result("fcn", models)
     assert calls == [(3, 50, 70)] * 2
 
 
 def test_the_mask_legend_and_hiding_are_those_of_the_prediction(models):
-    visit = Visit(picture(96, 960), "a")
-    seen = visit.see("sanet", models)
-    labels = seen.encoding.labels
+    visit = Visit(image(96, 960), "a")
+    result = visit.result("sanet", models)
+    labels = result.encoding.labels
     expected = models["sanet"].encode(torch.from_numpy(visit.image).permute(2, 0, 1)).prediction.numpy()
-    assert np.array_equal(seen.prediction, expected)
+    assert np.array_equal(result.prediction, expected)
     # An untrained network finds one class everywhere.
     expected = np.arange(960, dtype=np.uint8)[None].repeat(96, 0) // 192
-    seen = Seen("sanet", seen.encoding, expected, 0.0)
-    assert [(entry.name, entry.share) for entry in seen.legend] == list(shares(expected, labels).items())
-    assert np.array_equal(visit.shown(seen, 0.4, []), overlay(visit.image, expected, labels, 0.4))
-    everything = [entry.name for entry in seen.legend]
-    assert np.array_equal(visit.shown(seen, 1, everything), visit.image)
+    result = Result("sanet", result.encoding, expected, 0.0)
+    assert result.shares == shares(expected, labels)
+    assert np.array_equal(visit.overlay(result, 0.4, []), overlay(visit.image, expected, labels, 0.4))
+    everything = list(result.shares)
+    assert np.array_equal(visit.overlay(result, 1, everything), visit.image)
     first = labels.names.index(everything[0])
-    hidden = visit.shown(seen, 1, everything[:1])
+    hidden = visit.overlay(result, 1, everything[:1])
     assert np.array_equal(hidden[expected == first], visit.image[expected == first])
     assert not np.array_equal(hidden, visit.image)
 
@@ -71,15 +71,15 @@ def test_the_mask_legend_and_hiding_are_those_of_the_prediction(models):
 def test_red_is_near_the_point_or_active_there(models):
     """Every cell's colour says how its map ranks it; under attention the clicked cell is the nearest of all."""
     visit = Visit(np.full((64, 64, 3), 128, np.uint8), "a")
-    seen, random = visit.see("sanet", models), np.random.default_rng(0)
+    result, random = visit.result("sanet", models), np.random.default_rng(0)
     maps = HeadMaps(1, *(torch.from_numpy(random.normal(size=(5, 4, 4))).float() for _ in range(3)))
-    seen = Seen("sanet", seen.encoding._replace(heads=[maps]), seen.prediction, 0.0)
+    result = Result("sanet", result.encoding._replace(heads=[maps]), result.prediction, 0.0)
     visit.click((700, 300))
-    (group,) = seen.encoding.groups(*visit.point)
+    (group,) = result.encoding.groups(*visit.point)
     colors = colormaps["jet"](np.arange(256))[:, :3] * 255
     for channel, values in {"attention": -group.distance, "main": group.main, "output": group.output}.items():
-        ((shown, _),) = visit.groups(seen, channel)
-        cells = (shown[60::120, 60::120] - 0.35 * 128) / 0.65  # the middles of the cells, without the grey picture
+        ((shown, _),) = visit.groups(result, channel)
+        cells = (shown[60::120, 60::120] - 0.35 * 128) / 0.65  # the middles of the cells, without the grey image
         ranks = np.abs(cells[..., None, :] - colors).sum(axis=-1).argmin(axis=-1) / 255
         expected = ((values - values.min()) / (values.max() - values.min())).numpy()
         ranks[1, 2] = expected[1, 2]  # the clicked cell, under the dot
@@ -88,32 +88,32 @@ def test_red_is_near_the_point_or_active_there(models):
 
 
 @pytest.mark.parametrize("channel", ["attention", "main", "output"])
-def test_groups_are_one_picture_for_each_head(models, channel):
-    visit = Visit(picture(60, 80), "a")
-    seen = visit.see("sanet", models)
-    assert visit.groups(seen, channel) == []
+def test_groups_are_one_image_for_each_head(models, channel):
+    visit = Visit(image(60, 80), "a")
+    result = visit.result("sanet", models)
+    assert visit.groups(result, channel) == []
     visit.click((900, 10))
-    pictures, captions = zip(*visit.groups(seen, channel), strict=True)
+    images, captions = zip(*visit.groups(result, channel), strict=True)
     assert [caption.partition(",")[0] for caption in captions] == ["head 1", "head 2", "head 3", "head 4"]
-    assert all(shown.shape == (360, 480, 3) for shown in pictures)
-    assert visit.groups(visit.see("fcn", models), channel) == []
+    assert all(shown.shape == (360, 480, 3) for shown in images)
+    assert visit.groups(visit.result("fcn", models), channel) == []
 
 
-def test_downloads_have_the_size_of_the_picture_and_go_with_the_visit(models):
-    visit = Visit(picture(60, 80), "../photo of mine.jpg")
-    assert len(Visit(picture(9, 9), "x" * 250).save(visit.see("sanet", models), "mask", 0.5, []).name) < 80
-    seen = visit.see("sanet", models)
-    mask = visit.save(seen, "mask", 0.5, [])
+def test_downloads_have_the_size_of_the_image_and_go_with_the_visit(models):
+    visit = Visit(image(60, 80), "../photo of mine.jpg")
+    assert len(Visit(image(9, 9), "x" * 250).save(visit.result("sanet", models), "mask", 0.5, []).name) < 80
+    result = visit.result("sanet", models)
+    mask = visit.save(result, "mask", 0.5, [])
     with Image.open(mask) as stored:
         assert stored.mode == "P"
-        assert np.array_equal(np.asarray(stored), seen.prediction)
-    with Image.open(visit.save(seen, "overlay", 0.3, [])) as stored:
-        assert np.array_equal(np.asarray(stored), overlay(visit.image, seen.prediction, seen.encoding.labels, 0.3))
+        assert np.array_equal(np.asarray(stored), result.prediction)
+    with Image.open(visit.save(result, "overlay", 0.3, [])) as stored:
+        assert np.array_equal(np.asarray(stored), overlay(visit.image, result.prediction, result.encoding.labels, 0.3))
     visit.click((7, 9))
-    with Image.open(visit.save(seen, "figure", 0.5, [])) as stored:
+    with Image.open(visit.save(result, "figure", 0.5, [])) as stored:
         assert stored.width > 600
     assert mask.name == "photo of mine-sanet-mask.png"
-    assert visit.save(visit.see("fcn", models), "mask", 0.5, []) != mask
-    folder = mask.parent
-    del visit
-    assert not folder.exists()
+    assert visit.save(visit.result("fcn", models), "mask", 0.5, []) != mask
+    visit.close()
+    assert not mask.parent.exists()
+    assert visit.closed

@@ -16,7 +16,7 @@ from torch import nn
 from sanet.cli.main import create_parsers, main
 from sanet.deploy.config import ProfileConfig, Published
 from sanet.deploy.profile import Cost, Profile, count_activations, count_macs, profile
-from sanet.deploy.tables import comparisons, markdown_table, records, render, write
+from sanet.deploy.tables import difference, records, render, write
 from sanet.deploy.timing import Machine, Timing
 from sanet.models.networks import create_model
 from sanet.structures import SanetError, UsageError
@@ -173,14 +173,11 @@ def table_6():
 
 def test_the_recipe_builds_and_every_difference_has_its_reason(table_6):
     assert [cost.problem for cost in table_6.costs] == [""] * 3
-    assert len(comparisons(table_6)) == 6
-    assert all(abs(row.difference) <= 1 or row.note for row in comparisons(table_6))
-
-
-def test_sanet_costs_what_table_6_says(table_6):
-    rows = [row for row in comparisons(table_6) if row.label == "sanet"]
-    assert [row.published for row in rows] == [55.5, 204.7]
-    assert all(abs(row.difference) < 0.5 for row in rows)
+    for cost in table_6.costs:
+        published = table_6.published(cost)
+        far = [difference(cost.parameters / 1e6, published.parameters), difference(cost.macs / 1e9, published.macs)]
+        assert max(map(abs, far)) <= 1 or published.note
+        assert cost.network != "sanet" or max(map(abs, far)) < 0.5
 
 
 def figures(model, side):
@@ -308,39 +305,25 @@ def cells(table):
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
-def test_a_markdown_table_comes_back_and_is_aligned():
-    header, rows = ("name", "figure (G)"), [("a", "1.5"), ("longer", "—"), ("", "1234567.25")]
-    table = markdown_table(header, rows, texts=1)
-    assert [tuple(row.values()) for row in cells(table)] == rows
-    assert len({len(line) for line in table.splitlines()}) == 1
-    assert table.splitlines()[2] == "| a      |        1.5 |"
-
-
 def test_the_tables_say_what_was_found():
     text = render(made_up())
-    costs, compared = (cells(block) for block in text.split("\n\n") if block.startswith("|"))
+    costs = cells(next(block for block in text.split("\n\n") if block.startswith("|")))
     assert costs[0] == {
-        "network": "sanet",
-        "backbone": "test_resnet",
-        "parameters (M)": "2.01",
-        "MACs (G)": "3.30",
+        "network": "sanet/test_resnet",
+        "parameters (M)": "2.01 (2, +0.5 %)",
+        "MACs (G)": "3.30 (3, +10.0 %)",
         "memory (MiB)": "5",
         "latency (ms)": "500.00",
         "10-90 % (ms)": "250.00 - 1000.00",
-        "pictures/s": "8.00",
+        "images/s": "8.00",
         "mIoU (%)": "60.9",
     }
-    assert set(list(costs[1].values())[2:]) == {"—"}
+    assert set(list(costs[1].values())[1:]) == {"—"}
+    assert costs[2]["MACs (G)"] == "2.00 (1, +100.0 %)"
     assert (costs[3]["parameters (M)"], costs[3]["latency (ms)"]) == ("123.46", "—")
-    assert [tuple(row.values()) for row in compared] == [
-        ("sanet/test_resnet", "parameters (M)", "2", "2.01", "+0.5 %"),
-        ("sanet/test_resnet", "MACs (G)", "3", "3.30", "+10.0 %"),
-        ("fcn/test_resnet", "MACs (G)", "1", "2.00", "+100.0 %"),
-    ]
-    explained = text.split("More than 1 % apart:")[1]
-    assert "- sanet/test_resnet: because of the head" in explained
-    assert "- fcn/test_resnet: no reason is given" in explained
-    assert "7 passes after 3 to warm up" in " ".join(text.split())
+    assert "- sanet/test_resnet: because of the head" in text
+    assert "- sanet/test_efficientnet: no such, thing" in text
+    assert "7 passes after 3" in " ".join(text.split())
 
 
 def test_the_csv_file_has_every_figure_in_full(tmp_path):
@@ -350,15 +333,15 @@ def test_the_csv_file_has_every_figure_in_full(tmp_path):
         rows = list(csv.DictReader(file))
     expected = [{key: "" if value is None else str(value) for key, value in row.items()} for row in records(found)]
     assert rows == expected
-    assert (rows[0]["macs"], rows[0]["latency_s"], rows[0]["pictures_per_s"]) == ("3300000000", "0.5", "8.0")
+    assert (rows[0]["macs"], rows[0]["latency_s"], rows[0]["images_per_s"]) == ("3300000000", "0.5", "8.0")
     assert (rows[1]["problem"], rows[1]["macs"]) == ("no such, thing", "")
     assert (tmp_path / "profile.md").read_text() == f"{render(found)}\n"
 
 
-def test_the_plot_is_a_picture(tmp_path):
+def test_the_plot_is_a_image(tmp_path):
     *_, png, svg = write(made_up(), tmp_path)
     pixels = np.asarray(Image.open(png).convert("RGB"))
-    assert (pixels == (0x00, 0x72, 0xB2)).all(-1).sum() > 50
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 10
     assert ElementTree.parse(svg).getroot().tag.endswith("svg")
 
 
@@ -406,8 +389,8 @@ def test_published_figures_that_cannot_be(settings):
 
 
 def test_an_unknown_network_or_backbone_is_answered_with_the_nearest():
-    with pytest.raises(UsageError, match="did you mean 'sanet'"):
-        profile(ProfileConfig(networks=("fcn", "sannet")))
+    with pytest.raises(UsageError, match="'sanet'"):
+        profile(ProfileConfig(networks=("sannet",)))
     with pytest.raises(UsageError, match="unknown backbone 'resnet102'"):
         profile(ProfileConfig(backbones=("resnet102",)))
 
@@ -429,10 +412,10 @@ def test_the_command_prints_the_tables_and_writes_them(tmp_path, capsys):
         rows = list(csv.DictReader(file))
     shown = cells(next(block for block in printed.split("\n\n") if block.startswith("| network")))
     for row, line in zip(rows, shown, strict=True):
-        assert float(line["parameters (M)"]) == pytest.approx(int(row["parameters"]) / 1e6, abs=0.005)
+        assert float(line["parameters (M)"].split()[0]) == pytest.approx(int(row["parameters"]) / 1e6, abs=0.005)
         assert float(line["memory (MiB)"]) == pytest.approx(int(row["activation_bytes"]) / 2**20, abs=0.5)
         assert float(line["latency (ms)"]) == pytest.approx(float(row["latency_s"]) * 1e3, abs=0.005)
-        assert float(row["pictures_per_s"]) == pytest.approx(2 / float(row["latency_s"]))
+        assert float(row["images_per_s"]) == pytest.approx(2 / float(row["latency_s"]))
         assert (row["batch"], row["repeats"], row["threads"], row["miou"]) == ("2", "2", "1", line["mIoU (%)"])
 
 

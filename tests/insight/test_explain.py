@@ -21,28 +21,27 @@ def model():
 
 
 @pytest.fixture
-def picture(tmp_path):
+def image(tmp_path):
     path = tmp_path / "street.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)).save(path)
     return path
 
 
-@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
-@pytest.mark.parametrize("points", [[(3, 4)], [(0, 0), (89, 59), (40, 30)]])
-def test_a_figure_is_written(model, picture, tmp_path, ending, points):
+@pytest.mark.parametrize(("ending", "points"), [("png", [(3, 4)]), ("svg", [(0, 0), (89, 59), (40, 30)])])
+def test_a_figure_is_written(model, image, tmp_path, ending, points):
     path = tmp_path / f"figure.{ending}"
-    explain(model, picture, points, path, heads=[1, 4], device="cpu")
+    explain(model, image, points, path, heads=[1, 4], device="cpu")
     assert path.stat().st_size > 5000
     if ending == "png":
         width, height = Image.open(path).size
-        assert height > width  # seven rows: the picture, and three for each head
+        assert height > width  # seven rows: the image, and three for each head
 
 
-def test_the_arrays_are_the_groups(model, picture, tmp_path):
+def test_the_arrays_are_the_groups(model, image, tmp_path):
     points = [(3, 4), (80, 50)]
     figure, arrays = tmp_path / "figure.png", tmp_path / "maps.npz"
-    explain(model, picture, points, figure, arrays=arrays, device="cpu", shorter_side=70)
-    image = torch.from_numpy(np.array(Image.open(picture))).permute(2, 0, 1)
+    explain(model, image, points, figure, save_arrays=arrays, device="cpu", shorter_side=70)
+    image = torch.from_numpy(np.array(Image.open(image))).permute(2, 0, 1)
     encoding = Explainer(model, "cpu", 70).encode(image)
     with np.load(arrays) as maps:
         assert len(maps.files) == 2 + 2 * 4 * 3
@@ -54,10 +53,10 @@ def test_the_arrays_are_the_groups(model, picture, tmp_path):
                     np.testing.assert_array_equal(maps[f"head{group.stage}_point{number}_{name}"], getattr(group, name))
 
 
-def test_the_command_line(model, picture, tmp_path, capsys):
+def test_the_command_line(model, image, tmp_path, capsys):
     model.save_pretrained(tmp_path / "model")
-    given = ["explain", str(tmp_path / "model"), str(picture), "--device", "cpu", "--out", str(tmp_path / "a.png")]
-    arrays = ["--arrays", str(tmp_path / "a.npz")]
+    given = ["explain", str(tmp_path / "model"), str(image), "--device", "cpu", "--out", str(tmp_path / "a.png")]
+    arrays = ["--save-arrays", str(tmp_path / "a.npz")]
     chosen = ["--heads", "2", "--shorter_side", "64"]
     assert main([*given, "--point", "3", "4", "--point", "50", "20", *chosen, *arrays]) == 0
     assert "a.png" in capsys.readouterr().out
@@ -70,21 +69,20 @@ def test_the_command_line(model, picture, tmp_path, capsys):
         assert "point" in capsys.readouterr().err
 
 
-def test_mistakes_are_answered_before_the_work(model, picture, tmp_path):
+def test_mistakes_are_answered_before_the_work(model, image, tmp_path):
     def explained(*args, output="a.png", **kwargs):
         explain(model, *args, tmp_path / output, device="cpu", **kwargs)
 
     with pytest.raises(UsageError, match="points"):
-        explained(picture, [])
+        explained(image, [])
     for heads in ([1, 5], []):
         with pytest.raises(UsageError, match=rf"heads {re.escape(str(heads))}: one or more of 1, 2, 3, 4"):
-            explained(picture, [(1, 1)], heads=heads)
+            explained(image, [(1, 1)], heads=heads)
     with pytest.raises(SanetError, match=r"no\.png"):
         explained(tmp_path / "no.png", [(1, 1)])
-    # The first mistake is answered: that the picture is missing comes out with the work.
-    with pytest.raises(UsageError, match=r"a\.txt: a figure ends in .*\.pdf, \.pgf, \.png"):
+    # The first mistake is answered: that the image is missing comes out with the work.
+    with pytest.raises(UsageError, match=r"a\.txt.*\.pdf"):
         explained(tmp_path / "no.png", [(1, 1)], output="a.txt")
-    with pytest.raises(UsageError, match="there is no folder"):
-        explained(tmp_path / "no.png", [(1, 1)], output="missing/a.png")
-    with pytest.raises(UsageError, match="there is no folder"):
-        explained(tmp_path / "no.png", [(1, 1)], arrays=tmp_path / "missing" / "a.npz")
+    (tmp_path / "a.npz").touch()
+    with pytest.raises(UsageError, match="--save-arrays"):
+        explained(tmp_path / "no.png", [(1, 1)], save_arrays=tmp_path / "a.npz")

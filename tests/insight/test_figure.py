@@ -57,7 +57,7 @@ def drawn(monkeypatch, tmp_path):
 
 
 def grid(figure: Figure) -> list[list[Axes]]:
-    """The panes as they are seen, from top to bottom and from left to right; those without a picture are left out."""
+    """The panes as they are seen, from top to bottom and from left to right; those without a image are left out."""
     rows: dict[float, list[Axes]] = {}
     for pane in figure.axes:
         if pane.images:
@@ -100,9 +100,9 @@ def assert_marked(pane: Axes, points: list[tuple[int, int]], colors: list[str]) 
 
 def test_several_points_have_three_rows_for_each_head_and_a_column_each(drawn, image, encoding):
     figure = drawn(image, encoding, POINTS)
-    (picture, prediction), *rows = grid(figure)
-    assert [pane.get_title() for pane in (picture, prediction)] == ["picture", "prediction"]
-    np.testing.assert_array_equal(shades(picture), image)
+    (first, prediction), *rows = grid(figure)
+    assert [pane.get_title() for pane in (first, prediction)] == ["image", "prediction"]
+    np.testing.assert_array_equal(shades(first), image)
     np.testing.assert_array_equal(shades(prediction), overlay(image, encoding.prediction.numpy(), encoding.labels))
     assert [len(row) for row in rows] == [3] * 9
     for number, maps in enumerate(encoding.heads):
@@ -147,10 +147,10 @@ def test_chosen_heads_only(drawn, image, encoding):
 
 
 def test_points_lie_in_the_middle_of_their_pixels(drawn, image, encoding):
-    """All of them on picture and prediction, each on its own groups, always in its own colour."""
-    (picture, prediction), *rows = grid(drawn(image, encoding, POINTS))
+    """All of them on image and prediction, each on its own groups, always in its own colour."""
+    (first, prediction), *rows = grid(drawn(image, encoding, POINTS))
     assert len({*MARKERS}) == len(MARKERS)
-    for pane in (picture, prediction):
+    for pane in (first, prediction):
         assert_marked(pane, POINTS, list(MARKERS[:3]))
     for row in rows:
         for column, pane in enumerate(row):
@@ -166,16 +166,16 @@ def test_the_colour_bar_says_what_red_is(drawn, image, encoding):
     ]
 
 
-def test_large_pictures_are_drawn_smaller_in_the_same_place(drawn, image, encoding, monkeypatch):
+def test_large_images_are_drawn_smaller_in_the_same_place(drawn, image, encoding, monkeypatch):
     monkeypatch.setattr(module, "LONGEST", 20)
-    (picture, prediction), *_ = grid(drawn(image, encoding, POINTS))
-    np.testing.assert_array_equal(shades(picture), image[::3, ::3])
+    (first, prediction), *_ = grid(drawn(image, encoding, POINTS))
+    np.testing.assert_array_equal(shades(first), image[::3, ::3])
     small = encoding.prediction.numpy()[::3, ::3]
     np.testing.assert_array_equal(shades(prediction), overlay(image[::3, ::3], small, encoding.labels))
-    assert_marked(picture, POINTS, list(MARKERS[:3]))
+    assert_marked(first, POINTS, list(MARKERS[:3]))
 
 
-def test_a_point_outside_the_picture(image, encoding, tmp_path):
+def test_a_point_outside_the_image(image, encoding, tmp_path):
     for point in ((WIDTH, 0), (0, HEIGHT), (-1, 0)):
         with pytest.raises(UsageError, match="60 wide and 36 high"):
             draw(image, encoding, [(1, 1), point], Path(tmp_path / "a.png"))

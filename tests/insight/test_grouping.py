@@ -25,8 +25,8 @@ def test_the_area_equals_scikit_learns(pairs):
         assert roc_area(scores, positive) == pytest.approx(roc_auc_score(positive, scores.numpy()), abs=1e-12)
 
 
-class Pictures:
-    """Pictures whose halves are two classes, with a band without labels."""
+class Images:
+    """Images whose halves are two classes, with a band without labels."""
 
     labels = LABELS
 
@@ -62,21 +62,21 @@ class Known:
 
 
 def test_a_perfect_head_has_one_and_a_blind_one_half():
-    found = grouping_scores(Known(), Pictures((40, 60), (33, 50)), progress=False)
+    found = grouping_scores(Known(), Images((40, 60), (33, 50)), progress=False)
     assert found.stages == (1, 2, 4)
     np.testing.assert_allclose(found.scores[0, :2], 1)
     np.testing.assert_allclose(found.scores[1, :2], 0.5, atol=0.04)
     np.testing.assert_allclose(found.scores[2, :2], 0.5)
     assert np.isnan(found.scores[:, 2]).all()
-    assert found.points.tolist() == [6, 6, 0]  # three in each of two pictures
+    assert found.points.tolist() == [6, 6, 0]  # three in each of two images
 
 
 def test_the_points_are_the_same_for_every_network():
-    pictures = Pictures((50, 70))
+    images = Images((50, 70))
     torch.manual_seed(0)
     models = [sanet.create_model("sanet", "test_resnet", num_classes=3, output_stride=8) for _ in range(2)]
-    one, other = (grouping_scores(Explainer(model, "cpu"), pictures, progress=False) for model in models)
-    again = grouping_scores(Explainer(models[0], "cpu"), pictures, progress=False)
+    one, other = (grouping_scores(Explainer(model, "cpu"), images, progress=False) for model in models)
+    again = grouping_scores(Explainer(models[0], "cpu"), images, progress=False)
     np.testing.assert_array_equal(one.scores, again.scores)
     np.testing.assert_array_equal(one.points, other.points)
     assert not np.array_equal(one.scores, other.scores)
@@ -85,11 +85,11 @@ def test_the_points_are_the_same_for_every_network():
 def test_nothing_drawn_is_a_mistake():
     for points, pixels in ((0, 2000), (3, 0), (-1, 5)):
         with pytest.raises(UsageError, match=f"points {points} and pixels {pixels}: 1 or more"):
-            grouping_scores(Known(), Pictures((40, 60)), points, pixels, progress=False)
+            grouping_scores(Known(), Images((40, 60)), points, pixels, progress=False)
 
 
-def test_pictures_with_nothing_to_group_are_left_out():
-    class Plain(Pictures):
+def test_images_with_nothing_to_group_are_left_out():
+    class Plain(Images):
         def __getitem__(self, index):
             sample = super().__getitem__(index)
             return sample._replace(mask=torch.full_like(sample.mask, 255 if index else 0))
@@ -123,7 +123,7 @@ def test_reach_is_one_where_nearness_says_nothing_and_small_around_the_point():
                 (height, width), (height, width), LABELS, torch.zeros(height, width, dtype=torch.int64), heads
             )
 
-    found = grouping_scores(Placed(), Pictures((90, 90), (60, 80)), points=20, progress=False)
+    found = grouping_scores(Placed(), Images((90, 90), (60, 80)), points=20, progress=False)
     around, anywhere, row = found.reach
     assert anywhere == pytest.approx(1, abs=0.05)
     assert around < 0.5

@@ -19,7 +19,7 @@ def model():
     return sanet.create_model("sanet", "test_resnet", num_classes=5, output_stride=8).eval()
 
 
-def picture(height, width, seed=0):
+def noise(height, width, seed=0):
     return torch.randint(0, 256, (3, height, width), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
@@ -30,7 +30,7 @@ def hooks_of(model):
 @settings(max_examples=15)
 @given(st.integers(32, 130), st.integers(32, 130), st.data())
 def test_groups_equal_loops_from_their_definition(model, height, width, data):
-    encoding = Explainer(model, "cpu").encode(picture(height, width))
+    encoding = Explainer(model, "cpu").encode(noise(height, width))
     x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
     assert [maps.stage for maps in encoding.heads] == [1, 2, 3, 4]
     for maps, group in zip(encoding.heads, encoding.groups(x, y), strict=True):
@@ -50,7 +50,7 @@ def test_groups_equal_loops_from_their_definition(model, height, width, data):
 
 def test_the_output_is_that_of_the_module(model):
     """Equation (4), against what the network itself computes on the way."""
-    image, seen = picture(70, 90), {}
+    image, seen = noise(70, 90), {}
     hooks = [
         module.register_forward_hook(lambda module, _, output: seen.setdefault(module, output))
         for module in model.head.attention
@@ -64,22 +64,22 @@ def test_the_output_is_that_of_the_module(model):
 
 
 def test_the_prediction_is_that_of_the_predictor(model):
-    image = picture(61, 83)
+    image = noise(61, 83)
     found = Explainer(model, "cpu").encode(image).prediction
-    assert torch.equal(found, label_picture(lambda pictures: model(pictures).logits, image))
+    assert torch.equal(found, label_picture(lambda images: model(images).logits, image))
 
 
 @pytest.mark.parametrize("heads", [[1, 4], [3]])
 def test_only_the_heads_that_there_are(heads):
     model = sanet.create_model("sanet", "test_resnet", num_classes=3, output_stride=8, heads=heads)
-    encoding = Explainer(model, "cpu").encode(picture(40, 50))
+    encoding = Explainer(model, "cpu").encode(noise(40, 50))
     assert [group.stage for group in encoding.groups(3, 4)] == heads
 
 
 def test_hooks_are_removed_even_after_an_error(model):
     explainer = Explainer(model, "cpu")
     before = hooks_of(model)
-    explainer.encode(picture(40, 40))
+    explainer.encode(noise(40, 40))
     assert hooks_of(model) == before
 
     def fail(*_):
@@ -87,19 +87,19 @@ def test_hooks_are_removed_even_after_an_error(model):
 
     failing = model.head.attention[2].main.register_forward_hook(fail)
     with pytest.raises(RuntimeError, match="on purpose"):
-        explainer.encode(picture(40, 40))
+        explainer.encode(noise(40, 40))
     failing.remove()
     assert hooks_of(model) == before
 
 
-def test_tiny_pictures_are_looked_at_larger(model):
-    encoding = Explainer(model, "cpu").encode(picture(5, 9))
+def test_tiny_images_are_looked_at_larger(model):
+    encoding = Explainer(model, "cpu").encode(noise(5, 9))
     assert encoding.prediction.shape == (5, 9)
     assert len(encoding.groups(8, 4)) == 4
 
 
-def test_large_pictures_are_looked_at_smaller(model):
-    encoding = Explainer(model, "cpu").encode(picture(1500, 1200))
+def test_large_images_are_looked_at_smaller(model):
+    encoding = Explainer(model, "cpu").encode(noise(1500, 1200))
     rows, columns = encoding.heads[0].main.shape[-2:]
     assert 16 * rows * columns <= LARGEST * 1.01  # stride 4
     assert encoding.prediction.shape == (1500, 1200)
@@ -107,11 +107,11 @@ def test_large_pictures_are_looked_at_smaller(model):
 
 
 def test_points_outside_and_networks_without_heads_are_refused(model):
-    encoding = Explainer(model, "cpu").encode(picture(40, 60))
+    encoding = Explainer(model, "cpu").encode(noise(40, 60))
     for x, y in ((60, 0), (0, 40), (-1, 0), (0, -1)):
         with pytest.raises(UsageError, match="60 wide and 40 high"):
             encoding.groups(x, y)
     fcn = sanet.create_model("fcn", "test_resnet", num_classes=2, output_stride=8)
-    with pytest.raises(UsageError, match="squeeze-and-attention"):
+    with pytest.raises(UsageError, match="fcn"):
         Explainer(fcn, "cpu").require_heads()
-    assert Explainer(fcn, "cpu").encode(picture(40, 60)).groups(3, 4) == []
+    assert Explainer(fcn, "cpu").encode(noise(40, 60)).groups(3, 4) == []

@@ -214,35 +214,35 @@ def explain_command(settings: Namespace) -> int:
 
     encoding = explain(
         _model_in(settings.trained),
-        settings.picture,
+        settings.image,
         settings.point,
         settings.output,
         settings.heads,
-        settings.arrays,
+        settings.save_arrays,
         settings.device,
         settings.shorter_side,
     )
-    (height, width), (rows, columns) = encoding.size, encoding.seen
+    (height, width), (rows, columns) = encoding.size, encoding.input_size
     if (rows, columns) != (height, width):
-        say(f"{settings.picture}, {width} x {height} pixels, was seen as {columns} x {rows}")
+        say(f"{settings.image}, {width} x {height} pixels, was resized to {columns} x {rows} for the network")
     say(f"figure: {settings.output}")
-    if settings.arrays:
-        say(f"arrays: {settings.arrays}")
+    if settings.save_arrays:
+        say(f"arrays: {settings.save_arrays}")
     return 0
 
 
-def compare_command(settings: Namespace) -> int:
-    """Draw pictures under several networks."""
+def visualize_command(settings: Namespace) -> int:
+    """Draw images under several networks."""
     try:
-        from sanet.insight.comparison import compare_pictures
+        from sanet.insight.visualize import visualize
     except ImportError as error:
         raise SanetError(f"figures need an extra: pip install 'sanet-segmentation[figures]' ({error})") from error
 
-    compare_pictures(
-        settings.pictures,
+    visualize(
+        settings.images,
         [_model_in(model) for model in settings.models],
         settings.output,
-        settings.truth,
+        settings.masks,
         settings.mask_format,
         settings.device,
         _views(settings),
@@ -259,7 +259,7 @@ def grouping_command(settings: Namespace) -> int:
 
     pictures = data_source(settings.data).open(settings.split)
     explainer = Explainer(_model_in(settings.trained), settings.device, settings.shorter_side)
-    side = explainer.views.shorter_side
+    side = explainer.shorter_side
     say(
         f"{settings.trained}: {len(pictures)} pictures of {settings.data.name}, {settings.split}, seen "
         f"{f'with a shorter side of {side}' if side else 'in their own size'}; seed {settings.seed}"
@@ -296,7 +296,7 @@ def export_command(settings: Namespace) -> int:
     require_own(*files_of(Path(path)))
     model = load_model(directory)
     if settings.format == "onnx-int8":
-        say(export_int8(model, path, settings.data, settings.split, settings.calibration, settings.largest_loss))
+        say(export_int8(model, path, settings.data, settings.split, settings.calibration, settings.max_miou_drop))
     else:
         say(export(model, path))
     say(f"export: {path}")

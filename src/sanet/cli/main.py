@@ -76,7 +76,7 @@ COMMANDS = {
         options.explain_options,
         commands.explain_command,
         "show which pixels a SANet groups with a point",
-        "MODEL PICTURE --point X Y [--point X Y …] [options]",
+        "MODEL IMAGE --point X Y [--point X Y …] [options]",
     ),
     "grouping": Command(
         options.grouping_options,
@@ -84,11 +84,11 @@ COMMANDS = {
         "score how well the heads of a SANet group the pixels of a class",
         "MODEL [options]",
     ),
-    "compare": Command(
-        options.compare_options,
-        commands.compare_command,
-        "draw pictures under several networks, with their errors",
-        "PICTURE [PICTURE ...] --models MODEL [MODEL ...] [options]",
+    "visualize": Command(
+        options.visualize_options,
+        commands.visualize_command,
+        "draw images under several networks, with their errors",
+        "IMAGE [IMAGE ...] --models MODEL [MODEL ...] [options]",
     ),
     "demo": Command(
         options.demo_options,

@@ -29,7 +29,7 @@ RANGES = {
     "pixels": (2, 10_000_000),
     "seed": (0, 2**32 - 1),
     "calibration": (1, 100_000),
-    "largest_loss": (0, 1),
+    "max_miou_drop": (0, 1),
     "shorter_side": (0, SIDES[1]),
 }
 
@@ -115,9 +115,9 @@ def check_data_options(parser: Parser) -> None:
 
 
 def explain_options(parser: Parser) -> None:
-    """The model, the picture and the points."""
+    """The model, the image and the points."""
     parser.add_argument("trained", type=str, metavar="MODEL", help=SANET_HELP)
-    parser.add_argument("picture", type=str, metavar="PICTURE", help="the picture")
+    parser.add_argument("image", type=str, metavar="IMAGE", help="the image")
     parser.add_argument(
         "--point",
         nargs=2,
@@ -130,21 +130,21 @@ def explain_options(parser: Parser) -> None:
     parser.add_argument(
         "--output", "--out", type=str, default="groups.png", help="the figure; its ending names the format"
     )
-    parser.add_argument("--arrays", type=str | None, help="file for the maps themselves, as NumPy's .npz")
+    parser.add_argument("--save-arrays", type=str | None, help="file for the maps themselves, as NumPy's .npz")
     _shorter_side_option(parser)
     parser.add_argument("--device", type=str | None, help="cpu, cuda …; by default a GPU where there is one")
 
 
-def compare_options(parser: Parser) -> None:
-    """The pictures, the models and the truth."""
-    parser.add_argument("pictures", type=str, nargs="+", metavar="PICTURE", help="files")
+def visualize_options(parser: Parser) -> None:
+    """The images, the models and the masks."""
+    parser.add_argument("images", type=str, nargs="+", metavar="IMAGE", help="files")
     parser.add_argument("--models", type=str, nargs="+", required=True, metavar="MODEL", help=f"each a {MODEL_HELP}")
     parser.add_argument(
-        "--truth", type=str, nargs="+", default=[], metavar="MASK", help="masks of the pictures, in their order"
+        "--masks", type=str, nargs="+", default=[], metavar="MASK", help="ground truth of the images, in their order"
     )
     parser.add_argument("--mask_format", type=MaskFormat, default="index", help="of the masks")
     parser.add_argument(
-        "--output", "--out", type=str, default="comparison.png", help="the figure; its ending names the format"
+        "--output", "--out", type=str, default="visualization.png", help="the figure; its ending names the format"
     )
     views_options(parser)
 
@@ -201,7 +201,10 @@ def export_options(parser: Parser) -> None:
         "--calibration", type=int, default=32, help="onnx-int8: pictures of the train split that set its ranges"
     )
     parser.add_argument(
-        "--largest_loss", type=float, default=0.02, help="onnx-int8: of mIoU, from 0 to 1; what loses more is not kept"
+        "--max-miou-drop",
+        type=float,
+        default=0.02,
+        help="onnx-int8: largest loss of mIoU, from 0 to 1; a file that loses more is not kept",
     )
     parser.add_class_arguments(
         DataConfig, "data", help="onnx-int8: the data set; by default the one the run was trained on"

@@ -1,4 +1,4 @@
-"""What happens on the page: a picture arrives, a point is clicked, a setting changes, a file is taken away."""
+"""What happens on the page: an image is uploaded, a point is clicked, a setting changes, a file is downloaded."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import gradio as gr
 
+from sanet.demo.config import DemoConfig
 from sanet.demo.limits import read_upload
 from sanet.demo.visit import Channel, Download, Visit
-from sanet.demo.visits import Visits
 from sanet.evaluation.page import data_url
 from sanet.inference.pictures import percent
 from sanet.insight.groups import Explainer
@@ -28,148 +29,134 @@ class Settings(NamedTuple):
     channel: Channel
     model: str
     legend: Legend
-    rival: str
-    rivals_legend: Legend
+    other: str
+    others_legend: Legend
 
 
 class Actions:
-    """The handlers of the page's events. ``settings`` are the values of ``Settings``: Gradio gives them one by one.
+    """The handlers of the page's events.
+
+    Each is given the visitor's own ``Visit``, which Gradio keeps by session, and the values of ``Settings`` one by one.
 
     Args:
         models: by the names that the page shows.
-        visits: those that are open.
-        largest_megapixels: of a picture, in 10^6 pixels.
-        folder: for downloads.
+        config: limits of the page.
+        folder: folder of uploads and downloads.
     """
 
-    def __init__(self, models: Mapping[str, Explainer], visits: Visits, largest_megapixels: float, folder: str) -> None:
-        self.models = models
-        self.visits = visits
-        self.largest_megapixels = largest_megapixels
-        self.folder = folder
+    def __init__(self, models: Mapping[str, Explainer], config: DemoConfig, folder: str) -> None:
+        self.models, self.config, self.folder = models, config, folder
+        # By session; Gradio's state, which holds the visits, cannot be asked when a page is closed.
+        self._visits: WeakValueDictionary[str, Visit] = WeakValueDictionary()
 
-    def arrive(
+    def upload(
         self,
         payload: dict[str, Any] | None,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),
         *settings: Any,
     ) -> list[Any]:
-        """A new picture."""
+        """A new image: the visit, and what ``view`` returns."""
         if payload is None or not payload.get("path"):
-            raise gr.Error("send the picture as a file")
+            raise gr.Error("upload the image as a file")
         path = Path(payload["path"])
         name = Path(payload.get("orig_name") or path.name).name
         try:
-            image = read_upload(path, name, Path(self.folder), self.largest_megapixels)
+            image = read_upload(path, name, Path(self.folder), self.config.largest_megapixels)
         except UsageError as error:
             # Browsers show it as HTML; and what a visitor calls a file is not for the terminal.
             raise gr.Error(escape(printable(str(error))), print_exception=False) from error
-        self.visits.put(_key(request), Visit(image, name, self.folder))
-        return self.view(request, progress, *settings)
+        visit = self._visits[request.session_hash or ""] = Visit(image, name, self.folder)
+        return self.view(visit, progress, *settings)
 
-    def clear(self, request: gr.Request, *settings: Any) -> list[Any]:
-        """The picture was taken off the page, and what was seen of it goes, too."""
-        self.visits.close(_key(request))
-        return self._panes(None, Settings(*settings), gr.Progress())
+    def clear(self, *settings: Any) -> list[Any]:
+        """The image is removed from the page."""
+        return [None, *self._panes(None, Settings(*settings), gr.Progress())]
 
     def leave(self, request: gr.Request) -> None:
-        """The page was closed, or lost its connection."""
-        self.visits.leave(_key(request))
+        """The page is closed, or loses its connection."""
+        visit = self._visits.pop(request.session_hash or "", None)
+        if visit is not None:
+            visit.close()
 
-    def click(self, event: gr.SelectData, request: gr.Request, *settings: Any) -> list[Any]:
-        """A point of what is shown."""
-        self._visit(request).click((int(event.index[0]), int(event.index[1])))
-        return self.redraw(request, *settings)
+    def click(self, event: gr.SelectData, visit: Visit | None, *settings: Any) -> list[Any]:
+        """A click on what is shown."""
+        self._required(visit).click((int(event.index[0]), int(event.index[1])))
+        return self.redraw(visit, *settings)
 
-    def view(self, request: gr.Request, progress: gr.Progress = gr.Progress(), *settings: Any) -> list[Any]:
-        """What both panes show: of each whether it is there, its legend, picture, status and groups."""
-        visit, now = self.visits.get(_key(request)), Settings(*settings)
-        if visit is None and now.legend["rows"]:
-            raise self._expired()
-        return self._panes(visit, now, progress)
+    def view(self, visit: Visit | None, progress: gr.Progress = gr.Progress(), *settings: Any) -> list[Any]:
+        """The visit, and for both panes: whether it is visible, its legend, image, status and groups."""
+        now = Settings(*settings)
+        if now.legend["rows"] or visit is not None:
+            visit = self._required(visit)
+        return [visit, *self._panes(visit, now, progress)]
+
+    def redraw(self, visit: Visit | None, *settings: Any) -> list[Any]:
+        """``view`` without what the visitor sets: an answer that comes late must not set it back."""
+        visit, *values = self.view(visit, gr.Progress(), *settings)
+        half = len(values) // 2
+        return [visit, *values[2:half], *values[half + 2 :]]
+
+    def download(
+        self, what: Download, visit: Visit | None, opacity: float, model: str, legend: Legend
+    ) -> tuple[Visit, str]:
+        """The visit, and the file."""
+        visit = self._required(visit)
+        if what == "figure" and (visit.point is None or not self.models[model].stages):
+            raise gr.Error("the figure shows the pixel groups of a point: click on an image under a SANet first")
+        return visit, str(visit.save(visit.result(model, self.models), what, opacity, legend["hidden"]))
 
     def _panes(self, visit: Visit | None, now: Settings, progress: gr.Progress) -> list[Any]:
         values: list[Any] = []
-        for name, shown in ((now.model, now.legend), (now.rival, now.rivals_legend)):
+        for name, legend in ((now.model, now.legend), (now.other, now.others_legend)):
             if visit is None or name not in self.models:
                 values += [gr.Column(visible=name in self.models), NO_LEGEND, None, "", []]
                 continue
-            if name not in visit.seen:
-                progress(0.3, f"{name} looks at {visit.name}")
-            values += self._pane(visit, name, shown["hidden"], now.opacity, now.channel)
+            if name not in visit.results:
+                progress(0.3, f"{name} labels {visit.name}")
+            values += self._pane(visit, name, legend["hidden"], now.opacity, now.channel)
         return values
 
-    def redraw(self, request: gr.Request, *settings: Any) -> list[Any]:
-        """``view`` without what its own settings are: an answer that comes late must not set them back."""
-        values = self.view(request, gr.Progress(), *settings)
-        half = len(values) // 2
-        return [*values[2:half], *values[half + 2 :]]
-
-    def mask(self, opacity: float, model: str, legend: Legend, request: gr.Request) -> str:
-        """The file of the classes."""
-        return self._save("mask", opacity, model, legend, request)
-
-    def overlay(self, opacity: float, model: str, legend: Legend, request: gr.Request) -> str:
-        """The file of the picture under its mask."""
-        return self._save("overlay", opacity, model, legend, request)
-
-    def figure(self, opacity: float, model: str, legend: Legend, request: gr.Request) -> str:
-        """The file of all groups of the point."""
-        return self._save("figure", opacity, model, legend, request)
-
     def _pane(self, visit: Visit, name: str, hidden: list[str], opacity: float, channel: Channel) -> list[Any]:
-        seen = visit.see(name, self.models)
-        hidden = [entry for entry in hidden if entry in seen.encoding.labels.names]
+        result = visit.result(name, self.models)
+        labels = result.encoding.labels
+        hidden = [entry for entry in hidden if entry in labels.names]
         rows = [
             {
-                "name": entry.name,
-                "text": _literal(entry.name),
-                "color": "rgb({},{},{})".format(*entry.color),
-                "share": percent(entry.share),
-                "checked": "" if entry.name in hidden else "checked",
+                "name": entry,
+                # Gradio makes a JavaScript template of the legend, and the name of a class may be anybody's.
+                "text": entry.replace("\\", "\\\\").replace("${", "\\${"),
+                "color": "rgb({},{},{})".format(*labels.colors[labels.names.index(entry)]),
+                "share": percent(share),
+                "checked": "" if entry in hidden else "checked",
             }
-            for entry in seen.legend
+            for entry, share in result.shares.items()
         ]
-        height, width = visit.image.shape[:2]
-        groups = visit.groups(seen, channel)
-        high, wide = seen.encoding.seen
-        text = f"{width} x {height} pixels, seen{'' if (high, wide) == (height, width) else f' as {wide} x {high}'} in "
-        text += f"{seen.seconds:.2f} s"
-        if visit.point is not None:
-            text += f"; point {visit.point[0]}, {visit.point[1]}"
-            text += "" if groups else "; this network has no attention to look into"
+        groups = visit.groups(result, channel)
         return [
             gr.Column(visible=True),
             {"rows": rows, "hidden": hidden},
-            gr.Image(visit.shown(seen, opacity, hidden), label=f"{name}: click anywhere"),
-            text,
-            [{"src": data_url(picture, "JPEG"), "caption": caption} for picture, caption in groups],
+            gr.Image(visit.overlay(result, opacity, hidden), label=f"{name}: click anywhere"),
+            _status(visit, result.encoding.input_size, result.seconds, bool(groups)),
+            [{"src": data_url(image, "JPEG"), "caption": caption} for image, caption in groups],
         ]
 
-    def _save(self, what: Download, opacity: float, model: str, legend: Legend, request: gr.Request) -> str:
-        visit = self._visit(request)
-        if what == "figure" and (visit.point is None or not self.models[model].stages):
-            raise gr.Error("the figure shows the pixel groups of a point: click on a picture under a SANet first")
-        return str(visit.save(visit.see(model, self.models), what, opacity, legend["hidden"]))
-
-    def _visit(self, request: gr.Request) -> Visit:
-        visit = self.visits.get(_key(request))
-        if visit is None:
-            raise self._expired()
+    def _required(self, visit: Visit | None) -> Visit:
+        if visit is None or visit.closed:
+            minutes = self.config.keep_minutes
+            raise gr.Error(
+                f"no image: it is deleted after {minutes:g} minutes, and when the page is closed; drop it again"
+            )
         return visit
 
-    def _expired(self) -> gr.Error:
-        minutes = self.visits.seconds / 60
-        return gr.Error(f"there is no picture, or it was deleted, as all are after {minutes:g} minutes; drop it again")
 
-
-def _literal(name: str) -> str:
-    """Safe in the JavaScript template that Gradio makes of the legend: a class's name may be anybody's."""
-    return name.replace("\\", "\\\\").replace("${", "\\${")
-
-
-def _key(request: gr.Request) -> str:
-    if not request.session_hash:
-        raise gr.Error("open the page in a browser")
-    return request.session_hash
+def _status(visit: Visit, input_size: tuple[int, int], seconds: float, groups: bool) -> str:
+    height, width = visit.image.shape[:2]
+    text = f"{width} x {height} pixels"
+    if input_size != (height, width):
+        text += f", input of the network {input_size[1]} x {input_size[0]}"
+    text += f", {seconds:.2f} s"
+    if visit.point is not None:
+        text += f"; point {visit.point[0]}, {visit.point[1]}"
+        text += "" if groups else "; this network has no attention to show"
+    return text

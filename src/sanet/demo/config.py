@@ -6,25 +6,24 @@ from dataclasses import dataclass
 
 from sanet.config import check, within
 
-# Pillow takes pictures of more pixels for bombs: twice its MAX_IMAGE_PIXELS, in 10^6.
+# Pillow refuses images of more pixels as decompression bombs: twice its MAX_IMAGE_PIXELS, in 10^6.
 DECODED = 178
 
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Where the page is served, and what it takes.
+    """Where the page is served, and what it accepts.
 
     Args:
-        host: address to listen on; by default this computer alone can open the page. "0.0.0.0" lets everyone in the
-            network do so.
-        port: to listen on; 0 takes a free one.
+        host: address to listen on; by default only this computer can open the page. "0.0.0.0" opens it to the network.
+        port: port to listen on; 0 chooses a free one.
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
-        largest_megabytes: of an uploaded file; a larger one is refused before it is read.
-        largest_megapixels: of a picture, in 10^6 pixels; a larger one is refused before it is decoded.
-        waiting: requests that wait their turn; who comes after them is told that the page is busy.
-        visitors: whose pictures are kept at a time; who comes after them takes the place of the oldest.
+        largest_megabytes: size limit of an uploaded file, in 10^6 bytes.
+        largest_megapixels: size limit of an image, in 10^6 pixels; a larger one is refused before it is decoded.
+        waiting: length of the queue; further requests are told that the page is busy.
+        visitors: number of visitors whose images are kept at a time; the next one replaces the oldest.
         allowed_hosts: further names that browsers may call the page by, such as that of a proxy in front of it.
-        keep_minutes: that pictures are kept at most, in memory after their visitor's last step, as files at all.
+        keep_minutes: minutes after which an image is deleted, counted from the visitor's last step.
     """
 
     host: str = "127.0.0.1"

@@ -1,8 +1,9 @@
-"""The page: a picture, its mask under every model that is chosen, and the pixel groups of the point that is clicked."""
+"""The page: an image, its mask under the chosen models, and the pixel groups of the point that is clicked."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,18 +18,18 @@ HERE = Path(__file__).parent
 TITLE = "Squeeze and attention"
 CHANNELS: tuple[Channel, ...] = get_args(Channel)
 DOWNLOADS: tuple[Download, ...] = get_args(Download)
-NO_RIVAL = "—"
+NO_OTHER = "—"
 # A hidden button gets the file once it is written, and is then clicked for the visitor.
 FETCH = "() => setTimeout(() => document.getElementById('{name}').click(), 300)"
 
 
 class Pane:
-    """One model's view of the picture; the components are made where this is."""
+    """One model's view of the image; the components are made where this is."""
 
     def __init__(self, name: str, visible: bool) -> None:
         with gr.Column(visible=visible, min_width=300) as self.column:
-            self.picture = gr.Image(
-                show_label=True, interactive=False, format="jpeg", buttons=["fullscreen"], elem_id=f"{name}-picture"
+            self.image = gr.Image(
+                show_label=True, interactive=False, format="jpeg", buttons=["fullscreen"], elem_id=f"{name}-image"
             )  # fmt: skip
             self.status = gr.Markdown(elem_id=f"{name}-status")
             with gr.Row():
@@ -37,17 +38,17 @@ class Pane:
                     for what in DOWNLOADS
                 ]
             links = [gr.DownloadButton(elem_classes="fetch", elem_id=f"{name}-link-{what}") for what in DOWNLOADS]
-            self.downloads = list(zip(buttons, links, strict=True))
+            self.downloads = list(zip(DOWNLOADS, buttons, links, strict=True))
             self.legend = gr.HTML(NO_LEGEND, **_template("legend"), elem_id=f"{name}-legend")
             self.groups = gr.HTML([], **_template("groups"), elem_id=f"{name}-groups")
 
     def outputs(self) -> list[Any]:
-        """What ``_pane`` gives values for."""
+        """The components of a pane in the order of ``Actions.view``."""
         return [self.column, self.legend, *self.drawn()]
 
     def drawn(self) -> list[Any]:
-        """Those of them that do not decide what the others show."""
-        return [self.picture, self.status, self.groups]
+        """Those of them that the visitor does not set."""
+        return [self.image, self.status, self.groups]
 
 
 def _template(name: str) -> dict[str, Any]:
@@ -57,23 +58,25 @@ def _template(name: str) -> dict[str, Any]:
 
 
 class Controls:
-    """Everything on the page, made where this is: picture, models, panes, settings and downloads."""
+    """Everything on the page, made where this is: image, models, panes, settings and downloads."""
 
-    def __init__(self, models: Sequence[str], examples: Sequence[Path]) -> None:
+    def __init__(self, models: Sequence[str], examples: Sequence[Path], seconds: float) -> None:
+        # The time starts anew with every event, as each returns the visit.
+        self.visit = gr.State(None, time_to_live=seconds, delete_callback=lambda visit: visit and visit.close())
         with gr.Row():
             with gr.Column(scale=1, min_width=260):
                 self.upload = gr.Image(
-                    type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture", height=220,
+                    type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Image", height=220,
                     elem_id="upload",
                 )  # fmt: skip
-                files = [[str(path)] for path in examples]
-                self.arrivals = [self.upload.upload]
-                if files:
+                self.uploads = [self.upload.upload]
+                if examples:
+                    files = [[str(path)] for path in examples]
                     chosen = gr.Examples(files, self.upload, label="Examples", api_visibility="private")
-                    self.arrivals.append(chosen.load_input_event.success)
+                    self.uploads.append(chosen.load_input_event.success)
                 self.model = gr.Dropdown(models, value=models[0], label="Model", elem_id="model")
-                self.rival = gr.Dropdown(
-                    [NO_RIVAL, *models], value=NO_RIVAL, label="Compare with", elem_id="rival", visible=len(models) > 1
+                self.other = gr.Dropdown(
+                    [NO_OTHER, *models], value=NO_OTHER, label="Compare with", elem_id="other", visible=len(models) > 1
                 )
             with gr.Column(scale=4, min_width=300):
                 with gr.Row():
@@ -86,55 +89,53 @@ class Controls:
                     )  # fmt: skip
 
     def connect(self, actions: Actions) -> None:
-        """Let things happen."""
+        """Connect the events with their handlers."""
         first, second = self.panes
-        settings = [self.opacity, self.channel, self.model, first.legend, self.rival, second.legend]
-        # One at a time, so that threads do not fight for the cores; only the last of a slider's many values counts.
-        common: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "look", "api_visibility": "private"}
-        view = {"fn": actions.view, "inputs": settings, "outputs": [*first.outputs(), *second.outputs()], **common}
-        redraw = {
-            **view,
-            "fn": actions.redraw,
-            "outputs": [*first.drawn(), *second.drawn()],
-            "show_progress": "hidden",
-        }
-        last = {"trigger_mode": "always_last"}
-        for arrival in self.arrivals:
-            arrival(**{**view, **last, "fn": actions.arrive, "inputs": [self.upload, *settings], "preprocess": False})
-        self.upload.clear(**{**view, "fn": actions.clear})
-        for choice in (self.model, self.rival):
-            choice.input(**{**view, **last})
+        settings = [self.opacity, self.channel, self.model, first.legend, self.other, second.legend]
+        # One at a time, so that threads do not compete for the cores; of a slider's many values only the last counts.
+        common: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "models", "api_visibility": "private"}
+        last = {**common, "trigger_mode": "always_last"}
+        everything = [self.visit, *first.outputs(), *second.outputs()]
+        drawn: dict[str, Any] = {"outputs": [self.visit, *first.drawn(), *second.drawn()], "show_progress": "hidden"}
+        for upload in self.uploads:
+            # Gradio would open the file by itself.
+            upload(actions.upload, [self.upload, *settings], everything, preprocess=False, **last)
+        self.upload.clear(actions.clear, settings, everything, **common)
+        for choice in (self.model, self.other):
+            choice.input(actions.view, [self.visit, *settings], everything, **last)
         for pane in self.panes:
-            pane.picture.select(**{**redraw, "fn": actions.click})
-            pane.legend.input(**{**redraw, **last})
+            pane.image.select(actions.click, [self.visit, *settings], **drawn, **common)
+            pane.legend.input(actions.redraw, [self.visit, *settings], **drawn, **last)
         for setting in (self.opacity, self.channel):
-            setting.change(**{**redraw, **last})
-        for model, pane in zip((self.model, self.rival), self.panes, strict=True):
-            for save, (button, link) in zip(
-                (actions.mask, actions.overlay, actions.figure), pane.downloads, strict=True
-            ):
-                button.click(save, [self.opacity, model, pane.legend], [link], **common).success(
-                    None, js=FETCH.format(name=link.elem_id), api_visibility="private"
-                )
+            setting.change(actions.redraw, [self.visit, *settings], **drawn, **last)
+        for model, pane in zip((self.model, self.other), self.panes, strict=True):
+            inputs = [self.visit, self.opacity, model, pane.legend]
+            for what, button, link in pane.downloads:
+                written = button.click(partial(actions.download, what), inputs, [self.visit, link], **common)
+                written.success(None, js=FETCH.format(name=link.elem_id), api_visibility="private")
 
 
 def build_page(actions: Actions, examples: Sequence[Path], config: DemoConfig) -> gr.Blocks:
     """The page, not yet served.
 
     Args:
-        actions: what its events do, with the models that it shows.
-        examples: pictures to try.
-        config: what the page says of uploads.
+        actions: handlers of its events, with the models that it shows.
+        examples: images to try.
+        config: limits of uploads, and how long they are kept.
     """
-    page = gr.Blocks(title=TITLE, analytics_enabled=False)
+    seconds = 60 * config.keep_minutes
+    # How often, and from which age on, Gradio deletes files.
+    page = gr.Blocks(
+        title=TITLE, analytics_enabled=False, delete_cache=(max(1, int(0.1 * seconds)), max(1, int(0.9 * seconds)))
+    )
     with page:
         gr.Markdown(
-            f"# {TITLE}\nDrop or paste a picture, then click on it: every head of the network shows which pixels it "
-            f"puts together with that point. {', '.join(FORMATS)}; up to {config.largest_megabytes:g} MB and "
-            f"{config.largest_megapixels:g} megapixels. Pictures stay on the computer that serves this page, and are "
+            f"# {TITLE}\nDrop or paste an image, then click on it: every head of the network shows which pixels it "
+            f"groups with that point. {', '.join(FORMATS)}; up to {config.largest_megabytes:g} MB and "
+            f"{config.largest_megapixels:g} megapixels. Images stay on the computer that serves this page, and are "
             f"deleted after {config.keep_minutes:g} minutes."
         )
-        Controls([*actions.models], examples).connect(actions)
+        Controls([*actions.models], examples, seconds).connect(actions)
         # Gradio has a button for what is on the clipboard; people press Ctrl+V.
         page.load(None, js=(HERE / "paste.js").read_text(encoding="utf-8"), api_visibility="private")
         page.unload(actions.leave)

@@ -1,9 +1,9 @@
 () => document.addEventListener("paste", (event) => {
-  const picture = [...event.clipboardData.files].find((file) => file.type.startsWith("image/"));
+  const image = [...event.clipboardData.files].find((file) => file.type.startsWith("image/"));
   const input = document.querySelector("#upload input[type=file]");
-  if (!picture || !input) return;
+  if (!image || !input) return;
   const files = new DataTransfer();
-  files.items.add(picture);
+  files.items.add(image);
   input.files = files.files;
   input.dispatchEvent(new Event("change", { bubbles: true }));
 })

@@ -1,4 +1,4 @@
-"""What a visitor looks at, without the page around it: one picture, seen once by each model, and its pixel groups."""
+"""A visitor's image without the page around it: labelled once by each model, its pixel groups, and downloads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,33 +20,23 @@ from PIL import Image, ImageDraw
 from sanet.inference.pictures import Mask, Picture, overlay, palette_image, shares
 from sanet.insight.figure import MARKERS, draw, scaled
 from sanet.insight.groups import Encoding, Explainer
-from sanet.structures import Color
 
-# Longer sides of what the page shows, in pixels; downloads have the picture's own size.
-SHOWN = 960
-GROUP_SHOWN = 480
+# Longer sides of what the page shows, in pixels; downloads have the size of the image.
+SHOWN, GROUP_SHOWN = 960, 480
 
 Channel = Literal["attention", "main", "output"]
 Download = Literal["mask", "overlay", "figure"]
 
 
-class Entry(NamedTuple):
-    """A line of the legend: a class that is in the prediction, and its share of the pixels, 0 to 1."""
-
-    name: str
-    color: Color
-    share: float
-
-
 @dataclass(frozen=True)
-class Seen:
-    """A picture as a model sees it.
+class Result:
+    """What a model makes of an image.
 
     Attributes:
-        model: its name.
-        encoding: of the picture, less its prediction.
+        model: name of the model.
+        encoding: of the image; its prediction is left out.
         prediction: (H, W) class indices, uint8 or uint16.
-        seconds: that this took.
+        seconds: duration.
     """
 
     model: str
@@ -57,36 +47,41 @@ class Seen:
     @cached_property
     def shown(self) -> Mask:
         """The prediction in the size that the page shows."""
-        size = _size(self.prediction, SHOWN)
-        return np.asarray(Image.fromarray(self.prediction).resize(size, Image.Resampling.NEAREST))
+        image = Image.fromarray(self.prediction)
+        return np.asarray(image.resize(_size(self.prediction, SHOWN), Image.Resampling.NEAREST))
 
     @cached_property
-    def legend(self) -> list[Entry]:
-        """The classes that were found, the biggest first."""
+    def shares(self) -> dict[str, float]:
+        """Share of the pixels, 0 to 1, of every class that was found, the largest first."""
+        return shares(self.prediction, self.encoding.labels)
+
+    def overlay(self, image: Picture, mask: Mask, opacity: float, hidden: Collection[str]) -> Picture:
+        """The mask over an image of its size; nothing is drawn over the classes that are hidden."""
         labels = self.encoding.labels
-        found = shares(self.prediction, labels)
-        return [Entry(name, labels.colors[labels.names.index(name)], share) for name, share in found.items()]
+        indices = [labels.names.index(name) for name in hidden if name in labels.names]
+        mask = np.where(np.isin(mask, indices), labels.ignore_index, mask.astype(np.int64))
+        return overlay(image, mask, labels, opacity)
 
 
 @dataclass
 class Visit:
-    """A visitor's picture.
+    """An image of a visitor.
 
     Args:
         image: (H, W, 3) uint8.
-        name: what the visitor calls it.
-        folder: for its downloads, which go when the visit does; in the system's place by default.
+        name: file name, as the visitor has it.
+        folder: folder for its downloads, which are deleted with the visit; by default the system's temporary one.
 
     Attributes:
         point: column and row that were clicked, if any were.
-        seen: by the name of the model.
+        results: by the name of the model.
     """
 
     image: Picture
     name: str
     folder: str | None = None
     point: tuple[int, int] | None = None
-    seen: dict[str, Seen] = field(default_factory=dict)
+    results: dict[str, Result] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._downloads = TemporaryDirectory(dir=self.folder)
@@ -101,90 +96,94 @@ class Visit:
         size = _size(self.image[..., 0], GROUP_SHOWN)
         return np.asarray(Image.fromarray(self._shown).convert("L").resize(size, Image.Resampling.BILINEAR))
 
-    def see(self, name: str, models: Mapping[str, Explainer]) -> Seen:
-        """The picture through a model; the model is run the first time only."""
-        if name not in self.seen:
+    @property
+    def closed(self) -> bool:
+        """Whether the visitor has left."""
+        return not self.image.size
+
+    def close(self) -> None:
+        """Forget the image and what the models made of it, also where somebody still holds the visit."""
+        self._downloads.cleanup()
+        self.image, self.results = np.empty((0, 0, 3), np.uint8), {}
+        for name in ("_shown", "_grey"):
+            self.__dict__.pop(name, None)
+
+    def result(self, name: str, models: Mapping[str, Explainer]) -> Result:
+        """What a model makes of the image; it runs the first time only."""
+        if name not in self.results:
             start = perf_counter()
             encoding = models[name].encode(torch.from_numpy(self.image).permute(2, 0, 1))
-            many = len(encoding.labels) > 256
-            prediction: Mask = encoding.prediction.numpy().astype(np.uint16 if many else np.uint8)
+            dtype = np.uint16 if len(encoding.labels) > 256 else np.uint8
+            prediction: Mask = encoding.prediction.numpy().astype(dtype)
             # One copy of the prediction is enough, and this one is small.
             encoding = encoding._replace(prediction=torch.empty(0))
-            self.seen[name] = Seen(name, encoding, prediction, perf_counter() - start)
-        return self.seen[name]
+            self.results[name] = Result(name, encoding, prediction, perf_counter() - start)
+        return self.results[name]
 
     def click(self, place: tuple[int, int]) -> None:
-        """Take the point of the picture that lies under a point of what is shown."""
+        """Choose the point of the image that lies under a point of what is shown."""
         height, width = self.image.shape[:2]
         wide, high = _size(self.image[..., 0], SHOWN)
         x, y = int((place[0] + 0.5) * width / wide), int((place[1] + 0.5) * height / high)
         self.point = (min(max(x, 0), width - 1), min(max(y, 0), height - 1))
 
-    def shown(self, seen: Seen, opacity: float, hidden: Collection[str]) -> Picture:
-        """The picture under its mask, as large as the page shows it, with the point marked."""
-        return self._marked(_without(self._shown, seen.shown, seen, opacity, hidden))
+    def overlay(self, result: Result, opacity: float, hidden: Collection[str]) -> Picture:
+        """The image under its mask, as large as the page shows it, with the point marked."""
+        return self._marked(result.overlay(self._shown, result.shown, opacity, hidden))
 
-    def groups(self, seen: Seen, channel: Channel) -> list[tuple[Picture, str]]:
-        """A picture for each head of what it groups with the point, and its caption; none before a click.
+    def groups(self, result: Result, channel: Channel) -> list[tuple[Picture, str]]:
+        """An image for each head of what it groups with the point, and its caption; none before a click.
 
         Args:
-            seen: by a model.
+            result: of a model.
             channel: "attention", the distance of the attention vectors, near is red; "main", the map of the main
                 channel, and "output", that of the output, that are most activated at the point.
         """
         if self.point is None:
             return []
         size = _size(self.image[..., 0], GROUP_SHOWN)
-        pictures = []
-        for group in seen.encoding.groups(*self.point):
+        images = []
+        for group in result.encoding.groups(*self.point):
             values = {"attention": group.distance, "main": group.main, "output": group.output}[channel]
             shade = Image.fromarray(scaled(values.numpy(), reverse=channel == "attention"))
             heat = colormaps["jet"](np.asarray(shade.resize(size, Image.Resampling.BILINEAR)))[..., :3] * 255
             blend = np.rint(0.65 * heat + 0.35 * self._grey[..., None]).astype(np.uint8)
             rows, columns = values.shape
-            pictures.append((self._marked(blend), f"head {group.stage}, {columns} x {rows} cells"))
-        return pictures
+            images.append((self._marked(blend), f"head {group.stage}, {columns} x {rows} cells"))
+        return images
 
-    def save(self, seen: Seen, what: Download, opacity: float, hidden: Collection[str]) -> Path:
-        """Write a download: the mask with its palette or the overlay, in the picture's own size, or figure 6.
+    def save(self, result: Result, what: Download, opacity: float, hidden: Collection[str]) -> Path:
+        """Write a download: the mask with its palette or the overlay, in the size of the image, or figure 6.
 
         A mask of more than 256 classes, which no palette has, is a greyscale PNG of 16 bits.
         """
-        stem = Path(self.name).stem[:60] or "picture"
-        model = re.sub(r"[^\w.-]", "-", seen.model)[-60:]
+        stem = Path(self.name).stem[:60] or "image"
+        model = re.sub(r"[^\w.-]", "-", result.model)[-60:]
         path = Path(self._downloads.name) / f"{stem}-{model}-{what}.png"
-        path.parent.mkdir(exist_ok=True)  # folders that were empty for long are deleted
-        labels = seen.encoding.labels
+        labels = result.encoding.labels
         if what == "mask":
-            whole = palette_image(seen.prediction, labels) if len(labels) <= 256 else Image.fromarray(seen.prediction)
-            whole.save(path)
+            mask = result.prediction
+            (palette_image(mask, labels) if len(labels) <= 256 else Image.fromarray(mask)).save(path)
         elif what == "overlay":
-            Image.fromarray(_without(self.image, seen.prediction, seen, opacity, hidden)).save(path)
+            Image.fromarray(result.overlay(self.image, result.prediction, opacity, hidden)).save(path)
         else:
-            prediction = torch.from_numpy(seen.prediction.astype(np.int64))
+            prediction = torch.from_numpy(result.prediction.astype(np.int64))
             points = [] if self.point is None else [self.point]
-            draw(self.image, seen.encoding._replace(prediction=prediction), points, path)
+            draw(self.image, result.encoding._replace(prediction=prediction), points, path)
         return path
 
-    def _marked(self, picture: NDArray[np.uint8]) -> Picture:
+    def _marked(self, image: NDArray[np.uint8]) -> Picture:
         """With a dot at the point."""
         if self.point is None:
-            return picture
-        image = Image.fromarray(picture)
-        factor = image.width / self.image.shape[1]
+            return image
+        canvas = Image.fromarray(image)
+        factor = canvas.width / self.image.shape[1]
         x, y = ((value + 0.5) * factor for value in self.point)
-        radius = max(4.0, 0.012 * max(image.size))
-        pen = ImageDraw.Draw(image)
+        radius = max(4.0, 0.012 * max(canvas.size))
+        pen = ImageDraw.Draw(canvas)
         pen.circle((x, y), radius + 2, outline="white", width=2)
         pen.circle((x, y), radius, fill=MARKERS[0])
-        return np.asarray(image)
-
-
-def _without(image: Picture, mask: Mask, seen: Seen, opacity: float, hidden: Collection[str]) -> Picture:
-    """The overlay, with nothing over the classes that are hidden."""
-    labels = seen.encoding.labels
-    indices = [labels.names.index(name) for name in hidden if name in labels.names]
-    return overlay(image, np.where(np.isin(mask, indices), labels.ignore_index, mask.astype(np.int64)), labels, opacity)
+        return np.asarray(canvas)
 
 
 def _size(plane: Mask, longest: int) -> tuple[int, int]:

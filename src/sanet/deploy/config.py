@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from sanet.config import SIDES, Accelerator, Precision, check, plain, require, within
+from sanet.references import name_of
 from sanet.structures import UsageError, choose
 
 
@@ -15,9 +16,9 @@ class Published:
 
     Args:
         parameters: in millions.
-        macs: multiply-accumulates of one picture, in 10^9.
+        macs: multiply-accumulates of one image, in 10^9.
         miou: mean IoU in per cent.
-        note: why what is counted here differs, where it does by more than 1 %.
+        note: why what is counted here differs.
     """
 
     parameters: float | None = within(None, 1e-9, 1e9)
@@ -34,17 +35,17 @@ class ProfileConfig:
     """Which networks to measure, and how.
 
     Args:
-        networks: names of networks.
+        networks: names of networks, or "module:Name" of heads of your own.
         backbones: timm model names; every network is measured over every backbone.
-        sizes: heights and widths of the pictures, such as [[512, 512], [1024, 2048]].
+        sizes: heights and widths of the images, such as [[512, 512], [1024, 2048]].
         output_stride: stride of the last feature stage: 8 as in the paper, 16 or 32.
-        num_classes: classes that are told apart.
-        batch: pictures at a time, for memory and time.
+        num_classes: number of classes.
+        batch: images at a time, for memory and time.
         time: measure time as well; without it nothing is computed, only counted.
-        repeats: timed passes of every network, after those that warm up.
+        repeats: timed passes of every network, after the warm-up.
         accelerator: where to measure time: "cpu", "gpu", or "auto" for a GPU where there is one.
         precision: of the timed passes: "32-true", or "bf16-mixed" to compute in bfloat16 where that is safe.
-        threads: of the CPU; by default as many as PyTorch takes.
+        threads: CPU threads; by default PyTorch's.
         output: folder for profile.csv, profile.md and the plot of accuracy against cost.
         published: figures to compare with, and accuracies to plot, such as {fcn: {miou: 78.7, macs: 162.7}}; with
             several backbones, "fcn/resnet101" in place of "fcn".
@@ -75,7 +76,8 @@ class ProfileConfig:
         choose("accelerator", self.accelerator, get_args(Accelerator))
         choose("precision", self.precision, get_args(Precision))
         if self.published and len(self.sizes) > 1:
-            raise UsageError(f"published figures belong to one size of pictures, but sizes has {len(self.sizes)}")
-        keys = [f"{network}/{backbone}" for network in self.networks for backbone in self.backbones]
+            raise UsageError(f"published figures belong to one size of images, but sizes has {len(self.sizes)}")
+        names = [name_of(network) for network in self.networks]
+        keys = [f"{name}/{backbone}" for name in names for backbone in self.backbones]
         for key in self.published:
-            choose("published network", key, [*keys, *(self.networks if len(self.backbones) == 1 else ())])
+            choose("published network", key, [*keys, *(names if len(self.backbones) == 1 else ())])

@@ -23,6 +23,7 @@ import torch
 import torch.fx.experimental._config as symbolic_sizes
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from tqdm import tqdm
 
 from sanet.config import OWN, ExportFormat
 from sanet.deploy.parity import ParityReport, compare, require_parity
@@ -36,7 +37,7 @@ from sanet.structures import SanetError, UsageError, first_line, printable
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ONNX, "onnx-int8": f".int8{ONNX}"}
 # The free ones of the four axes of a batch.
 SIZES = {0: "batch", 2: "height", 3: "width"}
-# Odd sides that differ and more than one picture, so that tracing takes none of them for a constant.
+# Odd sides that differ and more than one image, so that tracing takes none of them for a constant.
 EXAMPLE = (2, 3, 181, 203)
 
 
@@ -48,16 +49,16 @@ class Logits(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """Pictures to logits."""
+        """Images to logits."""
         logits: Tensor = self.network(images).logits
         return logits
 
 
 def export(model: SegmentationModel, path: str | Path, *, progress: bool = True) -> ParityReport:
-    """Write a network as ONNX, which runs without this package, for batches and pictures of any size.
+    """Write a network as ONNX, which runs without this package, for batches and images of any size.
 
-    The file holds the normalisation, and the classes and their colours. It is written beside its place, read back, and
-    compared with the network; only then does it take its place, with the comparison in a ``.json`` beside it.
+    The file holds the normalisation, and the classes and their colours. It is written aside, read back, and compared
+    with the network; only then is it moved to its place, with the comparison in a ``.json`` beside it.
 
     Args:
         model: the network; it stays as it is.
@@ -65,7 +66,7 @@ def export(model: SegmentationModel, path: str | Path, *, progress: bool = True)
         progress: say on stderr what is being done.
 
     Raises:
-        UsageError: a path with another suffix, or one where somebody's file is.
+        UsageError: a path with another suffix, or one where a file is that sanet did not write.
         SanetError: the network cannot be exported, or the file does not do what the network does. Then no file is
             left, and one that was there before stays.
     """
@@ -99,7 +100,7 @@ def describe(model: SegmentationModel, format: ExportFormat) -> dict[str, Any]:
             "name": INPUT,
             "type": "uint8",
             "shape": ["batch", 3, "height", "width"],
-            "meaning": f"RGB pictures, 0 to 255, not normalised, {SMALLEST_SIDE} pixels or more a side",
+            "meaning": f"RGB images, 0 to 255, not normalised, {SMALLEST_SIDE} pixels or more a side",
         },
         "output": {
             "name": OUTPUT,
@@ -111,13 +112,13 @@ def describe(model: SegmentationModel, format: ExportFormat) -> dict[str, Any]:
 
 
 def files_of(path: Path) -> list[Path]:
-    """An export, and what is told of it beside it."""
+    """An export and its report."""
     return [path, path.with_name(f"{path.name}.json")]
 
 
 @contextmanager
 def replacing(path: str | Path, format: ExportFormat) -> Iterator[Path]:
-    """A file to write elsewhere; at the end it takes its place, over nothing but an earlier one of ours."""
+    """A file to write elsewhere; at the end it is moved to its place, over nothing but an earlier one of ours."""
     target = Path(path)
     if not target.name.endswith(SUFFIXES[format]):
         raise UsageError(f"{target}: a file of format {format} must end in {SUFFIXES[format]}")
@@ -152,10 +153,10 @@ def trace(network: Logits) -> ExportedProgram:
     network = deepcopy(network).to(memory_format=torch.contiguous_format)
     sizes = {axis: Dim(name, min=1 if name == "batch" else SMALLEST_SIDE) for axis, name in SIZES.items()}
     example = torch.randint(0, 256, EXAMPLE, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    # By default a size that is not 1 in the example is taken never to be 1, but small pictures pool to one cell.
+    # By default a size that is not 1 in the example is taken never to be 1, but small images pool to one cell.
     with (
         symbolic_sizes.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
-        patch.object(timm.layers.padding, "get_same_padding", _same_padding),
+        patch.object(timm.layers.padding, "get_same_padding", same_padding),
     ):
         return torch.export.export(
             network, (example,), dynamic_shapes={INPUT: sizes}, prefer_deferred_runtime_asserts_over_guards=True
@@ -182,27 +183,25 @@ def write_onnx(network: Logits, path: Path, metadata: str) -> None:
 def say(text: str, progress: bool) -> None:
     """One line on stderr."""
     if progress:
-        print(f"export: {printable(text)}", file=sys.stderr, flush=True)
+        tqdm.write(f"export: {printable(text)}", sys.stderr)
 
 
 def default_path(model: str, format: ExportFormat) -> Path:
-    """Beside the model directory, under its name; in the current folder for a model from the hub, or the package's."""
+    """Beside the model directory, under its name; in the current folder for the bundled model, or one of the hub."""
     directory = Path(os.path.normpath(model))
     if directory == BUNDLED["streets"]:
         return Path(OWN + SUFFIXES[format])
     if not directory.is_dir():
         return Path(directory.name + SUFFIXES[format])
-    if directory.name in {"", ".."}:
-        directory = directory.resolve()
+    directory = directory.resolve()
     return directory.with_name(directory.name + SUFFIXES[format])
 
 
-def _same_padding(size: int, kernel: int, stride: int, dilation: int) -> int:
-    """What TensorFlow's SAME adds to a side, as in timm.
+def same_padding(size: int, kernel: int, stride: int, dilation: int) -> int:
+    """What TensorFlow's SAME adds to a side, as in timm, but in integers.
 
-    timm rounds a quotient of floats up, which torch.export cannot store, and forbids negative results also where
-    there are none. In integers and without that, what a layer adds and takes cancels; else the expressions for sizes
-    grow from layer to layer and take minutes.
+    timm rounds a quotient of floats up and forbids negative results also where there are none. Without that, what a
+    layer adds and takes cancels; else the expressions for sizes grow from layer to layer, and tracing takes minutes.
     """
     reach = (kernel - 1) * dilation + 1
     missing = ((size + stride - 1) // stride - 1) * stride + reach - size
@@ -211,7 +210,7 @@ def _same_padding(size: int, kernel: int, stride: int, dilation: int) -> int:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporter's own remarks: they are for people who write exporters."""
+    """Without the exporter's own warnings, which are for its developers."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

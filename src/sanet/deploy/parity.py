@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sanet.data.scenes import Scenes
 from sanet.files import written
 from sanet.inference.views import LogitsFunction
 from sanet.structures import SanetError, first_line
+from sanet.tables import text_table
 
-# Batch, height, width; the smallest size, odd sizes, tall and wide ones, and one of a real picture.
+# Batch, height, width; the smallest size, odd sides, tall and wide images, and the size of a photograph.
 CASES = ((1, 32, 32), (3, 33, 47), (2, 64, 161), (5, 97, 65), (1, 255, 129), (1, 360, 480))
 
 # Both sides compute in float32 but add in another order. Over all networks that changed no logit by more than 6e-5 of
@@ -35,9 +35,9 @@ class ParityCase(NamedTuple):
     """The comparison for one size.
 
     Attributes:
-        batch: pictures.
-        height: of them, in pixels.
-        width: of them, in pixels.
+        batch: number of images.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
         difference: the largest between two logits, over the root mean square of the network's logits.
         equal_labels: share of the pixels with the same label; what ties within ``TIE`` counts as the same.
         eager_seconds: the network's, for the whole batch; the fastest of ``REPEATS``.
@@ -60,13 +60,13 @@ class ParityCase(NamedTuple):
 
 @dataclass(frozen=True)
 class ParityReport:
-    """What an export ended with.
+    """The outcome of an export.
 
     Attributes:
         path: the file.
         metadata: what it says about the network.
-        bytes: its size.
-        seconds: what writing it took.
+        bytes: size of the file.
+        seconds: duration of writing it.
         threads: of the CPU, for both speeds.
         cases: the comparisons.
     """
@@ -78,55 +78,50 @@ class ParityReport:
     threads: int
     cases: tuple[ParityCase, ...]
 
-    def write(self) -> Path:
+    def write(self) -> None:
         """Write all of it beside the file, under its name and ``.json``."""
-        path = self.path.with_name(f"{self.path.name}.json")
         content = asdict(self) | {"path": self.path.name, "cases": [case._asdict() for case in self.cases]}
-        with written(path) as aside:
+        with written(self.path.with_name(f"{self.path.name}.json")) as aside:
             aside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        return path
 
     def __str__(self) -> str:
-        rows = [("batch", "pixels", "difference", "equal labels", "eager", "export", "speed")]
-        for case in self.cases:
-            rows.append(
-                (
-                    str(case.batch),
-                    f"{case.width}x{case.height}",
-                    f"{case.difference:.1e}",
-                    f"{case.equal_labels:.3%}",
-                    f"{1000 * case.eager_seconds:.1f} ms",
-                    f"{1000 * case.export_seconds:.1f} ms",
-                    f"{case.eager_seconds / case.export_seconds:.2f} x",
-                )
+        rows = [
+            (
+                f"{case.batch} x {case.width}x{case.height}",
+                f"{case.difference:.1e}",
+                f"{case.equal_labels:.3%}",
+                f"{1000 * case.eager_seconds:.1f} ms",
+                f"{1000 * case.export_seconds:.1f} ms",
+                f"{case.eager_seconds / case.export_seconds:.2f} x",
             )
-        widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        lines.append("difference: the largest of two logits, over the root mean square of the network's")
-        lines.append(f"{self.bytes / 1e6:.1f} MB, written in {self.seconds:.0f} s; speeds on {self.threads} threads")
-        return "\n".join(lines)
+            for case in self.cases
+        ]
+        table = text_table(("batch x pixels", "difference", "equal labels", "PyTorch", "export", "speed-up"), rows)
+        return (
+            f"{table}\ndifference: the largest of two logits, over the root mean square of the network's\n"
+            f"{self.bytes / 1e6:.1f} MB, written in {self.seconds:.0f} s; speeds on {self.threads} threads"
+        )
 
 
 @torch.inference_mode()
 def compare(eager: LogitsFunction, exported: LogitsFunction) -> tuple[ParityCase, ...]:
-    """Run both over all ``CASES``, on smooth scenes and on noise in turn.
+    """Run both over all ``CASES``, on smooth images and on noise in turn.
 
     Raises:
         SanetError: the export cannot run one of them.
     """
     cases = []
     for number, (batch, height, width) in enumerate(CASES):
-        images = pictures(batch, height, width, number)
+        images = example_images(batch, height, width, number)
         try:
-            found = exported(images)
+            found, expected = exported(images), eager(images)
         except SanetError as error:
             raise SanetError(
                 f"nothing is written: the export cannot run a batch of {batch} at {width}x{height} pixels "
                 f"({first_line(error)})"
             ) from error
-        difference, equal = differences(eager(images), found)
-        seconds = [_fastest(logits_of, images) for logits_of in (eager, exported)]
-        cases.append(ParityCase(batch, height, width, difference, equal, *seconds))
+        seconds = [min(_seconds(logits_of, images) for _ in range(REPEATS)) for logits_of in (eager, exported)]
+        cases.append(ParityCase(batch, height, width, *differences(expected, found), *seconds))
     return tuple(cases)
 
 
@@ -138,7 +133,7 @@ def require_parity(cases: Sequence[ParityCase], path: Path) -> None:
         raise SanetError(
             f"{path} is not written: for a batch of {worst.batch} at {worst.width}x{worst.height} pixels the export "
             f"differs from the network by {worst.difference:.2g} of the size of its logits (allowed: "
-            f"{LARGEST_DIFFERENCE:g}) and agrees on {worst.equal_labels:.2%} of the labels (asked for: "
+            f"{LARGEST_DIFFERENCE:g}) and agrees on {worst.equal_labels:.2%} of the labels (required: "
             f"{SMALLEST_EQUAL_SHARE:.1%})"
         )
 
@@ -154,23 +149,16 @@ def differences(eager: Tensor, exported: Tensor) -> tuple[float, float]:
     return ((eager - exported).abs().max() / size).item(), equal.item()
 
 
-def pictures(batch: int, height: int, width: int, first: int) -> Tensor:
-    """(B, 3, H, W) uint8: noise and scenes in turn, counted from ``first``."""
-    scenes, random = Scenes().open("val"), torch.Generator().manual_seed(first)
-    chosen = []
-    for number in range(first, first + batch):
-        if number % 2:
-            chosen.append(torch.randint(0, 256, (3, height, width), generator=random, dtype=torch.uint8))
-        else:
-            scene = scenes[number].image[None].float()
-            chosen.append(F.interpolate(scene, (height, width), mode="bilinear")[0].round().to(torch.uint8))
-    return torch.stack(chosen)
+def example_images(batch: int, height: int, width: int, seed: int) -> Tensor:
+    """(B, 3, H, W) uint8: noise, and a few colours that blend into each other, in turn."""
+    random = torch.Generator().manual_seed(seed)
+    noise = torch.randint(0, 256, (batch, 3, height, width), generator=random, dtype=torch.uint8)
+    colors = 255 * torch.rand(batch, 3, 4, 5, generator=random)
+    smooth = F.interpolate(colors, (height, width), mode="bilinear").round().to(torch.uint8)
+    return torch.stack([(smooth, noise)[(seed + index) % 2][index] for index in range(batch)])
 
 
-def _fastest(logits_of: LogitsFunction, images: Tensor) -> float:
-    seconds = []
-    for _ in range(REPEATS):
-        start = perf_counter()
-        logits_of(images)
-        seconds.append(perf_counter() - start)
-    return min(seconds)
+def _seconds(logits_of: LogitsFunction, images: Tensor) -> float:
+    start = perf_counter()
+    logits_of(images)
+    return perf_counter() - start

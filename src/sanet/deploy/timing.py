@@ -1,10 +1,9 @@
-"""How long networks take, side by side: in turn, round after round, so that a busy machine hits all of them alike."""
+"""How long networks take, side by side: in turn, round after round, so that a busy machine slows all of them alike."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple, TypeVar
@@ -21,12 +20,12 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Timing(NamedTuple):
-    """Of whole forward passes, uint8 pictures to logits of their size.
+    """Of whole forward passes, uint8 images to logits of their size.
 
     Attributes:
         median: seconds.
-        low: seconds that a tenth of the passes stays below.
-        high: seconds that nine tenths stay below.
+        low: 10th percentile, in seconds.
+        high: 90th percentile, in seconds.
         repeats: passes that were timed.
     """
 
@@ -51,7 +50,7 @@ class Machine(NamedTuple):
 
 
 def machine_of(device: torch.device) -> Machine:
-    """The one that this runs on."""
+    """The machine that this runs on, by the name of its GPU or of its processor."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
@@ -65,15 +64,15 @@ def machine_of(device: torch.device) -> Machine:
 def in_turn(
     passes: Mapping[Key, Callable[[], float]], repeats: int, progress: bool = True
 ) -> tuple[dict[Key, Timing], dict[Key, str]]:
-    """Time all passes in turn, ``WARM_UP`` rounds that do not count first.
+    """Time all passes in turn, after ``WARM_UP`` rounds.
 
     Args:
         passes: each runs once and returns the seconds that it took.
-        repeats: rounds that count.
+        repeats: timed rounds.
         progress: show a bar.
 
     Returns:
-        The timings, and for passes that raised what they raised; they are left out of the rounds after that.
+        The timings, and for passes that failed their error; they are left out of the rounds after that.
     """
     seconds: dict[Key, list[float]] = {key: [] for key in passes}
     problems: dict[Key, str] = {}
@@ -86,40 +85,26 @@ def in_turn(
             else:
                 if number >= WARM_UP:
                     seconds[key].append(taken)
-    return {key: _summarise(taken) for key, taken in seconds.items() if key not in problems}, problems
+    timings = {}
+    for key in passes.keys() - problems.keys():
+        low, median, high = np.percentile(seconds[key], [10, 50, 90]).tolist()
+        timings[key] = Timing(median, low, high, len(seconds[key]))
+    return timings, problems
 
 
 @torch.inference_mode()
 def time_pass(model: nn.Module, images: Tensor, bfloat16: bool = False) -> float:
-    """Seconds from pictures (B, 3, H, W) uint8 that are on the device to logits that are ready there."""
-    device = images.device
+    """Seconds from images (B, 3, H, W) uint8 that are on the device to logits that are ready there."""
     images = images.to(memory_format=torch.channels_last)
-    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-        if device.type != "cuda":
-            start = perf_counter()
-            model(images)
-            return perf_counter() - start
-        begun, done = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        torch.cuda.synchronize(device)
-        begun.record()
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+        _wait_for(images.device)
+        start = perf_counter()
         model(images)
-        done.record()
-        torch.cuda.synchronize(device)
-        milliseconds: float = begun.elapsed_time(done)
-        return milliseconds / 1000
+        _wait_for(images.device)
+        return perf_counter() - start
 
 
-@contextmanager
-def threads(number: int | None) -> Iterator[None]:
-    """As many threads of the CPU inside, and as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _summarise(seconds: list[float]) -> Timing:
-    low, median, high = np.percentile(seconds, [10, 50, 90]).tolist()
-    return Timing(median, low, high, len(seconds))
+def _wait_for(device: torch.device) -> None:
+    """Until a GPU has finished what it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -1,4 +1,4 @@
-"""Pixel groups as a picture, laid out as figure 6; needs matplotlib (extra ``figures``)."""
+"""Pixel groups as a figure, laid out as figure 6; needs matplotlib (extra ``figures``)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from sanet.files import require_own
 from sanet.inference.pictures import Picture, overlay
-from sanet.insight.groups import Encoding, PixelGroup
+from sanet.insight.groups import Encoding
 from sanet.structures import UsageError
 
-# Tell apart on any picture, and for most colour-blind readers.
+# Distinct on any image, and for most colour-blind readers.
 MARKERS = ("#0072b2", "#f0e442", "#cc79a7", "#009e73", "#d55e00", "#56b4e9")
 ROWS = ("main channel", "attention channel\n(distance)", "output")
-WIDTH = 3.0  # inches of one picture
-LONGEST = 1000  # pixels of it that are drawn, about: nobody sees more
+WIDTH = 3.0  # inches of one image
+LONGEST = 1000  # pixels of it that are drawn, about: more are not visible
 
 
 def draw(
@@ -35,25 +35,25 @@ def draw(
 ) -> None:
     """Draw the groups of some points, three rows for each head and a column for each point, as the paper does.
 
-    For one point alone, the heads stand side by side.
+    For a single point, the heads stand side by side.
 
     Args:
         image: (H, W, 3) uint8.
-        encoding: of the picture.
+        encoding: of the image.
         points: x and y of each.
         path: of the figure; its ending names the format.
-        stages: heads to show, all by default.
+        stages: heads to show; by default all.
         format: such as "png"; by default the ending of the path.
 
     Raises:
-        UsageError: a point outside the picture.
+        UsageError: a point outside the image.
     """
+    groups = [encoding.groups(*point) for point in points]
     heads = [index for index, maps in enumerate(encoding.heads) if stages is None or maps.stage in stages]
-    blocks: list[list[tuple[int, PixelGroup]]] = [
-        [(number, encoding.groups(x, y)[head]) for number, (x, y) in enumerate(points)] for head in heads
-    ]
+    # Each block is three rows of panes; a column of it shows a head's group with a point.
+    blocks = [[(number, head) for number in range(len(points))] for head in heads]
     if len(points) == 1:
-        blocks = [[cell for block in blocks for cell in block]]
+        blocks = [[(0, head) for head in heads]]
     height, width = encoding.size
     rows, columns = 1 + 3 * len(blocks), max(2, len(blocks[0]))
     figure = Figure(figsize=(WIDTH * columns + 1.4, WIDTH * height / width * rows + 0.8), layout="constrained")
@@ -63,16 +63,15 @@ def draw(
     step = max(1, max(height, width) // LONGEST)
     small, mask = image[::step, ::step], encoding.prediction.numpy()[::step, ::step]
     extent = (0, width, height, 0)
-    for pane, picture, title in (
-        (panes[0, 0], small, "picture"),
-        (panes[0, 1], overlay(small, mask, encoding.labels), "prediction"),
-    ):
-        pane.imshow(picture, extent=extent)
+    shown = {"image": small, "prediction": overlay(small, mask, encoding.labels)}
+    for pane, (title, pixels) in zip(panes[0], shown.items(), strict=False):
+        pane.imshow(pixels, extent=extent)
         pane.set_title(title, fontsize="medium")
         for number, point in enumerate(points):
             _mark(pane, point, number)
     for top, block in enumerate(blocks):
-        for column, (number, group) in enumerate(block):
+        for column, (number, head) in enumerate(block):
+            group = groups[number][head]
             cells = panes[1 + 3 * top : 4 + 3 * top, column]
             cells[0].set_title(f"head {group.stage}, map {group.channel}", fontsize="medium")
             for pane, values, name in zip(cells, (group.main, group.distance, group.output), ROWS, strict=True):
@@ -88,30 +87,22 @@ def draw(
 
 
 def require_figure(path: Path, inputs: Iterable[str | Path]) -> str:
-    """The format of a figure, if it can be written there; to be asked before the work is done.
+    """The format of a figure, if it can be written there; to be called before the work.
 
     Raises:
-        UsageError: an unknown format, no such folder, an input of the command, or somebody's file.
+        UsageError: an unknown format, an input of the command, or a file that sanet did not write.
     """
-    known = FigureCanvasBase.get_supported_filetypes()
-    if path.suffix[1:].lower() not in known:
+    format, known = path.suffix[1:].lower(), FigureCanvasBase.get_supported_filetypes()
+    if format not in known:
         raise UsageError(f"{path}: a figure ends in {', '.join(f'.{ending}' for ending in sorted(known))}")
-    require_place(path, inputs)
-    return path.suffix[1:].lower()
-
-
-def require_place(path: Path, inputs: Iterable[str | Path], option: str = "--output") -> None:
-    """Raise a UsageError if a file cannot be written: its folder is not there, or it is an input or somebody's."""
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}")
-    require_own(path, inputs=inputs, option=option)
+    require_own(path, inputs=inputs)
+    return format
 
 
 def _mark(pane: Axes, point: tuple[int, int], number: int) -> None:
     x, y = point[0] + 0.5, point[1] + 0.5
-    pane.plot(
-        x, y, "o", color=MARKERS[number % len(MARKERS)], markeredgecolor="white", markeredgewidth=1.5, markersize=9
-    )
+    color = MARKERS[number % len(MARKERS)]
+    pane.plot(x, y, "o", color=color, markeredgecolor="white", markeredgewidth=1.5, markersize=9)
 
 
 def scaled(values: NDArray[np.float32], reverse: bool) -> NDArray[np.float32]:

@@ -1,18 +1,18 @@
-"""The grouping score: whether the attention channel of a head puts pixels of one class together.
+"""The grouping score: whether the attention channel of a head groups the pixels of a class.
 
 For a point, pixels are ranked by the distance of their attention vectors from the point's; the area under the ROC curve
-of that ranking is the chance that a pixel of the point's own class is nearer than one of another class. 1 is a perfect
-group, 0.5 is none.
+of that ranking is the probability that a pixel of the point's own class is nearer than one of another class. 1 is a
+perfect group, 0.5 is chance.
 
-The reach says where the group lies: how far from the point, on the picture, the tenth of the pixels is whose vectors
-are nearest, beside all pixels. 1 is everywhere alike, near 0 is around the point. The paper says that the attention of
-low heads is broad and that of high heads stays near (section 4.3).
+The reach says where the group lies: the mean distance in the image from the point to the tenth of the pixels whose
+vectors are nearest, over that to all pixels. 1 is everywhere alike, near 0 is around the point. The paper says that the
+attention of low heads is broad and that of high heads stays near (section 4.3).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite, nan
+from math import nan
 
 import numpy as np
 import torch
@@ -23,18 +23,19 @@ from tqdm import tqdm
 from sanet.data.source import SegmentationDataset
 from sanet.insight.groups import Encoding, Explainer, HeadMaps
 from sanet.structures import LabelSet, UsageError
+from sanet.tables import percent, text_table
 
 
 @dataclass(frozen=True)
 class GroupingScores:
-    """Of a network over a data set.
+    """Scores of a network on a dataset.
 
     Attributes:
         labels: the classes.
         stages: of the heads.
         scores: (S, K) mean area under the ROC curve by head and class; NaN where no point was scored.
         points: (K,) points that were scored of each class.
-        reach: (S,) mean distance on the picture of the nearest tenth of the pixels from the point, over that of all.
+        reach: (S,) mean distance in the image of the nearest tenth of the pixels from the point, over that of all.
     """
 
     labels: LabelSet
@@ -45,17 +46,13 @@ class GroupingScores:
 
     def table(self) -> str:
         """Plain text for a terminal: a row for each class, a column for each head, in per cent."""
-        width = max(map(len, [*self.labels.names, "reach, 1 is everywhere"]))
-        heading = f"{'ROC area in per cent':{width}} " + "".join(f"{f'head {stage}':>8}" for stage in self.stages)
-        rule = "-" * (len(heading) + 8)
         means = [np.nanmean(row).item() if np.isfinite(row).any() else nan for row in self.scores]
-        rows = [
-            f"{name:{width}} " + "".join(f"{_number(score):>8}" for score in column) + f"{count:>8}"
-            for name, column, count in zip(self.labels.names, self.scores.T, self.points, strict=True)
-        ]
-        total = f"{'mean over classes':{width}} " + "".join(f"{_number(mean):>8}" for mean in means)
-        reach = f"{'reach, 1 is everywhere':{width}} " + "".join(f"{share:8.2f}" for share in self.reach)
-        return "\n".join([f"{heading}{'points':>8}", rule, *rows, rule, f"{total}{self.points.sum():>8}", reach])
+        names = [*self.labels.names, "mean over classes"]
+        columns = [[percent(score) for score in (*row, mean)] for row, mean in zip(self.scores, means, strict=True)]
+        points = [str(count) for count in (*self.points, self.points.sum())]
+        rows = [*zip(names, *columns, points, strict=True)]
+        rows.append(("reach, 1 is everywhere", *(f"{share:.2f}" for share in self.reach), ""))
+        return text_table(["ROC area in per cent", *(f"head {stage}" for stage in self.stages), "points"], rows)
 
 
 def grouping_scores(
@@ -70,58 +67,56 @@ def grouping_scores(
 
     Args:
         explainer: of the network.
-        dataset: pictures and their truth.
-        points: drawn of each class in each picture that has it.
-        pixels: drawn of each picture, to be ranked; those without a label are never drawn.
-        seed: of the draws, which are the same for every network.
+        dataset: images and their masks.
+        points: number drawn of each class in each image that has it.
+        pixels: number drawn of each image, to be ranked; those without a label are never drawn.
+        seed: seed of the random generator; the same points are drawn for every network.
         progress: show a bar.
 
     Raises:
-        UsageError: the network has no squeeze-and-attention heads, or no points or pixels are asked for.
+        UsageError: the network has no squeeze-and-attention heads, or points or pixels below 1.
     """
     if points < 1 or pixels < 1:
         raise UsageError(f"points {points} and pixels {pixels}: 1 or more")
     explainer.require_heads()
     labels, random, stages = dataset.labels, np.random.default_rng(seed), explainer.stages
-    sums = {stage: np.zeros(len(labels)) for stage in stages}
-    reach = dict.fromkeys(stages, 0.0)
+    sums, reach = np.zeros((len(stages), len(labels))), np.zeros(len(stages))
     counts = np.zeros(len(labels), np.int64)
-    for index in tqdm(range(len(dataset)), "group", unit=" pictures", disable=not progress):
+    for index in tqdm(range(len(dataset)), "group", unit=" images", disable=not progress):
         sample = dataset[index]
-        truth = sample.mask.numpy()
-        drawn = _draw(truth, labels, points, pixels, random)
+        mask = sample.mask.numpy()
+        drawn = _draw(mask, labels, points, pixels, random)
         if drawn is None:
             continue
         chosen, ranked = drawn
+        classes = mask[ranked[:, 0], ranked[:, 1]]
         encoding = explainer.encode(sample.image)
         for place in chosen:
-            own = truth[ranked[:, 0], ranked[:, 1]] == truth[tuple(place)]
+            category = mask[tuple(place)]
+            counts[category] += 1
             away = np.linalg.norm(ranked - place, axis=1)
-            counts[truth[tuple(place)]] += 1
-            for maps in encoding.heads:
+            for head, maps in enumerate(encoding.heads):
                 distances = _distances(maps, encoding, place, ranked)
-                sums[maps.stage][truth[tuple(place)]] += roc_area(-distances, own)
+                sums[head, category] += roc_area(-distances, classes == category)
                 nearest = distances.argsort(stable=True)[: max(1, len(ranked) // 10)].numpy()
-                reach[maps.stage] += away[nearest].mean() / away.mean()
+                reach[head] += away[nearest].mean() / away.mean()
     with np.errstate(invalid="ignore"):
-        scores = np.array([sums[stage] / counts for stage in stages])
-        reaches = np.array([reach[stage] for stage in stages]) / counts.sum()
-    return GroupingScores(labels, stages, scores, counts, reaches)
+        return GroupingScores(labels, stages, sums / counts, counts, reach / counts.sum())
 
 
 def _draw(
-    truth: NDArray[np.int64], labels: LabelSet, points: int, pixels: int, random: np.random.Generator
+    mask: NDArray[np.int64], labels: LabelSet, points: int, pixels: int, random: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
     """(P, 2) points and (Q, 2) pixels to be ranked, as rows and columns; None where only one class was drawn."""
-    labelled = np.argwhere(truth != labels.ignore_index)
+    labelled = np.argwhere(mask != labels.ignore_index)
     if not len(labelled):
         return None
     ranked = labelled[random.choice(len(labelled), min(pixels, len(labelled)), replace=False)]
-    classes = np.unique(truth[ranked[:, 0], ranked[:, 1]])
+    classes = np.unique(mask[ranked[:, 0], ranked[:, 1]])
     if len(classes) < 2:
         return None
     # Points of classes among the ranked, so that there is something to find.
-    of_classes = [np.argwhere(truth == index) for index in classes]
+    of_classes = [np.argwhere(mask == index) for index in classes]
     chosen = [places[random.choice(len(places), min(points, len(places)), replace=False)] for places in of_classes]
     return np.concatenate(chosen), ranked
 
@@ -137,7 +132,7 @@ def _distances(maps: HeadMaps, encoding: Encoding, place: NDArray[np.int64], ran
 
 
 def roc_area(scores: Tensor, positive: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve: the chance that a positive has a higher score than a negative; ties count half.
+    """Area under the ROC curve: the probability that a positive scores higher than a negative; ties count half.
 
     Args:
         scores: (N,) float.
@@ -149,7 +144,3 @@ def roc_area(scores: Tensor, positive: NDArray[np.bool_]) -> float:
     marked = torch.from_numpy(positive)
     found = int(marked.sum())
     return float((ranks[marked].sum() - found * (found + 1) / 2) / (found * (len(marked) - found)))
-
-
-def _number(share: float) -> str:
-    return f"{100 * share:.1f}" if isfinite(share) else "—"

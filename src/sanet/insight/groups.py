@@ -1,4 +1,4 @@
-"""The pixel groups of a SANet: what each head's two channels hold, and which pixels they put together (figure 6).
+"""The pixel groups of a SANet: what each head's two channels hold, and which pixels they group (figure 6).
 
 A head's attention channel gives every pixel a vector of K values; pixels whose vectors are near belong to one group.
 "We use L2 distance to show the attention maps of the attention channel within SA module, and select the most activated
@@ -7,8 +7,7 @@ feature map channels for the outputs of the main channel" (section 4.3).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from math import sqrt
 from pathlib import Path
 from typing import NamedTuple
@@ -23,13 +22,13 @@ from sanet.models.networks import SegmentationModel, load_model
 from sanet.models.sanet import SANetHead, SqueezeAttention
 from sanet.structures import LabelSet, UsageError
 
-# Pictures of more pixels are looked at smaller: the maps are of the whole picture, and no window has that.
+# Larger images are resized to this number of pixels: the maps are of the whole image, which a window does not have.
 LARGEST = 1024**2
-BAND = 64  # rows of logits that are brought to the picture's size at a time
+BAND = 64  # rows of logits that are resized to the image at a time
 
 
 class HeadMaps(NamedTuple):
-    """What one squeeze-and-attention module made of a picture, equation (4).
+    """What one squeeze-and-attention module made of an image, equation (4).
 
     Attributes:
         stage: 1 to 4.
@@ -44,14 +43,14 @@ class HeadMaps(NamedTuple):
     output: Tensor
 
     def cell(self, x: int, y: int, size: tuple[int, int]) -> tuple[int, int]:
-        """Row and column of the map cell that a pixel of a picture of H and W lies in."""
+        """Row and column of the map cell that a pixel of an image of H and W lies in."""
         height, width = size
         rows, columns = self.main.shape[-2:]
         return y * rows // height, x * columns // width
 
 
 class PixelGroup(NamedTuple):
-    """What a head puts together with a point.
+    """What a head groups with a point.
 
     Attributes:
         stage: of the head, 1 to 4.
@@ -70,18 +69,18 @@ class PixelGroup(NamedTuple):
 
 
 class Encoding(NamedTuple):
-    """A picture that a network has seen once; any number of points can be asked for after that.
+    """An image that went through a network once; any number of points can be asked for after that.
 
     Attributes:
-        size: H and W of the picture.
-        seen: rows and columns of the picture that the network was given, which may be another size.
+        size: H and W of the image.
+        input_size: H and W of the network's input, which the image was resized to.
         labels: the classes.
         prediction: (H, W) int64 class indices.
         heads: the maps of each head, the first stage first; their sizes differ. Empty for a network without such heads.
     """
 
     size: tuple[int, int]
-    seen: tuple[int, int]
+    input_size: tuple[int, int]
     labels: LabelSet
     prediction: Tensor
     heads: list[HeadMaps]
@@ -94,34 +93,36 @@ class Encoding(NamedTuple):
             y: row of the point, 0 to H - 1.
 
         Raises:
-            UsageError: a point outside the picture.
+            UsageError: a point outside the image.
         """
         height, width = self.size
         if not (0 <= x < width and 0 <= y < height):
-            raise UsageError(f"point {x} {y} lies outside the picture, which is {width} wide and {height} high")
-        return [self._group(maps, *maps.cell(x, y, self.size)) for maps in self.heads]
-
-    @staticmethod
-    def _group(maps: HeadMaps, row: int, column: int) -> PixelGroup:
-        channel = int(maps.main[:, row, column].argmax())
-        distance = (maps.attention - maps.attention[:, row, column, None, None]).norm(dim=0)
-        output = maps.output[int(maps.output[:, row, column].argmax())]
-        return PixelGroup(maps.stage, channel, maps.main[channel], distance, output)
+            raise UsageError(f"point {x} {y} lies outside the image, which is {width} wide and {height} high")
+        found = []
+        for maps in self.heads:
+            row, column = maps.cell(x, y, self.size)
+            channel = int(maps.main[:, row, column].argmax())
+            distance = (maps.attention - maps.attention[:, row, column, None, None]).norm(dim=0)
+            output = maps.output[int(maps.output[:, row, column].argmax())]
+            found.append(PixelGroup(maps.stage, channel, maps.main[channel], distance, output))
+        return found
 
 
 class Explainer:
-    """Shows what a network sees: its labels, and the pixel groups of its squeeze-and-attention heads where it has any.
+    """Shows what a network makes of an image: its labels, and the pixel groups of its squeeze-and-attention heads.
+
+    Other networks have no such groups, but labels all the same.
 
     Args:
         model: a model directory, one of the Hugging Face hub as ``hf:OWNER/NAME``, or a model.
         device: such as "cpu" or "cuda"; by default a GPU where there is one.
-        shorter_side: pixels of the shorter side that every picture is seen with, 0 for its own; by default the side
-            that the model is meant for.
+        shorter_side: pixels that the shorter side of every image is resized to, 0 for none; by default the side that
+            the model was trained for.
 
     Attributes:
         network: the model, on the device and in evaluation mode.
         stages: of its squeeze-and-attention heads, 1 to 4; none for other networks.
-        views: with the size that pictures are seen in.
+        shorter_side: as given, or the model's; 0 for the size of the image.
     """
 
     def __init__(
@@ -129,7 +130,8 @@ class Explainer:
     ) -> None:
         self.network = model if isinstance(model, SegmentationModel) else load_model(model)
         self.device = choose_device(device)
-        self.views = InferenceConfig(shorter_side=shorter_side).resolved(self.network.shorter_side)
+        self._inference = InferenceConfig(shorter_side=shorter_side).resolved(self.network.shorter_side)
+        self.shorter_side = self._inference.shorter_side
         self.network.to(self.device).to(memory_format=torch.channels_last).eval()
         head = self.network.head
         self._modules = head.attention if isinstance(head, SANetHead) else nn.ModuleList()
@@ -138,50 +140,39 @@ class Explainer:
     def require_heads(self) -> None:
         """Raise a UsageError if the network has no squeeze-and-attention heads."""
         if not self.stages:
-            raise UsageError('only network "sanet" has squeeze-and-attention heads to look into')
+            raise UsageError(f'network "{self.network.network}" has no squeeze-and-attention heads; only "sanet" does')
 
     @torch.inference_mode()
     def encode(self, image: Tensor) -> Encoding:
-        """Look at a picture once.
+        """Run the network once.
 
         Args:
-            image: (3, H, W) uint8, of any size; beyond ``LARGEST`` pixels it is looked at smaller, and a side of
-                less than 32 pixels is looked at with 32.
+            image: (3, H, W) uint8, of any size; beyond ``LARGEST`` pixels it is resized to that number, and a side of
+                less than 32 pixels to 32.
         """
         height, width = image.shape[-2:]
-        factor = min(self.views.factors(height, width)[0], sqrt(LARGEST / (height * width)))
-        seen = resized(image.to(self.device), factor)[None]
-        with _features_of(self._modules) as features:
-            logits = self.network(seen).logits[0]
-        maps = [
-            HeadMaps(stage, *(found[0].float().cpu() for found in _channels(module, features[module])))
+        factor = min(self._inference.factors(height, width)[0], sqrt(LARGEST / (height * width)))
+        images = resized(image.to(self.device), factor)[None]
+        inputs: dict[nn.Module, Tensor] = {}
+        with ExitStack() as hooks:
+            for module in self._modules:
+                hooks.enter_context(
+                    module.register_forward_pre_hook(lambda module, given: inputs.update({module: given[0]}))
+                )
+            logits = self.network(images).logits[0]
+        heads = [
+            _head_maps(stage, module, inputs[module])
             for stage, module in zip(self.stages, self._modules, strict=True)
             if isinstance(module, SqueezeAttention)
         ]
         # In bands: the logits of a photograph at its own size can take gigabytes.
         bands = resized_bands(logits.split(BAND, dim=1), logits.shape[1], (height, width))
         prediction = torch.cat([band.argmax(dim=0).cpu() for band in bands])
-        rows, columns = seen.shape[-2:]
-        return Encoding((height, width), (rows, columns), self.network.labels, prediction, maps)
+        rows, columns = images.shape[-2:]
+        return Encoding((height, width), (rows, columns), self.network.labels, prediction, heads)
 
 
-def _channels(module: SqueezeAttention, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """X_res, X_attn and X_out of a module: (B, C, h, w) -> three of (B, K, h, w)."""
-    attention, main = module.attend(features), module.main(features)
-    return main, attention, attention * main + attention
-
-
-@contextmanager
-def _features_of(modules: nn.ModuleList) -> Iterator[dict[nn.Module, Tensor]]:
-    """What the modules are given while this is open; the hooks are removed however it ends."""
-    given: dict[nn.Module, Tensor] = {}
-
-    def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        given[module] = inputs[0]
-
-    hooks = [module.register_forward_pre_hook(keep) for module in modules]
-    try:
-        yield given
-    finally:
-        for hook in hooks:
-            hook.remove()
+def _head_maps(stage: int, module: SqueezeAttention, features: Tensor) -> HeadMaps:
+    """X_res, X_attn and X_out of a module on features (1, C, h, w)."""
+    attention, main = module.attend(features)[0].float().cpu(), module.main(features)[0].float().cpu()
+    return HeadMaps(stage, main, attention, attention * main + attention)

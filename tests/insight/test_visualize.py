@@ -1,4 +1,4 @@
-"""Pictures under several networks: rows and columns, the share of wrong pixels, and what cannot be compared."""
+"""Images under several networks: rows and columns, the share of wrong pixels, and what cannot be drawn."""
 
 import shutil
 from itertools import pairwise
@@ -13,7 +13,7 @@ from PIL import Image
 
 import sanet
 from sanet.inference.predictor import Predictor
-from sanet.insight.comparison import compare_pictures
+from sanet.insight.visualize import visualize
 from sanet.structures import LabelSet, SanetError, UsageError
 
 LABELS = LabelSet(("road", "sky", "tree"), ignore_index=9)
@@ -31,13 +31,13 @@ def models(tmp_path_factory):
 
 @pytest.fixture
 def files(tmp_path):
-    random, pictures, masks = np.random.default_rng(0), [], []
+    random, images, masks = np.random.default_rng(0), [], []
     for index, size in enumerate([(40, 60), (50, 36)]):
-        pictures.append(tmp_path / f"{index}.png")
-        Image.fromarray(random.integers(0, 256, (*size, 3), np.uint8)).save(pictures[-1])
+        images.append(tmp_path / f"{index}.png")
+        Image.fromarray(random.integers(0, 256, (*size, 3), np.uint8)).save(images[-1])
         masks.append(tmp_path / f"{index}-mask.png")
         Image.fromarray(random.choice([0, 1, 2, 9], size).astype(np.uint8)).save(masks[-1])
-    return pictures, masks
+    return images, masks
 
 
 @pytest.fixture
@@ -53,20 +53,20 @@ def titles(monkeypatch):
     return found
 
 
-def test_a_row_for_each_picture_and_one_for_its_errors(models, files, titles, tmp_path):
-    pictures, masks = files
-    compare_pictures(pictures, models, tmp_path / "a.png", masks, device="cpu", progress=False)
+def test_a_row_for_each_image_and_one_for_its_errors(models, files, titles, tmp_path):
+    images, masks = files
+    visualize(images, models, tmp_path / "a.png", masks, device="cpu", progress=False)
     expected = []
-    for picture, mask in zip(pictures, masks, strict=True):
-        truth, image = np.asarray(Image.open(mask)), np.asarray(Image.open(picture))
+    for file, mask in zip(images, masks, strict=True):
+        truth, image = np.asarray(Image.open(mask)), np.asarray(Image.open(file))
         wrong = [(Predictor(model, "cpu")(image)[truth != 9] != truth[truth != 9]).mean() for model in models]
-        expected += [picture.name, "sanet", "fcn", "truth", *(f"wrong: {share:.1%}" for share in wrong)]
+        expected += [file.name, "sanet", "fcn", "ground truth", *(f"wrong: {share:.1%}" for share in wrong)]
     assert titles == expected
     assert Image.open(tmp_path / "a.png").width > 900
 
 
-def test_without_a_truth_there_are_no_errors(models, files, titles, tmp_path):
-    compare_pictures(files[0], models[1:], tmp_path / "a.png", device="cpu", progress=False)
+def test_without_masks_there_are_no_errors(models, files, titles, tmp_path):
+    visualize(files[0], models[1:], tmp_path / "a.png", device="cpu", progress=False)
     assert titles == ["0.png", "fcn", "1.png", "fcn"]
 
 
@@ -80,33 +80,32 @@ def test_long_names_do_not_run_into_each_other(models, files, monkeypatch, tmp_p
 
     monkeypatch.setattr(Figure, "savefig", noted)
     long = [Path(shutil.copytree(model, tmp_path / f"{model.parent.name}-{'0' * 40}")) for model in models]
-    compare_pictures(files[0][:1], long, tmp_path / "a.png", device="cpu", progress=False)
+    visualize(files[0][:1], long, tmp_path / "a.png", device="cpu", progress=False)
     assert [first.x1 < second.x0 for first, second in pairwise(drawn)] == [True, True]
 
 
-def test_what_cannot_be_compared(models, files, tmp_path):
-    pictures, masks = files
+def test_what_cannot_be_drawn(models, files, tmp_path):
+    images, masks = files
 
-    def compare(*arguments):
-        compare_pictures(*arguments[:2], tmp_path / "a.png", *arguments[2:], device="cpu", progress=False)
+    def drawn(*arguments):
+        visualize(*arguments[:2], tmp_path / "a.png", *arguments[2:], device="cpu", progress=False)
 
-    with pytest.raises(UsageError, match="1 masks for 2 pictures"):
-        compare(pictures, models, masks[:1])
-    with pytest.raises(UsageError, match="60x40, its picture 36x50"):
-        compare(pictures[1:], models, masks[:1])
-    with pytest.raises(UsageError, match="one picture or more"):
-        compare([], models)
+    with pytest.raises(UsageError, match="1 masks for 2 images"):
+        drawn(images, models, masks[:1])
+    with pytest.raises(UsageError, match="60x40, its image 36x50"):
+        drawn(images[1:], models, masks[:1])
+    with pytest.raises(UsageError, match="one image or more"):
+        drawn([], models)
     with pytest.raises(UsageError, match="named twice"):
-        compare(pictures, [models[0], models[0]])
+        drawn(images, [models[0], models[0]])
     other = tmp_path / "other"
     sanet.create_model("fcn", "test_resnet", num_classes=3, output_stride=8).save_pretrained(other)
     with pytest.raises(UsageError, match="different classes"):
-        compare(pictures, [models[0], other], masks)
-    with pytest.raises(SanetError, match="does not exist"):
-        compare([tmp_path / "nothing.png"], models)
-    for output, answer in (("a.txt", "a figure ends in"), ("missing/a.png", "there is no folder")):
-        with pytest.raises(UsageError, match=answer):
-            compare_pictures(pictures, [tmp_path / "no model"], tmp_path / output)
+        drawn(images, [models[0], other], masks)
+    with pytest.raises(SanetError, match=r"nothing\.png"):
+        drawn([tmp_path / "nothing.png"], models)
+    with pytest.raises(UsageError, match=r"a\.txt"):
+        visualize(images, [tmp_path / "no model"], tmp_path / "a.txt")
     assert not (tmp_path / "a.png").exists()
 
 
@@ -116,6 +115,6 @@ def test_names_that_mean_something_to_a_figure_or_a_terminal_are_shown_as_they_a
     labels = LabelSet(("$\\frac{$", "a | b", "{{7*7}}"), ignore_index=9)
     network = sanet.create_model("fcn", "test_resnet", labels=labels, output_stride=8)
     network.save_pretrained(tmp_path / "$x^$")
-    compare_pictures([odd], [tmp_path / "$x^$"], tmp_path / "a.png", device="cpu", progress=False)
+    visualize([odd], [tmp_path / "$x^$"], tmp_path / "a.png", device="cpu", progress=False)
     assert "".join(titles[0].split()) == r"$\frac{$<b>\x1b[31m\n.png"
     assert titles[1] == "$x^$"
