@@ -144,7 +144,7 @@ class Altered(torch.nn.Module):
 
     def __init__(self, network, alter):
         super().__init__()
-        self.network, self.alter = network, alter
+        self.network, self.alter, self.in_chans = network, alter, network.in_chans
 
     def forward(self, images):
         return self.alter(self.network(images))

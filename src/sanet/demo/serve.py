@@ -30,7 +30,7 @@ def served(models: Sequence[str | Path], config: DemoConfig, examples: Sequence[
         examples: images to try; streets for the bundled model where none are named.
 
     Raises:
-        UsageError: an example that does not exist.
+        UsageError: an example that does not exist, or a model that takes other images than RGB.
         SanetError: Gradio is missing, the address is taken, or a model cannot be read.
     """
     for example in examples:
@@ -88,6 +88,8 @@ def _free_port(config: DemoConfig) -> int:
 
 def _opened(models: Sequence[str | Path], device: str | None) -> dict[str, Explainer]:
     """By the shortest names that distinguish them; the bundled model where none is named."""
-    if not models:
-        return {"streets": Explainer(BUNDLED["streets"], device)}
-    return {name: Explainer(model, device) for name, model in zip(short_names(models), models, strict=True)}
+    named = dict(zip(short_names(models), models, strict=True)) if models else BUNDLED
+    explainers = {name: Explainer(model, device) for name, model in named.items()}
+    for explainer in explainers.values():
+        explainer.require_rgb()
+    return explainers

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from tqdm import tqdm
 
-from sanet.config import OWN, ExportFormat
-from sanet.deploy.parity import ParityReport, compare, require_parity
+from sanet.config import ExportFormat
+from sanet.deploy.parity import ParityReport, compare, example_images, require_parity
 from sanet.files import require_own, require_writable, written
 from sanet.inference.exported import INPUT, METADATA, ONNX, OUTPUT, open_exported
 from sanet.inference.views import SMALLEST_SIDE
@@ -38,15 +38,15 @@ SUFFIXES: dict[ExportFormat, str] = {"onnx": ONNX, "onnx-int8": f".int8{ONNX}"}
 # The free ones of the four axes of a batch.
 SIZES = {0: "batch", 2: "height", 3: "width"}
 # Odd sides that differ and more than one image, so that tracing takes none of them for a constant.
-EXAMPLE = (2, 3, 181, 203)
+EXAMPLE_BATCH, EXAMPLE_SIDES = 2, (181, 203)
 
 
 class Logits(nn.Module):
-    """A network as exports have it: (B, 3, H, W) uint8 in, (B, K, H, W) float32 logits out, nothing besides."""
+    """A network as exports have it: (B, C, H, W) uint8 in, (B, K, H, W) float32 logits out, nothing besides."""
 
     def __init__(self, network: SegmentationModel) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.in_chans = network, network.in_chans
 
     def forward(self, images: Tensor) -> Tensor:
         """Images to logits."""
@@ -76,7 +76,7 @@ def export(model: SegmentationModel, path: str | Path, *, progress: bool = True)
         write(network, partial, metadata, progress)
         seconds = perf_counter() - start
         say("compare it with the network", progress)
-        cases = compare(network, open_exported(partial, "cpu"))
+        cases = compare(network, open_exported(partial, "cpu"), model.in_chans)
         require_parity(cases, Path(path))
         size = partial.stat().st_size
     report = ParityReport(Path(path), metadata, size, seconds, torch.get_num_threads(), cases)
@@ -85,7 +85,13 @@ def export(model: SegmentationModel, path: str | Path, *, progress: bool = True)
 
 
 def prepare(model: SegmentationModel) -> Logits:
-    """A copy of the network on the CPU, in float32 and evaluation mode, channels last as prediction has it."""
+    """A copy of the network on the CPU, in float32 and evaluation mode, channels last as prediction has it.
+
+    Raises:
+        SanetError: its images have more than 8 bits, which exports do not take.
+    """
+    if model.value_range > 255:
+        raise SanetError(f"exports take images of 8 bits; this network takes integers up to {model.value_range}")
     copy = deepcopy(model).to("cpu", torch.float32, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Logits(copy).eval()
 
@@ -99,8 +105,9 @@ def describe(model: SegmentationModel, format: ExportFormat) -> dict[str, Any]:
         "input": {
             "name": INPUT,
             "type": "uint8",
-            "shape": ["batch", 3, "height", "width"],
-            "meaning": f"RGB images, 0 to 255, not normalised, {SMALLEST_SIDE} pixels or more a side",
+            "shape": ["batch", model.in_chans, "height", "width"],
+            "meaning": f"images, RGB if of 3 channels, from 0 to {model.value_range}, not normalised, {SMALLEST_SIDE} "
+            "pixels or more a side",
         },
         "output": {
             "name": OUTPUT,
@@ -152,7 +159,7 @@ def trace(network: Logits) -> ExportedProgram:
     # Channels last would tie the sizes to each other: which layout a map has depends on them.
     network = deepcopy(network).to(memory_format=torch.contiguous_format)
     sizes = {axis: Dim(name, min=1 if name == "batch" else SMALLEST_SIDE) for axis, name in SIZES.items()}
-    example = torch.randint(0, 256, EXAMPLE, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    example = example_images(EXAMPLE_BATCH, *EXAMPLE_SIDES, seed=0, channels=network.in_chans)
     # By default a size that is not 1 in the example is taken never to be 1, but small images pool to one cell.
     with (
         symbolic_sizes.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
@@ -189,9 +196,7 @@ def say(text: str, progress: bool) -> None:
 def default_path(model: str, format: ExportFormat) -> Path:
     """Beside the model directory, under its name; in the current folder for the bundled model, or one of the hub."""
     directory = Path(os.path.normpath(model))
-    if directory == BUNDLED["streets"]:
-        return Path(OWN + SUFFIXES[format])
-    if not directory.is_dir():
+    if directory in BUNDLED.values() or not directory.is_dir():
         return Path(directory.name + SUFFIXES[format])
     directory = directory.resolve()
     return directory.with_name(directory.name + SUFFIXES[format])

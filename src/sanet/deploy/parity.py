@@ -104,7 +104,7 @@ class ParityReport:
 
 
 @torch.inference_mode()
-def compare(eager: LogitsFunction, exported: LogitsFunction) -> tuple[ParityCase, ...]:
+def compare(eager: LogitsFunction, exported: LogitsFunction, channels: int = 3) -> tuple[ParityCase, ...]:
     """Run both over all ``CASES``, on smooth images and on noise in turn.
 
     Raises:
@@ -112,7 +112,7 @@ def compare(eager: LogitsFunction, exported: LogitsFunction) -> tuple[ParityCase
     """
     cases = []
     for number, (batch, height, width) in enumerate(CASES):
-        images = example_images(batch, height, width, number)
+        images = example_images(batch, height, width, number, channels)
         try:
             found, expected = exported(images), eager(images)
         except SanetError as error:
@@ -149,11 +149,11 @@ def differences(eager: Tensor, exported: Tensor) -> tuple[float, float]:
     return ((eager - exported).abs().max() / size).item(), equal.item()
 
 
-def example_images(batch: int, height: int, width: int, seed: int) -> Tensor:
-    """(B, 3, H, W) uint8: noise, and a few colours that blend into each other, in turn."""
+def example_images(batch: int, height: int, width: int, seed: int, channels: int = 3) -> Tensor:
+    """(B, C, H, W) uint8: noise, and a few colours that blend into each other, in turn."""
     random = torch.Generator().manual_seed(seed)
-    noise = torch.randint(0, 256, (batch, 3, height, width), generator=random, dtype=torch.uint8)
-    colors = 255 * torch.rand(batch, 3, 4, 5, generator=random)
+    noise = torch.randint(0, 256, (batch, channels, height, width), generator=random, dtype=torch.uint8)
+    colors = 255 * torch.rand(batch, channels, 4, 5, generator=random)
     smooth = F.interpolate(colors, (height, width), mode="bilinear").round().to(torch.uint8)
     return torch.stack([(smooth, noise)[(seed + index) % 2][index] for index in range(batch)])
 

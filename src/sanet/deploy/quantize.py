@@ -128,7 +128,7 @@ def export_int8(
         start = perf_counter()
         in_float = Path(folder) / "float.onnx"
         write(network, in_float, metadata, progress)
-        require_parity(compare(network, open_exported(in_float, "cpu")), Path(path))
+        require_parity(compare(network, open_exported(in_float, "cpu"), model.in_chans), Path(path))
         indices = evenly_spaced(len(calibration_set), calibration)
         say(f"calibrate on {len(indices)} images", progress)
         images = (calibration_set[index].image for index in indices)
@@ -140,7 +140,7 @@ def export_int8(
         require_small_drop(cost, max_miou_drop, Path(path))
         metadata |= {"quantization": asdict(cost)}
         store_metadata(partial, metadata)
-        cases = compare(network, open_exported(partial, "cpu"))
+        cases = compare(network, open_exported(partial, "cpu"), model.in_chans)
         size = partial.stat().st_size
     report = Int8Report(Path(path), metadata, size, seconds, torch.get_num_threads(), cases, cost)
     report.write()

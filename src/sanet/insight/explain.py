@@ -41,7 +41,7 @@ def explain(
 
     Raises:
         UsageError: no points, a point outside the image, a head that the network does not have, a network other than
-            SANet, or a file that cannot be written, or that sanet did not write.
+            SANet, one that takes other images than RGB, or a file that cannot be written, or that sanet did not write.
         SanetError: the image cannot be read, or matplotlib is missing.
     """
     try:
@@ -56,6 +56,7 @@ def explain(
         require_own(Path(save_arrays), inputs=[*inputs, output], option="--save-arrays")
     explainer = Explainer(model, device, shorter_side)
     explainer.require_heads()
+    explainer.require_rgb()
     if heads is not None and not (heads and set(heads) <= set(explainer.stages)):
         raise UsageError(f"heads {list(heads)}: one or more of {', '.join(map(str, explainer.stages))}")
     pixels = rgb(image) if isinstance(image, Image.Image) else read_image(Path(image))

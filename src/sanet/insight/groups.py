@@ -142,13 +142,19 @@ class Explainer:
         if not self.stages:
             raise UsageError(f'network "{self.network.network}" has no squeeze-and-attention heads; only "sanet" does')
 
+    def require_rgb(self) -> None:
+        """Raise a UsageError if the network takes other images than RGB of 8 bits, as files are read here."""
+        channels, largest = self.network.in_chans, self.network.value_range
+        if (channels, largest) != (3, 255):
+            raise UsageError(f"the network takes images of {channels} channels up to {largest}, not RGB of 8 bits")
+
     @torch.inference_mode()
     def encode(self, image: Tensor) -> Encoding:
         """Run the network once.
 
         Args:
-            image: (3, H, W) uint8, of any size; beyond ``LARGEST`` pixels it is resized to that number, and a side of
-                less than 32 pixels to 32.
+            image: (C, H, W), as the network takes it, of any size; beyond ``LARGEST`` pixels it is resized to that
+                number, and a side of less than 32 pixels to 32.
         """
         height, width = image.shape[-2:]
         factor = min(self._inference.factors(height, width)[0], sqrt(LARGEST / (height * width)))
