@@ -244,7 +244,7 @@ def test_every_network_is_timed(accelerator, precision):
     assert found.machine.name
     assert (found.machine.threads, found.machine.torch) == (1, torch.__version__)
     assert torch.get_num_threads() == before
-    assert f"{precision}, {found.machine.name}, 1 CPU thread" in " ".join(render(found).split())
+    assert f"{precision}, {found.machine.name}, CPU threads: 1" in " ".join(render(found).split())
 
 
 def test_threads_are_those_that_were_asked_for():

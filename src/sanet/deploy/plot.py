@@ -41,8 +41,7 @@ def plot(profile: Profile, paths: Sequence[Path]) -> None:
             low, median, high = (1e3 * seconds for seconds in (cost.timing.low, cost.timing.median, cost.timing.high))
             panes[1].errorbar(median, miou, xerr=[[median - low], [high - median]], fmt="o", color=color, capsize=3)
     if timed:
-        batch = f"a batch of {profile.config.batch}" if profile.config.batch > 1 else "one image"
-        panes[1].set_xlabel(f"latency (ms) of {batch}, 10th to 90th percentile")
+        panes[1].set_xlabel(f"latency (ms) of a batch of {profile.config.batch}, 10th to 90th percentile")
     for pane in panes:
         pane.grid(color="#e8e8e8")
         pane.set_axisbelow(True)

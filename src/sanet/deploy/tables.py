@@ -15,6 +15,11 @@ from sanet.structures import SanetError
 from sanet.tables import MISSING, markdown_table
 
 WIDTH = 110
+# Columns of the CSV file that are empty without ``time``.
+TIMED = (
+    *("latency_s", "latency_low_s", "latency_high_s", "repeats", "images_per_s"),
+    *("precision", "device", "threads", "torch"),
+)
 
 
 def render(profile: Profile) -> str:
@@ -32,38 +37,32 @@ def difference(found: float, published: float) -> float:
 
 def records(profile: Profile) -> list[dict[str, Any]]:
     """A flat row for every cost, as the CSV file has it; None where there is no figure."""
-    config, machine = profile.config, profile.machine
-    rows = []
-    for cost in profile.costs:
-        published, timing = profile.published(cost), cost.timing
-        rows.append(
-            {
-                "network": cost.network,
-                "backbone": cost.backbone,
-                "output_stride": config.output_stride,
-                "num_classes": config.num_classes,
-                "height": cost.height,
-                "width": cost.width,
-                "batch": config.batch,
-                "parameters": cost.parameters,
-                "macs": cost.macs,
-                "activation_bytes": cost.activations,
-                "latency_s": timing and timing.median,
-                "latency_low_s": timing and timing.low,
-                "latency_high_s": timing and timing.high,
-                "repeats": timing and timing.repeats,
-                "images_per_s": timing and config.batch / timing.median,
-                "precision": timing and config.precision,
-                "device": timing and machine and machine.name,
-                "threads": timing and machine and machine.threads,
-                "torch": timing and machine and machine.torch,
-                "miou": published.miou,
-                "published_parameters_m": published.parameters,
-                "published_macs_g": published.macs,
-                "problem": cost.problem,
-            }
-        )
-    return rows
+    return [_record(profile, cost) for cost in profile.costs]
+
+
+def _record(profile: Profile, cost: Cost) -> dict[str, Any]:
+    config, published, timing = profile.config, profile.published(cost), cost.timing
+    timed: dict[str, Any] = dict.fromkeys(TIMED)
+    if timing is not None and profile.machine is not None:
+        figures = (timing.median, timing.low, timing.high, timing.repeats, config.batch / timing.median)
+        timed = dict(zip(TIMED, (*figures, config.precision, *profile.machine), strict=True))
+    return {
+        "network": cost.network,
+        "backbone": cost.backbone,
+        "output_stride": config.output_stride,
+        "num_classes": config.num_classes,
+        "height": cost.height,
+        "width": cost.width,
+        "batch": config.batch,
+        "parameters": cost.parameters,
+        "macs": cost.macs,
+        "activation_bytes": cost.activations,
+        **timed,
+        "miou": published.miou,
+        "published_parameters_m": published.parameters,
+        "published_macs_g": published.macs,
+        "problem": cost.problem,
+    }
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -104,28 +103,22 @@ def write(profile: Profile, folder: Path) -> list[Path]:
 
 def _describe(profile: Profile) -> str:
     config, machine = profile.config, profile.machine
-    batch = "one image" if config.batch == 1 else f"a batch of {config.batch}"
-    common = [
-        *([f"backbone {config.backbones[0]}"] if len(config.backbones) == 1 else []),
-        *(["images of {}x{}".format(*config.sizes[0])] if len(config.sizes) == 1 else []),
-        f"output stride {config.output_stride}",
-        f"{config.num_classes} classes",
-    ]
-    sentences = [
-        f"Measured with {', '.join(common)}.",
-        "MACs: multiply-accumulates in the convolutions and matrix products of one image.",
-        f"Memory: what a training pass over {batch} keeps for the backward pass, in float32, parameters left out.",
-    ]
+    sizes = ", ".join(f"{height}x{width}" for height, width in config.sizes)
+    text = (
+        f"Backbone {', '.join(config.backbones)}; images of {sizes}; output stride {config.output_stride}; "
+        f"{config.num_classes} classes; batch size {config.batch}. MACs: multiply-accumulates in the convolutions and "
+        "matrix products of one image. Memory: what a training pass over a batch keeps for the backward pass, in "
+        "float32, parameters left out."
+    )
     if config.published:
-        sentences.append("In brackets: the published figure, and the difference from it.")
+        text += " In brackets: the published figure, and the difference from it."
     if machine is not None:
-        threads = "1 CPU thread" if machine.threads == 1 else f"{machine.threads} CPU threads"
-        sentences.append(
-            f"Latency of {batch}, from uint8 to logits of its size: median and 10th to 90th percentile of "
+        text += (
+            " Latency: of a batch, from uint8 to logits of its size; median and 10th to 90th percentile of "
             f"{config.repeats} passes after {WARM_UP} to warm up, the networks in turn; {config.precision}, "
-            f"{machine.name}, {threads}, PyTorch {machine.torch}."
+            f"{machine.name}, CPU threads: {machine.threads}, PyTorch {machine.torch}."
         )
-    return fill(" ".join(sentences), WIDTH, break_on_hyphens=False)
+    return fill(text, WIDTH, break_on_hyphens=False)
 
 
 def _cost_table(profile: Profile) -> str:
@@ -157,7 +150,7 @@ def _cells(profile: Profile, cost: Cost) -> dict[str, str]:
 
 
 def _beside(count: int | None, unit: float, published: float | None) -> str:
-    """What was counted, and the published figure beside it."""
+    """What was counted, and the published figure."""
     if count is None or published is None:
         return _number(count, unit)
     return f"{_number(count, unit)} ({published:g}, {difference(count / unit, published):+.1f} %)"
