@@ -150,7 +150,7 @@ def test_names_are_text_wherever_they_stand(browser, tmp_path, monkeypatch):
         assert page.locator("img[src=x]").count() == 0
 
 
-def test_a_image_that_is_dropped(browser, address, encodings):
+def test_an_image_that_is_dropped(browser, address, encodings):
     with opened(browser, address) as page:
         content = base64.b64encode(png(60, 80)).decode()
         dropped = page.evaluate_handle(
@@ -179,7 +179,7 @@ def test_images_that_are_pasted(browser, address, encodings):
     assert encodings == [(60, 80), (50, 80), (40, 80)]
 
 
-def test_the_packages_own_model_on_a_street(browser, tmp_path):
+def test_the_bundled_model_on_a_street(browser, tmp_path):
     """The images that the documentation shows; they are kept where SANET_SCREENSHOTS says."""
     folder = Path(os.environ.get("SANET_SCREENSHOTS", tmp_path))
     with served([], DemoConfig(port=0)) as address, opened(browser, address) as page:

@@ -338,7 +338,7 @@ def test_the_csv_file_has_every_figure_in_full(tmp_path):
     assert (tmp_path / "profile.md").read_text() == f"{render(found)}\n"
 
 
-def test_the_plot_is_a_image(tmp_path):
+def test_the_plot_is_an_image(tmp_path):
     *_, png, svg = write(made_up(), tmp_path)
     pixels = np.asarray(Image.open(png).convert("RGB"))
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 10
