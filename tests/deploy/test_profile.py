@@ -232,7 +232,7 @@ def test_what_the_notes_of_the_recipe_say_is_so(table_6):
 
 
 @on_each_device
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 def test_every_network_is_timed(accelerator, precision):
     settings = {"time": True, "repeats": 4, "threads": 1, "accelerator": accelerator, "precision": precision}
     before = torch.get_num_threads()

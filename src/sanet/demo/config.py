@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sanet.config import check, within
+from sanet.settings import check, within
 
 # Pillow refuses images of more pixels as decompression bombs: twice its MAX_IMAGE_PIXELS, in 10^6.
 DECODED = 178

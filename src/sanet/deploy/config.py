@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import get_args
 
-from sanet.config import SIDES, Accelerator, Precision, check, plain, require, within
+from sanet.config import Accelerator, Precision
 from sanet.references import name_of
+from sanet.settings import SIDES, Chosen, check, plain, require, within
 from sanet.structures import UsageError, choose
 
 
@@ -44,14 +44,14 @@ class ProfileConfig:
         time: measure time as well; without it nothing is computed, only counted.
         repeats: timed passes of every network, after the warm-up.
         accelerator: where to measure time: "cpu", "gpu", or "auto" for a GPU where there is one.
-        precision: of the timed passes: "32-true", or "bf16-mixed" to compute in bfloat16 where that is safe.
+        precision: of the timed passes: "32-true"; "bf16-mixed" and "16-mixed" compute in 16 bits where that is safe.
         threads: CPU threads; by default PyTorch's.
         output: folder for profile.csv, profile.md and the plot of accuracy against cost.
         published: figures to compare with, and accuracies to plot, such as {fcn: {miou: 78.7, macs: 162.7}}; with
             several backbones, "fcn/resnet101" in place of "fcn".
     """
 
-    networks: tuple[str, ...] = ("sanet", "fcn")
+    networks: tuple[Chosen, ...] = ("sanet", "fcn")
     backbones: tuple[str, ...] = ("resnet101",)
     sizes: tuple[tuple[int, int], ...] = ((512, 512),)
     output_stride: int = within(8, 1, 32)
@@ -73,8 +73,6 @@ class ProfileConfig:
                 raise UsageError(f"{name} {plain(values)}: one or more, none twice")
         for size in self.sizes:
             require("sizes", size, SIDES[0], 10**8)  # what is only counted takes no memory
-        choose("accelerator", self.accelerator, get_args(Accelerator))
-        choose("precision", self.precision, get_args(Precision))
         if self.published and len(self.sizes) > 1:
             raise UsageError(f"published figures belong to one size of images, but sizes has {len(self.sizes)}")
         names = [name_of(network) for network in self.networks]

@@ -22,6 +22,8 @@ from sanet.models.networks import HEADS, SegmentationModel, create_model
 from sanet.references import name_of
 from sanet.structures import SanetError, UsageError, first_line
 
+DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -189,7 +191,7 @@ def time_passes(costs: list[Cost], config: ProfileConfig, device: torch.device, 
 
     def once(cost: Cost) -> float:
         images = torch.randint(0, 256, (config.batch, 3, cost.height, cost.width), dtype=torch.uint8, device=device)
-        return time_pass(prepared(cost.network, cost.backbone), images, config.precision == "bf16-mixed")
+        return time_pass(prepared(cost.network, cost.backbone), images, DTYPES[config.precision])
 
     passes = {cost: partial(once, cost) for cost in costs if not cost.problem}
     timings, problems = in_turn(passes, config.repeats, progress)

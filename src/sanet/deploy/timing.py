@@ -93,10 +93,16 @@ def in_turn(
 
 
 @torch.inference_mode()
-def time_pass(model: nn.Module, images: Tensor, bfloat16: bool = False) -> float:
-    """Seconds from images (B, 3, H, W) uint8 that are on the device to logits that are ready there."""
+def time_pass(model: nn.Module, images: Tensor, dtype: torch.dtype = torch.float32) -> float:
+    """Seconds from images (B, 3, H, W) uint8 that are on the device to logits that are ready there.
+
+    Args:
+        model: the network, on the device.
+        images: the batch.
+        dtype: float32, or what autocast computes in where that is safe.
+    """
     images = images.to(memory_format=torch.channels_last)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
         _wait_for(images.device)
         start = perf_counter()
         model(images)
