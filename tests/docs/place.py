@@ -38,7 +38,7 @@ def build(folder: Path) -> None:
     # What lies in a clone of the repository, and is named by a page.
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     shutil.copytree(ROOT / "benchmarks", folder / "benchmarks")
-    shutil.copytree(ROOT / "src" / "sanet" / "models" / "camvid", folder / "src" / "sanet" / "models" / "camvid")
+    shutil.copytree(ROOT / "src" / "sanet" / "models" / "streets", folder / "src" / "sanet" / "models" / "streets")
     (folder / "docs" / "results").mkdir(parents=True)
 
 
