@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sanet.config import InferenceConfig, MaskFormat
-from sanet.data.values import MaskCoding
 from sanet.data.decoding import read_image, read_labels, shape_text
+from sanet.data.values import MaskCoding
 from sanet.files import written
 from sanet.inference.pictures import IGNORED, WRONG, Mask, Picture, error_map, overlay, shares
 from sanet.inference.predictor import Predictor
