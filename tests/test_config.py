@@ -1,7 +1,7 @@
 from contextlib import suppress
 
 import pytest
-from sanet.experiments.config import ExperimentConfig
+from sanet.repeated.config import RepeatConfig
 
 from sanet.cli.main import create_parsers
 from sanet.config import (
@@ -66,7 +66,7 @@ RED, GREEN = (255, 0, 0), (0, 255, 0)
         (lambda: OptimizerConfig(weight_decay=float("nan")), "weight_decay nan: from"),
         (lambda: InferenceConfig(scales=(float("inf"),)), "scales inf: from"),
         (lambda: InferenceConfig(shorter_side=10**9), "shorter_side 1000000000: from 0 to"),
-        (lambda: ExperimentConfig(seeds=10**9), "seeds 1000000000: from 1 to"),
+        (lambda: RepeatConfig(seeds=10**9), "seeds 1000000000: from 1 to"),
         (lambda: ProfileConfig(threads=10**9), "threads 1000000000: from 1 to"),
         (lambda: DemoConfig(port=65_536), "port 65536: from 0 to 65535"),
         (lambda: DemoConfig(keep_minutes=float("nan")), "keep_minutes nan: from"),
