@@ -121,14 +121,14 @@ def table_of(
             for shared in ("data", "seed", "output"):
                 del rows[f"{network}/{ours[rank]}"][shared]
     pairs = [
-        [f"{better}/{backbone}", f"{worse}/{backbone}"]
+        (f"{better}/{backbone}", f"{worse}/{backbone}")
         for backbone in ours
         for better, worse in TABLES[name].claims
         if f"{better}/{backbone}" in rows and f"{worse}/{backbone}" in rows
     ]
     return RepeatConfig(
         rows,
-        comparisons=pairs,
+        comparisons=tuple(pairs),
         title=TABLES[name].title,
         name=name,
         data=data,

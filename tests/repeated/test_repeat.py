@@ -36,7 +36,7 @@ def table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("repeat")
     write_pictures(folder / "data", train=4, val=3)
     data = DataConfig("folder", str(folder / "data"), CLASSES)
-    return RepeatConfig(ROWS, BASE, [["sanet", "fcn"]], "A table", data, seeds=3, output=str(folder / "out"))
+    return RepeatConfig(ROWS, BASE, (("sanet", "fcn"),), "A table", data, seeds=3, output=str(folder / "out"))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_what_is_finished_is_kept_and_what_is_missing_is_made_again(copy, finish
 
 
 def test_tables_in_one_folder_share_runs(copy, capsys):
-    other = replace(copy, rows={"again": ROWS["fcn"], **ROWS}, comparisons=[], seeds=1)
+    other = replace(copy, rows={"again": ROWS["fcn"], **ROWS}, comparisons=(), seeds=1)
     assert [list(row.runs) for row in repeat(other).rows] == [[0], [0], [0]]
     assert capsys.readouterr().out.count("finished already") == 3
 
@@ -121,23 +121,23 @@ def test_a_row_that_fails_leaves_the_others(copy):
             raise RuntimeError("no such head")
 
     rows = {"broken": {"model": {"name": Broken}}, "fcn": ROWS["fcn"]}
-    found = repeat(replace(copy, rows=rows, comparisons=[], seeds=2))
+    found = repeat(replace(copy, rows=rows, comparisons=(), seeds=2))
     assert [len(row.runs) for row in found.rows] == [0, 2]
     assert len(found.failures()) == 2
     assert "no such head" in Path(f"{copy.output}/table.md").read_text()
     with pytest.raises(SanetError, match="no such head"):
-        repeat(replace(copy, rows={"broken": rows["broken"]}, comparisons=[]))
+        repeat(replace(copy, rows={"broken": rows["broken"]}, comparisons=()))
 
 
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"rows": {}, "comparisons": []}, "rows"),
-        ({"rows": {"a": {"epoch": 3}}, "comparisons": []}, "epochs"),
-        ({"rows": {"a": {"model": {"nam": "fcn"}}}, "comparisons": []}, "name"),
-        ({"rows": {"a": {"seed": 3}}, "comparisons": []}, "seed"),
+        ({"rows": {}, "comparisons": ()}, "rows"),
+        ({"rows": {"a": {"epoch": 3}}, "comparisons": ()}, "epochs"),
+        ({"rows": {"a": {"model": {"nam": "fcn"}}}, "comparisons": ()}, "name"),
+        ({"rows": {"a": {"seed": 3}}, "comparisons": ()}, "seed"),
         ({"base": {"data": {"name": "voc"}}}, "data"),
-        ({"rows": {"a": {"epochs": 0}}, "comparisons": []}, "epochs"),
+        ({"rows": {"a": {"epochs": 0}}, "comparisons": ()}, "epochs"),
     ],
     ids=str,
 )
@@ -148,7 +148,7 @@ def test_settings_that_do_not_exist_are_named(table, changes, word):
 
 def test_a_comparison_names_rows():
     with pytest.raises(UsageError, match="fnc"):
-        RepeatConfig(ROWS, comparisons=[["sanet", "fnc"]])
+        RepeatConfig(ROWS, comparisons=(("sanet", "fnc"),))
 
 
 def test_settings_are_those_of_train():

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
-from sanet.config import DataConfig, InferenceConfig, TrainConfig, check, plain, within
+from sanet.config import DataConfig, InferenceConfig, TrainConfig
+from sanet.settings import Options, check, within
 from sanet.structures import UsageError, choose
 
 Settings = TypeVar("Settings")
@@ -34,9 +35,9 @@ class RepeatConfig:
         name: name of these files.
     """
 
-    rows: dict[str, Any] = field(default_factory=dict)
-    base: dict[str, Any] = field(default_factory=dict)
-    comparisons: list[Any] = field(default_factory=list)
+    rows: Options = field(default_factory=dict)
+    base: Options = field(default_factory=dict)
+    comparisons: tuple[tuple[str, str], ...] = ()
     title: str = "Repeated runs"
     data: DataConfig = field(default_factory=DataConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
@@ -122,9 +123,3 @@ def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping) and name not in ("terms", "options")
         merged[name] = _merged(merged[name], value) if both else value
     return merged
-
-
-def as_table(config: RepeatConfig) -> dict[str, Any]:
-    """The table as YAML has it, so that the same file makes it again."""
-    found: dict[str, Any] = plain(config)
-    return found
