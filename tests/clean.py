@@ -8,7 +8,7 @@ import multiprocessing
 import cloudpickle
 
 CLEAN = multiprocessing.get_context("forkserver")
-CLEAN.set_forkserver_preload(["sanet.training.fit", "sanet.cli.commands", "lightning.pytorch.strategies"])
+CLEAN.set_forkserver_preload(["sanet.training.fit", "sanet.cli.main", "lightning.pytorch.strategies"])
 
 
 def start(function, *arguments):

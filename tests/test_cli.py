@@ -7,7 +7,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from sanet.cli.main import COMMANDS, main
+from sanet.cli import renamed
+from sanet.cli.main import COMMANDS, command_of, main
+from sanet.cli.parsing import create_parser
 from sanet.config import TrainConfig
 from sanet.models.networks import create_model
 from sanet.structures import LabelSet
@@ -71,16 +73,18 @@ def test_help_reads_without_torch(command):
         (["train", "--epoch", "3"], "did you mean epochs?"),
         (["train", "--optimizer.learning_rat", "3"], "did you mean optimizer.learning_rate?"),
         (["predict", "x.png", "--modle", "m"], "did you mean model?"),
-        (["trian"], "did you mean train?"),
+        (["trian"], "did you mean 'train'?"),
         (["train", "--data.name", "scens"], "did you mean 'scenes'?"),
         (["train", "--model.name", "sanett"], "did you mean 'sanet'?"),
         (["train", "--epochs", "0"], "epochs 0: from 1 to 100000"),
         (["train", "--epochs", "many"], "many"),
         (["train", "--augmentation.crop", "[16, 16]"], "augmentation.crop 16: from 32 to"),
-        (
-            ["explain", "own"],
-            "sanet explain: the following arguments are required: picture, point\n`sanet explain --help`",
-        ),
+        (["explain", "streets"], "sanet explain: the following arguments are required: image, point"),
+        (["explain", "streets", "a.png", "--point", "3", "x"], "point"),
+        (["explain", "streets", "a.png", "--point", "3"], "--point"),
+        (["grouping", "streets", "--points", "0"], "points 0: from 1 to"),
+        (["explain", "own", "a.png", "--point", "3", "4"], "streets"),
+        (["predict", "x.png", "--workers", "2"], "--engine ray"),
         (["demo", "--largest_megapixels", "179"], "largest_megapixels 179.0: from 1e-06 to 178"),
         (["train", "--data.name", "camvid"], "data.root must name the folder"),
         (["check-data", "--data.name", "folder", "--data.root", "."], "data.classes must name the classes"),
@@ -93,6 +97,35 @@ def test_mistakes_are_answered_in_one_line_with_the_remedy(arguments, answer, ca
     assert answer in message
     assert len(message.splitlines()) <= 2
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("old", renamed.COMMANDS)
+def test_an_old_command_is_answered_with_the_new_one(old, capsys):
+    assert old not in COMMANDS
+    assert renamed.COMMANDS[old] in refused([old, "x"], capsys)
+
+
+# Where an option was that is no setting of training.
+COMMAND_OF = {
+    **{"arrays": "explain", "largest_loss": "export", "mirror": "predict", "mirrors": "check-data"},
+    **{"models": "compare", "out": "explain", "truth": "visualize"},
+}
+
+
+@pytest.mark.parametrize("old", renamed.OPTIONS)
+def test_an_old_option_or_key_is_answered_with_the_new_one(old, tmp_path, capsys):
+    command, new = COMMAND_OF.get(old, "train"), renamed.OPTIONS[old]
+    for spelled in {old, old.replace("_", "-")}:
+        assert new in refused([command, f"--{spelled}", "0.5"], capsys)
+    if command == "train":
+        parser = create_parser("train", COMMANDS["train"])
+        known = {*parser.get_defaults().keys()} | {"optimizer.options.momentum"}
+        assert any(new.split()[0].rstrip(",").startswith(name) for name in known)
+        section, _, key = old.rpartition(".")
+        (tmp_path / "c.yaml").write_text(f"{section}: {{{key}: 0.5}}" if section else f"{key}: 0.5")
+        said = refused(["train", "--config", str(tmp_path / "c.yaml")], capsys)
+        assert new in said
+        assert "c.yaml" in said
 
 
 def test_a_misspelt_key_of_a_yaml_file_is_answered_with_the_nearest(tmp_path, capsys):
@@ -120,6 +153,41 @@ def test_yaml_and_dotted_options_fill_the_same_dataclasses(root, tmp_path):
     assert json.loads((output / "model" / "config.json").read_text())["options"]["groups"] == 1
 
 
+def test_the_command_line_wins_over_a_file_wherever_it_stands(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("{epochs: 7, batch_size: 4, loss: {terms: {mask: 1}}, optimizer: {options: {nesterov: true}}}")
+    given = ["--epochs", "3", "--batch-size", "2", "--optimizer.options.momentum", "0.8"]
+    taken = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(COMMANDS["train"], "__call__", lambda self: taken.append(self.run))
+        main(["train", *given, "--config", str(path)])
+        main(["train", f"--config={path}", *given])
+    assert taken[0] == taken[1]
+    assert (taken[0].epochs, taken[0].batch_size, taken[0].loss.terms) == (3, 2, {"mask": 1})
+    assert taken[0].optimizer.options == {"nesterov": True, "momentum": 0.8}
+
+
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_a_run_brings_its_dataset_wherever_it_is_named(place, tmp_path):
+    """Also one of an earlier version, under the names of then."""
+    (tmp_path / "config.yaml").write_text("{data: {name: voc, root: here, partial: true}, window: 64, epochs: 3}")
+    given = ["--split", "val", "--flip=true", "--device", "cpu"]
+    given.insert(place if place < 3 else len(given), str(tmp_path))
+    settings = command_of(["evaluate", *given])
+    assert (settings.data.name, settings.data.root, settings.data.allow_subset) == ("voc", "here", True)
+    assert (settings.inference.window, settings.inference.flip, settings.split) == (64, True, "val")
+    assert command_of(["evaluate", *given, "--data.root", "there"]).data.root == "there"
+    assert command_of(["evaluate", *given, "--data.name", "scenes"]).data.root is None
+
+
+def test_a_run_that_resumes_has_all_its_settings(tmp_path):
+    options = {"schedule.options": "{power: 0.5}", "metrics": "{x: 'a:B'}", "transforms": "[{name: a:C}]", "ema": "0.9"}
+    given = ["train", *(word for name, value in options.items() for word in (f"--{name}", value))]
+    config = command_of(given).run
+    config.save(tmp_path / "config.yaml")
+    assert command_of(["train", "--resume", str(tmp_path)]).run == config
+
+
 def test_train_evaluate_predict(root, tmp_path, capsys):
     run = tmp_path / "run"
     assert main(train_options(root, run)) == 0
@@ -131,17 +199,17 @@ def test_train_evaluate_predict(root, tmp_path, capsys):
     for part in ("protocol", "scores", "confusion", "picture_miou"):
         assert found[part] == logged[part], part
     assert found["protocol"]["split"] == "val"
-    assert main(["scores", str(run), str(run / "val")]) == 0
+    assert main(["compare", str(run), str(run / "val")]) == 0
     assert "mean IoU" in capsys.readouterr().out
     views = ["--scales", "[1, 1.5]", "--flip", "true", "--output", str(tmp_path / "views")]
     assert main(["evaluate", str(run), "--split", "val", *views]) == 0
-    assert main(["scores", str(run), str(tmp_path / "views")]) == 0
-    assert "scales 1, 1.5, mirror yes" in capsys.readouterr().out
+    assert main(["compare", str(run), str(tmp_path / "views")]) == 0
+    assert "scales 1, 1.5" in capsys.readouterr().out
     output = tmp_path / "out"
     assert main(["predict", str(root / "val" / "images"), "--model", str(run), "--output", str(output)]) == 0
     assert len(list((output / "masks").iterdir())) == 4
     assert main(["predict", str(root / "val" / "images"), "--model", str(run), "--output", str(output)]) == 0
-    assert "labelled: 0, there already: 4" in capsys.readouterr().out
+    assert "labelled: 0, existed already: 4" in capsys.readouterr().out
     (root / "val" / "images" / "val0.png").write_bytes(b"no picture")
     capsys.readouterr()
     assert main(["predict", str(root / "val" / "images"), "--model", str(run), "--output", str(output)]) == 1
@@ -158,7 +226,6 @@ def test_train_evaluate_predict(root, tmp_path, capsys):
         ["grouping", "runs/mistyped"],
         ["demo", "runs/mistyped"],
         ["export", "runs/mistyped"],
-        ["submit", "runs/mistyped", "--data.name", "voc"],
     ],
     ids=lambda command: command[0],
 )
@@ -196,27 +263,6 @@ def test_models_of_one_folder_have_scores_of_their_own(root, tmp_path, monkeypat
         create_model("fcn", "test_resnet", labels=LabelSet(("dark", "light"))).save_pretrained(name)
         assert main(["evaluate", name, "--split", "val", *data_options(root), "--device", "cpu"]) == 0
     assert {path.parent.name for path in tmp_path.glob("*/scores.json")} == {"scores-a-val", "scores-b-val"}
-
-
-def test_a_recipe_is_a_default_that_options_change(root, tmp_path, capsys):
-    assert main(["recipes"]) == 0
-    assert "table1-sanet-resnet101" in capsys.readouterr().out
-    changed = [
-        *train_options(root, tmp_path / "run"),
-        "--recipe",
-        "camvid",
-        "--model.options",
-        "{}",
-        "--validate_every",
-        "1",
-    ]
-    assert main(changed) == 0
-    assert "published (docs/results.md): miou 64.7" in capsys.readouterr().out
-    resolved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert resolved["loss"]["class_weighting"] == "fourth_root"  # the recipe's
-    assert resolved["epochs"] == 2  # given
-    message = refused(["train", "--recipe", "camvit", "--data.root", "x"], capsys)
-    assert "did you mean 'camvid'?" in message
 
 
 def test_a_download_that_is_not_known_lists_what_there_is(tmp_path, capsys):

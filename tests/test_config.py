@@ -1,9 +1,6 @@
-from contextlib import suppress
-
 import pytest
 from sanet.repeated.config import RepeatConfig
 
-from sanet.cli.main import create_parsers
 from sanet.config import (
     AugmentationConfig,
     DataConfig,
@@ -82,22 +79,3 @@ def test_a_setting_that_cannot_be_is_named_with_the_remedy(build, named):
 @pytest.mark.parametrize("name", ["voc", "voc_aug"])
 def test_a_part_of_a_published_data_set_may_be_meant(name):
     assert DataConfig(name, ".", allow_subset=True).allow_subset
-
-
-@pytest.mark.parametrize(
-    "setting", ["model.options", "loss.terms", "optimizer.options", "schedule.options", "data.options", "metrics"]
-)
-@pytest.mark.parametrize("shape", ["%s", "{x: %s}", "{x: [%s]}", "{x: {y: %s}}"])
-def test_no_setting_imports_what_it_names(setting, shape, tmp_path):
-    """jsonargparse would, of a type with Any in it."""
-    call = f"{{class_path: os.mkdir, init_args: {{path: {tmp_path / 'made'}}}}}"
-    parser, _ = create_parsers()
-    with suppress(SystemExit, UsageError):
-        parser.instantiate(parser.parse_args(["train", f"--{setting}", shape % call]))
-    assert not (tmp_path / "made").exists()
-
-
-@pytest.mark.parametrize("setting", ["transforms", "batch_transforms", "callbacks", "loggers"])
-@pytest.mark.parametrize("shape", ["[%s]", "[{name: x, options: %s}]", "[{name: x, options: {x: [%s]}}]"])
-def test_no_list_of_references_imports_what_it_names(setting, shape, tmp_path):
-    test_no_setting_imports_what_it_names(setting, shape, tmp_path)

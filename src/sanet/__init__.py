@@ -5,105 +5,86 @@ The names below are imported when first used, so that ``import sanet`` costs not
 
 from __future__ import annotations
 
-import importlib
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sanet.config import (
-        AugmentationConfig,
-        DataConfig,
-        InferenceConfig,
-        LossConfig,
-        ModelConfig,
-        OptimizerConfig,
-        ScheduleConfig,
-        TrainConfig,
+        AugmentationConfig as AugmentationConfig,
+        DataConfig as DataConfig,
+        InferenceConfig as InferenceConfig,
+        LossConfig as LossConfig,
+        ModelConfig as ModelConfig,
+        OptimizerConfig as OptimizerConfig,
+        ScheduleConfig as ScheduleConfig,
+        TrainConfig as TrainConfig,
     )
-    from sanet.data.catalog import data_source
-    from sanet.data.source import Record, Source
-    from sanet.data.values import MaskCoding
-    from sanet.deploy.config import ProfileConfig
-    from sanet.deploy.export import export
-    from sanet.deploy.profile import profile
-    from sanet.evaluation.evaluate import evaluate
-    from sanet.inference.predictor import Predictor
-    from sanet.models.backbones import Level
-    from sanet.models.networks import SegmentationModel, create_model, load_model
-    from sanet.models.sanet import HeadOutput
-    from sanet.references import use
-    from sanet.repeated.config import RepeatConfig
-    from sanet.repeated.runner import repeat
-    from sanet.structures import Batch, LabelSet, Sample, SanetError, SegmentationOutput
-    from sanet.training.fit import train
-    from sanet.training.losses import LossContext, mean_over_processes, sum_over_processes
+    from sanet.data.catalog import data_source as data_source
+    from sanet.data.source import Record as Record, Source as Source
+    from sanet.data.values import MaskCoding as MaskCoding
+    from sanet.deploy.config import ProfileConfig as ProfileConfig
+    from sanet.deploy.export import export as export
+    from sanet.deploy.profile import profile as profile
+    from sanet.evaluation.evaluate import evaluate as evaluate
+    from sanet.inference.predictor import Predictor as Predictor
+    from sanet.models.backbones import Level as Level
+    from sanet.models.networks import (
+        SegmentationModel as SegmentationModel,
+        create_model as create_model,
+        load_model as load_model,
+    )
+    from sanet.models.sanet import HeadOutput as HeadOutput
+    from sanet.references import use as use
+    from sanet.repeated.config import RepeatConfig as RepeatConfig
+    from sanet.repeated.runner import repeat as repeat
+    from sanet.structures import (
+        Batch as Batch,
+        LabelSet as LabelSet,
+        Sample as Sample,
+        SanetError as SanetError,
+        SegmentationOutput as SegmentationOutput,
+    )
+    from sanet.training.fit import train as train
+    from sanet.training.losses import (
+        LossContext as LossContext,
+        mean_over_processes as mean_over_processes,
+        sum_over_processes as sum_over_processes,
+    )
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "AugmentationConfig",
-    "Batch",
-    "DataConfig",
-    "HeadOutput",
-    "InferenceConfig",
-    "LabelSet",
-    "Level",
-    "LossConfig",
-    "LossContext",
-    "MaskCoding",
-    "ModelConfig",
-    "OptimizerConfig",
-    "Predictor",
-    "ProfileConfig",
-    "Record",
-    "RepeatConfig",
-    "Sample",
-    "SanetError",
-    "ScheduleConfig",
-    "SegmentationModel",
-    "SegmentationOutput",
-    "Source",
-    "TrainConfig",
-    "create_model",
-    "data_source",
-    "evaluate",
-    "export",
-    "load_model",
-    "mean_over_processes",
-    "profile",
-    "repeat",
-    "sum_over_processes",
-    "train",
-    "use",
-]
-
 _HOMES = {
-    "ProfileConfig": "sanet.deploy.config",
-    "Predictor": "sanet.inference.predictor",
-    "MaskCoding": "sanet.data.values",
-    "Record": "sanet.data.source",
-    "Source": "sanet.data.source",
-    "HeadOutput": "sanet.models.sanet",
-    "Level": "sanet.models.backbones",
-    "SegmentationModel": "sanet.models.networks",
-    "create_model": "sanet.models.networks",
-    "data_source": "sanet.data.catalog",
-    "RepeatConfig": "sanet.repeated.config",
-    "evaluate": "sanet.evaluation.evaluate",
-    "repeat": "sanet.repeated.runner",
-    "export": "sanet.deploy.export",
-    "load_model": "sanet.models.networks",
-    "profile": "sanet.deploy.profile",
-    "train": "sanet.training.fit",
-    "use": "sanet.references",
-    **dict.fromkeys(("LossContext", "mean_over_processes", "sum_over_processes"), "sanet.training.losses"),
-    **dict.fromkeys(("Batch", "LabelSet", "Sample", "SanetError", "SegmentationOutput"), "sanet.structures"),
+    "sanet.config": (
+        *("AugmentationConfig", "DataConfig", "InferenceConfig", "LossConfig", "ModelConfig", "OptimizerConfig"),
+        *("ScheduleConfig", "TrainConfig"),
+    ),
+    "sanet.data.catalog": ("data_source",),
+    "sanet.data.source": ("Record", "Source"),
+    "sanet.data.values": ("MaskCoding",),
+    "sanet.deploy.config": ("ProfileConfig",),
+    "sanet.deploy.export": ("export",),
+    "sanet.deploy.profile": ("profile",),
+    "sanet.evaluation.evaluate": ("evaluate",),
+    "sanet.inference.predictor": ("Predictor",),
+    "sanet.models.backbones": ("Level",),
+    "sanet.models.networks": ("SegmentationModel", "create_model", "load_model"),
+    "sanet.models.sanet": ("HeadOutput",),
+    "sanet.references": ("use",),
+    "sanet.repeated.config": ("RepeatConfig",),
+    "sanet.repeated.runner": ("repeat",),
+    "sanet.structures": ("Batch", "LabelSet", "Sample", "SanetError", "SegmentationOutput"),
+    "sanet.training.fit": ("train",),
+    "sanet.training.losses": ("LossContext", "mean_over_processes", "sum_over_processes"),
 }
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOME_OF:
         raise AttributeError(f"module 'sanet' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES.get(name, "sanet.config")), name)
+    return getattr(import_module(_HOME_OF[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -30,7 +30,7 @@ Competition = Literal["comp5", "comp6"]
 
 # What a run directory holds.
 CONFIG, METRICS, CHECKPOINTS, MODEL = "config.yaml", "metrics.csv", "checkpoints", "model"
-# What the commands call the package's own model.
+# What the commands call the bundled model.
 OWN = "streets"
 
 # Datasets of which the number of images is published, and checked.

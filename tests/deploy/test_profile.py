@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from sanet.cli.main import create_parsers, main
+from sanet.cli.main import command_of, main
 from sanet.deploy.config import ProfileConfig, Published
 from sanet.deploy.profile import Cost, Profile, count_activations, count_macs, profile
 from sanet.deploy.tables import difference, records, render, write
@@ -165,10 +165,7 @@ def test_a_network_that_cannot_be_had_does_not_take_the_others_with_it():
 
 @pytest.fixture(scope="module")
 def table_6():
-    parser = create_parsers()[1]["profile"]
-    settings = parser.instantiate(parser.parse_args(["--config", str(RECIPE)]))
-    settings.pop("config")
-    return profile(ProfileConfig(**settings.as_dict()))
+    return profile(command_of(["profile", "--config", str(RECIPE)]).config)
 
 
 def test_the_recipe_builds_and_every_difference_has_its_reason(table_6):

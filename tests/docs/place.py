@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -11,8 +10,7 @@ from pages import ROOT
 from PIL import Image
 from running import TINY, sanet
 
-from miniatures import VOC_TEST, write_camvid, write_context, write_list, write_picture, write_voc
-from sanet.data.voc import COUNTS
+from miniatures import write_camvid, write_picture, write_voc
 from sanet.demo.serve import EXAMPLES
 
 # What the runs that a page speaks of, and does not make itself, are trained with.
@@ -20,7 +18,6 @@ RUNS = {
     "leaf": "--data.name folder --data.root photos --data.classes [background,leaf]",
     "fcn": "--data.name folder --data.root photos --data.classes [background,leaf] --model.name fcn",
     "camvid-sanet": "--data.name camvid --data.root camvid",
-    "voc": "--data.name voc --data.root data --data.allow_subset true --batch_size 2",
 }
 
 
@@ -33,12 +30,10 @@ def build(folder: Path) -> None:
     shutil.copy(sorted(EXAMPLES.glob("*.jpg"))[0], folder / "street.jpg")
     write_camvid(folder / "camvid")
     write_voc(folder / "data")
-    write_context(folder / "data")
-    write_whole_test(folder / "whole")
     # What lies in a clone of the repository, and is named by a page.
-    shutil.copytree(ROOT / "recipes", folder / "recipes")
-    shutil.copytree(ROOT / "benchmarks", folder / "benchmarks")
-    shutil.copytree(ROOT / "src" / "sanet" / "models" / "streets", folder / "src" / "sanet" / "models" / "streets")
+    for name in ("recipes", "reproduce", "benchmarks", "src/sanet/models/streets"):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name)
     (folder / "docs" / "results").mkdir(parents=True)
 
 
@@ -62,14 +57,3 @@ def write_photos(folder: Path) -> None:
         image[mask == 1] = (20, 160, 40)
         Image.fromarray(image).save(folder / "images" / f"{index}.png")
         Image.fromarray(mask).save(folder / "masks" / f"{index}.png")
-
-
-def write_whole_test(root: Path) -> None:
-    """VOC 2012 with lists of their published lengths and all test pictures, which are one; its other pictures lack."""
-    write_voc(root, (), (), VOC_TEST[:1])
-    folder = root / "VOCdevkit" / "VOC2012"
-    for split, count in COUNTS.items():
-        names = [f"{split}_{index}" for index in range(count)]
-        write_list(folder / "ImageSets" / "Segmentation" / f"{split}.txt", names)
-    for name in names:
-        os.link(folder / "JPEGImages" / f"{VOC_TEST[0]}.jpg", folder / "JPEGImages" / f"{name}.jpg")

@@ -26,10 +26,6 @@ TINY = {
         "--epochs 1 --validate_every 1 --num_workers 0 --accelerator cpu --model.backbone test_resnet "
         "--model.pretrained_backbone false --model.output_stride 8 --augmentation.crop [32,32]"
     ),
-    "experiment": shlex.split(
-        "--seeds 1 --epochs 1 --num_workers 0 --accelerator cpu --backbones [test_resnet] --pretrained_backbone false "
-        "--crop [32,32]"
-    ),
     "predict --engine ray": ["--workers", "1"],
     "profile --time": shlex.split("--sizes [[64,64]] --repeats 1 --backbones [test_resnet]"),
 }
@@ -122,6 +118,16 @@ def _script(words: list[str]) -> None:
     assert few.keys() <= names.keys()
     names.update(few)
     exec(compile(ast.Module([start], []), path, "exec"), names)
+
+
+def small(words: list[str]) -> list[str]:
+    """What makes a command of ``sanet`` small: that of all its words which TINY has under one name."""
+    return [
+        word
+        for name, tiny in TINY.items()
+        if words[0] == name.split()[0] and {*name.split()} <= {*words}
+        for word in tiny
+    ]
 
 
 def page(words: list[str], folder: Path) -> None:

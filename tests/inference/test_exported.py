@@ -144,7 +144,7 @@ def test_programs_are_refused_unopened(suffix, photos, tmp_path, capsys):
     for command in (
         ["predict", picture, "--model", str(path), *output],
         ["evaluate", str(path), "--split", "val", *data, *output],
-        ["compare", picture, "--models", str(path), "--output", str(tmp_path / "figure.png")],
+        ["visualize", picture, "--models", str(path), "--output", str(tmp_path / "figure.png")],
     ):
         assert main(command) != 0
         assert f"old{suffix} is not opened" in capsys.readouterr().err

@@ -1,0 +1,182 @@
+"""The commands that lead to a model and its scores. Torch is imported inside, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from shlex import quote
+
+from sanet.cli.parsing import FLAT, Command, model_in, positional
+from sanet.config import CHECKPOINTS, MODEL, DataConfig, InferenceConfig, TrainConfig
+from sanet.repeated.config import RepeatConfig
+from sanet.settings import WORKERS, within
+from sanet.structures import Interrupted, say
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download(Command):
+    """Download a public dataset.
+
+    Args:
+        name: voc or voc_aug.
+        root: folder for it, to be named as data.root.
+        archive: files that exist already, such as [a.tar].
+    """
+
+    name: str = positional("NAME")
+    root: str
+    archive: tuple[str, ...] = ()
+
+    def __call__(self) -> None:
+        from sanet.data.download import download
+
+        download(self.name, self.root, self.archive)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckData(Command):
+    """List everything that is wrong with a dataset.
+
+    Args:
+        data: the dataset.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def __call__(self) -> int:
+        from sanet.data.catalog import data_source
+        from sanet.data.check import check_data
+
+        report = check_data(data_source(self.data))
+        say(report)
+        return 1 if report.errors else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Command):
+    """Train a network.
+
+    Args:
+        run: everything that decides the outcome.
+        resume: run directory to resume, from its newest checkpoint; its settings are the defaults.
+        trust_changes: resume also where opened code or the data changed since the run began.
+    """
+
+    run: TrainConfig = field(default_factory=TrainConfig, metadata=FLAT)
+    resume: str | None = None
+    trust_changes: bool = False
+
+    def __call__(self) -> None:
+        from sanet import distributed
+        from sanet.evaluation.report import score_table
+        from sanet.training.checkpoints import CheckpointFolder
+        from sanet.training.cluster import joined
+        from sanet.training.fit import train
+
+        config = replace(self.run, output=self.resume) if self.resume else self.run
+        with joined(config.accelerator) as cluster:
+            if cluster.idle:
+                say(f"{cluster.idle} more GPUs here: torchrun --nproc-per-node {cluster.idle + 1} -m sanet train …")
+            try:
+                run = train(config, self.resume is not None, self.trust_changes)
+            except Interrupted as stop:
+                begun = CheckpointFolder(Path(config.output) / CHECKPOINTS).listed()
+                remedy = f"sanet train --resume {quote(config.output)}" if begun else "the same command"
+                raise Interrupted(f"{stop}; resume with: {remedy}", stop.status) from stop
+            if distributed.is_main_process():
+                say(score_table(run.evaluation))
+                say(f"model:  {run.directory / MODEL}\nreport: {run.directory / 'report.html'}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Command):
+    """Score a model on a split of a dataset.
+
+    Args:
+        model: run directory, model directory, hf:OWNER/NAME or exported file; streets is the bundled model.
+        split: split to score.
+        output: folder for scores.json and report.html.
+        num_workers: processes that load images.
+        device: such as cpu or cuda; by default a GPU where there is one.
+        inference: inference settings.
+        data: the dataset; by default the one that the run was trained on.
+    """
+
+    model: str = positional("MODEL")
+    split: str = "test"
+    output: str | None = None
+    num_workers: int = within(0, *WORKERS)
+    device: str | None = None
+    inference: InferenceConfig = field(default_factory=InferenceConfig, metadata=FLAT)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def __call__(self) -> None:
+        from sanet import distributed
+        from sanet.evaluation.evaluate import evaluate
+        from sanet.evaluation.report import score_table
+        from sanet.models.store import short_names
+        from sanet.training.cluster import joined
+        from sanet.training.metrics import read_metrics
+
+        run = Path(self.model)
+        # Of models in one folder each has its own scores.
+        (name,) = short_names([run])
+        beside = run / self.split if (run / MODEL).is_dir() else f"scores-{name}-{self.split}"
+        output = Path(self.output or beside)
+        with joined("cpu" if self.device == "cpu" else "auto"):
+            evaluation = evaluate(
+                model_in(self.model),
+                self.data,
+                self.split,
+                output,
+                self.inference,
+                self.device,
+                read_metrics(run),
+                progress=distributed.is_main_process(),
+                num_workers=self.num_workers,
+            )
+            if distributed.is_main_process():
+                say(score_table(evaluation))
+                if side := evaluation.protocol.shorter_side:
+                    say(f"images were resized to a shorter side of {side} pixels; scores are of the masks' own size")
+                say(f"report: {output / 'report.html'}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeat(Command):
+    """Train and score rows of settings over several seeds, and compare them; `sanet repeat TABLE.yaml`.
+
+    Args:
+        config: the table.
+    """
+
+    config: RepeatConfig = field(default_factory=RepeatConfig, metadata=FLAT)
+
+    def __call__(self) -> int:
+        from sanet import distributed
+        from sanet.repeated.runner import repeat
+        from sanet.training.cluster import joined
+
+        with joined(self.config.base.get("accelerator", "auto")):
+            failures = repeat(self.config).failures()
+            if distributed.is_main_process():
+                say(Path(self.config.output, f"{self.config.name}.md").read_text(encoding="utf-8"))
+                for failure in failures:
+                    say(f"sanet: {failure}", error=True)
+        return 1 if failures else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Command):
+    """Show scores side by side.
+
+    Args:
+        scores: scores.json files, or their folders.
+    """
+
+    scores: tuple[str, ...] = positional("SCORES", nargs="+")
+
+    def __call__(self) -> None:
+        from sanet.evaluation.compare import compare
+
+        say(compare(self.scores))

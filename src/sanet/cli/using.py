@@ -1,0 +1,277 @@
+"""The commands that use a model. Torch is imported inside, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+
+from sanet.cli.parsing import FLAT, Command, model_in, positional, words
+from sanet.config import OWN, DataConfig, EngineName, ExportFormat, InferenceConfig, MaskFormat
+from sanet.demo.config import DemoConfig
+from sanet.deploy.config import ProfileConfig
+from sanet.settings import SIDES, within
+from sanet.structures import SanetError, UsageError, say
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict(Command):
+    """Label the pixels of images.
+
+    Args:
+        images: files, folders and globs.
+        model: run directory, model directory, hf:OWNER/NAME or exported file; by default streets, the bundled model.
+        output: folder for masks, overlays and predictions.jsonl.
+        engine: local, or ray for all cores, GPUs and machines of a Ray cluster.
+        workers: only with engine ray, largest number of processes; by default one for each GPU or core.
+        device: such as cpu or cuda; by default a GPU where there is one.
+        inference: inference settings.
+    """
+
+    images: tuple[str, ...] = positional("IMAGE", nargs="+")
+    model: str | None = None
+    output: str = "predictions"
+    engine: EngineName = "local"
+    workers: int | None = within(None, 1, 1_000_000)
+    device: str | None = None
+    inference: InferenceConfig = field(default_factory=InferenceConfig, metadata=FLAT)
+
+    def __call__(self) -> int:
+        from sanet.inference.predict import LocalEngine, PredictorSettings, planned, predict_collection
+        from sanet.inference.ray_engine import RayEngine
+        from sanet.models.store import BUNDLED
+
+        if self.workers is not None and self.engine != "ray":
+            raise UsageError("workers: only with --engine ray; without it one process labels all images")
+        planned(self.images, self.output)  # what is in the way is said before a model is opened
+        # Not by its name: a folder of that name is the reader's, who has named none here.
+        model = str(BUNDLED[OWN]) if self.model is None else model_in(self.model)
+        predictor = PredictorSettings(model, self.device, self.inference)
+        engine: LocalEngine | RayEngine
+        if self.engine == "ray":
+            engine = RayEngine(predictor, self.workers)
+            inference = engine.settings.views
+        else:
+            engine = LocalEngine.of(predictor)
+            inference = engine.predictor.views
+        if self.model is None:
+            say(
+                f"no --model: {OWN}, the bundled model of streets seen from a car ({', '.join(engine.labels.names)}), "
+                f"resizes images to a shorter side of {inference.shorter_side}; its card: {BUNDLED[OWN] / 'README.md'}"
+            )
+        outcome = predict_collection(engine, self.images, self.output)
+        say(f"masks, overlays and predictions.jsonl: {self.output}")
+        if outcome.kept:
+            say(f"labelled: {outcome.labelled}, existed already: {outcome.kept}")
+        for failure in outcome.failures:  # named at the end, after the others are done
+            say(f"sanet: {failure}", error=True)
+        return 1 if outcome.failures else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explain(Command):
+    """Show which pixels a SANet groups with a point.
+
+    Args:
+        model: run directory, model directory or hf:OWNER/NAME, of a SANet; streets is the bundled model.
+        image: the image.
+        point: column and row; may be repeated.
+        heads: stages to show, such as 1 4; by default all.
+        output: the figure; its ending names the format.
+        save_arrays: .npz file for the maps themselves.
+        shorter_side: pixels that the shorter side is resized to, 0 for the image's own; by default the model's.
+        device: such as cpu or cuda; by default a GPU where there is one.
+    """
+
+    model: str = positional("MODEL")
+    image: str = positional("IMAGE")
+    point: tuple[tuple[int, int], ...] = words(("X", "Y"), nargs=2, action="append")
+    heads: tuple[int, ...] = words("HEAD", ())
+    output: str = "groups.png"
+    save_arrays: str | None = None
+    shorter_side: int | None = within(None, 0, SIDES[1])
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            object.__setattr__(self, "point", tuple((int(x), int(y)) for x, y in self.point))
+        except ValueError as error:
+            raise UsageError("point: column and row are whole numbers") from error
+
+    def __call__(self) -> None:
+        from sanet.insight.explain import explain
+
+        model, heads = model_in(self.model), self.heads or None
+        encoding = explain(
+            model, self.image, self.point, self.output, heads, self.save_arrays, self.device, self.shorter_side
+        )
+        (height, width), (rows, columns) = encoding.size, encoding.input_size
+        if (rows, columns) != (height, width):
+            say(f"{self.image}, {width} x {height} pixels, was resized to {columns} x {rows} for the network")
+        say(f"figure: {self.output}")
+        if self.save_arrays:
+            say(f"arrays: {self.save_arrays}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grouping(Command):
+    """Score how well the heads of a SANet group the pixels of a class.
+
+    Args:
+        model: run directory, model directory or hf:OWNER/NAME, of a SANet; streets is the bundled model.
+        split: split to score.
+        points: points drawn of each class in each image that has it.
+        pixels: pixels drawn of each image, to be ranked.
+        seed: seed of the random generator; the points are the same for every network.
+        shorter_side: pixels that the shorter side is resized to, 0 for the image's own; by default the model's.
+        device: such as cpu or cuda; by default a GPU where there is one.
+        data: the dataset; by default the one that the run was trained on.
+    """
+
+    model: str = positional("MODEL")
+    split: str = "val"
+    points: int = within(3, 1, 10_000)
+    pixels: int = within(2000, 2, 10_000_000)
+    seed: int = within(0, 0, 2**32 - 1)
+    shorter_side: int | None = within(None, 0, SIDES[1])
+    device: str | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def __call__(self) -> None:
+        from sanet.data.catalog import data_source
+        from sanet.insight.grouping import grouping_scores
+        from sanet.insight.groups import Explainer
+
+        images = data_source(self.data).open(self.split)
+        explainer = Explainer(model_in(self.model), self.device, self.shorter_side)
+        side = explainer.shorter_side
+        resized = f"resized to a shorter side of {side}" if side else "of their own size"
+        say(f"{self.model}: {len(images)} images of {self.data.name}, {self.split}, {resized}; seed {self.seed}")
+        say(grouping_scores(explainer, images, self.points, self.pixels, self.seed).table())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visualize(Command):
+    """Draw images under several networks, with their errors.
+
+    Args:
+        images: files.
+        models: run directories, model directories, hf:OWNER/NAME or exported files; streets is the bundled model.
+        masks: ground truth of the images, in their order.
+        mask_format: index or color, of the masks.
+        output: the figure; its ending names the format.
+        device: such as cpu or cuda; by default a GPU where there is one.
+        inference: inference settings.
+    """
+
+    images: tuple[str, ...] = positional("IMAGE", nargs="+")
+    models: tuple[str, ...] = words("MODEL")
+    masks: tuple[str, ...] = words("MASK", ())
+    mask_format: MaskFormat = "index"
+    output: str = "visualization.png"
+    device: str | None = None
+    inference: InferenceConfig = field(default_factory=InferenceConfig, metadata=FLAT)
+
+    def __call__(self) -> None:
+        try:
+            from sanet.insight.visualize import visualize
+        except ImportError as error:
+            raise SanetError(f"figures need an extra: pip install 'sanet-segmentation[figures]' ({error})") from error
+
+        models = [model_in(model) for model in self.models]
+        visualize(self.images, models, self.output, self.masks, self.mask_format, self.device, self.inference)
+        say(f"figure: {self.output}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(Command):
+    """Open a page to play with, which shows masks and the pixel groups of a click.
+
+    Args:
+        models: run directories, model directories or hf:OWNER/NAME; by default streets, the bundled model.
+        examples: images that visitors can choose.
+        page: where the page is served, and what it accepts.
+    """
+
+    models: tuple[str, ...] = positional("MODEL", nargs="*")
+    examples: tuple[str, ...] = words("IMAGE", ())
+    page: DemoConfig = field(default_factory=DemoConfig, metadata=FLAT)
+
+    def __call__(self) -> None:
+        from sanet.demo.serve import served
+
+        ended = Event()  # by Ctrl-C or SIGTERM, either of which deletes what visitors left
+        signal.signal(signal.SIGTERM, lambda *_: ended.set())
+
+        models = [model_in(model) for model in self.models]
+        with served(models, self.page, [Path(example) for example in self.examples]) as address:
+            say(f"open {address} in a browser; Ctrl-C ends it")
+            with suppress(KeyboardInterrupt):
+                ended.wait()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Command):
+    """Write a network as a file that runs without this package.
+
+    Args:
+        model: run directory, model directory or hf:OWNER/NAME; streets is the bundled model.
+        format: onnx or onnx-int8.
+        output: the file; by default beside the model, as runs/x/model.onnx.
+        split: only onnx-int8, split on which its scores are measured.
+        calibration: only onnx-int8, number of training images that set its ranges.
+        max_miou_drop: only onnx-int8, largest loss of mIoU, from 0 to 1; a file that loses more is not kept.
+        data: only onnx-int8, the dataset; by default the one that the run was trained on.
+    """
+
+    model: str = positional("MODEL")
+    format: ExportFormat = "onnx"
+    output: str | None = None
+    split: str = "val"
+    calibration: int = within(32, 1, 100_000)
+    max_miou_drop: float = within(0.02, 0, 1)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def __call__(self) -> None:
+        from sanet.deploy.export import default_path, export, files_of
+        from sanet.deploy.quantize import export_int8
+        from sanet.files import require_own
+        from sanet.models.networks import load_model
+
+        directory = model_in(self.model)
+        path = self.output or default_path(directory, self.format)
+        require_own(*files_of(Path(path)))
+        model = load_model(directory)
+        if self.format == "onnx-int8":
+            say(export_int8(model, path, self.data, self.split, self.calibration, self.max_miou_drop))
+        else:
+            say(export(model, path))
+        say(f"export: {path}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile(Command):
+    """Measure what networks cost: parameters, MACs, memory and time.
+
+    Args:
+        config: which networks, and how.
+    """
+
+    config: ProfileConfig = field(default_factory=ProfileConfig, metadata=FLAT)
+
+    def __call__(self) -> int:
+        from sanet.deploy.profile import profile
+        from sanet.deploy.tables import files_in, render, write
+        from sanet.files import require_own
+
+        output = self.config.output
+        if output is not None:
+            require_own(*files_in(Path(output)))
+        found = profile(self.config)
+        say(render(found))
+        if output is not None:
+            say("\nwritten: " + ", ".join(str(path) for path in write(found, Path(output))))
+        return 1 if any(cost.problem for cost in found.costs) else 0
