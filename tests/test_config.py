@@ -1,5 +1,4 @@
 import pytest
-from sanet.repeated.config import RepeatConfig
 
 from sanet.config import (
     AugmentationConfig,
@@ -12,6 +11,7 @@ from sanet.config import (
 )
 from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
+from sanet.repeated.config import RepeatConfig
 from sanet.structures import UsageError
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)

@@ -55,7 +55,7 @@ def test_the_arrays_are_the_groups(model, image, tmp_path):
 
 def test_the_command_line(model, image, tmp_path, capsys):
     model.save_pretrained(tmp_path / "model")
-    given = ["explain", str(tmp_path / "model"), str(image), "--device", "cpu", "--out", str(tmp_path / "a.png")]
+    given = ["explain", str(tmp_path / "model"), str(image), "--device", "cpu", "--output", str(tmp_path / "a.png")]
     arrays = ["--save-arrays", str(tmp_path / "a.npz")]
     chosen = ["--heads", "2", "--shorter_side", "64"]
     assert main([*given, "--point", "3", "4", "--point", "50", "20", *chosen, *arrays]) == 0
