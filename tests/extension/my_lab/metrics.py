@@ -27,10 +27,10 @@ class BoundaryF1(Metric):
         self.counts += torch.stack(pairs).to(self.counts)
 
     def compute(self) -> Tensor:
-        """F1, from 0 to 1; not a number where there are no boundaries."""
+        """F1, from 0 to 1; 0 where no boundary is found."""
         right, found, hit, true = self.counts
-        precision, recall = right / found, hit / true
-        return 2 * precision * recall / (precision + recall)
+        precision, recall = right / found.clamp(min=1), hit / true.clamp(min=1)
+        return 2 * precision * recall / (precision + recall).clamp(min=1e-9)
 
     def boundary(self, labels: Tensor) -> Tensor:
         """1 where a pixel's label differs from that of the pixel below or to the right, (1, H, W)."""
