@@ -1,5 +1,6 @@
 """A stranger's package takes part in everything that the built-in parts do, and none of its files is ours."""
 
+import ast
 import json
 import os
 import subprocess
@@ -8,7 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+import sanet
+from sanet import references
+from sanet.cli.main import main
 
 HERE = Path(__file__).parent
 PARTS = sorted((HERE / "my_lab").glob("*.py"))
