@@ -84,7 +84,8 @@ def run(command: str, place: Path) -> None:
     """
     words = _filled(words_of(command), place)
     program, arguments = words[0], words[1:]
-    _require_backbones(words)
+    if "--import" not in words:
+        _require_backbones(words)
     if program == "sanet" and arguments[0] == "demo":
         running.page(arguments, place)
     elif program == "sanet":
