@@ -16,7 +16,7 @@ import running
 import timm
 from pages import ROOT
 
-from sanet.cli.main import COMMANDS, command_of
+from sanet.cli.main import COMMANDS, command_of, split_words
 from sanet.cli.parsing import create_parser
 
 # What stands in the pages for something of the reader's.
@@ -58,11 +58,16 @@ def understood(command: str) -> None:
     elif words[0] == "python" and words[1].endswith(".py"):
         assert (ROOT / words[1]).is_file(), command
     elif "sanet" in words:
-        given = words[words.index("sanet") + 1 :]
+        given = command_in(words)
         assert given[0] in COMMANDS, command
         if "…" not in command:
             with chdir(ROOT):
                 command_of(_without_own_files(given))
+
+
+def command_in(words: list[str]) -> list[str]:
+    """The command of ``sanet`` and what follows it, without the modules that are opened."""
+    return split_words(words[words.index("sanet") + 1 :])[1]
 
 
 def _without_own_files(words: list[str]) -> list[str]:
@@ -79,11 +84,12 @@ def run(command: str, place: Path) -> None:
     """
     words = _filled(words_of(command), place)
     program, arguments = words[0], words[1:]
-    _require_backbones(words)
+    if "--import" not in words:
+        _require_backbones(words)
     if program == "sanet" and arguments[0] == "demo":
         running.page(arguments, place)
     elif program == "sanet":
-        running.sanet([*arguments, *running.small(arguments)], place)
+        running.sanet([*arguments, *running.small(command_in(words))], place)
     elif program == "torchrun":
         first = arguments.index("-m")
         here = ["--standalone", "--nproc-per-node", "2", *arguments[first:]]

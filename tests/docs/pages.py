@@ -11,7 +11,9 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md", *ROOT.glob("docs/*.md")]
 )
-STEP = re.compile(r"^```(?P<language>\w*)\n(?P<block>.*?)^```|(?<!`)`(?P<span>[^`]+)`(?!`)", re.MULTILINE | re.DOTALL)
+STEP = re.compile(
+    r"^```(?P<language>\w*)(?P<title> .*)?\n(?P<block>.*?)^```|(?<!`)`(?P<span>[^`]+)`(?!`)", re.MULTILINE | re.DOTALL
+)
 # Of the code in running text, what starts with one of these words and does not end there is a command.
 PROGRAMS = re.compile(r"(sanet|make|pip|git|torchrun|srun|python|\.venv/bin/\S+) ")
 
@@ -20,11 +22,12 @@ class Step(NamedTuple):
     """One thing to do.
 
     Attributes:
-        kind: a command line; a Python file; or one word after ``sanet``, which names a command or is one.
+        kind: a command line; a Python file to run; one with a title, which is kept; or one word after ``sanet``, which
+            names a command or is one.
         text: as it stands, but for continued lines and comments of commands.
     """
 
-    kind: Literal["command", "python", "word"]
+    kind: Literal["command", "python", "file", "word"]
     text: str
 
 
@@ -42,7 +45,7 @@ def steps(page: Path) -> Iterator[Step]:
         elif language == "bash":
             yield from (Step("command", command) for command in commands(block))
         elif language == "python":
-            yield Step("python", block)
+            yield Step("file" if found["title"] else "python", block)
         elif language != "text":
             raise ValueError(f"{page}: a block of {language or 'no language'}")
 

@@ -23,8 +23,7 @@ RUNS = {
 
 def build(folder: Path) -> None:
     """What all pages find there."""
-    for name in ("photos", "leaves/train", "leaves/val"):
-        write_photos(folder / name)
+    write_photos(folder / "photos")
     for name in ("holiday/beach.jpg", "holiday/dune.jpg"):
         write_picture(folder / name)
     shutil.copy(sorted(EXAMPLES.glob("*.jpg"))[0], folder / "street.jpg")
@@ -35,6 +34,15 @@ def build(folder: Path) -> None:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name)
     (folder / "docs" / "results").mkdir(parents=True)
+    # The package of a stranger, and its data.
+    shutil.copytree(ROOT / "tests" / "extension" / "my_lab", folder / "my_lab")
+    for split in ("train", "val", "test"):
+        (folder / "leaves" / split).mkdir(parents=True)
+        for index in range(4):
+            stored = np.random.default_rng(index).integers(0, 256, (4, 48, 64), np.uint8)
+            stored[3] = np.where(np.arange(64) < 20 + index, 10, 20)
+            stored[0, 0, 0] = ("train", "val", "test").index(split)
+            np.save(folder / "leaves" / split / f"{split}{index}.npy", stored)
 
 
 def bring(run: str, original: Path, place: Path) -> None:

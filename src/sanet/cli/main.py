@@ -97,7 +97,7 @@ def _stored(command: str, given: Sequence[str]) -> tuple[dict[str, Any], str]:
     return dotted, str(path)
 
 
-def _apart(given: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
     """The modules to open; and the command, then a file and a run with settings, then what overrides them."""
     parser = ArgumentParser("sanet", "sanet COMMAND [options]", add_help=False, allow_abbrev=False)
     for option in ("import", "config", "resume"):
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, TextIOWrapper):  # file names may be no text, as those of old archives
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        modules, given = _apart(sys.argv[1:] if arguments is None else arguments)
+        modules, given = split_words(sys.argv[1:] if arguments is None else arguments)
         if not given or given[0] in ("--help", "-h"):
             lines = (f"  {name:12}{str(each.__doc__).splitlines()[0]}" for name, each in COMMANDS.items())
             say(HELP.format("\n".join(lines)), error=not given)
