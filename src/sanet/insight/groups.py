@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sanet.config import InferenceConfig
-from sanet.inference.exported import choose_device
+from sanet.inference.device import choose_device
 from sanet.inference.views import resized, resized_bands
 from sanet.models.networks import SegmentationModel, load_model
 from sanet.models.sanet import SANetHead, SqueezeAttention
