@@ -73,8 +73,10 @@ def test_an_input_is_never_the_output(place):
 
 
 def test_sums_of_many_files_are_kept_in_one_folder(place):
-    for name in ("a", "b/c"):
-        write(f"out/{name}", name, root=Path("out"))
+    for path in (Path("out/a"), Path("out/b/c")):
+        with files.beside(path) as aside:
+            aside.write_text("ours")
+        files.accept(path, root=Path("out"))
     assert names() == {"a", "b", files.SUMS}
     assert names("out/b") == {"c"}
     files.require_own(Path("out/a"), Path("out/b/c"), root=Path("out"))

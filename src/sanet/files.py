@@ -41,12 +41,6 @@ def hidden(path: Path) -> bool:
     return path.name.startswith((LOCK, SUMS)) or (path.name.startswith(".") and path.suffix == PARTIAL)
 
 
-def in_the_way(path: Path) -> Path | None:
-    """What is where a file is to be written, or a file where one of its folders would be; None where nothing is."""
-    found = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
-    return None if found != path and found.is_dir() else found
-
-
 def refuse(path: Path, option: str = "--output") -> UsageError:
     """The error for a file that is not ours."""
     return UsageError(
@@ -74,11 +68,11 @@ def require_own(
         place = Path(os.path.realpath(path))
         if str(place) in read:
             raise UsageError(f"{option}: {path} is read by the same command; choose another {option}")
-        found = in_the_way(place)
+        found = _in_the_way(place)
         file, name = _entry(place, root)
         known = sums(file).get(name)
         if found and not (known and found == place and place.is_file() and sum_of(place) in known):
-            raise refuse(in_the_way(path) or path, option)
+            raise refuse(_in_the_way(path) or path, option)
 
 
 @contextmanager
@@ -107,12 +101,12 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def written(path: Path, root: Path | None = None, option: str = "--output") -> Iterator[Path]:
+def written(path: Path, option: str = "--output") -> Iterator[Path]:
     """The same, once ``require_own`` allows it; and its sum is noted, by which it is known as ours later."""
-    require_own(path, root=root, option=option)
+    require_own(path, option=option)
     with beside(path) as aside:
         yield aside
-    accept(path, root)
+    accept(path)
 
 
 def accept(path: Path, root: Path | None = None) -> None:
@@ -152,6 +146,12 @@ def append(path: Path, line: str) -> None:
         file.write(f"{line}\n".encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def _in_the_way(path: Path) -> Path | None:
+    """What is where a file is to be written, or a file where one of its folders would be; None where nothing is."""
+    found = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+    return None if found != path and found.is_dir() else found
 
 
 def _settle(path: Path) -> None:

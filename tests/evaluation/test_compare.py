@@ -83,6 +83,7 @@ def test_what_was_written_is_read_back(tmp_path, labels):
         "[]",
         "{}",
         {"format": 3},
+        {"format": None},  # as of 0.1.0
         {"protocol": {"data": "camvid"}},
         {"labels": None},
         {"confusion": [[1]]},
@@ -122,26 +123,6 @@ def test_counts_of_the_images_come_back_and_have_to_fit(tmp_path):
     (one / "image_counts.npz").write_bytes(b"PK\3\4")
     with pytest.raises(SanetError, match=re.escape(str(one))):
         read_scores(one)
-
-
-def test_files_of_the_first_format_are_read(tmp_path):
-    """Written by 0.1.0; they say how images were seen, but not which labels they were scored against."""
-    new = evaluation_of(inference=InferenceConfig(512, (0.5, 1.0), True))
-    (folder,) = written(tmp_path, new)
-    path = folder / "scores.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    protocol = content["protocol"]
-    old = {"partial": protocol["allow_subset"], "pictures": protocol["images"], "resolution": "original"}
-    old |= {name: protocol[name] for name in ("data", "split", "names_sha256", "classes", "ignore_index", "background")}
-    old |= {"scales": [0.5, 1.0], "mirror": True, "window": 512, "shorter_side": None, "absent_classes": "in no mean"}
-    kept = {name: content[name] for name in ("facts", "scores", "labels", "confusion")}
-    path.write_text(json.dumps({**kept, "protocol": old, "picture_miou": content["image_miou"], "sha256": "0"}))
-    sums = np.stack([sums_of(torch.from_numpy(new.confusion)).numpy(), *np.zeros((2, 3, 3), np.int64)])
-    np.savez(folder / "pictures.npz", sums=sums)
-    found = read_scores(folder)
-    assert np.array_equal(found.image_sums, sums)
-    assert found.protocol == new.protocol.without_contents()
-    assert repr(found.scores) == repr(new.scores)
 
 
 def test_results_stand_side_by_side(tmp_path):

@@ -330,3 +330,14 @@ def test_logits_of_another_size_are_refused(padding, stored):
     model.graph.node[1].attribute.append(helper.make_attribute("pads", padding))
     with pytest.raises(SanetError, match=r"a\.onnx"):
         open_exported(stored(model), "cpu")(IMAGES)
+
+
+def test_other_channels(tmp_path):
+    torch.manual_seed(0)
+    model = create_model("fcn", "test_resnet", labels=LABELS, in_chans=5).eval()
+    write(prepare(model), tmp_path / "five.onnx", {**DESCRIPTION, "in_chans": 5}, progress=False)
+    image = np.random.default_rng(0).integers(0, 256, (47, 61, 5), dtype=np.uint8)
+    exported = Predictor(tmp_path / "five.onnx", "cpu")
+    assert np.array_equal(exported(image), Predictor(model, "cpu")(image))
+    with pytest.raises(UsageError, match=r"\(47, 61, 3\)"):
+        exported(image[..., :3])

@@ -21,9 +21,6 @@ from sanet.structures import LabelSet, SanetError
 
 SCORES, COUNTS = "scores.json", "image_counts.npz"
 FORMAT = 2
-# What files of 0.1.0 call differently, and what they say of every score.
-OLD_NAMES = {"partial": "allow_subset", "pictures": "images", "mirror": "flip"}
-OLD_COUNTS, OLD_CONSTANTS = "pictures.npz", ("absent_classes", "resolution")
 
 
 @dataclass(frozen=True)
@@ -108,11 +105,8 @@ def read_scores(path: str | Path) -> Evaluation:
     file = Path(path) / SCORES if Path(path).is_dir() else Path(path)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        counts = COUNTS if "format" in content else OLD_COUNTS
-        if "format" not in content:
-            content = _from_first_format(content)
-        if content["format"] != FORMAT:
-            raise SanetError(f"{file} is of another version of sanet (format {content['format']}); evaluate again")
+        if content.get("format") != FORMAT:
+            raise SanetError(f"{file} is of another version of sanet, or no scores at all; evaluate again")
         confusion = np.array(content["confusion"], np.int64)
         labels = LabelSet(**content["labels"])
         miou = _numbers(content["image_miou"])
@@ -124,22 +118,13 @@ def read_scores(path: str | Path) -> Evaluation:
             [],
             Protocol.read(content["protocol"]),
             content["facts"],
-            _image_sums(file.with_name(counts), confusion, len(miou)),
+            _image_sums(file.with_name(COUNTS), confusion, len(miou)),
             _numbers(content["metrics"]),
         )
     except OSError as error:
         raise SanetError(f"{file} cannot be read ({error.strerror}); `sanet evaluate` writes such files") from error
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, BadZipFile) as error:
         raise SanetError(f"{file} cannot be read as scores of `sanet evaluate` ({error!r}); evaluate again") from error
-
-
-def _from_first_format(content: dict[str, Any]) -> dict[str, Any]:
-    """What files of 0.1.0 say, in today's names; they do not know their labels."""
-    old = {OLD_NAMES.get(name, name): value for name, value in content["protocol"].items()}
-    inference = {name: old.pop(name) for name in ("window", "scales", "flip", "shorter_side")}
-    protocol = {name: value for name, value in old.items() if name not in OLD_CONSTANTS}
-    protocol = {"images_sha256": None, "labels_sha256": None, **protocol, "inference": inference}
-    return {**content, "format": FORMAT, "protocol": protocol, "image_miou": content["picture_miou"], "metrics": {}}
 
 
 def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
