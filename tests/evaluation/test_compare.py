@@ -202,11 +202,3 @@ def test_another_feeding_is_shown_beside_the_scores(tmp_path):
     first, second, *_ = compare(paths).splitlines()
     assert "window 512, scales 1, flip yes, shorter side 720" in second
     assert "window 1024, scales 1, flip no, shorter side none" in first
-
-
-def test_scores_that_do_not_know_their_labels_are_not_compared(tmp_path):
-    old = evaluation_of()
-    paths = written(tmp_path, evaluation_of(), dataclasses.replace(old, protocol=old.protocol.without_contents()))
-    with pytest.raises(SanetError, match=re.escape(f"{paths[1]} does not say which labels")):
-        compare(paths)
-    assert compare(paths[1:])

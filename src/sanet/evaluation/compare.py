@@ -48,9 +48,6 @@ def compare(paths: Sequence[str | Path]) -> str:
 
 
 def _require_one_truth(paths: Sequence[str | Path], results: Sequence[Evaluation]) -> None:
-    for path, result in zip(paths, results, strict=True):
-        if len(results) > 1 and result.protocol.labels_sha256 is None:
-            raise SanetError(f"{path} does not say which labels it was scored against; evaluate again")
     differences = [
         f"  {paths[0]} against {path}: {difference}"
         for path, result in zip(paths, results, strict=True)
