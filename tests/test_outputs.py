@@ -20,7 +20,10 @@ from sanet.structures import LabelSet
 SCENES = ["--data.name", "scenes", "--split", "val"]
 # What each command is asked, and what it writes then. The model is an empty folder: refused before one is read.
 WRITES = {
-    "evaluate": (["nowhere", *SCENES, "--output", "out"], ["out/scores.json", "out/image_counts.npz", "out/report.html"]),
+    "evaluate": (
+        ["nowhere", *SCENES, "--output", "out"],
+        ["out/scores.json", "out/image_counts.npz", "out/report.html"],
+    ),
     "predict": (
         ["photos", "--model", "model", "--output", "out"],
         ["out/masks/a.png", "out/overlays/a.jpg", "out/predictions.jsonl", "out/masks"],

@@ -115,7 +115,7 @@ class Explainer:
 
     Args:
         model: a model directory, one of the Hugging Face hub as ``hf:OWNER/NAME``, or a model.
-        device: such as "cpu" or "cuda"; by default a GPU where there is one.
+        device: name of the device: "cpu", "cuda", "mps" or "xpu"; by default the best there is.
         shorter_side: pixels that the shorter side of every image is resized to, 0 for none; by default the side that
             the model was trained for.
 
