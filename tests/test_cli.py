@@ -196,7 +196,7 @@ def test_train_evaluate_predict(root, tmp_path, capsys):
     assert main(["evaluate", str(run), "--split", "val"]) == 0
     assert "mean IoU" in capsys.readouterr().out
     found, logged = (json.loads((folder / "scores.json").read_text()) for folder in (run / "val", run))
-    for part in ("protocol", "scores", "confusion", "picture_miou"):
+    for part in ("protocol", "scores", "confusion", "image_miou"):
         assert found[part] == logged[part], part
     assert found["protocol"]["split"] == "val"
     assert main(["compare", str(run), str(run / "val")]) == 0
@@ -204,7 +204,7 @@ def test_train_evaluate_predict(root, tmp_path, capsys):
     views = ["--scales", "[1, 1.5]", "--flip", "true", "--output", str(tmp_path / "views")]
     assert main(["evaluate", str(run), "--split", "val", *views]) == 0
     assert main(["compare", str(run), str(tmp_path / "views")]) == 0
-    assert "scales 1, 1.5" in capsys.readouterr().out
+    assert "scales 1, 1.5, flip yes" in capsys.readouterr().out
     output = tmp_path / "out"
     assert main(["predict", str(root / "val" / "images"), "--model", str(run), "--output", str(output)]) == 0
     assert len(list((output / "masks").iterdir())) == 4

@@ -225,14 +225,14 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """How a picture is looked at to label its pixels.
+    """How an image is labelled.
 
     Args:
-        window: pictures of more than window**2 pixels go through overlapping windows of this side.
-        scales: factors by which a picture is resized; the class probabilities of all of them are averaged.
+        window: images of more than window**2 pixels go through overlapping windows of this side.
+        scales: factors by which an image is resized; the class probabilities of all of them are averaged.
         flip: average with the left-right flip of the image, at every scale.
-        shorter_side: resize pictures until their shorter side has this many pixels, before the scales; labels still
-            have the size of the picture. By default the side that the model is meant for; 0 is the picture's own size.
+        shorter_side: shorter side, in pixels, to which images are resized before the scales; labels still have the size
+            of the image. By default the side that the model is meant for; 0 is the image's own size.
     """
 
     window: int = within(1024, *SIDES)
@@ -241,16 +241,16 @@ class InferenceConfig:
     shorter_side: int | None = within(None, 0, SIDES[1])
 
     def __post_init__(self) -> None:
-        check(self, "views.")
+        check(self, "inference.")
         # [1.5, 1] of a YAML file and (1.0, 1.5) are the same.
         object.__setattr__(self, "scales", tuple(sorted(float(scale) for scale in self.scales)))
         if self.shorter_side != 0:
-            checked_side("views.shorter_side", self.shorter_side)
+            checked_side("inference.shorter_side", self.shorter_side)
         if not 0 < len(self.scales) == len({*self.scales}):
-            raise UsageError(f"views.scales {list(self.scales)}: one or more factors, none twice")
+            raise UsageError(f"inference.scales {list(self.scales)}: one or more factors, none twice")
 
     def factors(self, height: int, width: int) -> tuple[float, ...]:
-        """By which a picture of this size is resized, one for each scale."""
+        """By which an image of this size is resized, one for each scale."""
         whole = self.shorter_side / min(height, width) if self.shorter_side else 1.0
         return tuple(scale * whole for scale in self.scales)
 

@@ -1,4 +1,4 @@
-"""Writing: whole files or none, over nothing that is not ours, and one command at a time in a folder.
+"""Writing: complete files or none, over nothing that is not ours, and one command at a time in a folder.
 
 A file is written aside, synced and renamed. Of what a command gives its place for good, the SHA-256 is noted before
 that in ``.sanet.sums``; what is there later with another one, or with none, is somebody's own, and is not replaced.
@@ -13,6 +13,7 @@ import shutil
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -40,12 +41,6 @@ def hidden(path: Path) -> bool:
     return path.name.startswith((LOCK, SUMS)) or (path.name.startswith(".") and path.suffix == PARTIAL)
 
 
-def in_the_way(path: Path) -> Path | None:
-    """What is where a file is to be written, or a file where one of its folders would be; None where nothing is."""
-    found = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
-    return None if found != path and found.is_dir() else found
-
-
 def refuse(path: Path, option: str = "--output") -> UsageError:
     """The error for a file that is not ours."""
     return UsageError(
@@ -60,27 +55,29 @@ def require_own(
     """Make sure, before the work, that files can be written without replacing what sanet did not write.
 
     Args:
-        paths: of the files.
-        root: the folder with their sums; by default each file's own.
+        paths: files that will be written.
+        root: folder with their sums; by default each file's own.
         inputs: files that the command reads, which it never replaces.
         option: what to name in an error.
 
     Raises:
         UsageError: one of them is there, and not as sanet wrote it; or it is an input.
     """
-    read = {os.path.realpath(path) for path in inputs}
+    read, sums = {os.path.realpath(path) for path in inputs}, cache(_sums)
     for path in paths:
         place = Path(os.path.realpath(path))
         if str(place) in read:
             raise UsageError(f"{option}: {path} is read by the same command; choose another {option}")
-        found = in_the_way(place)
-        if found and not (found == place and place.is_file() and _noted(place, root)):
-            raise refuse(in_the_way(path) or path, option)
+        found = _in_the_way(place)
+        file, name = _entry(place, root)
+        known = sums(file).get(name)
+        if found and not (known and found == place and place.is_file() and sum_of(place) in known):
+            raise refuse(_in_the_way(path) or path, option)
 
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """A file, or a folder, to write beside ``path``: at the end whole and on the disk, after an error gone.
+    """A file, or a folder, to write beside ``path``: at the end complete and on the disk, after an error gone.
 
     Raises:
         SanetError: it cannot be written, as on a full disk.
@@ -89,53 +86,52 @@ def beside(path: Path) -> Iterator[Path]:
     with _explained(path, aside):
         aside.parent.mkdir(parents=True, exist_ok=True)
         yield aside
-        for path in [aside, *aside.rglob("*")]:
-            if path.is_file():
-                with path.open("rb+") as file:
+        for written in [aside, *aside.rglob("*")]:
+            if written.is_file():
+                with written.open("rb+") as file:
                     os.fsync(file.fileno())
-
-
-def settle(path: Path) -> None:
-    """Give what was written beside ``path`` its place."""
-    aside = aside_of(path)
-    with _explained(path, aside):
-        aside.replace(os.path.realpath(path))
-        if os.name != "nt":  # where a folder cannot be opened
-            folder = os.open(aside.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
 
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A file to write in place of another one of ours, which it replaces once it is whole and on the disk."""
+    """A file to write in place of another one of ours, which it replaces once it is complete and on the disk."""
     with beside(path) as aside:
         yield aside
-    settle(path)
+    _settle(path)
 
 
 @contextmanager
-def written(path: Path, root: Path | None = None, option: str = "--output") -> Iterator[Path]:
+def written(path: Path, option: str = "--output") -> Iterator[Path]:
     """The same, once ``require_own`` allows it; and its sum is noted, by which it is known as ours later."""
-    require_own(path, root=root, option=option)
+    require_own(path, option=option)
     with beside(path) as aside:
         yield aside
-    note(aside, path, root)
-    settle(path)
+    accept(path)
+
+
+def accept(path: Path, root: Path | None = None) -> None:
+    """Give what was written beside ``path`` its place; before that, note that it is ours."""
+    note(aside_of(path), path, root)
+    _settle(path)
+
+
+@contextmanager
+def written_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of an older one if all files in that are ours; sums are kept above it."""
+    with beside(path) as aside:
+        aside.mkdir(exist_ok=True)
+        yield aside
+    require_own(*path.rglob("*"), root=path.parent)
+    for file in (file for file in aside.rglob("*") if file.is_file()):
+        note(file, path / file.relative_to(aside), path.parent)
+    shutil.rmtree(path, ignore_errors=True)
+    _settle(path)
 
 
 def note(content: Path, path: Path, root: Path | None = None) -> None:
-    """Keep that a file with this content, at this place, is ours; before it lies there, or a kill would come between.
-
-    Args:
-        content: the file as it is now.
-        path: where it will be.
-        root: as of ``require_own``.
-    """
-    sums, name = _entry(Path(os.path.realpath(path)), root)
-    append(sums, f"{sum_of(content)} {name}")
+    """Note that a file with this content, at this place, is ours."""
+    file, name = _entry(Path(os.path.realpath(path)), root)
+    append(file, f"{sum_of(content)} {name}")
 
 
 def discard(aside: Path) -> None:
@@ -152,19 +148,31 @@ def append(path: Path, line: str) -> None:
         os.fsync(file.fileno())
 
 
-def _noted(place: Path, root: Path | None) -> bool:
-    sums, name = _entry(place, root)
-    if not sums.is_file():
-        return False
-    wanted = f"{sum_of(place)} {name}"
-    # A line may follow one that was torn on a full disk.
-    return any(line.endswith(wanted) for line in sums.read_text(encoding="utf-8", errors="replace").splitlines())
+def _in_the_way(path: Path) -> Path | None:
+    """What is where a file is to be written, or a file where one of its folders would be; None where nothing is."""
+    found = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+    return None if found != path and found.is_dir() else found
+
+
+def _settle(path: Path) -> None:
+    with _explained(path):
+        aside_of(path).replace(os.path.realpath(path))
 
 
 def _entry(place: Path, root: Path | None) -> tuple[Path, str]:
     """The list of sums that a file belongs to, and its name in there."""
     folder = place.parent if root is None else Path(os.path.realpath(root))
     return folder / SUMS, json.dumps(Path(os.path.relpath(place, folder)).as_posix())
+
+
+def _sums(file: Path) -> dict[str, set[str]]:
+    """By name in a list of sums, those that its contents have had."""
+    found: dict[str, set[str]] = {}
+    if file.is_file():
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            before, _, name = line.partition(" ")
+            found.setdefault(name, set()).add(before[-64:])  # a line may follow one that was torn on a full disk
+    return found
 
 
 @contextmanager
@@ -208,13 +216,13 @@ def locked(folder: Path) -> Iterator[None]:
     """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     require_writable(folder)
-    path = folder / LOCK
+    path, holder = folder / LOCK, folder / f"{LOCK}.holder"
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise SanetError(f"{folder} is in use by another run ({_holder(path)}); choose another output") from None
-    holder = folder / f"{LOCK}.holder"
+        who = holder.read_text(encoding="utf-8") if holder.exists() else "just begun"
+        raise SanetError(f"{folder} is in use by another run ({who}); choose another output") from None
     try:
         with _explained(holder):
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
@@ -227,8 +235,3 @@ def locked(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # what never began leaves no folder behind; one that did is not empty
             for place in made:
                 place.rmdir()
-
-
-def _holder(path: Path) -> str:
-    holder = path.with_name(f"{LOCK}.holder")
-    return holder.read_text(encoding="utf-8") if holder.exists() else "just begun"

@@ -97,13 +97,13 @@ def test_the_file_says_what_it_is(exported, model):
 def test_the_file_labels_like_the_model_without_being_told_of_its_size(exported, model):
     image = torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     file, network = Predictor(exported[0], "cpu"), Predictor(deepcopy(model), "cpu")
-    assert file.views == network.views == InferenceConfig(shorter_side=64)
+    assert file.inference == network.inference == InferenceConfig(shorter_side=64)
     with torch.inference_mode():
         found, expected, own = (
             class_probabilities(predictor.logits_of, image, views)
             for predictor, views in (
-                (file, file.views),
-                (network, network.views),
+                (file, file.inference),
+                (network, network.inference),
                 (file, InferenceConfig(shorter_side=0)),
             )
         )

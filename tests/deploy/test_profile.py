@@ -2,7 +2,6 @@
 
 import csv
 import re
-import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -340,14 +339,6 @@ def test_the_plot_is_an_image(tmp_path):
     pixels = np.asarray(Image.open(png).convert("RGB"))
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 10
     assert ElementTree.parse(svg).getroot().tag.endswith("svg")
-
-
-def test_without_matplotlib_the_tables_are_written_and_the_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "sanet.deploy.plot", raising=False)
-    monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
-    with pytest.raises(SanetError, match=r"pip install 'sanet-segmentation\[figures\]'"):
-        write(made_up(), tmp_path)
-    assert {path.name for path in tmp_path.glob("[!.]*")} == {"profile.csv", "profile.md"}
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

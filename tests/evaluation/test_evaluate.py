@@ -5,14 +5,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchmetrics.classification import MulticlassAccuracy
 
 import sanet
+from extension.my_lab.metrics import BoundaryF1
 from gloo import run_in_processes
 from sanet.config import InferenceConfig
 from sanet.data.catalog import data_source
 from sanet.data.decoding import DataError
 from sanet.evaluation.evaluate import evaluate, evaluate_dataset
 from sanet.evaluation.protocol import Protocol
+from sanet.evaluation.report import write_report
 from sanet.evaluation.results import read_scores
 from sanet.inference.predictor import Predictor
 from sanet.structures import LabelSet, Sample, SanetError, UsageError
@@ -65,13 +68,13 @@ def test_equals_a_count_by_hand_over_whole_pictures(data, model, tmp_path):
     evaluation = sanet.evaluate(model, data, "val", tmp_path / "out", device="cpu", progress=False)
     assert (expected[:2] > 100).all()
     assert np.array_equal(evaluation.confusion, expected)
-    assert list(evaluation.picture_miou) == ["0", "1", "2", "3", "4"]
+    assert list(evaluation.image_miou) == ["0", "1", "2", "3", "4"]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        ".sanet.sums", "scores.json", "pictures.npz", "report.html",
+        ".sanet.sums", "scores.json", "image_counts.npz", "report.html",
     }  # fmt: skip
 
 
-def test_the_worst_pictures_come_first(data):
+def test_the_worst_images_come_first(data):
     dataset = data_source(data).open("val")
     truths = {dataset[index].image.sum().item(): dataset[index].mask for index in range(5)}
     share_right = dict(zip(truths, (1.0, 0.2, 0.8, 0.0, 0.5), strict=True))
@@ -103,12 +106,12 @@ def test_other_classes_are_refused(data):
 
 
 def test_the_protocol_says_how_it_was_done(data, model, tmp_path):
-    views = InferenceConfig(512, (0.5, 1.0), True)
-    evaluation = evaluate(model, data, "val", tmp_path / "out", views, "cpu", progress=False)
+    inference = InferenceConfig(512, (0.5, 1.0), True)
+    evaluation = evaluate(model, data, "val", tmp_path / "out", inference, "cpu", progress=False)
     protocol = evaluation.protocol
-    assert (protocol.data, protocol.partial, protocol.split, protocol.pictures) == ("folder", False, "val", 5)
+    assert (protocol.data, protocol.allow_subset, protocol.split, protocol.images) == ("folder", False, "val", 5)
     assert (protocol.classes, protocol.background, protocol.ignore_index) == (NAMES, "class ground", 255)
-    assert (protocol.scales, protocol.mirror, protocol.window) == ((0.5, 1.0), True, 512)
+    assert protocol.inference == inference
     assert evaluation.facts == {"model": "in memory"}
     assert protocol.labels_sha256[:12] in (tmp_path / "out" / "report.html").read_text()
     found = read_scores(tmp_path / "out")
@@ -117,7 +120,7 @@ def test_the_protocol_says_how_it_was_done(data, model, tmp_path):
     plain = evaluate(model, data, "val", device="cpu", progress=False)
     assert not np.array_equal(plain.confusion, evaluation.confusion)
     assert plain.protocol.digest == protocol.digest
-    assert plain.protocol.feeding() != protocol.feeding()
+    assert plain.protocol.inference_text() != protocol.inference_text()
 
 
 def test_corrected_labels_are_another_ground_truth(data, model, tmp_path):
@@ -127,7 +130,7 @@ def test_corrected_labels_are_another_ground_truth(data, model, tmp_path):
     mask[0, 0] = 1 - mask[0, 0] if mask[0, 0] < 2 else 0
     Image.fromarray(mask).save(path)
     after = evaluate(model, data, "val", device="cpu", progress=False).protocol
-    assert [difference.split(":")[0] for difference in before.differences(after)] == ["SHA-256 of the labels"]
+    assert [difference.split(":")[0] for difference in before.differences(after)] == ["labels SHA-256"]
 
 
 def test_a_score_is_of_the_size_that_the_model_sees(data, model, tmp_path):
@@ -135,13 +138,13 @@ def test_a_score_is_of_the_size_that_the_model_sees(data, model, tmp_path):
     meant.shorter_side = 64
     meant.save_pretrained(tmp_path)
     found = evaluate(tmp_path, data, "val", progress=False, device="cpu")
-    asked = evaluate(model, data, "val", views=InferenceConfig(shorter_side=64), progress=False, device="cpu")
-    own = evaluate(tmp_path, data, "val", views=InferenceConfig(shorter_side=0), progress=False, device="cpu")
+    asked = evaluate(model, data, "val", inference=InferenceConfig(shorter_side=64), progress=False, device="cpu")
+    own = evaluate(tmp_path, data, "val", inference=InferenceConfig(shorter_side=0), progress=False, device="cpu")
     assert found.protocol == asked.protocol
-    assert found.protocol.shorter_side == 64
+    assert found.protocol.inference.shorter_side == 64
     assert np.array_equal(found.confusion, asked.confusion)
     assert own.protocol == evaluate(model, data, "val", progress=False, device="cpu").protocol
-    assert own.protocol.shorter_side is None
+    assert own.protocol.inference.shorter_side is None
     assert (own.confusion != found.confusion).any()
 
 
@@ -158,13 +161,13 @@ def test_workers_change_nothing(data, model, tmp_path):
     assert (tmp_path / "0" / "scores.json").read_bytes() == (tmp_path / "2" / "scores.json").read_bytes()
 
 
-class Pictures:
-    """Pictures of different sizes; every third has no labelled pixel, and one that is asked for may be unreadable."""
+class Images:
+    """Images of different sizes; every third has no labelled pixel, and one that is asked for may be unreadable."""
 
     labels = LabelSet(("a", "b", "c"))
 
     def __init__(self, count, unreadable=None):
-        self.names = [f"picture {index}" for index in range(count)]
+        self.names = [f"image {index}" for index in range(count)]
         self.unreadable = unreadable
 
     def __len__(self):
@@ -189,38 +192,41 @@ def label_by_channel(image):
 
 def scores_in(count, unreadable=None):
     """What a process of a job gets, and what it writes."""
-    dataset = Pictures(count, unreadable)
+    dataset = Images(count, unreadable)
     found = evaluate_dataset(label_by_channel, dataset, protocol_of(sanet.DataConfig(), dataset), progress=False)
     # NaN is equal to nothing, so as texts.
-    return found.confusion.tolist(), repr(found.scores), repr(found.picture_miou), [item.name for item in found.worst]
+    return found.confusion.tolist(), repr(found.scores), repr(found.image_miou), [item.name for item in found.worst]
 
 
-@pytest.mark.parametrize("pictures", range(1, 8))
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_processes_count_every_picture_exactly_once(count, pictures):
-    *expected, worst = scores_in(pictures)
-    assert sum(map(sum, expected[0])) == sum((33 + index) * 40 for index in range(pictures) if index % 3 != 2)
-    found = run_in_processes(count, scores_in, pictures)
+@pytest.mark.parametrize(("count", "images"), [(1, 4), (2, 1), (2, 5), (3, 7)])
+def test_processes_count_every_image_exactly_once(count, images):
+    *expected, worst = scores_in(images)
+    assert sum(map(sum, expected[0])) == sum((33 + index) * 40 for index in range(images) if index % 3 != 2)
+    found = run_in_processes(count, scores_in, images)
     assert [item[:3] for item in found] == [tuple(expected)] * count
     assert [item[3] for item in found] == [worst] + [[]] * (count - 1)
 
 
-@pytest.mark.parametrize("count", [2, 3, 7])
+@pytest.mark.parametrize("count", [2, pytest.param(7, marks=pytest.mark.slow)])
 def test_processes_write_what_one_writes(count, data, model, tmp_path):
-    """Seven processes have two that see no picture."""
+    """Seven processes have two that see no image; the metrics are of all images, too."""
 
     def run(name):
-        found = evaluate(model, data, "val", tmp_path / name, device="cpu", progress=False)
-        return repr((found.confusion.tolist(), found.scores, found.picture_miou, found.protocol))
+        metrics = {"f1": BoundaryF1(), "accuracy": MulticlassAccuracy(3, average="micro", ignore_index=255)}
+        found = evaluate(model, data, "val", tmp_path / name, device="cpu", metrics=metrics, progress=False)
+        assert found.metrics["accuracy"] == pytest.approx(found.scores.pixel_accuracy, abs=1e-6)
+        assert 0 < found.metrics["f1"] < 1
+        return repr((found.confusion.tolist(), found.scores, found.image_miou, found.protocol))
 
     expected = run("one")
     assert run_in_processes(count, run, "several") == [expected] * count
+    assert read_scores(tmp_path / "several").metrics == read_scores(tmp_path / "one").metrics != {}
     for file in ("scores.json", "report.html"):
         assert (tmp_path / "several" / file).read_bytes() == (tmp_path / "one" / file).read_bytes()
-    assert json.loads((tmp_path / "one" / "scores.json").read_text())["protocol"]["pictures"] == 5
+    assert json.loads((tmp_path / "one" / "scores.json").read_text())["protocol"]["images"] == 5
 
 
-def test_only_the_first_process_writes(data, model, tmp_path):
+def test_only_the_first_process_writes_and_labels(data, model, tmp_path):
     def run():
         from sanet import distributed
 
@@ -230,10 +236,27 @@ def test_only_the_first_process_writes(data, model, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name.isdecimal()] == ["0"]
 
 
+class Wide(Images):
+    """Images of five channels of 16 bits."""
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        return sample._replace(image=torch.cat([sample.image, sample.image[:2]]).int() * 257)
+
+
+def test_images_of_other_channels_are_scored_and_shown(tmp_path):
+    dataset = Wide(3)
+    found = evaluate_dataset(label_by_channel, dataset, protocol_of(sanet.DataConfig(), dataset), progress=False)
+    assert [example.image.shape[2] for example in found.worst] == [3, 3]
+    assert {example.image.dtype for example in found.worst} == {np.dtype(np.uint8)}
+    write_report(tmp_path / "report.html", found, [], "wide")
+    assert (tmp_path / "report.html").stat().st_size > 1000
+
+
 @pytest.mark.parametrize("unreadable", [0, 1])
-def test_a_picture_that_one_process_cannot_read_stops_all(unreadable):
+def test_an_image_that_one_process_cannot_read_stops_all(unreadable):
     def run():
-        with pytest.raises(DataError, match=f"picture {unreadable} cannot be read"):
+        with pytest.raises(DataError, match=f"image {unreadable} cannot be read"):
             scores_in(5, unreadable)
 
     run()

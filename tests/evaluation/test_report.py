@@ -21,7 +21,7 @@ from sanet.evaluation.results import Evaluation, Example
 from sanet.structures import LabelSet
 
 UGLY = '<b>&"'
-VOID_ELEMENTS = {"meta", "img", "line", "circle", "polyline"}
+VOID_ELEMENTS = {"meta", "img"}
 
 
 class Page(HTMLParser):
@@ -59,8 +59,8 @@ class Page(HTMLParser):
 
 def protocol_of(labels: LabelSet, names: Sequence[str] = ()) -> Protocol:
     contents = {name: (b"image of " + name.encode(), b"labels of " + name.encode()) for name in names}
-    views = InferenceConfig(scales=(1, 1.5), flip=True)
-    return Protocol.of(DataConfig("camvid"), "test", names, labels, views).with_contents(contents)
+    inference = InferenceConfig(scales=(1, 1.5), flip=True)
+    return Protocol.of(DataConfig("camvid"), "test", names, labels, inference).with_contents(contents)
 
 
 def evaluation_of(labels: LabelSet, size: tuple[int, int] = (40, 60), used: int | None = None) -> Evaluation:
@@ -109,7 +109,7 @@ def test_names_are_escaped_wherever_they_stand(tmp_path: Path, evaluation: Evalu
     assert UGLY not in page.source
     for text in (f"A {UGLY} title", f"{UGLY}.png", f"{UGLY} {UGLY}", "sky", "road"):
         assert text in page.text
-    assert f"truth of {UGLY}.png" in [image["alt"] for image in page.all("img")]
+    assert f"ground truth of {UGLY}.png" in [image["alt"] for image in page.all("img")]
 
 
 def test_the_page_shows_the_scores(tmp_path: Path, evaluation: Evaluation) -> None:
@@ -122,8 +122,8 @@ def test_the_page_shows_the_scores(tmp_path: Path, evaluation: Evaluation) -> No
     assert "without background" not in text
     assert f"sky {100 * scores.class_iou['sky']:.1f} {100 * scores.class_accuracy['sky']:.1f}" in text
     assert "3 of 4 classes present" in text
-    assert "scales 1, 1.5 mirror yes window 1024" in text
-    assert f"SHA-256 of the labels {str(evaluation.protocol.labels_sha256)[:12]}" in text
+    assert "window 1024 scales 1, 1.5 flip yes" in text
+    assert f"labels SHA-256 {str(evaluation.protocol.labels_sha256)[:12]}" in text
     assert "path run" in text
 
 
@@ -132,7 +132,7 @@ def test_the_score_without_background_is_shown_where_there_is_one(tmp_path: Path
     score = evaluation.scores.miou_without_background
     assert score is not None
     assert f"mean IoU without background {score:.1%}" in report(tmp_path, evaluation, []).text
-    assert re.search(rf"^mean IoU without background +{100 * score:.1f}$", score_table(evaluation), re.MULTILINE)
+    assert re.search(rf"^mean IoU without background +{100 * score:.1f} *$", score_table(evaluation), re.MULTILINE)
 
 
 def test_an_absent_class_is_absent_and_not_0(tmp_path: Path, evaluation: Evaluation) -> None:
@@ -159,7 +159,7 @@ def test_nothing_scored_at_all_still_makes_a_page(tmp_path: Path) -> None:
     confusion = ConfusionMatrix(labels)
     evaluation = Evaluation(labels, confusion.counts.numpy(), confusion.scores(), {}, [], protocol_of(labels))
     assert "mean IoU —" in report(tmp_path, evaluation, []).text
-    assert re.search(r"^mean IoU +—$", score_table(evaluation), re.MULTILINE)
+    assert re.search(r"^mean IoU +— *$", score_table(evaluation), re.MULTILINE)
 
 
 def test_classes_are_sorted_by_iou_with_absent_ones_last(tmp_path: Path, evaluation: Evaluation) -> None:
@@ -186,26 +186,25 @@ def test_curves_skip_missing_values(tmp_path: Path, evaluation: Evaluation) -> N
         {"epoch": 2, "step": 29, "val/miou": 0.2},
     ]
     page = report(tmp_path, evaluation, history)
-    losses, scores = ([tuple(map(float, point.split(","))) for point in line["points"].split()]
-                      for line in page.all("polyline"))  # fmt: skip
-    assert len(losses) == 3
-    assert len(scores) == 2
-    # Two epochs are twice as far from epoch 1 as one, and lower on the page is less.
-    assert losses[2][0] - losses[0][0] == pytest.approx(2 * (losses[1][0] - losses[0][0]), abs=0.2)
-    assert losses[0][1] < losses[1][1] < losses[2][1]
-    assert scores[1][1] > scores[0][1]
     assert "train/loss 0.5" in page.text
     assert "mean IoU best 25.0%, epoch 1" in page.text
     assert "train/mask" not in page.text
+    assert "sky best" not in page.text
+    # Each curve has a stroke of its own; two epochs are twice as far from epoch 1 as one, and lower is less.
+    strokes = [path for path in page.all("path") if "stroke-linecap: square" in path.get("style", "")]
+    points = [re.findall(r"([-\d.]+) ([-\d.]+)", path["d"]) for path in strokes if "clip-path" in path]
+    losses, scores = ([(float(x), float(y)) for x, y in curve] for curve in points)
+    assert (len(losses), len(scores)) == (3, 2)
+    assert losses[2][0] - losses[0][0] == pytest.approx(2 * (losses[1][0] - losses[0][0]), abs=0.2)
+    assert losses[0][1] < losses[1][1] < losses[2][1]
+    assert scores[1][1] > scores[0][1]
 
 
-@pytest.mark.parametrize("value", [0.0, 1e-7, 0.3, 1.0, 12345.0])
-def test_every_curve_stays_inside_its_axes(tmp_path: Path, evaluation: Evaluation, value: float) -> None:
-    page = report(tmp_path, evaluation, [{"epoch": epoch, "train/loss": value} for epoch in range(13)])
-    heights = [float(line["y1"]) for line in page.all("line")]
-    points = [float(point.split(",")[1]) for point in page.all("polyline")[0]["points"].split()]
-    assert min(heights) <= min(points) <= max(points) <= max(heights)
-    assert len(heights) in range(2, 9)
+def test_the_same_curves_are_the_same_page(tmp_path: Path, evaluation: Evaluation) -> None:
+    history = [{"epoch": epoch, "train/loss": 1e-7 * epoch, f"train/{UGLY}": 9e9} for epoch in range(13)]
+    first = report(tmp_path, evaluation, history).source
+    assert report(tmp_path, evaluation, history).source == first
+    assert UGLY not in first
 
 
 def test_the_confusion_matrix_shows_the_shares_of_each_row(tmp_path: Path, evaluation: Evaluation) -> None:
@@ -218,12 +217,12 @@ def test_the_confusion_matrix_shows_the_shares_of_each_row(tmp_path: Path, evalu
     assert f"sky {100 * share[0]:.0f} {100 * share[1]:.0f}" in page.text.split("predicted →")[1]
 
 
-@pytest.mark.parametrize(("classes", "numbered"), [(2, True), (21, True), (22, False), (60, False)])
+@pytest.mark.parametrize(("classes", "numbered"), [(21, True), (22, False)])
 def test_few_classes_have_numbers_in_the_matrix(tmp_path: Path, classes: int, numbered: bool) -> None:
     evaluation = evaluation_of(LabelSet(tuple(f"c{index}" for index in range(classes))), size=(80, 120))
     page = report(tmp_path, evaluation, [])
     assert len([cell for cell in page.all("td") if "cell" in cell.get("class", "")]) == classes**2
-    matrix = page.text.split("predicted →")[1].split("Worst pictures")[0].split()
+    matrix = page.text.split("predicted →")[1].split("Worst images")[0].split()
     assert any(word.isdecimal() for word in matrix) == numbered
 
 
@@ -236,7 +235,7 @@ def test_wide_pictures_shrink_and_their_masks_keep_pure_colours(tmp_path: Path) 
     assert {color for _, color in truth or []} == {*labels.colors, (255, 255, 255)}
 
 
-def test_the_worst_pictures_come_in_the_order_given(tmp_path: Path, evaluation: Evaluation) -> None:
+def test_the_worst_images_come_in_the_order_given(tmp_path: Path, evaluation: Evaluation) -> None:
     text = report(tmp_path, evaluation, []).text
     first, second = evaluation.worst
     assert text.index(f"{first.name} {first.miou:.1%}") < text.index(f"{second.name} {second.miou:.1%}")
@@ -252,4 +251,4 @@ def test_the_table_is_aligned_and_states_its_rule(evaluation: Evaluation) -> Non
         name, iou, accuracy = row.split()
         assert float(iou) == pytest.approx(100 * evaluation.scores.class_iou[name], abs=0.051)
         assert float(accuracy) == pytest.approx(100 * evaluation.scores.class_accuracy[name], abs=0.051)
-    assert re.search(rf"^mean IoU +{100 * evaluation.scores.miou:.1f}$", "\n".join(lines), re.MULTILINE)
+    assert re.search(rf"^mean IoU +{100 * evaluation.scores.miou:.1f} *$", "\n".join(lines), re.MULTILINE)

@@ -14,12 +14,10 @@ import torch
 from onnx import TensorProto, helper
 from PIL import Image
 
-from sanet.cli.main import main
 from sanet.config import DataConfig, InferenceConfig
 from sanet.deploy.export import prepare, write
 from sanet.evaluation.evaluate import evaluate
 from sanet.inference.exported import METADATA, is_exported, open_exported
-from sanet.inference.predict import predict_files
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import create_model
 from sanet.structures import LabelSet, SanetError, UsageError
@@ -60,15 +58,11 @@ def photos(tmp_path_factory):
     return root
 
 
-def test_predicts_like_the_model_directory(files, photos, tmp_path):
-    for name in ("directory", "onnx"):
-        predictor = Predictor(files[name], "cpu", InferenceConfig(window=64))
-        assert predictor.labels == LABELS
-        assert predict_files(predictor, [str(photos / "val" / "images")], tmp_path / name, progress=False) == []
-    masks = sorted((tmp_path / "directory" / "masks").iterdir())
-    assert len(masks) == 4
-    for mask in masks:
-        assert mask.read_bytes() == (tmp_path / "onnx" / "masks" / mask.name).read_bytes()
+def test_predicts_like_the_model_directory(files, photos):
+    directory, onnx = (Predictor(files[name], "cpu", InferenceConfig(window=64)) for name in ("directory", "onnx"))
+    assert directory.labels == onnx.labels == LABELS
+    for path in (photos / "val" / "images").iterdir():
+        assert np.array_equal(directory(path), onnx(path))
 
 
 def test_scores_like_the_model_directory(files, photos, tmp_path):
@@ -122,18 +116,18 @@ def test_a_missing_file_is_named(tmp_path):
 def test_the_suffix_counts_in_any_case(files, photos, tmp_path):
     path = tmp_path / "MODEL.ONNX"
     path.write_bytes(files["onnx"].read_bytes())
-    picture = str(photos / "val" / "images" / "0.png")
-    assert main(["predict", picture, "--model", str(path), "--output", str(tmp_path / "out")]) == 0
-    assert predict_files(Predictor(files["onnx"], "cpu"), [picture], tmp_path / "right", progress=False) == []
-    assert (tmp_path / "out/masks/0.png").read_bytes() == (tmp_path / "right/masks/0.png").read_bytes()
+    image = photos / "val" / "images" / "0.png"
+    assert np.array_equal(Predictor(path, "cpu")(image), Predictor(files["onnx"], "cpu")(image))
 
 
 # Below: files that are not of `sanet export`, some of which would do harm if they were trusted.
 
 
-@pytest.mark.parametrize("suffix", [".ts", ".pt2", ".pt", ".pth", ".torchscript", ".TS"])
+@pytest.mark.parametrize("suffix", [".ts", ".pt2", ".pth", ".TS"])
 def test_programs_are_refused_unopened(suffix, photos, tmp_path, capsys):
     """Reading one is not even tried: what is in it does not matter."""
+    from sanet.cli.main import main
+
     path = tmp_path / f"old{suffix}"
     path.write_bytes(b"")
     for opened in (Predictor, open_exported):
@@ -231,35 +225,22 @@ def test_damaged_files_are_read_or_refused(stored):
     [
         "",
         "null",
-        "[]",
-        "7",
-        '"labels"',
         "{}",
         '{"labels": null}',
-        '{"labels": {}}',
         '{"labels": {"names": []}}',
         '{"labels": {"names": "abc"}}',
-        '{"labels": {"names": [1, 2, 3]}}',
         '{"labels": {"names": ["a", "b", null]}}',
-        '{"labels": {"names": ["a", "b", "\\ud800"]}}',
         '{"labels": {"names": ["a", "b"]}}',
         '{"labels": {"names": ["a", "b", "b"]}}',
-        '{"labels": {"names": {"a": 0, "b": 1, "c": 2}}}',
         '{"labels": {"names": ["a", "b", "c"], "evil": 1}}',
         '{"labels": {"names": ["a", "b", "c"], "colors": [[0, 0, 0]]}}',
-        '{"labels": {"names": ["a", "b", "c"], "colors": [[0, 0], [1, 1], [2, 2]]}}',
-        '{"labels": {"names": ["a", "b", "c"], "colors": ["123", "123", "123"]}}',
         '{"labels": {"names": ["a", "b", "c"], "colors": [[0, 0, 0.5], [1, 1, 1], [2, 2, 2]]}}',
         '{"labels": {"names": ["a", "b", "c"], "ignore_index": "255"}}',
-        '{"labels": {"names": ["a", "b", "c"], "ignore_index": true}}',
         '{"labels": {"names": ["a", "b", "c"], "ignore_index": NaN}}',
-        f'{{"labels": {{"names": ["a", "b", "c"], "ignore_index": {10**40}}}}}',
         f'{{"labels": {{"names": ["a", "b", "c"], "ignore_index": {"9" * 5000}}}}}',
         '{"labels": {"names": ["a", "b", "c"], "background": [0]}}',
         '{"labels": {"names": ["a", "b", "c"], "background_ignored": "no"}}',
         "[" * 200_000,
-        '{"labels": ' * 200_000,
-        " " * 2**22 + json.dumps(DESCRIPTION),
     ],
     ids=lambda text: text[:60],
 )
@@ -350,8 +331,12 @@ def test_logits_of_another_size_are_refused(padding, stored):
         open_exported(stored(model), "cpu")(IMAGES)
 
 
-def test_a_file_that_is_too_long_is_not_read(tmp_path):
-    with (tmp_path / "long.onnx").open("wb") as file:
-        file.truncate(2**31)
-    with pytest.raises(SanetError, match=r"long\.onnx .* 2 GiB"):
-        open_exported(tmp_path / "long.onnx", "cpu")
+def test_other_channels(tmp_path):
+    torch.manual_seed(0)
+    model = create_model("fcn", "test_resnet", labels=LABELS, in_chans=5).eval()
+    write(prepare(model), tmp_path / "five.onnx", {**DESCRIPTION, "in_chans": 5}, progress=False)
+    image = np.random.default_rng(0).integers(0, 256, (47, 61, 5), dtype=np.uint8)
+    exported = Predictor(tmp_path / "five.onnx", "cpu")
+    assert np.array_equal(exported(image), Predictor(model, "cpu")(image))
+    with pytest.raises(UsageError, match=r"\(47, 61, 3\)"):
+        exported(image[..., :3])

@@ -7,7 +7,17 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from sanet.inference.pictures import IGNORED, WRONG, colorize, error_map, overlay, palette_image, shares, with_legend
+from sanet.inference.pictures import (
+    BAND,
+    IGNORED,
+    WRONG,
+    colorize,
+    error_map,
+    overlay,
+    palette_image,
+    shares,
+    with_legend,
+)
 from sanet.structures import LabelSet
 
 LABELS = LabelSet(("sky", "road", "car", "pole"), ((70, 130, 180), (128, 64, 128), (0, 0, 142), (200, 160, 60)))
@@ -76,6 +86,28 @@ def test_overlay_is_an_even_blend_inside_and_stronger_along_contours(
     np.testing.assert_allclose(blend[20, 30], (image[20, 30] + color) / 2, atol=0.5)
     for row in (10, 29):
         np.testing.assert_allclose(blend[row, 30], image[row, 30] / 8 + color * 7 / 8, atol=0.5)
+
+
+def test_an_image_of_several_bands_is_drawn_as_one() -> None:
+    """Against the definition, over the whole image at once."""
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 256, (2 * BAND + 30, 50, 3), dtype=np.uint8)
+    mask = np.kron(generator.integers(0, 4, (len(image) // 10 + 1, 5)), np.ones((10, 10), np.int64))[: len(image)]
+    mask[::7] = LABELS.ignore_index
+    beside = np.zeros(mask.shape, bool)
+    for axis in (0, 1):
+        differs = np.diff(mask, axis=axis) != 0
+        beside |= np.insert(differs, 0, False, axis) | np.insert(differs, differs.shape[axis], False, axis)
+    weight = np.where(beside, 1 - 0.7**3, 0.3) * (mask != LABELS.ignore_index)
+    blend = image + weight[..., None] * (colorize(mask, LABELS) - image.astype(float))
+    np.testing.assert_allclose(overlay(image, mask.astype(np.uint8), LABELS, 0.3), blend, atol=0.51)
+    labelled = mask[mask != LABELS.ignore_index]
+    assert shares(mask, LABELS) == pytest.approx({LABELS.names[k]: (labelled == k).mean() for k in range(4)})
+    drawn = np.array(with_legend(image, LABELS, {"car": 1.0}))
+    np.testing.assert_array_equal(drawn[: len(image), :50], image)
+    mask[-1, -1] = 77
+    with pytest.raises(ValueError, match="77"):
+        overlay(image, mask, LABELS)
 
 
 def test_shares_are_of_the_labelled_pixels_biggest_first(mask: NDArray[np.int64]) -> None:

@@ -1,5 +1,7 @@
-import json
+"""Prediction by many processes writes what one writes, whatever happens to them."""
+
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,17 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+from sanet import files
 from sanet.inference import ray_engine
-from sanet.inference.predict import Job, LocalEngine, PredictorSettings, predict_collection
+from sanet.inference.journal import Job
+from sanet.inference.predict import LocalEngine, PredictorSettings, predict_collection
 from sanet.inference.ray_engine import Pool, RayEngine, Worker
-from sanet.models.networks import create_model
-from sanet.structures import LabelSet, SanetError, UsageError
+from sanet.structures import SanetError, UsageError
 
-pytest.importorskip("ray.data")
-PICTURES, BAD = 24, 11
+pytest.importorskip("ray")
+IMAGES, BAD = 24, 11
 MARK = "SANET_TEST_OF_RAY"
 ALONE = """
 from sanet.inference.predict import PredictorSettings, predict_collection
@@ -50,23 +52,21 @@ def cluster():
 
 
 @pytest.fixture
-def collection(tmp_path, monkeypatch):
-    """A model, and pictures of which one is broken, within the working directory."""
-    torch.manual_seed(0)
-    labels = LabelSet(("sky", "road", "car"))
-    create_model("fcn", "test_resnet", labels=labels).save_pretrained(tmp_path / "model")
+def collection(tmp_path, models, monkeypatch):
+    """A model, and images of which one is broken, within the working directory."""
+    shutil.copytree(models[0], tmp_path / "model")
     (tmp_path / "photos").mkdir()
     rng = np.random.default_rng(0)
-    for index in range(PICTURES):
+    for index in range(IMAGES):
         pixels = rng.integers(0, 256, (40, 50 + index, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{index:02}é.png")
-    broken = picture(tmp_path, BAD)
+    broken = image(tmp_path, BAD)
     broken.write_bytes(broken.read_bytes()[:100])
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def picture(folder, index):
+def image(folder, index):
     return folder / "photos" / f"{index:02}é.png"
 
 
@@ -75,54 +75,56 @@ def settings(device="cpu"):
 
 
 def in_this_process(output):
-    opened = settings()
-    return predict_collection(LocalEngine.of(opened), ["photos"], output, progress=False)
+    return predict_collection(LocalEngine(settings()), ["photos"], output, progress=False)
+
+
+def on_ray(output="out", workers=None):
+    return predict_collection(RayEngine(settings(), workers), ["photos"], output, progress=False)
 
 
 def contents(output):
-    """All files below a folder; the folder's own name is taken out of the lines."""
-    return {
-        str(path.relative_to(output)): path.read_bytes().replace(f'"{output.name}/'.encode(), b'"')
-        for path in output.rglob("*")
-        if path.is_file()
-    }
+    """All files below a folder that are not of ``files``'."""
+    paths = [path for path in output.rglob("*") if path.is_file() and not files.hidden(path)]
+    return {str(path.relative_to(output)): path.read_bytes() for path in paths}
 
 
 def dying_worker(folder, deaths):
-    """A worker that is killed at the last picture, so many times."""
+    """A worker that is killed at the last image, so many times."""
 
     class Dying(Worker):  # within a function, so that it travels by value: workers cannot import this file
-        def __call__(self, batch):
+        def label(self, job):
             count = len(list(folder.glob("death*")))
-            if any(f"{PICTURES - 1:02}" in Job(*json.loads(job)).image for job in batch["job"]) and count < deaths:
+            if f"{IMAGES - 1:02}" in job.image and count < deaths:
                 (folder / f"death{count}").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            return super().__call__(batch)
+            return super().label(job)
 
     return Dying
 
 
+@pytest.mark.slow
 def test_writes_what_this_process_writes(cluster, collection, monkeypatch):
     """With a worker that dies on the way; and then everything is there."""
     monkeypatch.setattr(ray_engine, "Worker", dying_worker(collection, deaths=1))
-    plain, spread = in_this_process("plain"), predict_collection(RayEngine(settings()), ["photos"], "out", False)
+    plain, spread = in_this_process("plain"), on_ray()
     assert (collection / "death0").exists()
     assert spread == plain
-    assert (plain.labelled, plain.kept, len(plain.failures)) == (PICTURES - 1, 0, 1)
-    assert picture(Path(), BAD).name in plain.failures[0]
+    assert (plain.labelled, plain.kept, len(plain.failures)) == (IMAGES - 1, 0, 1)
+    assert image(Path(), BAD).name in plain.failures[0]
     assert contents(collection / "out") == contents(collection / "plain")
-    picture(collection, BAD).unlink()
+    image(collection, BAD).unlink()
     text = (collection / "out" / "predictions.jsonl").read_text().splitlines()
-    assert predict_collection(RayEngine(settings()), ["photos"], "out", False) == (0, PICTURES - 1, [])
-    assert in_this_process("out") == (0, PICTURES - 1, [])
+    assert on_ray() == (0, IMAGES - 1, [])
+    assert in_this_process("out") == (0, IMAGES - 1, [])
     assert (collection / "out" / "predictions.jsonl").read_text().splitlines() == text[:BAD] + text[BAD + 1 :]
 
 
+@pytest.mark.slow
 def test_what_is_done_stays_where_ray_gives_up(cluster, collection, monkeypatch):
     monkeypatch.setattr(ray_engine, "Worker", dying_worker(collection, deaths=9))
     monkeypatch.setattr(ray_engine, "RETRIES", 0)
-    with pytest.raises(SanetError, match=r"Ray gave up: .*the same call goes on from there"):
-        predict_collection(RayEngine(settings(), workers=1), ["photos"], "out", False)
+    with pytest.raises(SanetError, match="the same call resumes"):
+        on_ray(workers=1)
     in_this_process("plain")
     outcome = in_this_process("out")
     assert outcome.kept > 0
@@ -130,9 +132,30 @@ def test_what_is_done_stays_where_ray_gives_up(cluster, collection, monkeypatch)
     assert contents(collection / "out") == contents(collection / "plain")
 
 
+@pytest.mark.slow
+def test_what_is_no_images_fault_stops_the_call(cluster, collection, monkeypatch):
+    """An error of the predictor, and a model that is another one where the workers are."""
+
+    class Failing(Worker):
+        def label(self, job):
+            if "03" in job.image:
+                self.predictor = lambda image: image.out_of_memory
+            return super().label(job)
+
+    monkeypatch.setattr(ray_engine, "Worker", Failing)
+    with pytest.raises(SanetError, match=r"03é.png.*out_of_memory"):
+        on_ray(workers=1)
+    assert in_this_process("out").kept == 3
+    other = RayEngine(settings())
+    other.fingerprint = "another"
+    with pytest.raises(SanetError, match="another model"):
+        predict_collection(other, ["photos"], "elsewhere", progress=False)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for Ray's processes in /proc")
 def test_a_call_that_was_killed_is_taken_up_and_nothing_works_on(collection):
-    overlays = collection / "out" / "overlays"  # the last thing of a picture that takes its place
+    overlays = collection / "out" / "overlays"  # the last thing of an image that takes its place
     process = subprocess.Popen([sys.executable, "-c", ALONE], env={**os.environ, MARK: str(collection)})
     try:
         wait_until(lambda: process.poll() is not None or len(list(overlays.rglob("[!.]*.jpg"))) >= 3)
@@ -175,26 +198,16 @@ def marked(mark):
     return found
 
 
-def test_a_worker_stops_at_what_is_no_pictures_fault(collection):
-    engine = RayEngine(settings())
-    jobs = [Job(f"photos/{index:02}é.png", f"out/masks/{index}.png", f"out/overlays/{index}.jpg") for index in range(3)]
-    worker = Worker(engine.settings, engine.fingerprint, 1, str(collection))
-    worker.predictor = fails_at(worker.predictor, (40, 51))
-    assert [line.get("stopped", "") for line in worker.lines(jobs)] == ["", "photos/01é.png: out of memory"]
-    other = Worker(engine.settings, "another", 1, None)
-    assert "is another model on" in next(other.lines(jobs))["stopped"]
-    lost = Worker(engine.settings, engine.fingerprint, 1, "/nowhere/at/all")
-    assert "/nowhere/at/all" in next(lost.lines(jobs))["stopped"]
-
-
-def fails_at(predictor, size):
-    def predict(image):
-        if image.shape[:2] == size:
-            raise RuntimeError("out of memory\nat length")
-        return predictor(image)
-
-    predict.labels = predictor.labels
-    return predict
+def test_a_worker_names_the_image_and_the_machine(collection):
+    engine, job = RayEngine(settings()), Job("photos/01é.png", "out/masks/1.png", "out/overlays/1.jpg")
+    assert "shares" in Worker(engine.settings, engine.fingerprint, 1, str(collection)).label(job)
+    for worker, problem in (
+        (Worker(engine.settings, "another", 1), "another model"),
+        (Worker(engine.settings, engine.fingerprint, 1, "/nowhere/at/all"), "/nowhere/at/all"),
+        (Worker(engine.settings, engine.fingerprint, 1, None, ["no_such_module"]), "no_such_module"),
+    ):
+        with pytest.raises(SanetError, match=f"photos/01é.png.*{problem}"):
+            worker.label(job)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +234,7 @@ def test_what_cannot_be_is_said_before_ray_starts(collection, monkeypatch):
         RayEngine(settings("cuda:1"))
     with pytest.raises(UsageError, match="has no GPU"):
         RayEngine(settings("cuda"))._pool({"CPU": 2.0}, 10)
-    with pytest.raises(SanetError, match="no folder"):
+    with pytest.raises(SanetError, match="nothing"):
         RayEngine(PredictorSettings("nothing"))
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SanetError, match=r"pip install 'sanet-segmentation\[scale\]'"):

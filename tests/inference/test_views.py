@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sanet.config import InferenceConfig
-from sanet.inference.views import OVERLAP, blended_bands, class_probabilities, label_picture, window_starts
+from sanet.inference.views import OVERLAP, blended_bands, class_probabilities, label_image, window_starts
 from sanet.structures import UsageError
 
 CLASSES = 5
@@ -40,7 +40,7 @@ def blur(images):
 def test_windows_equal_the_whole_picture_for_a_pixelwise_network(height, width, window):
     network, image = PixelNetwork(), picture(height, width)
     expected = PixelNetwork()(image[None])[0].argmax(0)
-    assert torch.equal(label_picture(network, image, InferenceConfig(window)), expected)
+    assert torch.equal(label_image(network, image, InferenceConfig(window)), expected)
     assert all(h * w <= window**2 for h, w in network.sizes)
 
 
@@ -49,7 +49,7 @@ def test_a_window_as_large_as_the_picture_is_the_picture(size):
     image = picture(*size)
     bands = list(blended_bands(blur, image, max(size)))
     torch.testing.assert_close(torch.cat(bands, dim=1), blur(image[None])[0])
-    assert torch.equal(label_picture(blur, image, InferenceConfig(90)), blur(image[None])[0].argmax(0))
+    assert torch.equal(label_image(blur, image, InferenceConfig(90)), blur(image[None])[0].argmax(0))
 
 
 @pytest.mark.parametrize(("size", "window"), [((100, 70), 40), ((90, 200), 64), ((41, 41), 40)])
@@ -92,7 +92,7 @@ def test_window_starts_cover_everything_and_overlap(length, window):
 @pytest.mark.parametrize("size", [(1, 1), (5, 200), (31, 31), (32, 31)])
 def test_pictures_below_the_smallest_side_are_grown_by_their_rim(size):
     network = PixelNetwork()
-    labels = label_picture(network, picture(*size))
+    labels = label_image(network, picture(*size))
     assert labels.shape == size
     assert min(network.sizes[0]) >= 32
 
@@ -164,7 +164,7 @@ def test_any_size_any_views(height, width, scales, mirror, window):
     found = class_probabilities(network, image, views)
     assert found.shape == (CLASSES, height, width)
     torch.testing.assert_close(found.sum(0), torch.ones(height, width))
-    assert torch.equal(label_picture(PixelNetwork(), image, views), found.argmax(0)) or views == InferenceConfig(window)
+    assert torch.equal(label_image(PixelNetwork(), image, views), found.argmax(0)) or views == InferenceConfig(window)
     assert all(h * w <= window**2 and min(h, w) >= 32 for h, w in network.sizes)
     # For a network that sees single pixels, windows change nothing.
     torch.testing.assert_close(
@@ -187,7 +187,7 @@ def test_a_mirrored_picture_has_a_mirrored_labelling(height, width, scale, windo
     image, views = picture(height, width), InferenceConfig(window, (scale,), True)
     once, again = (class_probabilities(lopsided, seen, views) for seen in (image, image.flip(-1)))
     assert torch.equal(again.flip(-1), once)
-    assert torch.equal(label_picture(lopsided, image.flip(-1), views).flip(-1), label_picture(lopsided, image, views))
+    assert torch.equal(label_image(lopsided, image.flip(-1), views).flip(-1), label_image(lopsided, image, views))
 
 
 def test_a_network_that_is_not_symmetric_needs_the_mirror_for_that():
@@ -221,7 +221,7 @@ def test_one_scale_of_1_takes_the_logits_as_they_are(size, window):
         return 1e-7 * blur(images) + 50
 
     image = picture(*size)
-    found = label_picture(network, image, InferenceConfig(window, (1,)))
+    found = label_image(network, image, InferenceConfig(window, (1,)))
     assert all(images.dtype == torch.uint8 for images in asked)
     grown = image[:, torch.arange(max(32, size[0])).clamp(max=size[0] - 1)]
     grown = grown[:, :, torch.arange(max(32, size[1])).clamp(max=size[1] - 1)]
@@ -234,7 +234,7 @@ def test_one_scale_of_1_takes_the_logits_as_they_are(size, window):
 
 def test_large_views_go_through_windows_and_small_ones_whole():
     network = PixelNetwork()
-    label_picture(network, picture(60, 60), InferenceConfig(64, (0.75, 1.5)))
+    label_image(network, picture(60, 60), InferenceConfig(64, (0.75, 1.5)))
     assert network.sizes[0] == (45, 45)
     assert set(network.sizes[1:]) == {(64, 64)}
     assert len(network.sizes) == 5
@@ -272,7 +272,7 @@ def test_a_shorter_side_is_a_scale_that_depends_on_the_picture(height, width, si
 
 def test_a_picture_that_has_the_shorter_side_is_seen_as_it_is():
     image, views = picture(40, 70), InferenceConfig(shorter_side=40)
-    assert torch.equal(label_picture(blur, image, views), blur(image[None])[0].argmax(0))
+    assert torch.equal(label_image(blur, image, views), blur(image[None])[0].argmax(0))
 
 
 def test_the_order_of_scales_makes_no_other_views():

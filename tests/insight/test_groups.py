@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sanet
-from sanet.inference.views import label_picture
+from sanet.inference.views import label_image
 from sanet.insight.groups import LARGEST, Explainer
 from sanet.structures import UsageError
 
@@ -66,7 +66,7 @@ def test_the_output_is_that_of_the_module(model):
 def test_the_prediction_is_that_of_the_predictor(model):
     image = noise(61, 83)
     found = Explainer(model, "cpu").encode(image).prediction
-    assert torch.equal(found, label_picture(lambda images: model(images).logits, image))
+    assert torch.equal(found, label_image(lambda images: model(images).logits, image))
 
 
 @pytest.mark.parametrize("heads", [[1, 4], [3]])

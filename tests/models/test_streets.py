@@ -46,7 +46,7 @@ def test_it_labels_alike_wherever_it_lies(tmp_path, monkeypatch):
     for model in (tmp_path / "copy", BUNDLED["streets"].name, Path("..", "models", BUNDLED["streets"].name)):
         assert np.array_equal(Predictor(model, "cpu")(picture), mask)
     small = Predictor(tmp_path / "copy", "cpu", sanet.InferenceConfig(shorter_side=0))
-    assert small.views.shorter_side == 0
+    assert small.inference.shorter_side == 0
     assert (small(picture) != mask).mean() > 0.02
 
 
@@ -123,7 +123,7 @@ def test_it_has_a_name_for_the_commands_that_see_inside(tmp_path, monkeypatch, c
     assert f"shorter side of {side}; seed 0" in said
     assert main(["evaluate", "streets", "--split", "val", "--output", "scores", *data, "--device", "cpu", *asked]) == 0
     scores = json.loads(Path("scores", "scores.json").read_text(encoding="utf-8"))
-    assert (scores["protocol"]["shorter_side"], scores["facts"]["model"]) == (side, "streets")
+    assert (scores["protocol"]["inference"]["shorter_side"], scores["facts"]["model"]) == (side, "streets")
     assert f"shorter side of {side}" in capsys.readouterr().out
 
 

@@ -97,7 +97,7 @@ class Evaluate(Command):
         split: split to score.
         output: folder for scores.json and report.html.
         num_workers: processes that load images.
-        device: such as cpu or cuda; by default a GPU where there is one.
+        device: cpu, cuda, mps or xpu; by default the best there is.
         inference: inference settings.
         data: the dataset; by default the one that the run was trained on.
     """
@@ -131,13 +131,13 @@ class Evaluate(Command):
                 output,
                 self.inference,
                 self.device,
-                read_metrics(run),
+                history=read_metrics(run),
                 progress=distributed.is_main_process(),
                 num_workers=self.num_workers,
             )
             if distributed.is_main_process():
                 say(score_table(evaluation))
-                if side := evaluation.protocol.shorter_side:
+                if side := evaluation.protocol.inference.shorter_side:
                     say(f"images were resized to a shorter side of {side} pixels; scores are of the masks' own size")
                 say(f"report: {output / 'report.html'}")
 

@@ -13,7 +13,7 @@ from sanet.config import OWN, DataConfig, EngineName, ExportFormat, InferenceCon
 from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
 from sanet.settings import SIDES, within
-from sanet.structures import SanetError, UsageError, say
+from sanet.structures import UsageError, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Predict(Command):
         output: folder for masks, overlays and predictions.jsonl.
         engine: local, or ray for all cores, GPUs and machines of a Ray cluster.
         workers: only with engine ray, largest number of processes; by default one for each GPU or core.
-        device: such as cpu or cuda; by default a GPU where there is one.
+        device: cpu, cuda, mps or xpu; by default the best there is.
         inference: inference settings.
     """
 
@@ -39,23 +39,22 @@ class Predict(Command):
     inference: InferenceConfig = field(default_factory=InferenceConfig, metadata=FLAT)
 
     def __call__(self) -> int:
-        from sanet.inference.predict import LocalEngine, PredictorSettings, planned, predict_collection
+        from sanet.inference.predict import LocalEngine, PredictorSettings, predict_collection
         from sanet.inference.ray_engine import RayEngine
         from sanet.models.store import BUNDLED
 
         if self.workers is not None and self.engine != "ray":
             raise UsageError("workers: only with --engine ray; without it one process labels all images")
-        planned(self.images, self.output)  # what is in the way is said before a model is opened
         # Not by its name: a folder of that name is the reader's, who has named none here.
         model = str(BUNDLED[OWN]) if self.model is None else model_in(self.model)
         predictor = PredictorSettings(model, self.device, self.inference)
         engine: LocalEngine | RayEngine
         if self.engine == "ray":
             engine = RayEngine(predictor, self.workers)
-            inference = engine.settings.views
+            inference = engine.settings.inference
         else:
-            engine = LocalEngine.of(predictor)
-            inference = engine.predictor.views
+            engine = LocalEngine(predictor)
+            inference = engine.predictor.inference
         if self.model is None:
             say(
                 f"no --model: {OWN}, the bundled model of streets seen from a car ({', '.join(engine.labels.names)}), "
@@ -82,7 +81,7 @@ class Explain(Command):
         output: the figure; its ending names the format.
         save_arrays: .npz file for the maps themselves.
         shorter_side: pixels that the shorter side is resized to, 0 for the image's own; by default the model's.
-        device: such as cpu or cuda; by default a GPU where there is one.
+        device: cpu, cuda, mps or xpu; by default the best there is.
     """
 
     model: str = positional("MODEL")
@@ -127,7 +126,7 @@ class Grouping(Command):
         pixels: pixels drawn of each image, to be ranked.
         seed: seed of the random generator; the points are the same for every network.
         shorter_side: pixels that the shorter side is resized to, 0 for the image's own; by default the model's.
-        device: such as cpu or cuda; by default a GPU where there is one.
+        device: cpu, cuda, mps or xpu; by default the best there is.
         data: the dataset; by default the one that the run was trained on.
     """
 
@@ -163,7 +162,7 @@ class Visualize(Command):
         masks: ground truth of the images, in their order.
         mask_format: index or color, of the masks.
         output: the figure; its ending names the format.
-        device: such as cpu or cuda; by default a GPU where there is one.
+        device: cpu, cuda, mps or xpu; by default the best there is.
         inference: inference settings.
     """
 
@@ -176,10 +175,7 @@ class Visualize(Command):
     inference: InferenceConfig = field(default_factory=InferenceConfig, metadata=FLAT)
 
     def __call__(self) -> None:
-        try:
-            from sanet.insight.visualize import visualize
-        except ImportError as error:
-            raise SanetError(f"figures need an extra: pip install 'sanet-segmentation[figures]' ({error})") from error
+        from sanet.insight.visualize import visualize
 
         models = [model_in(model) for model in self.models]
         visualize(self.images, models, self.output, self.masks, self.mask_format, self.device, self.inference)

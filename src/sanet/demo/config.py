@@ -17,7 +17,7 @@ class DemoConfig:
     Args:
         host: address to listen on; by default only this computer can open the page. "0.0.0.0" opens it to the network.
         port: port to listen on; 0 chooses a free one.
-        device: such as "cpu" or "cuda"; by default a GPU where there is one.
+        device: name of the device: "cpu", "cuda", "mps" or "xpu"; by default the best there is.
         largest_megabytes: size limit of an uploaded file, in 10^6 bytes.
         largest_megapixels: size limit of an image, in 10^6 pixels; a larger one is refused before it is decoded.
         waiting: length of the queue; further requests are told that the page is busy.

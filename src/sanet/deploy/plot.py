@@ -1,4 +1,4 @@
-"""Accuracy against cost; the one file of this room that needs matplotlib (extra ``figures``)."""
+"""Accuracy against cost."""
 
 from __future__ import annotations
 

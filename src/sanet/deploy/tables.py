@@ -11,7 +11,6 @@ from typing import Any
 from sanet.deploy.profile import Cost, Profile
 from sanet.deploy.timing import WARM_UP
 from sanet.files import written
-from sanet.structures import SanetError
 from sanet.tables import MISSING, markdown_table
 
 WIDTH = 110
@@ -78,7 +77,7 @@ def write(profile: Profile, folder: Path) -> list[Path]:
 
     Raises:
         UsageError: a file that sanet did not write is in the way.
-        SanetError: the folder cannot be written to, or there is something to plot and no matplotlib.
+        SanetError: the folder cannot be written to.
     """
     table, text, *plots = files_in(folder)
     rows = records(profile)
@@ -90,13 +89,8 @@ def write(profile: Profile, folder: Path) -> list[Path]:
         aside.write_text(f"{render(profile)}\n", encoding="utf-8")
     if all(profile.published(cost).miou is None for cost in profile.costs if cost.macs is not None):
         return [table, text]
-    try:
-        from sanet.deploy.plot import plot
-    except ImportError as error:
-        raise SanetError(
-            f"{table} and {text} are written; the plot needs an extra: "
-            f"pip install 'sanet-segmentation[figures]' ({error})"
-        ) from error
+    from sanet.deploy.plot import plot
+
     plot(profile, plots)
     return [table, text, *plots]
 

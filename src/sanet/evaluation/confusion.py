@@ -1,7 +1,7 @@
 """One integer confusion matrix over a whole set, and the scores that follow from it.
 
-The rule for absent classes: a class that neither the truth nor the prediction of the whole set contains has no IoU
-(NaN) and is left out of every mean. A class that is predicted but never true has IoU 0 and counts; it has no
+The rule for absent classes: a class that neither the ground truth nor the prediction of the whole set contains has no
+IoU (NaN) and is left out of every mean. A class that is predicted but never true has IoU 0 and counts; it has no
 accuracy, since there is nothing of it to find.
 """
 
@@ -20,7 +20,7 @@ class Scores:
     """Shares in [0, 1]; NaN where there is nothing to score.
 
     Attributes:
-        miou: mean IoU over the classes present in truth or prediction.
+        miou: mean IoU over the classes present in ground truth or prediction.
         miou_without_background: the same without the background class; None where the set has none.
         miou_with_background: the same with the background as one more class of IoU 0; None unless the set ignores it.
         pixel_accuracy: correct pixels over labelled pixels.
@@ -46,7 +46,7 @@ class ConfusionMatrix(nn.Module):
     """Counts pixels by (true class, predicted class).
 
     Attributes:
-        counts: (K, K) int64, rows are the truth; a buffer, so that it follows the device of its parent.
+        counts: (K, K) int64, rows are the ground truth; a buffer, so that it follows the device of its parent.
     """
 
     counts: Tensor
@@ -95,7 +95,7 @@ def iou_of(sums: Tensor) -> Tensor:
 
 
 def scores_of(counts: Tensor, labels: LabelSet) -> Scores:
-    """Scores of a (K, K) int64 confusion matrix whose rows are the truth."""
+    """Scores of a (K, K) int64 confusion matrix whose rows are the ground truth."""
     sums = sums_of(counts.cpu())
     iou = iou_of(sums)
     hits, truth, _ = sums.double()

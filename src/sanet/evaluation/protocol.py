@@ -1,123 +1,82 @@
 """What makes two scores comparable, as data that can be hashed and compared.
 
 A protocol has two parts. The ground truth, which images are scored against which labels, has to match before scores can
-be compared; the feeding, in which sizes the network saw the images, is shown beside them.
+be compared; the inference settings, in which sizes the network saw the images, are shown beside them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Self
 
 from sanet.config import DataConfig, InferenceConfig, plain
 from sanet.data.fingerprint import names_digest
-from sanet.structures import LabelSet, UsageError
-
-NAMES = {
-    "data": "data set",
-    "partial": "partial",
-    "split": "split",
-    "pictures": "pictures",
-    "names_sha256": "SHA-256 of their names",
-    "images_sha256": "SHA-256 of the images",
-    "labels_sha256": "SHA-256 of the labels",
-    "classes": "classes",
-    "ignore_index": "ignored value",
-    "background": "background",
-    "absent_classes": "absent classes",
-    "resolution": "resolution",
-    "scales": "scales",
-    "mirror": "mirror",
-    "window": "window",
-    "shorter_side": "shorter side",
-}
-FEEDING = ("scales", "mirror", "window", "shorter_side")
+from sanet.structures import LabelSet
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a score came about: its ground truth, and the fields of ``FEEDING``.
+    """How a score came about: its ground truth, which is all but the last field, and the inference settings.
 
-    Which model was scored, on what device and by how many processes, is not part of it.
+    Pixels are counted at the original size of each image. Which model was scored, on what device and by how many
+    processes, is not part of it.
 
     Args:
-        data: name of the data set.
-        partial: whether only a part of the published data set was meant.
+        data: name of the dataset.
+        allow_subset: whether only a part of the published dataset was meant.
         split: the split.
-        pictures: how many it holds.
-        names_sha256: of the sorted names of the pictures, one a line.
+        images: number of its images.
+        names_sha256: SHA-256 of the sorted names of the images, one a line.
+        images_sha256: SHA-256 of the pixels of all images; None where it is not known.
+        labels_sha256: SHA-256 of the class indices of all their pixels; likewise.
         classes: class names, in the order of their indices.
-        ignore_index: value of the truth that counts nowhere.
+        ignore_index: mask value that the scores ignore.
         background: "class NAME" that means "none of the others", "ignored", or "none".
-        absent_classes: what becomes of a class that is neither true nor predicted anywhere.
-        resolution: at which size pixels are counted.
-        scales: factors by which pictures were resized.
-        mirror: whether pictures were looked at mirrored too.
-        window: pictures of more than window**2 pixels went through windows of this side.
-        shorter_side: of the pictures as the network saw them at scale 1; None for their own size.
-        images_sha256: of the pixels of all images; None where it is not known, as in files from before it was kept.
-        labels_sha256: of the class indices of all their pixels; likewise.
+        inference: sliding window, multi-scale and flip.
     """
 
     data: str
-    partial: bool
+    allow_subset: bool
     split: str
-    pictures: int
+    images: int
     names_sha256: str
+    images_sha256: str | None
+    labels_sha256: str | None
     classes: tuple[str, ...]
     ignore_index: int
     background: str
-    absent_classes: str
-    resolution: str
-    scales: tuple[float, ...]
-    mirror: bool
-    window: int
-    shorter_side: int | None = None
-    images_sha256: str | None = None
-    labels_sha256: str | None = None
+    inference: InferenceConfig
 
     @classmethod
-    def of(cls, data: DataConfig, split: str, names: Sequence[str], labels: LabelSet, views: InferenceConfig) -> Self:
-        """How `sanet evaluate` scores the pictures of these names."""
+    def of(
+        cls, data: DataConfig, split: str, names: Sequence[str], labels: LabelSet, inference: InferenceConfig
+    ) -> Self:
+        """How `sanet evaluate` scores the images of these names."""
         background = "none" if labels.background is None else f"class {labels.names[labels.background]}"
         return cls(
             data=data.name,
-            partial=data.allow_subset,
+            allow_subset=data.allow_subset,
             split=split,
-            pictures=len(names),
+            images=len(names),
             names_sha256=names_digest(names),
+            images_sha256=None,
+            labels_sha256=None,
             classes=labels.names,
             ignore_index=labels.ignore_index,
             background="ignored" if labels.background_ignored else background,
-            absent_classes="in no mean",
-            resolution="original",
-            scales=views.scales,
-            mirror=views.flip,
-            window=views.window,
-            shorter_side=views.shorter_side or None,
+            inference=replace(inference, shorter_side=inference.shorter_side or None),
         )
 
     @classmethod
-    def read(cls, content: dict[str, Any]) -> Self:
-        """Back from JSON.
+    def read(cls, content: Mapping[str, Any]) -> Self:
+        """Back from JSON; raises TypeError where fields are missing, or more than there are."""
+        inference = InferenceConfig(**content["inference"])
+        return cls(**{**content, "classes": tuple(content["classes"]), "inference": inference})
 
-        Raises:
-            UsageError: fields that are missing, or more than there are.
-        """
-        names = {item.name for item in fields(cls)}
-        required = {item.name for item in fields(cls) if item.default is MISSING}
-        wrong = sorted((content.keys() - names) | (required - content.keys()))
-        if wrong:
-            raise UsageError(f"fields of the protocol that are missing, or unknown: {', '.join(wrong)}")
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
-        }
-        return cls(**values)
-
-    def with_contents(self, contents: dict[str, tuple[bytes, bytes]]) -> Self:
+    def with_contents(self, contents: Mapping[str, tuple[bytes, bytes]]) -> Self:
         """The same of images and labels with these SHA-256, by the names of the images."""
         images, labels = (
             digest_of({name: digests[part].hex() for name, digests in contents.items()}) for part in (0, 1)
@@ -128,29 +87,40 @@ class Protocol:
         """The same of whatever images and labels."""
         return replace(self, images_sha256=None, labels_sha256=None)
 
+    def ground_truth(self) -> dict[str, Any]:
+        """The fields that have to match."""
+        return {name: value for name, value in vars(self).items() if name != "inference"}
+
     @property
     def digest(self) -> str:
         """SHA-256 of the ground truth, 64 hexadecimal digits; scores with the same one can be compared."""
-        return digest_of({name: value for name, value in asdict(self).items() if name not in FEEDING})
+        return digest_of(self.ground_truth())
 
     def differences(self, other: Protocol) -> list[str]:
         """Every field of the ground truth that differs, with the values of this one and the other."""
+        theirs = other.ground_truth()
         return [
-            f"{name}: {plain_text(getattr(self, field))} against {plain_text(getattr(other, field))}"
-            for field, name in NAMES.items()
-            if field not in FEEDING and getattr(self, field) != getattr(other, field)
+            f"{_words(name)}: {plain_text(value)} against {plain_text(theirs[name])}"
+            for name, value in self.ground_truth().items()
+            if value != theirs[name]
         ]
 
-    def feeding(self) -> str:
+    def inference_text(self) -> str:
         """In which sizes the network saw the images, in words."""
-        return ", ".join(f"{NAMES[field]} {plain_text(getattr(self, field))}" for field in FEEDING)
+        return ", ".join(f"{_words(name)} {plain_text(value)}" for name, value in vars(self.inference).items())
 
     def shown(self) -> dict[str, Any]:
         """For a reader: classes by number, and of the digests the beginning."""
-        values = {field: getattr(self, field) for field in NAMES if getattr(self, field) is not None}
-        values |= {"classes": len(self.classes)}
-        short = {field: value[:12] for field, value in values.items() if field.endswith("_sha256")}
-        return {NAMES[field]: value for field, value in (values | short).items()}
+        values = {**self.ground_truth(), "classes": len(self.classes), **vars(self.inference)}
+        return {
+            _words(name): value[:12] if name.endswith("_sha256") else value
+            for name, value in values.items()
+            if value is not None
+        }
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").replace("sha256", "SHA-256")
 
 
 def digest_of(content: Any) -> str:
@@ -167,4 +137,4 @@ def plain_text(value: Any) -> str:
         return ", ".join(plain_text(entry) for entry in value)
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

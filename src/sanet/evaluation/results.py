@@ -1,8 +1,9 @@
-"""The outcome of an evaluation, as data, and the file that keeps it."""
+"""The outcome of an evaluation, as data, and the files that keep it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import isfinite, nan
 from pathlib import Path
@@ -14,23 +15,24 @@ import torch
 from numpy.typing import NDArray
 
 from sanet.evaluation.confusion import Scores, scores_of, sums_of
-from sanet.evaluation.protocol import Protocol, digest_of
+from sanet.evaluation.protocol import Protocol
 from sanet.files import written
 from sanet.structures import LabelSet, SanetError
 
-SCORES, PICTURES = "scores.json", "pictures.npz"
+SCORES, COUNTS = "scores.json", "image_counts.npz"
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture, its truth and what was predicted.
+    """An image, its ground truth and what was predicted.
 
     Attributes:
-        name: of the picture.
+        name: name of the image.
         image: (H, W, 3) uint8.
         truth: (H, W) int64, class indices or the ignore index.
         prediction: (H, W) int64.
-        miou: over the classes of this picture alone.
+        miou: mean IoU over the classes of this image alone.
     """
 
     name: str
@@ -46,112 +48,98 @@ class Evaluation:
 
     Attributes:
         labels: the classes.
-        confusion: (K, K) int64, rows are the truth.
+        confusion: (K, K) int64, rows are the ground truth.
         scores: what follows from ``confusion``.
-        picture_miou: mIoU of every picture by itself, by name; NaN where a picture has no labelled pixel.
-        worst: the pictures with the lowest mIoU, worst first; of processes that share a job, in the first one only.
+        image_miou: mIoU of every image by itself, by name; NaN where an image has no labelled pixel.
+        worst: the images with the lowest mIoU, worst first; of processes that share a job, in the first one only.
         protocol: what was evaluated and how.
         facts: what else is worth keeping, such as which model it was.
-        picture_sums: (N, 3, K) int64, pixels found, true and predicted of each class in every picture, in the order of
-            ``picture_miou``; None where that was not kept.
+        image_sums: (N, 3, K) int64, pixels found, true and predicted of each class in every image, in the order of
+            ``image_miou``; None where that was not kept.
+        metrics: values of further metrics, by name.
     """
 
     labels: LabelSet
     confusion: NDArray[np.int64]
     scores: Scores
-    picture_miou: dict[str, float]
+    image_miou: dict[str, float]
     worst: list[Example]
     protocol: Protocol
     facts: dict[str, Any] = field(default_factory=dict)
-    picture_sums: NDArray[np.int64] | None = None
+    image_sums: NDArray[np.int64] | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def write_scores(path: Path, evaluation: Evaluation) -> None:
-    """Write protocol, scores, label set, confusion matrix (rows are the truth) and mIoU by picture; NaN is null.
+    """Write protocol, scores, label set, confusion matrix (rows are the truth) and mIoU by image; NaN is null.
 
-    The file ends with the SHA-256 of what it holds, by which ``read_scores`` knows that nobody has changed it. The
-    sums of the pictures go into ``pictures.npz`` beside it.
+    The sums of the images go into ``image_counts.npz`` beside the file.
     """
-    if evaluation.picture_sums is not None:
-        with written(path.with_name(PICTURES)) as aside, aside.open("wb") as file:
-            np.savez_compressed(file, sums=evaluation.picture_sums)
-    content = _jsonable(
-        {
-            "protocol": asdict(evaluation.protocol),
-            "facts": evaluation.facts,
-            "scores": asdict(evaluation.scores),
-            "labels": asdict(evaluation.labels),
-            "confusion": evaluation.confusion.tolist(),
-            "picture_miou": evaluation.picture_miou,
-        }
-    )
-    text = json.dumps(content | {"sha256": digest_of(content)}, indent=1, ensure_ascii=False, allow_nan=False)
+    if evaluation.image_sums is not None:
+        with written(path.with_name(COUNTS)) as aside, aside.open("wb") as file:
+            np.savez_compressed(file, sums=evaluation.image_sums)
+    content = {
+        "format": FORMAT,
+        "protocol": asdict(evaluation.protocol),
+        "facts": evaluation.facts,
+        "scores": asdict(evaluation.scores),
+        "metrics": evaluation.metrics,
+        "labels": asdict(evaluation.labels),
+        "confusion": evaluation.confusion.tolist(),
+        "image_miou": evaluation.image_miou,
+    }
     with written(path) as aside:
+        text = json.dumps(_jsonable(content), indent=1, ensure_ascii=False, allow_nan=False)
         aside.write_text(text + "\n", encoding="utf-8")
 
 
 def read_scores(path: str | Path) -> Evaluation:
-    """Read a ``scores.json`` back, all but the pictures; the scores follow anew from the confusion matrix.
+    """Read a ``scores.json`` back, all but the images; the scores are computed again from the confusion matrix.
 
     Args:
         path: the file, or the folder that holds it.
 
     Raises:
-        SanetError: there is no such file, it cannot be read, or it is not as `sanet evaluate` wrote it.
+        SanetError: there is no such file, or it cannot be read as scores.
     """
-    file = scores_file(path)
+    file = Path(path) / SCORES if Path(path).is_dir() else Path(path)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        intact = content.pop("sha256") == digest_of(content)
-        protocol = Protocol.read(content["protocol"])
-        if not intact:
-            raise SanetError(f"{file} was changed after it was written: its SHA-256 is another one; evaluate again")
+        if content.get("format") != FORMAT:
+            raise SanetError(f"{file} is of another version of sanet, or no scores at all; evaluate again")
         confusion = np.array(content["confusion"], np.int64)
         labels = LabelSet(**content["labels"])
-        scores = scores_of(torch.from_numpy(confusion), labels)
-        miou = {name: nan if value is None else float(value) for name, value in content["picture_miou"].items()}
-        sums = _picture_sums(file.with_name(PICTURES), confusion, len(miou))
-        return Evaluation(labels, confusion, scores, miou, [], protocol, content["facts"], sums)
+        miou = _numbers(content["image_miou"])
+        return Evaluation(
+            labels,
+            confusion,
+            scores_of(torch.from_numpy(confusion), labels),
+            miou,
+            [],
+            Protocol.read(content["protocol"]),
+            content["facts"],
+            _image_sums(file.with_name(COUNTS), confusion, len(miou)),
+            _numbers(content["metrics"]),
+        )
     except OSError as error:
-        raise SanetError(f"{file} cannot be read: {error}") from error
-    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise SanetError(
-            f"{file} cannot be read as scores that this version of `sanet evaluate` wrote ({error!r}); evaluate again"
-        ) from error
+        raise SanetError(f"{file} cannot be read ({error.strerror}); `sanet evaluate` writes such files") from error
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, BadZipFile) as error:
+        raise SanetError(f"{file} cannot be read as scores of `sanet evaluate` ({error!r}); evaluate again") from error
 
 
-def _picture_sums(path: Path, confusion: NDArray[np.int64], pictures: int) -> NDArray[np.int64] | None:
-    """Those beside a ``scores.json``, if they are there.
+def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: nan if value is None else float(value) for name, value in values.items()}
 
-    Raises:
-        SanetError: they are not of these scores.
-    """
+
+def _image_sums(path: Path, confusion: NDArray[np.int64], images: int) -> NDArray[np.int64] | None:
+    """Those beside a ``scores.json``, if they exist."""
     if not path.is_file():
         return None
-    try:
-        with np.load(path) as file:
-            sums: NDArray[np.int64] = file["sums"]
-        fit = sums.dtype == np.int64 and len(sums) == pictures
-    except (OSError, LookupError, ValueError, BadZipFile) as error:
-        raise SanetError(f"{path} cannot be read ({error}); evaluate again") from error
-    if not fit or not np.array_equal(sums.sum(axis=0), sums_of(torch.from_numpy(confusion)).numpy()):
+    with np.load(path) as file:
+        sums: NDArray[np.int64] = file["sums"]
+    if len(sums) != images or not np.array_equal(sums.sum(axis=0), sums_of(torch.from_numpy(confusion)).numpy()):
         raise SanetError(f"{path} does not belong to the {SCORES} beside it; evaluate again")
     return sums
-
-
-def scores_file(path: str | Path) -> Path:
-    """The file itself, or the one in a folder.
-
-    Raises:
-        SanetError: there is none.
-    """
-    given = Path(path)
-    file = given / SCORES if given.is_dir() else given
-    if file.is_file():
-        return file
-    inside = sorted(str(found.parent) for found in given.glob(f"*/{SCORES}")) if given.is_dir() else []
-    hint = f"there is one in {', '.join(inside)}" if inside else "`sanet evaluate` writes one"
-    raise SanetError(f"there is no {file}; {hint}")
 
 
 def _jsonable(value: Any) -> Any:

@@ -1,1 +1,1 @@
-"""Prediction: over any callable from pictures to logits, without Lightning."""
+"""Prediction: over any callable from images to logits, without Lightning."""

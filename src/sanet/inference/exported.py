@@ -1,4 +1,4 @@
-"""Exported networks: ONNX files that `sanet export` wrote, read back as a function from pictures to logits.
+"""Exported networks: ONNX files that `sanet export` wrote, read back as a function from images to logits.
 
 ONNX is data: the operators of onnxruntime open no file and run no code of the file's. What the format has besides
 them is refused before onnxruntime sees it: tensors that lie in other files, operators of one's own, and control flow,
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sanet.config import checked_side
+from sanet.inference.device import choose_device
 from sanet.inference.views import SMALLEST_SIDE
 from sanet.structures import LabelSet, SanetError, UsageError, first_line
 
@@ -26,8 +27,6 @@ METADATA = "sanet.json"
 INPUT, OUTPUT = "images", "logits"
 ONNX = ".onnx"
 PROGRAMS = (".pt2", ".ts", ".pt", ".pth", ".torchscript")
-# Bytes; nothing longer is a message of protobuf.
-LARGEST, LARGEST_METADATA = 2**31, 2**22
 MOST_PARTS = 2**18  # nodes, attributes, tensors and so on; the networks have some 5 000
 
 
@@ -42,7 +41,8 @@ class ExportedModel:
 
     Attributes:
         labels: the classes.
-        shorter_side: of pictures, at which the network is to see them; None: their own.
+        shorter_side: shorter side, in pixels, at which the network is to see images; None: their own size.
+        in_chans: C, channels of the images.
 
     Raises:
         SanetError: the network is not one of such classes.
@@ -59,27 +59,28 @@ class ExportedModel:
             (value.name, value.type, len(value.shape), value.shape[1:2])
             for value in (*session.get_inputs(), *session.get_outputs())
         ]
-        expected = [(INPUT, "tensor(uint8)", 4, [3]), (OUTPUT, "tensor(float)", 4, [len(self.labels)])]
+        self.in_chans = metadata.get("in_chans", 3)
+        expected = [(INPUT, "tensor(uint8)", 4, [self.in_chans]), (OUTPUT, "tensor(float)", 4, [len(self.labels)])]
         if found != expected:
             raise SanetError(f"its input and output are not {expected}, as its classes ask for, but {found}")
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 -> (B, K, H, W) float32 logits on the model's device.
+        """(B, C, H, W) uint8 -> (B, K, H, W) float32 logits on the model's device.
 
         Raises:
             UsageError: images of another shape or dtype, or too small.
             SanetError: the network cannot run, or returns something of another shape.
         """
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            shape = tuple(images.shape)
-            raise UsageError(f"images are {images.dtype} of shape {shape}; an export takes uint8 of (B, 3, H, W)")
-        if min(images.shape[-2:]) < SMALLEST_SIDE:
-            raise UsageError(f"images are {tuple(images.shape[-2:])} pixels; the networks need 32 or more a side")
+        shape = tuple(images.shape)
+        if images.dtype != torch.uint8 or images.ndim != 4 or shape[1] != self.in_chans:
+            raise UsageError(f"images are {images.dtype} of shape {shape}; give uint8 of (B, {self.in_chans}, H, W)")
+        if min(shape[2:]) < SMALLEST_SIDE:
+            raise UsageError(f"images are {shape[2:]} pixels; the networks need {SMALLEST_SIDE} or more a side")
         try:
             (logits,) = self.session.run([OUTPUT], {INPUT: images.cpu().numpy()})
         except Exception as error:  # onnxruntime's errors have no class in common
-            raise SanetError(f"{self.path} cannot run on {tuple(images.shape)}: {first_line(error):.300}") from error
-        expected = (len(images), len(self.labels), *images.shape[-2:])
+            raise SanetError(f"{self.path} cannot run on {shape}: {first_line(error):.300}") from error
+        expected = (len(images), len(self.labels), *shape[2:])
         if logits.shape != expected:
             raise SanetError(f"{self.path} returns logits of shape {logits.shape}, not {expected}")
         return torch.from_numpy(logits).to(self.device)
@@ -90,26 +91,12 @@ def is_exported(model: str | Path) -> bool:
     return Path(model).suffix.lower() in (ONNX, *PROGRAMS) and not Path(model).is_dir()
 
 
-def choose_device(device: str | None) -> torch.device:
-    """The device of that name; by default a GPU where there is one.
-
-    Raises:
-        UsageError: there is none.
-    """
-    try:
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {device!r} cannot be used: {error}") from error
-    return chosen
-
-
 def open_exported(path: str | Path, device: str | None = None) -> ExportedModel:
     """Read an exported file.
 
     Args:
         path: the file.
-        device: such as "cpu" or "cuda"; by default a GPU where there is one and the runtime can use it.
+        device: "cpu" or "cuda"; by default the GPU where the runtime can use one.
 
     Raises:
         SanetError: there is no such file, it cannot be read, or it was not written by `sanet export`; or the runtime
@@ -128,18 +115,16 @@ def open_exported(path: str | Path, device: str | None = None) -> ExportedModel:
         import onnxruntime
     except ImportError as error:
         raise SanetError(f"{file} needs onnxruntime: pip install 'sanet-segmentation[export]'") from error
-    on_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    used = choose_device(device or (None if on_gpu else "cpu"))
-    if used.type != "cpu" and not on_gpu:
-        raise UsageError(f"device {device!r}: this onnxruntime runs on the CPU only; install onnxruntime-gpu")
+    on_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and torch.cuda.is_available()
+    used = choose_device(device or ("cuda" if on_gpu else "cpu"))
+    if used.type != "cpu" and not (on_gpu and used.type == "cuda"):
+        raise UsageError(f"device {device!r}: this onnxruntime does not run there; choose cpu, or install another one")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # what goes wrong is raised
     options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever its first bytes say
     cuda = [("CUDAExecutionProvider", {"device_id": used.index or 0})] if used.type == "cuda" else []
     try:
-        if file.stat().st_size >= LARGEST:
-            raise SanetError("it has 2 GiB or more, which is too long for ONNX")
         content = file.read_bytes()
         metadata = _checked_metadata(content)
         session = onnxruntime.InferenceSession(
@@ -169,10 +154,7 @@ def _checked_metadata(content: bytes) -> Any:
             raise SanetError(f"its operator {part.op_type!r:.80} of {part.domain!r:.80} is none of ONNX's own")
         if kind in ("FunctionProto", "TrainingInfoProto") or graphs > 1 or number > MOST_PARTS:
             raise SanetError("it is more than a network: it has functions, control flow or very many parts")
-    text = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA, "null")
-    if len(text) > LARGEST_METADATA:
-        raise SanetError(f"its {METADATA} has more than {LARGEST_METADATA} characters")
-    return json.loads(text)
+    return json.loads({entry.key: entry.value for entry in model.metadata_props}.get(METADATA, "null"))
 
 
 def _parts(message: Any) -> Iterator[Any]:

@@ -1,12 +1,14 @@
 """Masks made visible: palette images, overlays, legends and error maps, with NumPy and PIL alone.
 
-Pictures are (H, W, 3) uint8 RGB; masks are (H, W) integers, class indices or the label set's ``ignore_index``.
-Every function raises ValueError for a mask that holds anything else, or whose size is not the picture's.
+Images are (H, W, 3) uint8 RGB; masks are (H, W) integers, class indices or the label set's ``ignore_index``.
+Every function raises ValueError for a mask that holds anything else, or whose size is not the image's.
+What is computed of an image is computed in bands of rows, so that the largest ones take little more memory than they
+have themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ WRONG: Color = (255, 45, 85)
 FONT = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"
 # No side of a JPEG can have more pixels.
 LONGEST_JPEG = 65500
+BAND = 256  # rows
 
 
 def palette_image(mask: Mask, labels: LabelSet) -> Image.Image:
@@ -39,26 +42,27 @@ def palette_image(mask: Mask, labels: LabelSet) -> Image.Image:
     ignored = labels.ignore_index if 0 <= labels.ignore_index <= 255 else 255
     if classes > 256 or (ignored < classes and bool((indices == classes).any())):
         raise ValueError(f"a palette image has 256 indices, too few for {classes} classes and the ignored pixels")
-    image = Image.fromarray(np.where(indices == classes, ignored, indices).astype(np.uint8))
+    indices[indices == classes] = ignored
+    image = Image.fromarray(indices.astype(np.uint8, copy=False))
     image.putpalette(labels.palette)
     return image
 
 
 def colorize(mask: Mask, labels: LabelSet) -> Picture:
     """(H, W, 3) uint8: every pixel in the colour of its class, ignored ones white as in ``palette_image``."""
-    return np.array([*labels.colors, IGNORED], dtype=np.uint8)[_indices(mask, labels)]
+    return _color_table(labels)[_indices(mask, labels)]
 
 
 def overlay(image: Picture, mask: Mask, labels: LabelSet, opacity: float = 0.5) -> Picture:
-    """(H, W, 3) uint8: the picture tinted with the colours of the classes, more strongly along their contours.
+    """(H, W, 3) uint8: the image tinted with the colours of the classes, more strongly along their contours.
 
-    Ignored pixels show the picture as it is.
+    Ignored pixels show the image as it is.
 
     Args:
         image: (H, W, 3) uint8.
         mask: (H, W).
         labels: the classes.
-        opacity: of the tint; 0 gives the picture, 1 the colours of ``colorize`` wherever there is a class.
+        opacity: of the tint; 0 gives the image, 1 the colours of ``colorize`` wherever there is a class.
 
     Raises:
         ValueError: an opacity outside 0 to 1.
@@ -66,25 +70,31 @@ def overlay(image: Picture, mask: Mask, labels: LabelSet, opacity: float = 0.5) 
     _check_size(image, mask)
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity {opacity}: from 0 to 1")
-    indices = _indices(mask, labels)
-    # A contour in the class's own colour keeps 0 and 1 exact, and never passes for a class of another colour.
-    weight = np.where(_contours(indices), 1 - (1 - opacity) ** 3, opacity).astype(np.float32)
-    weight[indices == len(labels)] = 0
-    blend = image + weight[..., None] * (colorize(mask, labels) - image.astype(np.float32))
-    return np.rint(blend).astype(np.uint8)
+    indices, colors = _indices(mask, labels), _color_table(labels).astype(np.float32)
+    contours = _contours(indices)
+    blend = np.empty_like(image)
+    for rows in _bands(image):
+        # A contour in the class's own colour keeps 0 and 1 exact, and never passes for a class of another colour.
+        weight = np.where(contours[rows], 1 - (1 - opacity) ** 3, opacity).astype(np.float32)
+        weight[indices[rows] == len(labels)] = 0
+        pixels = image[rows].astype(np.float32)
+        blend[rows] = np.rint(pixels + weight[..., None] * (colors[indices[rows]] - pixels))
+    return blend
 
 
 def shares(mask: Mask, labels: LabelSet) -> dict[str, float]:
     """Share in (0, 1] of the labelled pixels, by name, of the classes that are present; the biggest first."""
-    counts = np.bincount(_indices(mask, labels).ravel(), minlength=len(labels))[: len(labels)]
+    indices = _indices(mask, labels)
+    bands = [np.bincount(indices[rows].ravel(), minlength=len(labels) + 1) for rows in _bands(mask)]
+    counts = np.sum(bands, axis=0)[: len(labels)]
     order = [index for index in np.argsort(-counts, kind="stable") if counts[index]]
     return {labels.names[index]: float(counts[index] / counts.sum()) for index in order}
 
 
 def with_legend(picture: Picture, labels: LabelSet, shares: Mapping[str, float]) -> Image.Image:
-    """The picture, untouched, with a legend on its right: colour, name and share, the biggest first.
+    """The image, untouched, with a legend on its right: colour, name and share, the biggest first.
 
-    The text grows with the picture. Where the legend is taller than the picture, the rest stays white. A name in a
+    The text grows with the image. Where the legend is taller than the image, the rest stays white. A name in a
     script that the font does not have, which are Latin, Greek, Cyrillic and a few more, is written as its number.
 
     Args:
@@ -93,23 +103,24 @@ def with_legend(picture: Picture, labels: LabelSet, shares: Mapping[str, float])
         shares: share of the pixels by class name, as from ``shares``; classes of share 0 are left out.
     """
     entries = sorted(((share, name) for name, share in shares.items() if share > 0), key=lambda entry: -entry[0])
-    image = Image.fromarray(picture)
     if not entries:
-        return image
-    em = max(12, round(0.028 * (image.width * image.height) ** 0.5))
+        return Image.fromarray(picture)
+    height, width = picture.shape[:2]
+    em = max(12, round(0.028 * (width * height) ** 0.5))
     line, font = round(1.7 * em), ImageFont.truetype(FONT, em)
-    columns = -(-len(entries) // max(12, (image.height - em) // line))
+    columns = -(-len(entries) // max(12, (height - em) // line))
     rows = -(-len(entries) // columns)
     texts = [percent(share) for share, _ in entries]
     names = [name if _has_glyphs(font, name) else f"class {labels.names.index(name)}" for _, name in entries]
     name_width = max(map(font.getlength, names))
     column_width = round(3 * em + name_width + max(font.getlength(text) for text in texts))
-    size = (image.width + em + columns * (column_width + em), max(image.height, rows * line + em))
+    size = (width + em + columns * (column_width + em), max(height, rows * line + em))
     canvas = Image.new("RGB", size, "white")
-    canvas.paste(image)
+    for band in _bands(picture):
+        canvas.paste(Image.fromarray(picture[band]), (0, band.start))
     draw = ImageDraw.Draw(canvas)
     for place, ((_, name), shown, text) in enumerate(zip(entries, names, texts, strict=True)):
-        left = image.width + em + place // rows * (column_width + em)
+        left = width + em + place // rows * (column_width + em)
         middle = em // 2 + place % rows * line + line // 2
         box = (left, middle - em // 2, left + em, middle + em // 2)
         draw.rectangle(box, labels.colors[labels.names.index(name)], "#999999", max(1, em // 16))
@@ -125,42 +136,56 @@ def _has_glyphs(font: ImageFont.FreeTypeFont, text: str) -> bool:
 
 
 def error_map(image: Picture, truth: Mask, prediction: Mask, labels: LabelSet) -> Picture:
-    """(H, W, 3) uint8: wrong pixels ``WRONG``, ignored ones white, correct ones the picture in dark grey."""
+    """(H, W, 3) uint8: wrong pixels ``WRONG``, ignored ones white, correct ones the image in dark grey."""
     _check_size(image, truth)
     _check_size(image, prediction)
     wanted, found = _indices(truth, labels), _indices(prediction, labels)
-    # Grey between 20 and 150, so that neither of the two flat colours can be taken for the picture.
-    grey = (20 + image @ np.array([0.299, 0.587, 0.114]) * (130 / 255)).astype(np.uint8)
-    errors = np.repeat(grey[..., None], 3, axis=2)
+    # Grey between 20 and 150, so that neither of the two flat colours can be taken for the image.
+    errors = np.empty_like(image)
+    for rows in _bands(image):
+        errors[rows] = (20 + image[rows] @ np.array([0.299, 0.587, 0.114]) * (130 / 255)).astype(np.uint8)[..., None]
     errors[wanted != found] = WRONG
     errors[wanted == len(labels)] = IGNORED
     return errors
 
 
-def _indices(mask: Mask, labels: LabelSet) -> NDArray[np.int64]:
-    """The mask with K for ignored pixels, so that it can index a table of K + 1 entries."""
+def _color_table(labels: LabelSet) -> Picture:
+    """(K + 1, 3): the colours of the classes, and of ignored pixels."""
+    return np.array([*labels.colors, IGNORED], dtype=np.uint8)
+
+
+def _bands(array: Mask) -> Iterator[slice]:
+    """The rows of an array, some at a time."""
+    return (slice(top, min(top + BAND, len(array))) for top in range(0, len(array), BAND))
+
+
+def _indices(mask: Mask, labels: LabelSet) -> NDArray[np.uint32]:
+    """The mask with K for ignored pixels, so that it can index a table of K + 1 entries, in few bytes."""
     classes = len(labels)
-    indices = mask.astype(np.int64)
-    ignored = indices == labels.ignore_index
-    indices[ignored] = 0
-    if indices.ndim != 2 or indices.size == 0:
+    if mask.ndim != 2 or mask.size == 0:
         raise ValueError(f"the mask has shape {mask.shape}; give (H, W)")
-    if not 0 <= indices.min() <= indices.max() < classes:
-        raise ValueError(
-            f"the mask has values from {indices.min()} to {indices.max()}; classes are 0 to {classes - 1} "
-            f"and {labels.ignore_index} is ignored"
-        )
-    indices[ignored] = classes
+    indices = np.empty(mask.shape, np.min_scalar_type(classes))
+    for rows in _bands(mask):
+        values = mask[rows].astype(np.int64)
+        ignored = values == labels.ignore_index
+        values[ignored] = 0
+        if not 0 <= values.min() <= values.max() < classes:
+            raise ValueError(
+                f"the mask has values from {values.min()} to {values.max()}; classes are 0 to {classes - 1} "
+                f"and {labels.ignore_index} is ignored"
+            )
+        values[ignored] = classes
+        indices[rows] = values
     return indices
 
 
 def _check_size(image: Picture, mask: Mask) -> None:
     if image.shape != (*mask.shape, 3):
-        raise ValueError(f"the picture has shape {image.shape} and the mask {mask.shape}; give (H, W, 3) and (H, W)")
+        raise ValueError(f"the image has shape {image.shape} and the mask {mask.shape}; give (H, W, 3) and (H, W)")
 
 
-def _contours(indices: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Pixels beside another region, in a line whose width follows the size of the picture."""
+def _contours(indices: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """Pixels beside another region, in a line whose width follows the size of the image."""
     reach = max(1, round(indices.size**0.5 / 600))
     contours = np.zeros(indices.shape, dtype=np.bool_)
     for regions, marks in ((indices, contours), (indices.T, contours.T)):

@@ -1,11 +1,11 @@
-"""Labels for a picture of any size, from any callable that maps pictures to logits.
+"""Labels for an image of any size, from any callable that maps images to logits.
 
-Validation, evaluation and prediction all go through ``label_picture``.
+Validation, evaluation and prediction all go through ``label_image``.
 
-A picture can be looked at in several sizes, and mirrored, as scores in papers often are: EncNet (Zhang et al., CVPR
-2018) and PSPNet (Zhao et al., CVPR 2017) take the scales 0.5, 0.75, 1, 1.25, 1.5 and 1.75 with their mirrors. What is
-averaged here are the class probabilities of every view, at the size of the picture, all with the same weight. One
-convention holds for every resize: bilinear between the centres of the pixels (``align_corners=False``); pictures with
+An image can be seen in several sizes, and flipped, as scores in papers often are: EncNet (Zhang et al., CVPR
+2018) and PSPNet (Zhao et al., CVPR 2017) take the scales 0.5, 0.75, 1, 1.25, 1.5 and 1.75 each with its flip. What is
+averaged here are the class probabilities of every view, at the size of the image, all with the same weight. One
+convention holds for every resize: bilinear between the centres of the pixels (``align_corners=False``); images with
 an antialias, as torchvision and Pillow resize, and logits, which are smooth, without.
 """
 
@@ -20,69 +20,71 @@ from torch import Tensor
 
 from sanet.config import InferenceConfig
 
-# (B, 3, H, W) uint8 or float in [0, 1] -> (B, K, H, W) logits
+# (B, C, H, W) integers or float in [0, 1] -> (B, K, H, W) logits
 LogitsFunction = Callable[[Tensor], Tensor]
 
 SMALLEST_SIDE = 32
 OVERLAP = 1 / 3
 
 
-def label_picture(logits_of: LogitsFunction, image: Tensor, views: InferenceConfig = InferenceConfig()) -> Tensor:
+def label_image(logits_of: LogitsFunction, image: Tensor, settings: InferenceConfig = InferenceConfig()) -> Tensor:
     """The most likely class of every pixel.
 
     Args:
         logits_of: the network.
-        image: (3, H, W), uint8 or float in [0, 1], of any size, on the network's device.
-        views: how to look at it. With one view its logits decide; else the mean of the class probabilities of all
-            views.
+        image: (C, H, W), integers or float in [0, 1], of any size, on the network's device.
+        settings: sliding window, multi-scale and flip. With one view its logits decide; else the mean of the class
+            probabilities of all views.
 
     Returns:
         (H, W) int64 class indices.
     """
     height, width = image.shape[-2:]
     seen = _grown_to_smallest_side(image)
-    factors = views.factors(*seen.shape[-2:])
-    if len(factors) > 1 or views.flip:
-        return class_probabilities(logits_of, image, views).argmax(dim=0)
-    bands = _view(logits_of, seen, factors[0], views.window)
+    factors = settings.factors(*seen.shape[-2:])
+    if len(factors) > 1 or settings.flip:
+        return class_probabilities(logits_of, image, settings).argmax(dim=0)
+    bands = _view(logits_of, seen, factors[0], settings.window)
     return torch.cat([band.argmax(dim=0) for band in bands])[:height, :width]
 
 
-def class_probabilities(logits_of: LogitsFunction, image: Tensor, views: InferenceConfig = InferenceConfig()) -> Tensor:
+def class_probabilities(
+    logits_of: LogitsFunction, image: Tensor, settings: InferenceConfig = InferenceConfig()
+) -> Tensor:
     """The mean of the class probabilities of all views.
 
-    Memory: the sum over the views is kept whole, in ``4 K H W`` bytes, beside one resized picture. The logits of a view
+    Memory: the sum over the views is kept whole, in ``4 K H W`` bytes, beside one resized image. The logits of a view
     are not, where it goes through windows: they are resized and added in bands of rows, as the windows finish them.
     Labels in bands would need the windows of all views at the same time.
 
     Args:
         logits_of: the network.
-        image: (3, H, W), uint8 or float in [0, 1], of any size, on the network's device.
-        views: how to look at it. Each view is a picture of ``max(32, round(factor * side))`` pixels a side, whole or in
-            windows by the rule of ``window``. Those of a mirror are mirrored back.
+        image: (C, H, W), integers or float in [0, 1], of any size, on the network's device.
+        settings: sliding window, multi-scale and flip. Each view is an image of ``max(32, round(factor * side))``
+            pixels a side, whole or in windows by the rule of ``window``. Those of a flip are flipped back.
 
     Returns:
         (K, H, W) float32; every pixel's add up to 1.
     """
     height, width = image.shape[-2:]
     sums: Tensor | None = None
-    for factor in views.factors(*_grown_to_smallest_side(image).shape[-2:]):
-        for mirrored in (False, True) if views.flip else (False,):
-            seen = _grown_to_smallest_side(image.flip(-1) if mirrored else image)
+    for factor in settings.factors(*_grown_to_smallest_side(image).shape[-2:]):
+        for flipped in (False, True) if settings.flip else (False,):
+            seen = _grown_to_smallest_side(image.flip(-1) if flipped else image)
             first = 0
-            for logits in _view(logits_of, seen, factor, views.window):
+            for logits in _view(logits_of, seen, factor, settings.window):
                 rows = min(len(logits[0]), height - first)
                 found = logits[:, :rows, :width].softmax(dim=0)
                 if sums is None:
                     sums = found.new_zeros(len(found), height, width)
-                sums[:, first : first + rows] += found.flip(-1) if mirrored else found
+                sums[:, first : first + rows] += found.flip(-1) if flipped else found
                 first += rows
     assert sums is not None
-    return sums.div_(len(views.scales) * (1 + views.flip))
+    return sums.div_(len(settings.scales) * (1 + settings.flip))
 
 
 def _view(logits_of: LogitsFunction, image: Tensor, factor: float, window: int) -> Iterator[Tensor]:
-    """Logits (K, rows, W) from top to bottom, of the picture's size, from its image in another one."""
+    """Logits (K, rows, W) from top to bottom, of the image's size, from it in another one."""
     bands = _bands(logits_of, resized(image, factor), window)
     sides = _scaled_sides(image, factor)
     if sides == tuple(image.shape[-2:]):
@@ -91,7 +93,7 @@ def _view(logits_of: LogitsFunction, image: Tensor, factor: float, window: int) 
 
 
 def _bands(logits_of: LogitsFunction, image: Tensor, window: int) -> Iterator[Tensor]:
-    """Logits (K, rows, W) from top to bottom: of the whole picture at once, or as its windows finish them."""
+    """Logits (K, rows, W) from top to bottom: of the whole image at once, or as its windows finish them."""
     if image.shape[-2] * image.shape[-1] <= window**2:
         yield logits_of(image[None])[0]
     else:
@@ -99,15 +101,15 @@ def _bands(logits_of: LogitsFunction, image: Tensor, window: int) -> Iterator[Te
 
 
 def blended_bands(logits_of: LogitsFunction, image: Tensor, window: int) -> Iterator[Tensor]:
-    """Logits of a picture from overlapping windows, as bands of finished rows.
+    """Logits of an image from overlapping windows, as bands of finished rows.
 
     Every window counts most at its middle and least at its rim. Only the rows that further windows still touch are
-    kept, so that the memory needed grows with the picture's width and not with its height.
+    kept, so that the memory needed grows with the image's width and not with its height.
 
     Args:
         logits_of: the network.
-        image: (3, H, W).
-        window: side of the windows in pixels; a shorter side of the picture is taken whole.
+        image: (C, H, W).
+        window: side of the windows in pixels; a shorter side of the image is taken whole.
 
     Yields:
         (K, rows, W) float32, from top to bottom; the rows of all bands together are H.
@@ -167,12 +169,12 @@ def _scaled_sides(image: Tensor, scale: float) -> tuple[int, int]:
 
 
 def resized(image: Tensor, scale: float) -> Tensor:
-    """(3, H, W) in another size and the same dtype; uint8 is rounded, since exported networks take nothing else."""
+    """(C, H, W) in another size and the same dtype; integers are rounded, since exported networks take nothing else."""
     sides = _scaled_sides(image, scale)
     if sides == tuple(image.shape[-2:]):
         return image
     planes = []
-    for plane in image:  # one after the other, since a large picture in float32 takes more than its logits
+    for plane in image:  # one after the other, since a large image in float32 takes more than its logits
         pixels = plane[None, None] if image.is_floating_point() else plane[None, None].float()
         resized = F.interpolate(pixels, sides, mode="bilinear", align_corners=False, antialias=True)[0]
         planes.append(resized if image.is_floating_point() else resized.round_().to(image.dtype))

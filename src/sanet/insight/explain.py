@@ -13,7 +13,7 @@ from sanet.data.decoding import read_image, rgb
 from sanet.files import require_own, written
 from sanet.insight.groups import Encoding, Explainer
 from sanet.models.networks import SegmentationModel
-from sanet.structures import SanetError, UsageError
+from sanet.structures import UsageError
 
 
 def explain(
@@ -36,18 +36,16 @@ def explain(
         heads: the stages to show; by default all.
         save_arrays: .npz file for the maps: for head s and point p, counted from 0, ``head{s}_point{p}_main``,
             ``…_distance`` and ``…_output``, float32 of the head's own size; ``prediction`` and ``points``.
-        device: such as "cpu" or "cuda"; by default a GPU where there is one.
+        device: name of the device: "cpu", "cuda", "mps" or "xpu"; by default the best there is.
         shorter_side: pixels that the shorter side is resized to, as of ``Explainer``.
 
     Raises:
         UsageError: no points, a point outside the image, a head that the network does not have, a network other than
             SANet, one that takes other images than RGB, or a file that cannot be written, or that sanet did not write.
-        SanetError: the image cannot be read, or matplotlib is missing.
+        SanetError: the image cannot be read.
     """
-    try:
-        from sanet.insight.figure import draw, require_figure
-    except ImportError as error:
-        raise SanetError(f"figures need an extra: pip install 'sanet-segmentation[figures]' ({error})") from error
+    from sanet.insight.figure import draw, require_figure
+
     if not points:
         raise UsageError("points: name one or more, each by its column and its row")
     inputs = [] if isinstance(image, Image.Image) else [image]

@@ -1,4 +1,4 @@
-"""Pixel groups as a figure, laid out as figure 6; needs matplotlib (extra ``figures``)."""
+"""Pixel groups as a figure, laid out as figure 6."""
 
 from __future__ import annotations
 

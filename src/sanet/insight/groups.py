@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sanet.config import InferenceConfig
-from sanet.inference.exported import choose_device
+from sanet.inference.device import choose_device
 from sanet.inference.views import resized, resized_bands
 from sanet.models.networks import SegmentationModel, load_model
 from sanet.models.sanet import SANetHead, SqueezeAttention
@@ -115,7 +115,7 @@ class Explainer:
 
     Args:
         model: a model directory, one of the Hugging Face hub as ``hf:OWNER/NAME``, or a model.
-        device: such as "cpu" or "cuda"; by default a GPU where there is one.
+        device: name of the device: "cpu", "cuda", "mps" or "xpu"; by default the best there is.
         shorter_side: pixels that the shorter side of every image is resized to, 0 for none; by default the side that
             the model was trained for.
 

@@ -1,4 +1,4 @@
-"""The same images under several networks, as figures 5 and 7; needs matplotlib (extra ``figures``)."""
+"""The same images under several networks, as figures 5 and 7."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def visualize(
         output: the figure; its ending names the format.
         masks: ground truth of the images, in their order; its classes are those of the models.
         mask_format: "index" or "color", as of a dataset.
-        device: such as "cpu" or "cuda"; by default a GPU where there is one.
+        device: name of the device: "cpu", "cuda", "mps" or "xpu"; by default the best there is.
         inference: inference settings of all models.
         progress: show a bar.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from sanet.config import MODEL
 from sanet.data.catalog import data_source
-from sanet.evaluation.page import data_url, environment, smaller_mask, smaller_picture
+from sanet.evaluation.page import data_url, environment, thumbnail
 from sanet.inference.pictures import colorize
 from sanet.inference.predictor import Predictor
 from sanet.repeated.costs import Costs
@@ -42,10 +42,8 @@ def write_page(path: Path, result: Repeated, costs: Costs | None) -> None:
 
 def chart(result: Repeated) -> str:
     """MIoU of every row, mean ± deviation, and every difference with its interval, as the URL of a PNG."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return ""  # the extra figures; the tables say the same
+    from matplotlib.figure import Figure
+
     rows = [(found.row.label, found.spread("miou")) for found in result.finished()]
     pairs = result.comparisons()
     figure = Figure(figsize=(7, 1.2 + 0.32 * (len(rows) + len(pairs))), layout="constrained")
@@ -85,12 +83,12 @@ def examples(result: Repeated) -> list[tuple[str, Panels]]:
         image, mask = sample.image.permute(1, 2, 0).numpy(), sample.mask.numpy()
         if image.shape[-1] != 3 or image.dtype != np.uint8:
             return []  # nothing that a page can show
-        panels = [("image", data_url(smaller_picture(image, WIDTH), "JPEG"))]
+        panels = [("image", data_url(thumbnail(image, WIDTH), "JPEG"))]
         masks = [("labels", mask)]
         for (found, seed), predictor in zip(finished, predictors, strict=True):
-            miou = found.runs[seed].picture_miou[str(sample.name)]
+            miou = found.runs[seed].image_miou[str(sample.name)]
             masks.append((f"{found.row.label}, {percent(miou)}", predictor(image)))
         labels = dataset.labels
-        panels += [(text, data_url(colorize(smaller_mask(found, WIDTH), labels), "PNG")) for text, found in masks]
+        panels += [(text, data_url(colorize(thumbnail(found, WIDTH), labels), "PNG")) for text, found in masks]
         shown.append((str(sample.name), panels))
     return shown

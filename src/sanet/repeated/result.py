@@ -46,7 +46,7 @@ class RowResult:
 
     def image_sums(self) -> NDArray[np.int64]:
         """(S, N, 3, K): for every run and image the pixels of each class that were found, are true, were predicted."""
-        return np.array([run.picture_sums for run in self.runs.values()])
+        return np.array([run.image_sums for run in self.runs.values()])
 
 
 @dataclass(frozen=True)

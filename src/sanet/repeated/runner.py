@@ -144,7 +144,7 @@ def _kept(place: Path) -> Evaluation | None:
     except SanetError as error:
         say(f"scored again: {error}")
         return None
-    return evaluation if evaluation.picture_sums is not None else None
+    return evaluation if evaluation.image_sums is not None else None
 
 
 def _write(result: Repeated, output: Path) -> None:

@@ -87,7 +87,7 @@ def preface(result: Repeated, costs: Costs | None) -> list[str]:
         f", at scales of {', '.join(f'{scale:g}' for scale in inference.scales)}" if inference.scales != (1.0,) else ""
     )
     looked = max(config.epochs // config.validate_every for config in configs) > 1 and result.split == "val"
-    count = f"the {images[0].pictures} images of " if images else ""
+    count = f"the {images[0].images} images of " if images else ""
     sentences = [
         "Not finished: something stopped it, and the same command resumes." if result.stopped else "",
         f"Trained on {result.config.data.name}, scored on {count}its "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +31,7 @@ from sanet.data.source import Source
 from sanet.data.transforms import BATCH_TRANSFORMS, TRANSFORMS, Augmentation
 from sanet.evaluation.evaluate import evaluate
 from sanet.evaluation.results import Evaluation
-from sanet.files import beside, note, require_own, settle
+from sanet.files import written_folder
 from sanet.models.networks import HEADS, SegmentationModel, create_model
 from sanet.models.store import escaped
 from sanet.references import Reference, name_of
@@ -164,7 +163,7 @@ def _finish(task: SegmentationTask, config: TrainConfig) -> Run:
         config.data,
         "val",
         output=directory,
-        views=InferenceConfig(window=config.window),
+        inference=InferenceConfig(window=config.window),
         device="cpu" if config.accelerator == "cpu" else None,
         history=read_metrics(directory),
         progress=distributed.is_main_process(),
@@ -177,16 +176,11 @@ def _finish(task: SegmentationTask, config: TrainConfig) -> Run:
 
 def _save_model(model: SegmentationModel, place: Path, card: dict[str, Any]) -> None:
     """Aside first, since the folder means that the run is finished; it takes the place of an older one of ours."""
-    with beside(place) as aside:
+    with written_folder(place) as aside:
         try:
             model.save_pretrained(aside, model_card_kwargs=card)
         except SafetensorError as error:  # what it makes of a full disk
             raise OSError(str(error)) from error
-    require_own(*place.rglob("*"), root=place.parent)
-    for path in aside.iterdir():
-        note(path, place / path.name, place.parent)
-    shutil.rmtree(place, ignore_errors=True)
-    settle(place)
 
 
 def checked_pixels(source: Source) -> Tensor:

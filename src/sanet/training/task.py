@@ -14,7 +14,7 @@ from sanet import distributed
 from sanet.config import InferenceConfig, TrainConfig
 from sanet.data.transforms import BATCH_TRANSFORMS, require_alike, seeded
 from sanet.evaluation.confusion import ConfusionMatrix, scores_of
-from sanet.inference.views import label_picture
+from sanet.inference.views import label_image
 from sanet.models.networks import SegmentationModel
 from sanet.references import name_of
 from sanet.structures import Batch, LabelSet, Sample, SanetError
@@ -60,7 +60,7 @@ class SegmentationTask(L.LightningModule):
         self.metrics = create_metrics(config.metrics, model.labels)
         self.moved = nn.ModuleList(self.metrics.values())  # to the device of the task
         self.loss_names = tuple(f"train/{name}" for name in ("loss", *self.loss.names))
-        self.views = InferenceConfig(window=config.window)
+        self.inference = InferenceConfig(window=config.window)
         self.history: list[Row] = []
         # Sums of the losses of this epoch's batches in this process, and the number of those.
         self.sums, self.batches = torch.zeros(len(self.loss_names), dtype=torch.float64), 0
@@ -127,7 +127,7 @@ class SegmentationTask(L.LightningModule):
     def validation_step(self, batch: Sample, batch_index: int) -> None:
         """Count the pixels of whole images at their original size."""
         for image, mask in zip(batch.image, batch.mask, strict=True):
-            prediction = label_picture(lambda images: self.model(images).logits, image, self.views)
+            prediction = label_image(lambda images: self.model(images).logits, image, self.inference)
             self.confusion.update(mask, prediction)
             for metric in self.metrics.values():
                 metric.update(prediction, mask)

@@ -1,0 +1,59 @@
+"""Learning curves, as a picture in a page."""
+
+from __future__ import annotations
+
+from io import StringIO
+from math import isfinite, nan
+from typing import Any
+
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+# Text stays text, the same numbers make the same file, and grey can be read on white and on black.
+GREY = "#808890"
+STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "sanet", "font.size": 8}
+STYLE |= dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), GREY)
+
+
+def learning_curves(history: list[dict[str, float]], score_names: dict[str, str]) -> Markup | None:
+    """Losses, and scores of the validation split, over the epochs, as inline SVG; None where there are no values.
+
+    Args:
+        history: rows of a run's metrics: "epoch" and any of "train/…" and "val/…"; values may be missing or NaN.
+        score_names: what the values "val/KEY" are called, by KEY.
+    """
+    values: dict[str, dict[float, float]] = {}
+    for row in history:
+        for key, value in row.items():
+            if isfinite(value) and isfinite(row.get("epoch", nan)):
+                values.setdefault(key, {})[row["epoch"] + 1] = value
+    losses = {key: points for key, points in values.items() if key.startswith("train/")}
+    scores = {name: values[f"val/{key}"] for key, name in score_names.items() if f"val/{key}" in values}
+    charts = [(title, series) for title, series in (("losses", losses), ("validation scores", scores)) if series]
+    if not charts:
+        return None
+    with rc_context(STYLE):
+        figure = Figure(figsize=(4.8 * len(charts), 2.9), layout="constrained")
+        for axes, (title, series) in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True):
+            for name, points in series.items():
+                axes.plot([*points], [*points.values()], marker=".", label=_label(name, points, series is scores))
+            axes.set(title=title, xlabel="epoch")
+            axes.set_ylim(bottom=0)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            if series is scores:
+                axes.yaxis.set_major_formatter(PercentFormatter(1))
+            axes.legend(frameon=False, labelcolor="linecolor")
+        stream = StringIO()
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    svg = stream.getvalue()
+    return Markup(svg[svg.index("<svg") :])
+
+
+def _label(name: str, points: dict[float, float], is_share: bool) -> str:
+    """A curve's name, with the best of a share or the last of a loss."""
+    if not is_share:
+        return f"{name} {points[max(points)]:.3g}"
+    best = max(points, key=lambda epoch: points[epoch])
+    return f"{name} best {points[best]:.1%}, epoch {best:g}"
