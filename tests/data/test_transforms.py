@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import re
 
 import numpy as np
 import pytest
@@ -358,7 +359,7 @@ def mask_cropped(sample):
         (mask_lost, "mask_lost"),
         (mask_cropped, "mask_cropped"),
     ],
-    ids=str,
+    ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", str(value)),
 )
 def test_what_the_network_could_not_take_is_refused(transform, named):
     with pytest.raises(UsageError, match=named):

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -275,7 +276,7 @@ def test_batch_transforms_draw_the_same_whatever_came_before(config, tmp_path):
         ({"optimizer": sanet.OptimizerConfig("torch.hub:load")}, "not open"),
         ({"optimizer": sanet.OptimizerConfig(options={"beta": 1})}, "beta"),
     ],
-    ids=str,
+    ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", str(value)),
 )
 def test_what_does_not_exist_is_named(config, changes, named):
     with pytest.raises(SanetError, match=named):
