@@ -167,7 +167,7 @@ def test_both_scores_are_printed_beside_each_other() -> None:
         (context.Context60.labels, "miou_without_background", "miou_with_background"),
     ):
         counts = torch.eye(len(labels), dtype=torch.int64)
-        evaluation: Any = SimpleNamespace(labels=labels, scores=scores_of(counts, labels))
+        evaluation: Any = SimpleNamespace(labels=labels, scores=scores_of(counts, labels), metrics={})
         lines = {line.rsplit(maxsplit=1)[0]: line.split()[-1] for line in score_table(evaluation).splitlines()[:-1]}
         assert lines[SCORE_NAMES["miou"]] == "100.0"
         assert lines[SCORE_NAMES[shown]] == ("98.3" if labels is context.Context59.labels else "100.0")
