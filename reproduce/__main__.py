@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import sanet
+from reproduce.recipes import RECIPES
 from reproduce.tables import TABLES, table_of
 from sanet import DataConfig, InferenceConfig, SanetError
 
@@ -25,6 +27,9 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--epochs", type=int, help="in place of the recipes'")
         one.add_argument("--crop", type=int, nargs=2, help="height and width, in place of the recipes'")
         one.add_argument("--backbones", nargs="+", default=[], help="timm models, the smallest first")
+        one.add_argument("--rows", nargs="+", default=[], help="some of its rows, such as sanet/resnet50.tv_in1k")
+        one.add_argument("--init-from", help="run or model whose weights all rows start from")
+        one.add_argument("--gradient-accumulation", type=int, default=1, help="parts in which a step is computed")
         one.add_argument("--untrained", action="store_true", help="start without ImageNet weights")
         one.add_argument("--num-workers", type=int, default=1, help="processes that load images")
         one.add_argument("--cpu", action="store_true", help="train on the CPU")
@@ -64,18 +69,26 @@ def main() -> int:
 
 def run_table(given: argparse.Namespace) -> None:
     """Run a table and print it."""
-    from reproduce.recipes import RECIPES
-
     first = next(recipe for key, recipe in RECIPES.items() if key.startswith(f"{given.command}-"))
-    name = given.data or first.config.data.name
-    data = DataConfig(name, given.root, classes=tuple(given.classes))
-    settings = {"num_workers": given.num_workers, "accelerator": "cpu" if given.cpu else "auto"}
-    config = table_of(given.command, data, given.backbones, given.epochs, given.crop and tuple(given.crop), settings,
-                      seeds=given.seeds, output=given.output)  # fmt: skip
-    if given.untrained:
-        for row in config.rows.values():
-            row["model"]["pretrained_backbone"] = False
-    sanet.repeat(config)
+    data = DataConfig(given.data or first.config.data.name, given.root, classes=tuple(given.classes))
+    settings = {
+        "num_workers": given.num_workers,
+        "accelerator": "cpu" if given.cpu else "auto",
+        "gradient_accumulation": given.gradient_accumulation,
+    }
+    crop = tuple(given.crop) if given.crop else None
+    config = table_of(
+        given.command, data, given.backbones, given.epochs, crop, settings, seeds=given.seeds, output=given.output
+    )
+    unknown = set(given.rows) - config.rows.keys()
+    if unknown:
+        raise SanetError(f"no rows {', '.join(sorted(unknown))}; there are {', '.join(config.rows)}")
+    rows = {name: row for name, row in config.rows.items() if not given.rows or name in given.rows}
+    for row in rows.values():
+        row["model"] |= {"init_from": given.init_from}
+        row["model"]["pretrained_backbone"] &= not given.untrained
+    pairs = tuple(pair for pair in config.comparisons if set(pair) <= rows.keys())
+    sanet.repeat(replace(config, rows=rows, comparisons=pairs))
     print(Path(config.output, f"{config.name}.md").read_text(encoding="utf-8"))
 
 

@@ -51,6 +51,7 @@ TABLES = {
         (("alpha0.2", "alpha0"), ("alpha0.2", "alpha1"), ("beta0.8", "beta0")),
     ),
     "table4": Table("Table 4: PASCAL VOC without COCO"),
+    "coco": Table("COCO, before table 5"),
     "table5": Table("Table 5: PASCAL VOC after COCO"),
     "table6": Table("Table 6: accuracy beside cost", (("sanet", "fcn"), ("sanet", "deeplabv3plus"))),
     "baselines": Table(

@@ -22,7 +22,7 @@ import sanet
 from sanet.cli.main import COMMANDS
 
 # Pages whose commands moved to reproduce/, and that still have to say so.
-WAITING = {"docs/paper.md", "docs/results.md", "docs/scale.md"}
+WAITING: set[str] = set()
 READY = [page for page in PAGES if page.relative_to(ROOT).as_posix() not in WAITING]
 each_page = pytest.mark.parametrize("page", READY, ids=lambda page: page.relative_to(ROOT).as_posix())
 

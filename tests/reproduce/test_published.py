@@ -273,7 +273,7 @@ def test_the_figures_of_the_choices():
         ("SANet, `downsample: 8`", "sanet-downsample8"),
         ("4", "sanet-downsample4"),
         ("2", "sanet-downsample2"),
-        ("2, `loss.alpha` and `loss.beta` 0", "sanet-downsample2-sa-alone"),
+        ("2, `loss.terms: {mask: 1}`", "sanet-downsample2-sa-alone"),
     ):
         assert f"| {label} | {choices(f'held-out/{name}'):.3f} | {choices(f'held-out/{name}-seed1'):.3f} |" in paper
     poles = [
