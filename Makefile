@@ -1,4 +1,4 @@
-# make demo | test | lint | format | docs | install; each makes .venv first and installs what it needs.
+# make demo | test | slow | lint | format | docs | install; each makes .venv first and installs what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,22 +9,24 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Nothing is installed whose hash is not in the lock, not even what builds the package.
 INSTALL = $(PIP) install --require-hashes --requirement $(1) && $(PIP) install --no-deps --no-build-isolation --editable .
 
-.PHONY: install demo test slow lint format docs
+.PHONY: install demo test slow tools lint format docs
 
 install: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.installed-dev
+test: tools
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+slow: tools
+	$(BIN)/python -m pytest -n 2 -m slow
+
+tools: $(VENV)/.installed-dev
 	@command -v chromium chromium-browser google-chrome >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q chromium; } \
 		|| echo "no chromium: the page of sanet demo is not tested"
 	@$(CAN_COMPILE) || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q g++ python3-dev; } \
 		|| echo "no C++ compiler or Python.h: torch.compile is tested without code generation"
-	$(BIN)/python -m pytest -n 2 -m "not slow"
-
-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -46,7 +46,7 @@ def steps(page: Path) -> Iterator[Step]:
             yield from (Step("command", command) for command in commands(block))
         elif language == "python":
             yield Step("file" if found["title"] else "python", block)
-        elif language != "text":
+        elif language not in ("text", "yaml"):
             raise ValueError(f"{page}: a block of {language or 'no language'}")
 
 

@@ -21,10 +21,7 @@ from pages import PAGES, ROOT, named, steps
 import sanet
 from sanet.cli.main import COMMANDS
 
-# Pages whose commands moved to reproduce/, and that still have to say so.
-WAITING: set[str] = set()
-READY = [page for page in PAGES if page.relative_to(ROOT).as_posix() not in WAITING]
-each_page = pytest.mark.parametrize("page", READY, ids=lambda page: page.relative_to(ROOT).as_posix())
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
 @each_page
@@ -50,11 +47,13 @@ def assert_names(tree: ast.Module) -> None:
 def test_options_and_files_in_the_text_exist() -> None:
     """They stand in the text by themselves, too."""
     others = {"--nnodes", "--rdzv-endpoint", "--kill-on-bad-exit"}  # torchrun's and srun's
-    options = set().union(*(named(page, r"(?<!\S)--[\w.-]+") for page in READY))
+    options = set().union(*(named(page, r"(?<!\S)--[\w.-]+") for page in PAGES))
     assert len(options) > 5
-    assert {f"--{option[2:].replace('-', '_')}" for option in options - others} - commands.options() == set()
+    tables = set(re.findall(r"--[\w-]+", (ROOT / "reproduce" / "__main__.py").read_text(encoding="utf-8")))
+    left = options - others - tables
+    assert {f"--{option[2:].replace('-', '_')}" for option in left} - commands.options() == set()
     pattern = r"^(?:benchmarks|examples|recipes|reproduce|src|tests)/[\w./-]+$"
-    files = set().union(*(named(page, pattern) for page in READY))
+    files = set().union(*(named(page, pattern) for page in PAGES))
     assert files
     assert {file for file in files if not (ROOT / file).exists()} == set()
 
