@@ -106,7 +106,7 @@ class SegmentationOutput(NamedTuple):
         logits: (B, K, H, W), what prediction uses, at the size of the input.
         mask: (B, K, h, w), the main prediction before the last resize (equation 7).
         dense: (B, K, h, w), the deeply supervised stage-4 prediction (equation 9), or None.
-        category: (B, K), logits for "the class is in the picture" (equation 8), or None.
+        category: (B, K), logits for "the class is in the image" (equation 8), or None.
     """
 
     logits: Tensor

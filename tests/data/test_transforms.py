@@ -1,4 +1,4 @@
-"""Picture and mask stay together; what is not picture is ignored."""
+"""RGBImage and mask stay together; what is not picture is ignored."""
 
 import itertools
 import random

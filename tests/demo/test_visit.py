@@ -8,7 +8,7 @@ from PIL import Image
 
 import sanet
 from sanet.demo.visit import SHOWN, Result, Visit
-from sanet.inference.pictures import overlay, shares
+from sanet.inference.drawing import overlay, shares
 from sanet.insight.groups import Explainer, HeadMaps
 
 

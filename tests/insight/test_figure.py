@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from sanet.inference.pictures import overlay
+from sanet.inference.drawing import overlay
 from sanet.insight import figure as module
 from sanet.insight.figure import MARKERS, draw, scaled
 from sanet.insight.groups import Encoding, HeadMaps

@@ -14,7 +14,7 @@ from sanet.demo.config import DemoConfig
 from sanet.demo.limits import read_upload
 from sanet.demo.visit import Channel, Download, Visit
 from sanet.evaluation.page import data_url
-from sanet.inference.pictures import percent
+from sanet.inference.drawing import percent
 from sanet.insight.groups import Explainer
 from sanet.structures import UsageError, printable
 

@@ -17,7 +17,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from sanet.inference.pictures import Mask, Picture, overlay, palette_image, shares
+from sanet.inference.drawing import Mask, RGBImage, overlay, palette_image, shares
 from sanet.insight.figure import MARKERS, draw, scaled
 from sanet.insight.groups import Encoding, Explainer
 
@@ -55,7 +55,7 @@ class Result:
         """Share of the pixels, 0 to 1, of every class that was found, the largest first."""
         return shares(self.prediction, self.encoding.labels)
 
-    def overlay(self, image: Picture, mask: Mask, opacity: float, hidden: Collection[str]) -> Picture:
+    def overlay(self, image: RGBImage, mask: Mask, opacity: float, hidden: Collection[str]) -> RGBImage:
         """The mask over an image of its size; nothing is drawn over the classes that are hidden."""
         labels = self.encoding.labels
         indices = [labels.names.index(name) for name in hidden if name in labels.names]
@@ -77,7 +77,7 @@ class Visit:
         results: by the name of the model.
     """
 
-    image: Picture
+    image: RGBImage
     name: str
     folder: str | None = None
     point: tuple[int, int] | None = None
@@ -87,7 +87,7 @@ class Visit:
         self._downloads = TemporaryDirectory(dir=self.folder)
 
     @cached_property
-    def _shown(self) -> Picture:
+    def _shown(self) -> RGBImage:
         size = _size(self.image[..., 0], SHOWN)
         return np.asarray(Image.fromarray(self.image).resize(size, Image.Resampling.BILINEAR))
 
@@ -127,11 +127,11 @@ class Visit:
         x, y = int((place[0] + 0.5) * width / wide), int((place[1] + 0.5) * height / high)
         self.point = (min(max(x, 0), width - 1), min(max(y, 0), height - 1))
 
-    def overlay(self, result: Result, opacity: float, hidden: Collection[str]) -> Picture:
+    def overlay(self, result: Result, opacity: float, hidden: Collection[str]) -> RGBImage:
         """The image under its mask, as large as the page shows it, with the point marked."""
         return self._marked(result.overlay(self._shown, result.shown, opacity, hidden))
 
-    def groups(self, result: Result, channel: Channel) -> list[tuple[Picture, str]]:
+    def groups(self, result: Result, channel: Channel) -> list[tuple[RGBImage, str]]:
         """An image for each head of what it groups with the point, and its caption; none before a click.
 
         Args:
@@ -172,7 +172,7 @@ class Visit:
             draw(self.image, result.encoding._replace(prediction=prediction), points, path)
         return path
 
-    def _marked(self, image: NDArray[np.uint8]) -> Picture:
+    def _marked(self, image: NDArray[np.uint8]) -> RGBImage:
         """With a dot at the point."""
         if self.point is None:
             return image

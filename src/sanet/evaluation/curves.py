@@ -1,4 +1,4 @@
-"""Learning curves, as a picture in a page."""
+"""Learning curves, as an image in a page."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sanet.evaluation.protocol import plain_text
-from sanet.inference.pictures import LONGEST_JPEG, Picture
+from sanet.inference.drawing import LONGEST_JPEG, RGBImage
 from sanet.tables import percent
 
 HERE = Path(__file__).parent
@@ -46,7 +46,7 @@ def thumbnail(array: NDArray[Any], width: int) -> NDArray[Any]:
     return np.array(Image.fromarray(array.astype(np.int32)).resize(size, Image.Resampling.NEAREST))
 
 
-def data_url(picture: Picture, kind: str) -> str:
+def data_url(picture: RGBImage, kind: str) -> str:
     """The image as a data URL, kind "JPEG" for photographs, "PNG" for masks."""
     stream = BytesIO()
     # Without chroma subsampling the edges of flat colours stay sharp.

@@ -43,7 +43,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of a score of two networks on the same pictures, each the mean over its seeds.
+    """Of a score of two networks on the same images, each the mean over its seeds.
 
     Attributes:
         mean: the first minus the second.
@@ -125,35 +125,35 @@ def paired_bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Difference:
-    """How much of a difference is left with other pictures of the same kind, and with other seeds.
+    """How much of a difference is left with other images of the same kind, and with other seeds.
 
-    Pictures are drawn with replacement, the same ones for every run of both networks; the score of each draw follows
+    Images are drawn with replacement, the same ones for every run of both networks; the score of each draw follows
     from the sums of its pixels, as that of the whole set does (Efron and Tibshirani, "An Introduction to the
     Bootstrap", 1993). Of the S runs of a network S - 1 are drawn, which gives their mean the variance that it has
     (Rao and Wu, "Resampling Inference with Complex Survey Data", 1988); one run alone is taken as it is.
 
     Args:
-        first: (S, N, 3, K) pixels found, true and predicted of each class, in N pictures, by S runs of a network.
-        second: (S', N, 3, K), of the other network on the same pictures.
+        first: (S, N, 3, K) pixels found, true and predicted of each class, in N images, by S runs of a network.
+        second: (S', N, 3, K), of the other network on the same images.
         score: a name of ``SCORES``.
         resamples: draws.
         seed: of the draws.
 
     Raises:
-        ValueError: other pictures or classes.
+        ValueError: other images or classes.
     """
     if first.shape[1:] != second.shape[1:]:
-        raise ValueError(f"{first.shape[1:]} against {second.shape[1:]}: these are not the same pictures and classes")
-    pictures = first.shape[1]
+        raise ValueError(f"{first.shape[1:]} against {second.shape[1:]}: these are not the same images and classes")
+    images = first.shape[1]
     random = np.random.default_rng(seed)
-    draws = random.multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples)
+    draws = random.multinomial(images, np.full(images, 1 / images), size=resamples)
     ours, theirs = (
         (_shares(len(runs), resamples, random) * _scores(score, runs, draws)).sum(axis=1) for runs in (first, second)
     )
     differences = ours - theirs
     differences = differences[np.isfinite(differences)]  # a draw may have no labelled pixel
     low, high = np.percentile(differences, [2.5, 97.5]).tolist() if len(differences) else (nan, nan)
-    whole = np.ones((1, pictures), dtype=np.int64)
+    whole = np.ones((1, images), dtype=np.int64)
     mean = _scores(score, first, whole).mean() - _scores(score, second, whole).mean()
     return Difference(float(mean), low, high)
 
@@ -165,7 +165,7 @@ def _shares(runs: int, resamples: int, random: np.random.Generator) -> NDArray[n
 
 
 def _scores(score: str, sums: NDArray[np.int64], draws: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(R, S): the score of every run on pictures that each of the draws (R, N) counts so many times."""
+    """(R, S): the score of every run on images that each of the draws (R, N) counts so many times."""
     # As floats, which are exact below 2^53 pixels and which matrix products are fast for.
     weights = torch.from_numpy(draws).double()
     of_runs = []

@@ -12,7 +12,7 @@ from sanet.evaluation.curves import learning_curves
 from sanet.evaluation.page import data_url, environment, thumbnail
 from sanet.evaluation.results import Evaluation, Example
 from sanet.files import written
-from sanet.inference.pictures import IGNORED, WRONG, colorize, error_map
+from sanet.inference.drawing import IGNORED, WRONG, colorize, error_map
 from sanet.structures import LabelSet
 from sanet.tables import percent, text_table
 

@@ -22,10 +22,10 @@ from tqdm import tqdm
 from sanet.config import InferenceConfig
 from sanet.data.decoding import DataError, read_image
 from sanet.files import accept, aside_of, beside, discard, locked, require_own, sum_of
+from sanet.inference.drawing import LONGEST_JPEG, overlay, palette_image, shares, with_legend
 from sanet.inference.exported import is_exported
 from sanet.inference.inputs import find_images
 from sanet.inference.journal import Job, Journal, Line, version
-from sanet.inference.pictures import LONGEST_JPEG, overlay, palette_image, shares, with_legend
 from sanet.inference.predictor import Predictor
 from sanet.models.store import saved_files
 from sanet.structures import LabelSet, UsageError

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sanet.files import require_own
-from sanet.inference.pictures import Picture, overlay
+from sanet.inference.drawing import RGBImage, overlay
 from sanet.insight.groups import Encoding
 from sanet.structures import UsageError
 
@@ -26,7 +26,7 @@ LONGEST = 1000  # pixels of it that are drawn, about: more are not visible
 
 
 def draw(
-    image: Picture,
+    image: RGBImage,
     encoding: Encoding,
     points: Sequence[tuple[int, int]],
     path: str | Path,

@@ -18,7 +18,7 @@ from sanet.config import InferenceConfig, MaskFormat
 from sanet.data.decoding import read_image, read_labels, shape_text
 from sanet.data.values import MaskCoding
 from sanet.files import written
-from sanet.inference.pictures import IGNORED, WRONG, Mask, Picture, error_map, overlay, shares
+from sanet.inference.drawing import IGNORED, WRONG, Mask, RGBImage, error_map, overlay, shares
 from sanet.inference.predictor import Predictor
 from sanet.insight.figure import WIDTH, require_figure
 from sanet.models.store import short_names
@@ -86,7 +86,7 @@ def visualize(
 
 
 def _draw_image(
-    panes: NDArray[Any], name: str, image: Picture, predictors: dict[str, Predictor], truth: Mask | None
+    panes: NDArray[Any], name: str, image: RGBImage, predictors: dict[str, Predictor], truth: Mask | None
 ) -> dict[tuple[str, Color], None]:
     """Fill one row of panes, or two with ground truth; returns the entries of the legend, each with its colour."""
     legend: dict[tuple[str, Color], None] = {}
@@ -108,14 +108,14 @@ def _draw_image(
     return legend
 
 
-def _read_mask(path: str | Path, labels: LabelSet, mask_format: MaskFormat, image: Picture) -> Mask:
+def _read_mask(path: str | Path, labels: LabelSet, mask_format: MaskFormat, image: RGBImage) -> Mask:
     mask = read_labels(Path(path), labels, MaskCoding(format=mask_format))
     if mask.shape != image.shape[:2]:
         raise UsageError(f"{path} is {shape_text(mask)}, its image {shape_text(image)}")
     return mask
 
 
-def _show(pane: Axes, image: Picture, title: str) -> None:
+def _show(pane: Axes, image: RGBImage, title: str) -> None:
     pane.imshow(image, interpolation="nearest")
     pane.set_title(textwrap.fill(title, TITLE), fontsize="medium")
     pane.set_axis_off()

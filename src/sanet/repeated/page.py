@@ -12,7 +12,7 @@ import numpy as np
 from sanet.config import MODEL
 from sanet.data.catalog import data_source
 from sanet.evaluation.page import data_url, environment, thumbnail
-from sanet.inference.pictures import colorize
+from sanet.inference.drawing import colorize
 from sanet.inference.predictor import Predictor
 from sanet.repeated.costs import Costs
 from sanet.repeated.result import Repeated

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from sanet.inference.pictures import (
+from sanet.inference.drawing import (
     BAND,
     IGNORED,
     WRONG,

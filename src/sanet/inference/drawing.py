@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from sanet.structures import Color, LabelSet
 
 Mask = NDArray[np.integer[Any]]
-Picture = NDArray[np.uint8]
+RGBImage = NDArray[np.uint8]
 
 IGNORED: Color = (255, 255, 255)
 WRONG: Color = (255, 45, 85)
@@ -48,12 +48,12 @@ def palette_image(mask: Mask, labels: LabelSet) -> Image.Image:
     return image
 
 
-def colorize(mask: Mask, labels: LabelSet) -> Picture:
+def colorize(mask: Mask, labels: LabelSet) -> RGBImage:
     """(H, W, 3) uint8: every pixel in the colour of its class, ignored ones white as in ``palette_image``."""
     return _color_table(labels)[_indices(mask, labels)]
 
 
-def overlay(image: Picture, mask: Mask, labels: LabelSet, opacity: float = 0.5) -> Picture:
+def overlay(image: RGBImage, mask: Mask, labels: LabelSet, opacity: float = 0.5) -> RGBImage:
     """(H, W, 3) uint8: the image tinted with the colours of the classes, more strongly along their contours.
 
     Ignored pixels show the image as it is.
@@ -91,7 +91,7 @@ def shares(mask: Mask, labels: LabelSet) -> dict[str, float]:
     return {labels.names[index]: float(counts[index] / counts.sum()) for index in order}
 
 
-def with_legend(picture: Picture, labels: LabelSet, shares: Mapping[str, float]) -> Image.Image:
+def with_legend(picture: RGBImage, labels: LabelSet, shares: Mapping[str, float]) -> Image.Image:
     """The image, untouched, with a legend on its right: colour, name and share, the biggest first.
 
     The text grows with the image. Where the legend is taller than the image, the rest stays white. A name in a
@@ -135,7 +135,7 @@ def _has_glyphs(font: ImageFont.FreeTypeFont, text: str) -> bool:
     return all(bytes(font.getmask(character)) != none for character in text)
 
 
-def error_map(image: Picture, truth: Mask, prediction: Mask, labels: LabelSet) -> Picture:
+def error_map(image: RGBImage, truth: Mask, prediction: Mask, labels: LabelSet) -> RGBImage:
     """(H, W, 3) uint8: wrong pixels ``WRONG``, ignored ones white, correct ones the image in dark grey."""
     _check_size(image, truth)
     _check_size(image, prediction)
@@ -149,7 +149,7 @@ def error_map(image: Picture, truth: Mask, prediction: Mask, labels: LabelSet) -
     return errors
 
 
-def _color_table(labels: LabelSet) -> Picture:
+def _color_table(labels: LabelSet) -> RGBImage:
     """(K + 1, 3): the colours of the classes, and of ignored pixels."""
     return np.array([*labels.colors, IGNORED], dtype=np.uint8)
 
@@ -179,7 +179,7 @@ def _indices(mask: Mask, labels: LabelSet) -> NDArray[np.uint32]:
     return indices
 
 
-def _check_size(image: Picture, mask: Mask) -> None:
+def _check_size(image: RGBImage, mask: Mask) -> None:
     if image.shape != (*mask.shape, 3):
         raise ValueError(f"the image has shape {image.shape} and the mask {mask.shape}; give (H, W, 3) and (H, W)")
 
