@@ -128,7 +128,7 @@ def test_the_interval_covers_the_difference_of_the_population():
 
 def test_other_pictures_cannot_be_paired():
     rng = np.random.default_rng(4)
-    with pytest.raises(ValueError, match="not the same pictures"):
+    with pytest.raises(ValueError, match="not the same images"):
         paired_bootstrap(sums(confusions(rng, 1, 5, 3)), sums(confusions(rng, 1, 6, 3)))
 
 
