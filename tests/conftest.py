@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+from sanet import references
 
 # Nothing may be fetched while tests run, and nothing should wait for a network that is not there.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -22,6 +25,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples at every run, and no limit on their time: a machine may be busy.
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def opened_modules() -> Iterator[None]:
+    """What a test opens is closed behind it."""
+    before = dict(references._opened)
+    yield
+    references._opened.clear()
+    references._opened.update(before)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from pathlib import Path
 import running
 import timm
 from pages import ROOT
+from reproduce.__main__ import parser as tables
 
 from sanet.cli.main import COMMANDS, command_of, split_words
 from sanet.cli.parsing import create_parser
@@ -32,8 +33,9 @@ READERS = {
     "X": "20",
     "Y": "30",
 }
-# What is not run: it installs, downloads, takes minutes, changes the repository, or needs more machines than one.
-NOT_RUN = re.compile(r"(make|pip|git|uv|srun|\.|\S*pre-commit|sanet download) |.*…")
+# What is not run: it installs, downloads, takes minutes, changes the repository, or needs more machines than one. A
+# table of reproduce/ takes hours; tests/reproduce runs a small one.
+NOT_RUN = re.compile(r"(make|pip|git|uv|srun|\.|\S*pre-commit|sanet download) |.*-m reproduce |.*…")
 
 
 def words_of(command: str) -> list[str]:
@@ -57,6 +59,9 @@ def understood(command: str) -> None:
         assert set(re.findall(r"\w+", words[-1])) <= set(project["optional-dependencies"]), command
     elif words[0] == "python" and words[1].endswith(".py"):
         assert (ROOT / words[1]).is_file(), command
+    elif "reproduce" in words:
+        if "…" not in command:
+            tables().parse_args(words[words.index("reproduce") + 1 :])
     elif "sanet" in words:
         given = command_in(words)
         assert given[0] in COMMANDS, command
