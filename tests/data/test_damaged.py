@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.io
 from PIL import Image
 
 from sanet.data.decoding import load_image, load_mask
@@ -42,8 +43,10 @@ MASKS: dict[str, Callable[[Path], object]] = {
     ".2.tif": lambda path: in_palette(INDICES).save(path),
     ".pgm": lambda path: Image.fromarray(INDICES).save(path),
     ".bmp": lambda path: in_palette(INDICES).save(path),
+    ".mat": lambda path: scipy.io.savemat(path, {"LabelMap": INDICES}, do_compression=True),
+    ".2.mat": lambda path: scipy.io.savemat(path, {"LabelMap": INDICES.astype(float)}),
 }
-CODING = MaskCoding()
+CODING = MaskCoding(variable=("LabelMap",))
 
 
 def exif() -> Image.Exif:

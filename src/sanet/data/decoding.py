@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import stat
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from sanet.data.matlab import read_matrix
 from sanet.data.values import MaskCoding, Values, classes_of, packed_pixels, unknown_values, values_text
 from sanet.structures import Color, LabelSet, SanetError, UsageError
 
@@ -128,7 +129,11 @@ def load_mask(path: Path, coding: MaskCoding) -> StoredMask:
             expected.
     """
     if path.suffix.lower() == ".mat" and coding.variable:
-        return StoredMask(_read_mat(path, coding.variable), {})
+        require_file(path)
+        try:
+            return StoredMask(read_matrix(path, coding.variable), {})
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read as a mask ({error}); replace it or remove it") from error
     with _opened(path) as (picture, samples):
         lossy = picture.format in {"JPEG", "MPO"}
         if coding.format == "color":
@@ -196,26 +201,6 @@ def decode_mask(stored: Values, labels: LabelSet, coding: MaskCoding, path: Path
         wanted = wanted if coding.format == "index" else "colour of a class and not data.ignore_color"
         raise DataError(f"{path}: {unknown}: no {wanted}; `sanet check-data` lists all such files")
     return classes
-
-
-def _read_mat(path: Path, variable: Sequence[str]) -> NDArray[np.int64]:
-    """A matrix (H, W) of whole numbers in a .mat file: a variable, or a field in its structs."""
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise SanetError("masks in .mat files need SciPy: pip install 'sanet-segmentation[datasets]'") from error
-    require_file(path)
-    try:
-        stored = loadmat(path, variable_names=variable[:1])[variable[0]]
-        for name in variable[1:]:
-            stored = stored[name][0, 0]
-        whole: NDArray[np.int64] = stored.astype(np.int64)
-        if stored.ndim != 2 or not np.array_equal(stored, whole):
-            raise ValueError(f"{variable[-1]} is no matrix of whole numbers")
-    except Exception as error:  # a damaged file makes SciPy raise many kinds
-        reason = f"{type(error).__name__}: {error}"
-        raise DataError(f"{path} cannot be read as a mask ({reason}); replace it or remove it") from error
-    return whole
 
 
 def shape_text(array: NDArray[np.generic]) -> str:
