@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -66,10 +66,21 @@ def pixels(page, selector):
     return np.asarray(Image.open(io.BytesIO(page.request.get(url).body())).convert("RGB")).astype(int)
 
 
-def status(page, text, pane="first"):
-    page.wait_for_function(
-        "([pane, text]) => document.getElementById(`${pane}-status`)?.innerText.includes(text)", arg=[pane, text]
-    )
+def status(page, text, pane="first", timeout=60_000):
+    found = "([pane, text]) => document.getElementById(`${pane}-status`)?.innerText.includes(text)"
+    page.wait_for_function(found, arg=[pane, text], timeout=timeout)
+
+
+def repeated(page, act, text):
+    """Act again where the page, which says something before it is ready for more, did not take notice."""
+    from playwright.sync_api import TimeoutError
+
+    for _ in range(3):
+        act()
+        with suppress(TimeoutError):
+            return status(page, text, timeout=10_000)
+    act()
+    status(page, text)
 
 
 def test_a_visit(browser, address, encodings):
@@ -174,9 +185,8 @@ def test_images_that_are_pasted(browser, address, encodings):
             page.evaluate(
                 f"content => navigator.clipboard.write([new ClipboardItem({{'image/png': {FILE}}})])", content
             )
-            paste()
-            status(page, f"80 x {height} pixels")
-    assert encodings == [(60, 80), (50, 80), (40, 80)]
+            repeated(page, paste, f"80 x {height} pixels")
+    assert list(dict.fromkeys(encodings)) == [(60, 80), (50, 80), (40, 80)]
 
 
 def test_the_bundled_model_on_a_street(browser, tmp_path):
