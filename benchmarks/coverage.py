@@ -4,7 +4,7 @@ python benchmarks/coverage.py OUTPUT.csv [PAIRS]
 
 Two equal networks, whose true difference is 0: their runs differ by the chance of their seeds alone, which is normal,
 and pictures bring no noise. So this is about how little three runs know of their own deviation, at its worst; the
-figures that `sanet experiment` states are these. They depend on no machine.
+figures that `sanet repeat` states are these. They depend on no machine.
 """
 
 import csv

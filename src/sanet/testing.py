@@ -37,7 +37,7 @@ def check_network(
         **options: of the head.
 
     Raises:
-        AssertionError: what does not hold, why that matters, and what usually mends it.
+        AssertionError: what does not hold, why that matters, and what usually fixes it.
     """
     torch.manual_seed(0)
     labels = LabelSet(tuple(f"class {index}" for index in range(num_classes)))

@@ -61,7 +61,7 @@ class Controls:
     """Everything on the page, made where this is: image, models, panes, settings and downloads."""
 
     def __init__(self, models: Sequence[str], examples: Sequence[Path], seconds: float) -> None:
-        # The time starts anew with every event, as each returns the visit.
+        # The time starts again with every event, as each returns the visit.
         self.visit = gr.State(None, time_to_live=seconds, delete_callback=lambda visit: visit and visit.close())
         with gr.Row():
             with gr.Column(scale=1, min_width=260):

@@ -24,7 +24,7 @@ class RepeatConfig:
             {fcn: {model: {name: fcn}}, sanet: {}}; and, where wanted, a label and published scores in per cent, as
             {label: SANet, published: {miou: 53.0}}.
         base: settings of all rows.
-        comparisons: pairs of rows, the first of which is subtracted from by the second: [[sanet, fcn]].
+        comparisons: pairs of rows, the first minus the second, such as [[sanet, fcn]].
         title: heading of the table.
         data: the dataset.
         inference: inference settings that all rows are scored with.
