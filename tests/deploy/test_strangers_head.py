@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 
+from sanet import references
 from sanet.demo.visit import Visit
 from sanet.deploy.config import ProfileConfig, Published
 from sanet.deploy.export import export
@@ -37,10 +38,13 @@ def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("their")
     (folder / "their_lab.py").write_text(MODULE)
     sys.path.append(str(folder))
+    before = dict(references._opened)
     use("their_lab")
     torch.manual_seed(0)
     create_model(NAME, "test_resnet", num_classes=4, side=5).save_pretrained(folder / "model")
     yield folder / "model"
+    references._opened.clear()
+    references._opened.update(before)
     sys.path.remove(str(folder))
 
 

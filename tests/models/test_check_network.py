@@ -82,16 +82,16 @@ def test_a_head_without_a_module_trains_but_is_not_saved(tmp_path):
 
 
 def test_a_file_opens_no_module(tmp_path, monkeypatch):
-    (tmp_path / "their_lab.py").write_text(
+    (tmp_path / "unopened_lab.py").write_text(
         "import pathlib\nfrom sanet.models.sanet import FCNHead\n"
         "pathlib.Path(__file__).with_name('ran').touch()\nclass Head(FCNHead): pass\n"
     )
     model = create_model("fcn", "test_resnet", num_classes=2)
-    model.network = "their_lab:Head"
+    model.network = "unopened_lab:Head"
     model.save_pretrained(tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(SanetError, match="--import their_lab"):
+    with pytest.raises(SanetError, match="--import unopened_lab"):
         load_model("model")
     assert not (tmp_path / "ran").exists()
 
