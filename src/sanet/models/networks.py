@@ -17,6 +17,7 @@ from sanet.models.baselines.danet import DANetHead
 from sanet.models.baselines.encnet import EncNetHead
 from sanet.models.baselines.smp import SMP_HEADS
 from sanet.models.sanet import FCNHead, FCNSEHead, SANetHead, resize
+from sanet.models.variants import SANetVariantHead
 from sanet.models.store import StoredModel, saved_files
 from sanet.references import Kind, name_of
 from sanet.structures import LabelSet, SegmentationOutput, UsageError, choose, first_line
@@ -24,6 +25,7 @@ from sanet.structures import LabelSet, SegmentationOutput, UsageError, choose, f
 # A head is built from (levels, num_classes, **options) and turns the maps of those levels into a HeadOutput.
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "sanet": SANetHead,
+    "sanet_variant": SANetVariantHead,
     "fcn": FCNHead,
     "fcn_se": FCNSEHead,
     "encnet": EncNetHead,

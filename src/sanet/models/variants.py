@@ -1,0 +1,111 @@
+"""Other readings of the paper's head, and controls that tell what its attention brings; see ``docs/paper.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from sanet.models.backbones import Level
+from sanet.models.norms import BatchNorm2d
+from sanet.models.sanet import Branch, SANetHead, SqueezeAttention, SqueezeExcitation
+from sanet.structures import choose
+
+Reading = Literal["A", "C"]
+Mechanism = Literal["attention", "excitation", "none"]
+GROUPS = 2
+
+
+class Stage(SqueezeAttention):
+    """What a head does with one stage: (B, C, h, w) -> (B, K, h, w).
+
+    Args:
+        channels: C.
+        num_classes: K.
+        hidden: maps of the hidden layers.
+        reading: "A", attention at K maps, as in ``sanet.py``; "C", at the hidden ones, and a 1x1 convolution behind it.
+        mechanism: what multiplies the main channel; "none": nothing does.
+        downsample: side of the pooling window of the attention channel.
+    """
+
+    def __init__(
+        self, channels: int, num_classes: int, hidden: int, reading: Reading, mechanism: Mechanism, downsample: int
+    ) -> None:
+        super().__init__(channels, num_classes, downsample=downsample)
+        self.main = _branch(channels, num_classes, hidden, reading)
+        self.attention = _branch(channels, num_classes, hidden, reading) if mechanism == "attention" else None
+        self.excitation = SqueezeExcitation(channels, residual=False) if mechanism == "excitation" else None
+        self.adapt = nn.Conv2d(hidden, num_classes, 1) if reading == "C" else nn.Identity()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, K, h, w)."""
+        if self.attention is not None:
+            attended: Tensor = self.adapt(super().forward(features))
+            return attended
+        if self.excitation is not None:
+            features = self.excitation(features)
+        merged: Tensor = self.adapt(self.main(features))
+        return merged
+
+
+def _branch(channels: int, num_classes: int, hidden: int, reading: Reading) -> nn.Sequential:
+    first = nn.Conv2d(channels, hidden, 3, padding=1, groups=GROUPS, bias=False)
+    layers: list[nn.Module] = [first, BatchNorm2d(hidden), nn.ReLU(inplace=True)]
+    if reading == "A":
+        layers += [nn.Conv2d(hidden, num_classes, 3, padding=1, bias=False), BatchNorm2d(num_classes)]
+    return nn.Sequential(*layers)
+
+
+class SumOfStages(nn.Module):
+    """Adds up the maps of the stages: with a 1x1 convolution before it, what one over their concatenation computes."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, n K, h, w) -> (B, K, h, w)."""
+        return maps.unflatten(1, (-1, self.num_classes)).sum(dim=1)
+
+
+class SANetVariantHead(SANetHead):
+    """SANet's head in another reading of the paper, or without its attention.
+
+    Args:
+        levels: of the backbone, four or more.
+        num_classes: K.
+        reading: "A", K maps are attended to, as in ``sanet.py``; "C", the hidden ones, whose maps of all stages are
+            concatenated before one 1x1 convolution to K.
+        mechanism: "attention"; "excitation", squeeze-and-excitation (equation 3) in its place; "none", stages that
+            are merged as they are.
+        least: smallest number of hidden maps.
+        reduction: hidden maps are C / reduction, or ``least``.
+        downsample: pooling window of the attention channels.
+        heads: the stages, 1 to 4, that are read.
+        branches: see ``SANetHead``.
+    """
+
+    def __init__(
+        self,
+        levels: Sequence[Level],
+        num_classes: int,
+        reading: Reading = "C",
+        mechanism: Mechanism = "attention",
+        least: int = 64,
+        reduction: int = 4,
+        downsample: int = 8,
+        heads: Sequence[int] = (1, 2, 3, 4),
+        branches: Sequence[Branch] = ("dense", "category"),
+    ) -> None:
+        super().__init__(levels, num_classes, reduction, GROUPS, downsample, heads=heads, branches=branches)
+        choose("reading", reading, ("A", "C"))
+        choose("mechanism", mechanism, ("attention", "excitation", "none"))
+        stages = []
+        for number in self.numbers:
+            channels = levels[number - 5].channels
+            hidden = max(least, channels // reduction) // GROUPS * GROUPS
+            stages.append(Stage(channels, num_classes, hidden, reading, mechanism, downsample))
+        self.attention = nn.ModuleList(stages)
+        if reading == "C":
+            self.mask = SumOfStages(num_classes)
