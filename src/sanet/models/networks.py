@@ -17,8 +17,8 @@ from sanet.models.baselines.danet import DANetHead
 from sanet.models.baselines.encnet import EncNetHead
 from sanet.models.baselines.smp import SMP_HEADS
 from sanet.models.sanet import FCNHead, FCNSEHead, SANetHead, resize
-from sanet.models.variants import SANetVariantHead
 from sanet.models.store import StoredModel, saved_files
+from sanet.models.variants import SANetVariantHead
 from sanet.references import Kind, name_of
 from sanet.structures import LabelSet, SegmentationOutput, UsageError, choose, first_line
 
