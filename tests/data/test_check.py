@@ -375,7 +375,7 @@ def test_a_source_that_reads_in_its_own_way_is_checked_by_what_it_reads() -> Non
     [
         ((4, 9, 9), torch.full((9, 9), 7), problems.UNKNOWN, "odd: 7 on 81 pixels"),
         ((1, 9, 9), torch.full((9, 9), 255), problems.UNLABELLED, "odd"),
-        ((3, 9, 8), torch.zeros(9, 9, dtype=torch.int64), problems.UNREADABLE, "odd: odd: an image of"),
+        ((3, 9, 8), torch.zeros(9, 9, dtype=torch.int64), problems.UNREADABLE, "odd: an image of"),
         ((3, 9, 9), torch.zeros(9, 9, dtype=torch.uint8), problems.UNREADABLE, "torch.uint8"),
     ],
 )
@@ -395,6 +395,25 @@ def test_what_a_source_reads_wrongly_is_named(
     finding = check_data(Odd(), progress=False).findings[0]
     assert (finding.problem, finding.split, finding.path) == (problem, "test", None)
     assert detail in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "range_text"), [(0.0, 254.5, "0 to 254.5"), (-2.0, 1.0, "-2 to 1"), (0.0, float("nan"), "nan")]
+)
+def test_floats_outside_0_to_1_are_no_image(low: float, high: float, range_text: str) -> None:
+    class Bright(Striped):
+        def read(self, record: Record) -> Sample:
+            image = torch.tensor([low, high]).expand(3, 4, 2)
+            return Sample(image, torch.zeros(4, 2, dtype=torch.int64), record.name)
+
+    found = check_data(Bright(), progress=False)
+    unreadable = [finding for finding in found.errors if finding.problem == problems.UNREADABLE]
+    assert [finding.detail.partition(":")[0] for finding in unreadable] == [
+        one.name for one in (*Bright().records("train"), *Bright().records("val"))
+    ]
+    assert all(range_text in finding.detail and "255" in finding.detail for finding in unreadable)
+    with pytest.raises(DataError, match=range_text):
+        Bright().open("train")[0]
 
 
 class Films(Source):

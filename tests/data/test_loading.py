@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sanet.data import loading
 from sanet.data.loading import Augmented, Batching, EpochSampler, evaluation_loader, ignore_signals, training_loader
 from sanet.data.source import Record, Source
 from sanet.data.transforms import TrainingTransform
@@ -216,13 +217,20 @@ def test_evaluation_sees_every_picture_once_in_order_whole_and_alone(workers):
             assert torch.equal(batch.mask, pictures[index].mask[None])
 
 
+@pytest.mark.parametrize(("device", "pinned"), [("cuda", True), ("mps", False), ("cpu", False)])
+def test_memory_is_pinned_where_models_run_on_cuda(device, pinned, monkeypatch):
+    monkeypatch.setattr(loading, "choose_device", lambda: torch.device(device))
+    assert evaluation_loader(Pictures(3), 0).pin_memory is pinned
+    assert training_loader(Pictures(3), TRANSFORM, Batching(2), 0, 5).pin_memory is pinned
+
+
 def test_images_may_have_any_channels_and_spawned_workers_get_the_source():
     loader = evaluation_loader(Elevations().open("all"), 2)
     loader.multiprocessing_context = multiprocessing.get_context("spawn")
     batches = list(loader)
     assert [batch.name for batch in batches] == [("0",), ("1",), ("2",)]
     assert all(batch.image.shape == (1, 5, 4, 6) and batch.image.dtype == torch.float32 for batch in batches)
-    assert [batch.image.max().item() for batch in batches] == [0.0, 1.0, 2.0]
+    assert [batch.image.max().item() for batch in batches] == [0.0, 0.25, 0.5]
 
 
 class Elevations(Source):
@@ -235,7 +243,7 @@ class Elevations(Source):
         return [Record(str(index)) for index in range(3)]
 
     def read(self, record):
-        return Sample(torch.full((5, 4, 6), float(record.name)), torch.zeros(4, 6, dtype=torch.int64), record.name)
+        return Sample(torch.full((5, 4, 6), float(record.name) / 4), torch.zeros(4, 6, dtype=torch.int64), record.name)
 
 
 def load_for_long(ready):

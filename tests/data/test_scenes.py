@@ -82,6 +82,21 @@ def test_a_picture_follows_from_its_index_alone() -> None:
     assert subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True).stdout.strip() == first
 
 
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        ("train", "4b3d29a140f8e591473e726d8b426c7d3cc85064762e5f88fe5c63f4e5ac8f56"),
+        ("val", "0158cae21ca9c3692f2a88d8f19f3ab88ca49fb908c2d8700f4ad4df25d1850a"),
+        ("test", "719b826e38b12fd497f2a232980904037cf0f11097c5977023cb7e6a3aa4064e"),
+    ],
+)
+def test_images_are_those_of_the_documented_results(split: str, expected: str) -> None:
+    found = hashlib.sha256()
+    for sample in samples(split):
+        found.update(sample.image.numpy().tobytes() + sample.mask.numpy().tobytes())
+    assert found.hexdigest() == expected
+
+
 def test_splits_and_seeds_share_no_picture() -> None:
     digests = [digest(sample) for split in COUNTS for sample in samples(split)]
     digests += [digest(Scenes(seed=1).open("train")[index]) for index in range(20)]

@@ -24,7 +24,7 @@ from sanet.data.decoding import IMAGE_SUFFIXES, DataError, load_image, load_mask
 from sanet.data.facts import Facts, KeptFacts, stamp_of
 from sanet.data.problems import Problem
 from sanet.data.report import DataReport, Finding
-from sanet.data.source import Record, Source, checked_sample, is_text, leaks, valid_pixels
+from sanet.data.source import Record, Source, is_text, leaks, read_sample, records_of, valid_pixels
 from sanet.data.values import MaskCoding, meanings, value_counts, values_text
 from sanet.files import sum_of
 from sanet.structures import Color, LabelSet, SanetError, first_line
@@ -68,7 +68,7 @@ def check_data(source: Source, progress: bool = True) -> DataReport:
         source: the dataset.
         progress: show a progress bar, if it takes more than a moment.
     """
-    records = {split: source.records(split) for split in source.splits}
+    records = {split: records_of(source, split) for split in source.splits}
     findings = [finding for split in source.splits for finding in _check_list(split, records[split], source)]
     unread, unused = _unused(source, records)
     # A line that is there twice is opened once.
@@ -117,9 +117,9 @@ def _opened(source: Source, jobs: Sequence[tuple[str, Record]]) -> Iterator[Cont
 def _of_sample(found: Contents, source: Source) -> Contents:
     """Of a source that reads in its own way, what it reads."""
     try:
-        image, mask, _ = checked_sample(source.read(found.record))
+        image, mask, _ = read_sample(source, found.record)
     except (SanetError, OSError, EOFError, ValueError) as error:
-        found.add(problems.UNREADABLE, found.record.image, first_line(error))
+        found.add(problems.UNREADABLE, found.record.image, first_line(error).removeprefix(f"{found.record.name}: "))
         return found
     digest = sha256(f"{image.dtype} {image.shape}".encode() + image.numpy().tobytes()).hexdigest()
     found.facts = Facts(digest, (mask.shape[1], mask.shape[0]), values=value_counts(mask.numpy()))

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sanet.data.decoding import DataError
-from sanet.data.source import Record, Source
+from sanet.data.source import Record, Source, read_sample, records_of
 from sanet.data.values import meanings
-from sanet.structures import choose
 
 
 def fingerprint(source: Source, split: str) -> dict[str, str]:
@@ -25,7 +24,7 @@ def fingerprint(source: Source, split: str) -> dict[str, str]:
         UsageError: no such split.
         DataError: a file cannot be read.
     """
-    records = sorted(source.records(choose("split", split, source.splits)), key=lambda record: record.name)
+    records = sorted(records_of(source, split), key=lambda record: record.name)
     try:
         contents = [_contents(source, record, split in source.unlabelled) for record in records]
     except OSError as error:
@@ -48,7 +47,7 @@ def _contents(source: Source, record: Record, unlabelled: bool) -> tuple[Any, An
     image: Any = record.image.stat().st_size if record.image else None
     mask: Any = [_file_digest(path) for path in (record.mask, record.valid) if path]
     if image is None or not (mask or unlabelled):
-        sample = source.read(record)
+        sample = read_sample(source, record)
         image = sha256(sample.image.numpy().tobytes()).hexdigest() if image is None else image
         mask = mask or sha256(sample.mask.numpy().tobytes()).hexdigest()
     return image, mask

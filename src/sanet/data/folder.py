@@ -76,12 +76,12 @@ class Folder(Source):
     Raises:
         DataError: no such folder, a layout that is not known, two folders that could both be meant, or a list that
             is no text.
-        UsageError: no folder is named, or classes and colours do not fit together.
+        UsageError: classes and colours do not fit together.
     """
 
     def __init__(
         self,
-        root: str | Path | None,
+        root: str | Path,
         classes: Sequence[str],
         colors: Sequence[Color] = (),
         ignore_index: int = 255,

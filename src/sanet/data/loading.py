@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_colla
 from sanet import distributed
 from sanet.data.source import SegmentationDataset
 from sanet.data.transforms import seeded
+from sanet.inference.device import choose_device
 from sanet.structures import Batch, Sample, UsageError
 
 
@@ -150,7 +151,7 @@ def training_loader(
         persistent_workers=num_workers > 0,
         collate_fn=batch_of,
         worker_init_fn=ignore_signals,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=choose_device().type == "cuda",
         generator=torch.Generator(),  # its own, so that the global one stays as it is
     )
 
@@ -172,6 +173,6 @@ def evaluation_loader(dataset: SegmentationDataset, num_workers: int) -> DataLoa
         num_workers=num_workers,
         collate_fn=batch_of,
         worker_init_fn=ignore_signals,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=choose_device().type == "cuda",
         generator=torch.Generator(),
     )

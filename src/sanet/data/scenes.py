@@ -71,14 +71,13 @@ class Scenes(Source):
     """Images made on demand; each follows from (seed, split, index) alone.
 
     Args:
-        root: none; the dataset has no files.
         seed: seed of all images, 0 or more.
     """
 
     labels = LABELS
     splits = tuple(COUNTS)
 
-    def __init__(self, root: str | None = None, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
     def records(self, split: str) -> list[Record]:
