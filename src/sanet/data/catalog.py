@@ -23,8 +23,8 @@ def data_source(config: DataConfig) -> Source:
     """The dataset that a configuration names: a built-in one, or a source of the user's own.
 
     Raises:
-        UsageError: an unknown name, of which the message lists the choices; an option that the dataset does not have, or
-            one that it needs; or what is named is no source.
+        UsageError: an unknown name, of which the message lists the choices; an option that the dataset does not
+            have, or a missing one that it needs; or what is named is no source.
         DataError: the root folder does not exist, cannot be read or has no layout that is known.
     """
     found = SOURCES.find(config.name)
@@ -41,8 +41,8 @@ def data_source(config: DataConfig) -> Source:
         options["root"] = config.root
     for name, parameter in signature(found).parameters.items():
         if name not in options and parameter.default is parameter.empty and parameter.kind in NAMED:
-            setting = "data.root" if name == "root" else f"data.options.{name}"
-            raise UsageError(f"{setting} is missing, which the dataset {name_of(config.name)!r} needs; set --{setting}")
+            wanted = "data.root must name the folder" if name == "root" else f"data.options.{name} must be set"
+            raise UsageError(f"{wanted} for the dataset {name_of(config.name)!r}: --{wanted.split()[0]} …")
     with explained(config.root):
         source: Source = SOURCES.build({"name": config.name, "options": options})
     if source.root is not None:
