@@ -77,18 +77,17 @@ class KeptFacts:
             self.before = dict(json.loads(self.path.read_text(encoding="utf-8")))
         self.now: dict[str, Any] = {}
 
-    def get(self, record: Record) -> Facts | None:
-        """What is known of a record whose files are as they were."""
-        stamp, facts = self.before.get(_key(record), (None, None))
-        if stamp is None or stamp != stamp_of(record):
+    def get(self, record: Record, stamp: list[list[int]]) -> Facts | None:
+        """What is known of a record whose files had this stamp; see ``stamp_of``."""
+        known, facts = self.before.get(_key(record), (None, None))
+        if known != stamp:
             return None
-        self.now[_key(record)] = [stamp, facts]
         facts = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
         colors = {int(value): tuple(color) for value, color in facts["palette"].items()}
         return Facts(**facts | {"palette": colors, "values": {int(key): n for key, n in facts["values"].items()}})
 
     def put(self, record: Record, stamp: list[list[int]], facts: Facts) -> None:
-        """Keep facts that were found after the files had this stamp; see ``stamp_of``."""
+        """Keep facts that were found after the files had this stamp."""
         settled = all(changed < time.time_ns() - UNSETTLED for _, *times in stamp for changed in times)
         if settled and len(facts.values) <= MOST_VALUES and stamp_of(record) == stamp:
             self.now[_key(record)] = [stamp, asdict(facts)]
