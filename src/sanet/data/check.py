@@ -164,7 +164,7 @@ def _explain_mask(found: Contents, path: Path, labels: LabelSet, error: DataErro
 
 def _unused(source: Source, records: dict[str, Sequence[Record]]) -> tuple[list[Finding], dict[str, int]]:
     """Files below the root that no split uses: those that are meant to be, and how many there are of each kind."""
-    used = {path for found in records.values() for one in found for path in (one.image, one.mask, one.valid) if path}
+    used = {path for found in records.values() for record in found for path in record.paths}
     counts: Counter[str] = Counter()
     findings = []
     for path in _files_below(source.root) if source.root else ():

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from sanet.data.matlab import read_matrix
-from sanet.data.values import MaskCoding, Values, classes_of, packed_pixels, unknown_values, values_text
+from sanet.data.values import MaskCoding, Values, classes_of, packed_pixels, value_counts, values_text
 from sanet.structures import Color, LabelSet, SanetError, UsageError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
@@ -68,17 +68,11 @@ class StoredMask(NamedTuple):
 
 
 class _Samples(NamedTuple):
-    """How the numbers of an opened file are stored.
+    """How the numbers of an opened file are stored."""
 
-    Attributes:
-        largest: that a sample can be.
-        inverted: whether Pillow hands out ``largest`` less the number.
-        channels: stored of every pixel; Pillow drops what it knows no name for.
-    """
-
-    largest: int
-    inverted: bool
-    channels: int
+    largest: int  # that a number can be
+    inverted: bool  # Pillow hands out ``largest`` less the number
+    channels: int  # of every pixel; Pillow drops what it knows no name for
 
 
 def load_image(path: Path) -> StoredImage:
@@ -196,7 +190,7 @@ def decode_mask(stored: Values, labels: LabelSet, coding: MaskCoding, path: Path
     """
     classes, known = classes_of(stored, labels, coding)
     if not known.all():
-        unknown = values_text(unknown_values(stored, labels, coding), coding)
+        unknown = values_text(value_counts(stored[~known]), coding)
         wanted = f"class (0 to {len(labels) - 1}) and not the ignore value {labels.ignore_index}"
         wanted = wanted if coding.format == "index" else "colour of a class and not data.ignore_color"
         raise DataError(f"{path}: {unknown}: no {wanted}; `sanet check-data` lists all such files")

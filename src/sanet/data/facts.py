@@ -67,7 +67,7 @@ class KeptFacts:
     """
 
     def __init__(self, coding: MaskCoding, records: Sequence[Record]) -> None:
-        folders = sorted({str(path.parent.absolute()) for record in records for path in _files(record)})
+        folders = sorted({str(path.parent.absolute()) for record in records for path in record.paths})
         code = b"".join(Path(str(module.__file__)).read_bytes() for module in (decoding, values))
         key = json.dumps([folders, asdict(coding), PIL.__version__, np.__version__, sha256(code).hexdigest()])
         place = os.environ.get("SANET_CACHE") or os.path.expanduser("~/.cache/sanet")
@@ -98,10 +98,6 @@ class KeptFacts:
             aside.write_text(json.dumps(self.now), encoding="utf-8")
 
 
-def _files(record: Record) -> list[Path]:
-    return [path for path in (record.image, record.mask, record.valid) if path]
-
-
 def _key(record: Record) -> str:
     return "\n".join(str(path and path.absolute()) for path in (record.image, record.mask, record.valid))
 
@@ -109,6 +105,6 @@ def _key(record: Record) -> str:
 def stamp_of(record: Record) -> list[list[int]]:
     """Size and times of every file of a record; none where one cannot be asked, which is then an error on opening."""
     with suppress(OSError, ValueError):
-        stats = [path.stat() for path in _files(record)]
+        stats = [path.stat() for path in record.paths]
         return [[stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for stat in stats]
     return []

@@ -41,6 +41,11 @@ class Record:
     group: str | None = None
 
     @property
+    def paths(self) -> list[Path]:
+        """Those of its files that are named."""
+        return [path for path in (self.image, self.mask, self.valid) if path]
+
+    @property
     def files(self) -> tuple[Path, Path]:
         """Image and mask.
 
