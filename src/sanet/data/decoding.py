@@ -39,32 +39,19 @@ class DataError(SanetError):
 
 
 class StoredImage(NamedTuple):
-    """An image file.
+    """An image file."""
 
-    Attributes:
-        pixels: (H, W, 3) uint8 RGB, upright.
-        transparent: whether some pixels are transparent; ``pixels`` has the colours that are stored under them.
-        size: width and height as stored, before the EXIF rotation.
-    """
-
-    pixels: NDArray[np.uint8]
-    transparent: bool
-    size: tuple[int, int]
+    pixels: NDArray[np.uint8]  # (H, W, 3) RGB, upright
+    transparent: bool  # some pixels are; ``pixels`` has the colours that are stored under them
+    size: tuple[int, int]  # width and height as stored, before the EXIF rotation
 
 
 class StoredMask(NamedTuple):
-    """A mask file.
+    """A mask file."""
 
-    Attributes:
-        values: (H, W) integers: the numbers stored, before anything is made of them; with "color" the colours as
-            ``values.packed`` has them.
-        palette: the colours of the numbers that occur, where the file has a palette.
-        lossy: whether its format changes numbers.
-    """
-
-    values: Values
-    palette: dict[int, Color]
-    lossy: bool = False
+    values: Values  # (H, W) integers: the numbers stored, or the colours as ``packed_pixels`` has them
+    palette: dict[int, Color]  # the colours of the numbers that occur, where the file has a palette
+    lossy: bool = False  # its format changes numbers
 
 
 class _Samples(NamedTuple):
@@ -83,9 +70,11 @@ def load_image(path: Path) -> StoredImage:
             channel, or a fourth channel that is no transparency.
     """
     with _opened(path) as (image, samples):
+        if samples.largest > 255:
+            raise DataError(
+                f"{path} has more than 8 bits a channel, of which it does not say the range; save it with 8"
+            )
         try:
-            if samples.largest > 255:
-                raise UsageError("has more than 8 bits a channel, of which it does not say the range; save it with 8")
             return StoredImage(rgb(image), any(_alpha(image)[:-1]), image.size)
         except UsageError as error:
             raise DataError(f"{path} {error}") from error
@@ -139,7 +128,12 @@ def load_mask(path: Path, coding: MaskCoding) -> StoredMask:
                 f"{path} has colours (mode {image.mode}), not class indices; save it as greyscale or palette "
                 'PNG, or give the classes\' colours and set mask_format to "color"'
             )
-        values = _stored_numbers(image, samples)
+        values = np.array(image, np.int64)
+        # Pillow stretches numbers of fewer bits to 8 or 16, in steps that can be taken back exactly.
+        stretched_to = {"L": 255, "I": 65535}.get(image.mode, 0)
+        if samples.largest < stretched_to:
+            values = np.rint(values * (samples.largest / stretched_to)).astype(np.int64)
+        values = samples.largest - values if samples.inverted else values
         return StoredMask(values, _palette(image, values) if image.mode == "P" else {}, lossy)
 
 
@@ -164,15 +158,6 @@ def misplaced(palette: dict[int, Color], labels: LabelSet, coding: MaskCoding) -
     named = {color: index for index, color in enumerate(labels.colors)} if coding.colors_named else {}
     wrong = {value: named[color] for value, color in palette.items() if named.get(color, value) != value}
     return ", ".join(f"{value} has the colour of {labels.names[index]!r}" for value, index in wrong.items())
-
-
-def _stored_numbers(image: Image.Image, samples: _Samples) -> NDArray[np.int64]:
-    """(H, W) int64; Pillow stretches samples of fewer bits to 8 or 16, in steps that can be taken back exactly."""
-    values = np.array(image, np.int64)
-    stretched_to = {"L": 255, "I": 65535}.get(image.mode, 0)
-    if samples.largest < stretched_to:
-        values = np.rint(values * (samples.largest / stretched_to)).astype(np.int64)
-    return samples.largest - values if samples.inverted else values
 
 
 def _palette(image: Image.Image, values: NDArray[np.int64]) -> dict[int, Color]:

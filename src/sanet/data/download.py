@@ -28,16 +28,10 @@ class DownloadError(SanetError):
 
 @dataclass(frozen=True)
 class Archive:
-    """One file to download.
+    """One file to download."""
 
-    Args:
-        urls: its addresses, tried in this order; their last part is its name.
-        holds: the folder in it that is unpacked below the root.
-        sha256: its SHA-256 in hexadecimal digits.
-    """
-
-    urls: tuple[str, ...]
-    holds: str
+    urls: tuple[str, ...]  # tried in this order; their last part is its name
+    holds: str  # the folder in it that is unpacked below the root
     sha256: str
 
     @property

@@ -33,38 +33,21 @@ MOST_VALUES = 1000  # of a mask that is kept; what has more is no mask
 
 @dataclass
 class Facts:
-    """What an image and its mask hold.
+    """What an image and its mask hold; sizes are width and height, None where nothing could be read."""
 
-    Args:
-        digest: SHA-256 of the image's file, or of its pixels where it has none.
-        size: width and height of the image, upright; None where it could not be read.
-        stored_size: the same before the EXIF rotation.
-        transparent: whether the image has transparent pixels.
-        mask_size: width and height of the mask.
-        values: number of pixels of each value of the mask.
-        palette: colours of the values, where the mask has a palette.
-        lossy: whether the format of the mask changes values.
-        invalid: number of pixels that ``Record.valid`` excludes.
-    """
-
-    digest: str = ""
-    size: Size | None = None
-    stored_size: Size | None = None
+    digest: str = ""  # SHA-256 of the image's file, or of its pixels where it has none
+    size: Size | None = None  # of the image, upright
+    stored_size: Size | None = None  # before the EXIF rotation
     transparent: bool = False
     mask_size: Size | None = None
-    values: dict[int, int] = field(default_factory=dict)
-    palette: dict[int, Color] = field(default_factory=dict)
-    lossy: bool = False
-    invalid: int = 0
+    values: dict[int, int] = field(default_factory=dict)  # numbers of pixels
+    palette: dict[int, Color] = field(default_factory=dict)  # of the values, where the mask has one
+    lossy: bool = False  # the format of the mask changes values
+    invalid: int = 0  # pixels that ``Record.valid`` excludes
 
 
 class KeptFacts:
-    """The facts of a dataset's records, from one check to the next.
-
-    Args:
-        coding: how its masks are stored.
-        records: all that are going to be asked for.
-    """
+    """The facts of these records, whose masks are stored so, from one check to the next."""
 
     def __init__(self, coding: MaskCoding, records: Sequence[Record]) -> None:
         folders = sorted({str(path.parent.absolute()) for record in records for path in record.paths})

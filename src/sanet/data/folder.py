@@ -65,16 +65,7 @@ Layout = dict[str, Pairs]
 
 
 class Folder(Source):
-    """The dataset in a folder, with the classes that the user names.
-
-    Args:
-        root: the folder.
-        classes: class names, in the order of their indices in the masks.
-        colors: one RGB colour per class; with ``mask_format`` "color" those in the masks.
-        ignore_index: mask value that is ignored by the loss and the metrics.
-        background: name of the class that means "none of the others".
-        mask_format: "index" or "color"; see ``MaskCoding``.
-        ignore_color: with ``mask_format`` "color", the colour that is ignored.
+    """The dataset in a folder, with the classes that the user names; for the arguments see ``DataConfig``.
 
     Raises:
         DataError: no such folder, a layout that is not known, two folders that could both be meant, or a list that
