@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from hashlib import file_digest, sha256
-from pathlib import Path
+from hashlib import sha256
 from typing import Any
 
 from sanet.data.decoding import DataError
 from sanet.data.source import Record, Source, read_sample, records_of
 from sanet.data.values import meanings
+from sanet.files import sum_of
 
 
 def fingerprint(source: Source, split: str) -> dict[str, str]:
@@ -45,17 +45,12 @@ def names_digest(names: Iterable[str]) -> str:
 
 def _contents(source: Source, record: Record, unlabelled: bool) -> tuple[Any, Any]:
     image: Any = record.image.stat().st_size if record.image else None
-    mask: Any = [_file_digest(path) for path in (record.mask, record.valid) if path]
+    mask: Any = [sum_of(path) for path in (record.mask, record.valid) if path]
     if image is None or not (mask or unlabelled):
         sample = read_sample(source, record)
         image = sha256(sample.image.numpy().tobytes()).hexdigest() if image is None else image
         mask = mask or sha256(sample.mask.numpy().tobytes()).hexdigest()
     return image, mask
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def _digest(content: Any) -> str:
