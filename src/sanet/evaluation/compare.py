@@ -17,9 +17,7 @@ def compare(paths: Sequence[str | Path]) -> str:
     """A table for the terminal: IoU by class and the means of all results, in per cent, one column each.
 
     Two results or more also show how the images fare one by one, each against the same image of the first result.
-
-    Args:
-        paths: files ``scores.json``, or folders that hold one.
+    ``paths`` are files ``scores.json``, or folders that hold one.
 
     Raises:
         UsageError: no paths.

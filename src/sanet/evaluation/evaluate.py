@@ -83,14 +83,11 @@ def evaluate(
     for metric in wanted.values():
         metric.to(predictor.device)
     protocol = Protocol.of(data, split, dataset.names, dataset.labels, predictor.inference)
-    evaluation = evaluate_dataset(
-        lambda image: predictor.label(image.to(predictor.device)).cpu(),
-        dataset,
-        protocol,
-        progress,
-        num_workers,
-        wanted,
-    )
+
+    def label(image: Tensor) -> Tensor:
+        return predictor.label(image.to(predictor.device)).cpu()
+
+    evaluation = evaluate_dataset(label, dataset, protocol, progress, num_workers, wanted)
     name = "in memory" if isinstance(model, SegmentationModel) else str(model)
     evaluation = replace(evaluation, facts={"model": OWN if name == str(BUNDLED[OWN]) else name})
     if output is not None and distributed.is_main_process():
@@ -169,8 +166,10 @@ def _digest(values: Tensor) -> bytes:
 def _worst(dataset: SegmentationDataset, label: Callable[[Tensor], Tensor], miou: list[float]) -> list[Example]:
     """The images with the lowest mIoU; labelling them again costs less than keeping all that might be among them."""
     worst = sorted((value, index) for index, value in enumerate(miou) if not isnan(value))[:WORST]
-    samples = [(value, dataset[index]) for value, index in worst]
-    return [Example(name, _shown(image), mask.numpy(), label(image).numpy(), v) for v, (image, mask, name) in samples]
+    examples = []
+    for value, (image, mask, name) in ((value, dataset[index]) for value, index in worst):
+        examples.append(Example(name, _shown(image), mask.long().numpy(), label(image).numpy(), value))
+    return examples
 
 
 def _shown(image: Tensor) -> NDArray[np.uint8]:

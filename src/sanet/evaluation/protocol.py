@@ -96,7 +96,7 @@ class Protocol:
         return ", ".join(f"{_words(name)} {plain_text(value)}" for name, value in vars(self.inference).items())
 
     def shown(self) -> dict[str, Any]:
-        """For a reader: classes by number, and of the digests the beginning."""
+        """For a reader: the number of the classes, and of the digests the beginning."""
         values = {**self.ground_truth(), "classes": len(self.classes), **vars(self.inference)}
         return {
             _words(name): value[:12] if name.endswith("_sha256") else value

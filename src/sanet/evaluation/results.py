@@ -46,7 +46,7 @@ class Evaluation:
         protocol: what was evaluated and how.
         facts: what else is worth keeping, such as which model it was.
         image_sums: (N, 3, K) int64, pixels found, true and predicted of each class in every image, in the order of
-            ``image_miou``; None where that was not kept.
+            ``image_miou``; None where they were not kept.
         metrics: values of further metrics, by name.
     """
 
@@ -62,10 +62,7 @@ class Evaluation:
 
 
 def write_scores(path: Path, evaluation: Evaluation) -> None:
-    """Write protocol, scores, label set, confusion matrix (rows are the truth) and mIoU by image; NaN is null.
-
-    The sums of the images go into ``image_counts.npz`` beside the file.
-    """
+    """Write all but the images; NaN is null. The sums of the images go into ``image_counts.npz`` beside the file."""
     if evaluation.image_sums is not None:
         with written(path.with_name(COUNTS)) as aside, aside.open("wb") as file:
             np.savez_compressed(file, sums=evaluation.image_sums)
@@ -85,10 +82,7 @@ def write_scores(path: Path, evaluation: Evaluation) -> None:
 
 
 def read_scores(path: str | Path) -> Evaluation:
-    """Read a ``scores.json`` back, all but the images; the scores are computed again from the confusion matrix.
-
-    Args:
-        path: the file, or the folder that holds it.
+    """Read a ``scores.json``, or the one of a folder; the scores are computed again from the confusion matrix.
 
     Raises:
         SanetError: there is no such file, or it cannot be read as scores.

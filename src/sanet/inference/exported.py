@@ -48,11 +48,9 @@ class ExportedModel:
         except (KeyError, TypeError) as error:
             raise SanetError("it does not say which classes it has; it was not written by `sanet export`") from error
         self.shorter_side = checked_side("shorter_side", metadata.get("shorter_side"))
-        found = [
-            (value.name, value.type, len(value.shape), value.shape[1:2])
-            for value in (*session.get_inputs(), *session.get_outputs())
-        ]
         self.in_chans = metadata.get("in_chans", 3)
+        places = (*session.get_inputs(), *session.get_outputs())
+        found = [(value.name, value.type, len(value.shape), value.shape[1:2]) for value in places]
         expected = [(INPUT, "tensor(uint8)", 4, [self.in_chans]), (OUTPUT, "tensor(float)", 4, [len(self.labels)])]
         if found != expected:
             raise SanetError(f"its input and output are not {expected}, as its classes ask for, but {found}")

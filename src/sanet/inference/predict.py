@@ -32,13 +32,7 @@ from sanet.structures import UsageError
 
 
 class Outcome(NamedTuple):
-    """What became of a collection.
-
-    Attributes:
-        labelled: images that were labelled now.
-        kept: images whose results existed already.
-        failures: what went wrong, one message for each image that could not be read.
-    """
+    """Images that were labelled now, images whose results existed already, and a message for each unreadable one."""
 
     labelled: int
     kept: int
@@ -93,10 +87,8 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
         progress: show a progress bar.
 
     Raises:
-        UsageError: see ``find_images``; more classes than a palette PNG holds; or a file that would be replaced is not
-            as an earlier call has left it, or nothing can be written there.
-        SanetError: another call is writing there, or the engine cannot continue, or the disk is full; what is done is
-            kept.
+        UsageError: see ``find_images``; more classes than a palette PNG holds; or a file is in the way.
+        SanetError: another call is writing there, the engine cannot continue, or the disk is full.
     """
     classes, folder = len(engine.predictor.labels), Path(output)
     if classes > 256:
@@ -141,10 +133,7 @@ def _label_all(engine: Engine, jobs: Sequence[Job], journal: Journal, bar: tqdm[
 
 
 def label_file(predictor: Predictor, job: Job) -> Line:
-    """Label one image, and write its mask and its overlay beside their places.
-
-    Returns:
-        What ``predictions.jsonl`` says of it: the shares, and which version of the image it was; or the error.
+    """Label one image, and write its mask and its overlay beside their places; what ``predictions.jsonl`` says of it.
 
     Raises:
         SanetError: they cannot be written, which is no image's fault.

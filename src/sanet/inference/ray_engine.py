@@ -73,12 +73,7 @@ class RayEngine(Engine):
         self.device, self.workers = device, workers
 
     def results(self, jobs: Sequence[Job]) -> Iterator[Line]:
-        """See ``Engine``.
-
-        Raises:
-            SanetError: a worker failed for good, or the cluster is gone.
-            UsageError: device "cuda", but the cluster has no GPU.
-        """
+        """See ``Engine``; SanetError where a worker failed for good, the cluster is gone, or it has no GPU as asked."""
         with _running() as ray:
             pool = self._pool(ray.cluster_resources(), len(jobs))
             gpus = 1 if pool.device == "cuda" else 0

@@ -100,7 +100,7 @@ def blended_bands(logits_of: LogitsFunction, image: Tensor, window: int) -> Iter
         window: side of the windows in pixels; a shorter side of the image is taken whole.
 
     Yields:
-        (K, rows, W) bands of finished rows, from top to bottom; the rows of all bands together are H.
+        (K, rows, W) bands of finished rows, from top to bottom.
     """
     height, width = image.shape[-2:]
     if height * width <= window**2:
@@ -153,11 +153,11 @@ def resized(image: Tensor, scale: float) -> Tensor:
     sides = tuple(max(SMALLEST_SIDE, round(scale * side)) for side in image.shape[-2:])
     if sides == tuple(image.shape[-2:]):
         return image
-    planes = []
+    planes, exact = [], image.is_floating_point()
     for plane in image:  # one after the other, since a large image in float32 takes more than its logits
-        pixels = plane[None, None] if image.is_floating_point() else plane[None, None].float()
-        resized = F.interpolate(pixels, sides, mode="bilinear", align_corners=False, antialias=True)[0]
-        planes.append(resized if image.is_floating_point() else resized.round_().to(image.dtype))
+        pixels = plane[None, None] if exact else plane[None, None].float()
+        found = F.interpolate(pixels, sides, mode="bilinear", align_corners=False, antialias=True)[0]
+        planes.append(found if exact else found.round_().to(image.dtype))
     return torch.cat(planes)
 
 
