@@ -32,11 +32,8 @@ class Job(NamedTuple):
 class Journal:
     """The newest line about each mask. Paths in lines start at the folder, so that every working directory may call.
 
-    Args:
-        folder: output folder; need not be there.
-
     Raises:
-        UsageError: there is a ``predictions.jsonl`` with other lines.
+        UsageError: the output folder has a ``predictions.jsonl`` with other lines.
     """
 
     def __init__(self, folder: Path) -> None:

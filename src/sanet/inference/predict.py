@@ -80,11 +80,7 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
     size and the time of modification that the line says, and when its mask and overlay exist. Images that failed
     are tried again. A mask or overlay that would have to be made again, but was changed by somebody, is not replaced.
 
-    Args:
-        engine: who labels them, and with what.
-        inputs: files, folders and globs.
-        output: output folder.
-        progress: show a progress bar.
+    ``inputs`` are files, folders and globs.
 
     Raises:
         UsageError: see ``find_images``; more classes than a palette PNG holds; or a file is in the way.

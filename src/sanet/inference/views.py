@@ -56,11 +56,7 @@ def class_probabilities(
     Memory: the sum over the views is kept whole, in ``4 K H W`` bytes, beside one resized image. The logits of a view
     are not, where it goes through windows: they are resized and added in bands of rows, as the windows finish them.
 
-    Args:
-        logits_of: the network.
-        image: (C, H, W), integers or float in [0, 1], of any size, on the network's device.
-        settings: sliding window, multi-scale and flip. Each view is an image of ``max(32, round(factor * side))``
-            pixels a side, whole or in windows by the rule of ``window``. Those of a flip are flipped back.
+    Each view is an image of ``max(32, round(factor * side))`` pixels a side, whole or in windows.
 
     Returns:
         (K, H, W) float32; every pixel's add up to 1.
@@ -94,10 +90,7 @@ def blended_bands(logits_of: LogitsFunction, image: Tensor, window: int) -> Iter
     Every window counts most at its middle and least at its rim. Only the rows that further windows still touch are
     kept, so that the memory needed grows with the image's width and not with its height.
 
-    Args:
-        logits_of: the network.
-        image: (C, H, W).
-        window: side of the windows in pixels; a shorter side of the image is taken whole.
+    A side of the image (C, H, W) that is shorter than ``window`` is taken whole.
 
     Yields:
         (K, rows, W) bands of finished rows, from top to bottom.
@@ -162,13 +155,7 @@ def resized(image: Tensor, scale: float) -> Tensor:
 
 
 def resized_bands(bands: Iterable[Tensor], height: int, size: Sequence[int]) -> Iterator[Tensor]:
-    """Logits (K, height, w) that come in bands of rows, in another size, bilinearly and as bands of rows again.
-
-    Args:
-        bands: (K, rows, w) from top to bottom.
-        height: rows of all of them together.
-        size: rows and columns of what is yielded.
-    """
+    """Logits (K, height, w) in bands of rows from top to bottom, in another size, bilinearly and as bands again."""
     rows, columns = size
     # The centres of the new rows among the old ones, in float64: a row more or less shows in thousands of them.
     centres = ((torch.arange(rows, dtype=torch.float64) + 0.5) * height / rows - 0.5).clamp(0, height - 1)
