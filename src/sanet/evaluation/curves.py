@@ -20,8 +20,8 @@ STYLE |= dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtic
 def learning_curves(history: list[dict[str, float]], score_names: dict[str, str]) -> Markup | None:
     """Losses, and scores of the validation split, over the epochs, as inline SVG; None where there are no values.
 
-    ``history`` has a run's "epoch" and any of "train/…" and "val/KEY", missing or NaN where unknown; ``score_names`` says
-    what the scores are called, by KEY.
+    ``history`` has a run's "epoch" and any of "train/…" and "val/KEY", missing or NaN where unknown; ``score_names``
+    says what the scores are called, by KEY.
     """
     values: dict[str, dict[float, float]] = {}
     for row in history:

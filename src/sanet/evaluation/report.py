@@ -23,7 +23,7 @@ NUMBERED_CLASSES = 21
 
 
 def write_report(path: Path, evaluation: Evaluation, history: list[dict[str, float]], title: str) -> None:
-    """Write one HTML file that needs no other file, no script and no network; for ``history`` see ``learning_curves``."""
+    """Write one HTML file that needs no other file, script or network; for ``history`` see ``learning_curves``."""
     labels, iou, confusion = evaluation.labels, evaluation.scores.class_iou, evaluation.confusion
     masks = [mask for example in evaluation.worst for mask in (example.truth, example.prediction)]
     shown = set().union(*(np.unique(mask).tolist() for mask in masks))
