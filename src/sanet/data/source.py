@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from sanet.data.decoding import DataError, load_mask, read_image, read_labels, shape_text
 from sanet.data.values import MaskCoding
-from sanet.structures import LabelSet, Sample, choose, first_line
+from sanet.structures import LabelSet, Sample, UsageError, first_line
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,10 @@ def records_of(source: Source, split: str) -> Sequence[Record]:
         UsageError: no such split.
         DataError: a file or a folder that lists them cannot be read.
     """
+    if split not in source.splits:
+        raise UsageError(f"unknown split {split!r}; the dataset has {', '.join(source.splits)}: choose with --split")
     with explained(source.root):
-        return source.records(choose("split", split, source.splits))
+        return source.records(split)
 
 
 def read_sample(source: Source, record: Record) -> Sample:
