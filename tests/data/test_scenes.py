@@ -164,5 +164,5 @@ def test_own_pixels_do_not_tell_the_class(names: tuple[str, ...]) -> None:
 
 
 def test_an_unknown_split_offers_the_choices() -> None:
-    with pytest.raises(ValueError, match=r"'trian'.*'train'.*test, train, val"):
+    with pytest.raises(ValueError, match=r"'trian'.*train, val, test.*--split"):
         Scenes().open("trian")
