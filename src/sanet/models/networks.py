@@ -41,16 +41,7 @@ EXAMPLE_SIDES = (128, 192)
 class SegmentationModel(nn.Module, StoredModel):
     """A network of ``NETWORKS`` over a backbone: pixels in, per-class logits of the same size out.
 
-    Args:
-        network: a name of ``NETWORKS``, "my_lab.heads:PSP" of an opened module, or the class of a head.
-        backbone: a timm model name.
-        labels: the classes; K is their number.
-        output_stride: stride of the last feature stage.
-        pretrained_backbone: start the backbone from its ImageNet weights.
-        options: further arguments of the head, such as ``{"pooling": "max"}`` for ``SANetHead``.
-        shorter_side: shorter side, in pixels, at which the network sees images outside training; None: their own size.
-        in_chans: C, channels of the images.
-        value_range: largest value of images of integers.
+    See ``create_model`` for the arguments; ``options`` are the further ones of the head.
 
     Attributes:
         network: the name of the head.
