@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from io import TextIOWrapper
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from sanet import references
 from sanet.cli import renamed, training, using
-from sanet.cli.parsing import Command, create_parser, parse, require_settings
+from sanet.cli.parsing import Command, create_parser, parse, require_settings, run_of
 from sanet.config import CONFIG, TrainConfig
 from sanet.settings import with_newer_fields
 from sanet.structures import Interrupted, SanetError, UsageError, choose, say
@@ -80,7 +79,7 @@ def _stored(command: str, given: Sequence[str]) -> tuple[dict[str, Any], str]:
         runs = [word for before, word in places if "=" in before or not before.startswith("--")]
     else:
         runs = []
-    path = Path(runs[0]) / CONFIG if runs else None
+    path = run_of(runs[0]) / CONFIG if runs else None
     if path is None or not path.exists():
         return {}, ""
     found = read_mapping(path)

@@ -75,6 +75,12 @@ def model_in(directory: str) -> str:
     return directory
 
 
+def run_of(model: str) -> Path:
+    """The run that a model is in, where it is named by the model folder of one; else its own place."""
+    path = Path(model)
+    return path.parent if path.name == MODEL and (path.parent / CONFIG).exists() else path
+
+
 class HelpFormatter(RawDescriptionHelpFormatter, ArgumentDefaultsHelpFormatter):
     """Shows defaults, and one word for a value in place of its dotted name."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sanet.evaluation.repeated import Comparison, Spread
+from sanet.evaluation.repeated import Comparison, Spread, paired_bootstrap
 from sanet.evaluation.results import Evaluation
 from sanet.repeated.config import RepeatConfig, Row
 
@@ -78,16 +78,16 @@ class Repeated:
     def comparisons(self) -> list[Comparison]:
         """The pairs of finished rows that the table compares, by mIoU."""
         found = {result.row.name: result for result in self.finished()}
+        pairs = [(found[one], found[two]) for one, two in self.config.comparisons if one in found and two in found]
         return [
-            Comparison.of(
-                found[first].row.label,
-                found[second].row.label,
-                found[first].image_sums(),
-                found[second].image_sums(),
-                published=_difference(found[first].row.published, found[second].row.published),
+            Comparison(
+                one.row.label,
+                two.row.label,
+                paired_bootstrap(one.image_sums(), two.image_sums()),
+                min(len(one.runs), len(two.runs)),
+                _difference(one.row.published, two.row.published),
             )
-            for first, second in self.config.comparisons
-            if first in found and second in found
+            for one, two in pairs
         ]
 
 
