@@ -176,5 +176,5 @@ def test_a_wrong_command_line_opens_nothing_and_a_module_that_fails_is_named(can
             main(words)
     assert not canary.exists()
     (canary.parent / "broken.py").write_text("1 / 0")
-    assert main(["--import", "broken", "check-data"]) == 1
+    assert main(["--import", "broken", "check-data"]) == 2
     assert "broken: ZeroDivisionError" in capsys.readouterr().err
