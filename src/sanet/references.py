@@ -21,7 +21,7 @@ from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
-from sanet.structures import SanetError, UsageError, first_line
+from sanet.structures import UsageError, first_line
 
 FUNCTIONS = (FunctionType, BuiltinFunctionType)
 _opened: dict[str, ModuleType] = {}
@@ -36,7 +36,7 @@ def use(*modules: str) -> None:
         modules: such as "my_lab", which opens "my_lab.losses" as well.
 
     Raises:
-        SanetError: one cannot be imported.
+        UsageError: one cannot be imported.
     """
     here = os.getcwd()
     if here not in sys.path:
@@ -45,7 +45,7 @@ def use(*modules: str) -> None:
         try:
             _opened[name] = importlib.import_module(name)
         except Exception as error:  # whatever its code raises
-            raise SanetError(f"--import {name}: {type(error).__name__}: {first_line(error)}") from error
+            raise UsageError(f"--import {name}: {type(error).__name__}: {first_line(error)}") from error
 
 
 def opened() -> list[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from sanet.config import DataConfig, InferenceConfig, TrainConfig
-from sanet.settings import Options, check, within
+from sanet.settings import Options, check, settings_of, within
 from sanet.structures import UsageError, choose
 
 Settings = TypeVar("Settings")
@@ -95,25 +95,6 @@ def rows_of(table: RepeatConfig) -> list[Row]:
         label = str(given.get(LABEL, name))
         rows.append(Row(name, label, replace(config, data=table.data), given.get(PUBLISHED, {})))
     return rows
-
-
-def settings_of(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
-    """A dataclass of settings from nested mappings, as a YAML file has them.
-
-    Raises:
-        UsageError: a setting that does not exist, or a value that it cannot have.
-    """
-    default = kind()
-    known = {item.name: getattr(default, item.name) for item in fields(default)}  # type: ignore[arg-type]
-    built: dict[str, Any] = {}
-    for name, value in values.items():
-        choose("setting", name, tuple(known))
-        inner = known[name]
-        if is_dataclass(inner) and isinstance(value, Mapping):
-            built[name] = settings_of(type(inner), value)
-        else:
-            built[name] = tuple(value) if isinstance(value, list) and isinstance(inner, tuple) else value
-    return kind(**built)
 
 
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
