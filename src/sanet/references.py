@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
@@ -175,25 +175,23 @@ def name_of(value: Any) -> str:
     return f"{made.__module__}:{made.__qualname__}"
 
 
-def digests() -> dict[str, str]:
-    """By opened top-level package: its version where it is installed, else a hash of its Python files."""
-    distributions = packages_distributions() if _opened else {}
-    found = {}
-    for top in dict.fromkeys(name.partition(".")[0] for name in _opened):
-        module = sys.modules[top]
-        if top in distributions:
-            found[top] = version(distributions[top][0])
-            continue
-        places = [Path(place) for place in getattr(module, "__path__", [])] or [Path(str(module.__file__))]
-        found[top] = _hash(
-            sorted(path for place in places for path in (place.rglob("*.py") if place.is_dir() else [place]))
-        )
-    return found
+def digests(modules: Collection[str] | None = None) -> dict[str, str]:
+    """By opened top-level package: its version where it is installed, else a hash of its Python files.
+
+    Args:
+        modules: top-level names, such as "my_lab"; only these count. None: all that were opened.
+    """
+    tops = dict.fromkeys(name.partition(".")[0] for name in _opened)
+    wanted = [top for top in tops if modules is None or top in modules]
+    distributions = packages_distributions() if wanted else {}
+    return {top: version(distributions[top][0]) if top in distributions else _hash(sys.modules[top]) for top in wanted}
 
 
-def _hash(files: Iterable[Path]) -> str:
+def _hash(module: ModuleType) -> str:
+    folders = [Path(place) for place in getattr(module, "__path__", [])]
+    files = [path for folder in folders for path in folder.rglob("*.py")] or [Path(str(module.__file__))]
     digest = sha256()
-    for path in files:
+    for path in sorted(files):
         content = path.read_bytes()
         digest.update(f"{path.name} {len(content)} ".encode() + content)
     return digest.hexdigest()[:16]
