@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from argparse import SUPPRESS, ArgumentParser
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -72,6 +72,12 @@ def model_in(directory: str) -> str:
     return directory
 
 
+def run_of(model: str) -> Path:
+    """The run that a model is in, where it is named by the model folder of one; else its own place."""
+    path = Path(model)
+    return path.parent if path.name == MODEL and (path.parent / CONFIG).exists() else path
+
+
 class Setting(NamedTuple):
     """One setting of a command: its field, its kind, its help, and the heading above it."""
 
@@ -117,27 +123,25 @@ def create_parser(name: str, command: Any) -> Parser:
     known = settings_in(command)
     about = parse_docstring(command.__doc__).short_description
     parser = Parser(f"sanet {name}", None, about, EPILOG, argument_default=SUPPRESS, allow_abbrev=False)
-    if not any("place" in setting.item.metadata for setting in known.values()):
+    if not any(setting.item.metadata.get("place") for setting in known.values()):
         parser.add_argument("--config", action="append", help="YAML file with any of the options below")
-    usage, groups = [parser.prog], {"options": parser}
+    groups: dict[str, Any] = {"options": parser}
+    usage = [parser.prog]
     for word, (item, kind, text, heading) in known.items():
-        default = None if item.default_factory is MISSING else item.default_factory()
-        default = default if item.default is MISSING else item.default
-        required = item.default is item.default_factory  # both are missing
-        choices = get_args(kind) if get_origin(kind) is Literal else ()
-        metavar = f"{{{','.join(choices)}}}" if choices else word.rpartition(".")[2].upper()
-        how = {"metavar": metavar, **item.metadata.get("how", {})}
-        shown = " ".join(how["metavar"]) if isinstance(how["metavar"], tuple) else how["metavar"]
-        how["help"] = (text if default in (None, (), {}) else f"{text} (default: {plain(default)})").replace("%", "%%")
+        default: Any = item.default if item.default_factory is MISSING else item.default_factory()
+        shown = "" if default in (MISSING, None, (), {}) else f" (default: {plain(default)})"
+        values = f"{{{','.join(get_args(kind))}}}" if get_origin(kind) is Literal else word.rpartition(".")[2].upper()
+        how = {"metavar": values, "help": f"{text}{shown}".replace("%", "%%"), **item.metadata.get("how", {})}
         if heading not in groups:
-            groups[heading] = parser.add_argument_group(heading)  # type: ignore[assignment]
-        if "place" in item.metadata:
-            groups[heading].add_argument(word, **how)
-            usage += [f"{shown} ..." if how["nargs"] == "+" else shown] if required else []
-        else:
-            groups[heading].add_argument(f"--{word}", required=required, **how)
-            usage += [f"--{word} {shown}"] if required else []
-    parser.usage = " ".join([*usage, "[options]"]).replace("%", "%%")
+            groups[heading] = parser.add_argument_group(heading)
+        option = word if item.metadata.get("place") else f"--{word}"
+        if option != word:
+            how["required"] = default is MISSING
+        groups[heading].add_argument(option, **how)
+        if default is MISSING:
+            several = " ".join(how["metavar"]) if isinstance(how["metavar"], tuple) else how["metavar"]
+            usage.append(several if option == word else f"{option} {several}")
+    parser.usage = " ".join([*usage, "[options]"])
     return parser
 
 
@@ -164,11 +168,14 @@ def parse(name: str, command: Any, given: Sequence[str]) -> Any:
             parser.error(f"unrecognized arguments: {option}{_meant(option[2:], known)}")
     texts = vars(parser.parse_args(given))
     files = [Path(file) for file in texts.pop("config", [])]
-    run = _run_of(texts, known)
+    # A run that resumes brings its settings, and one that is used its dataset.
+    run = texts.get("resume", texts.get("model") if "data.name" in known and "data.name" not in texts else None)
+    if run is not None and (run_of(run) / CONFIG).exists():
+        files.insert(0, run_of(run) / CONFIG)
     try:
-        values = _stored(run, known, "model" in known) if run else {}
+        values: dict[str, Any] = {}
         for file in files:
-            values |= _read(file, known)
+            values |= _read(file, known, of_run=run is not None and file.parent == run_of(run))
         for option, text in sorted(texts.items(), key=lambda pair: pair[0] not in known):
             if option in known:
                 values[option] = _value(option, text, known[option].kind)
@@ -178,54 +185,36 @@ def parse(name: str, command: Any, given: Sequence[str]) -> Any:
                 values[parent] = {**before, key: _value(option, text)} if isinstance(before, dict) else before
         return _built(command, values)
     except UsageError as error:
-        place = [str(file) for file in [run, *files] if file and str(file) not in str(error)]
-        raise UsageError("; see ".join([str(error), *place[-1:]])) from error
+        place = [f"; see {file}" for file in files[-1:] if str(file) not in str(error)]
+        raise UsageError(f"{error}{''.join(place)}") from error
 
 
-def _run_of(texts: Mapping[str, Any], known: Mapping[str, Setting]) -> Path | None:
-    """The configuration of the run that is resumed, or that brings its dataset, where there is one."""
-    run = texts.get("resume", texts.get("model") if "data.name" in known and "data.name" not in texts else None)
-    path = Path(run) / CONFIG if run is not None else None
-    return path if path and path.exists() else None
-
-
-def _stored(path: Path, known: Mapping[str, Setting], data_only: bool) -> dict[str, Any]:
-    """The settings of a run by dotted names; of another version those that are still there, by their new names."""
-    found = _mapping(path)
-    if not isinstance(found.get("data"), dict):
-        raise SanetError(f"{path} is no configuration of a run")
-    values = dict(_dotted(with_newer_fields(TrainConfig, found), known))
-    if data_only:  # an older run is not resumed, but its model is evaluated
-        parts = {name: value for name, value in values.items() if name == "window" or name.startswith("data.")}
-        values = {renamed.OPTIONS.get(name, name): value for name, value in parts.items()}
-    return {name: value for name, value in values.items() if name in known}
-
-
-def _read(path: Path, known: Mapping[str, Setting]) -> dict[str, Any]:
-    """The settings of a file by dotted names."""
-    values = dict(_dotted(_mapping(path), known))
+def _read(path: Path, known: Mapping[str, Setting], of_run: bool) -> dict[str, Any]:
+    """The settings of a file by dotted names; of a run, which may be older, those that the command takes over."""
+    found = yaml_files.read_mapping(path)
+    for name in COMMAND_LINE_ONLY & found.keys():
+        raise UsageError(f"{path}: {name} is read from the command line alone: --{name}")
+    if of_run:
+        if not isinstance(found.get("data"), dict):
+            raise SanetError(f"{path} is no configuration of a run")
+        found = with_newer_fields(TrainConfig, found)
+    values = {}
+    for name, value in found.items():
+        if not any(word.startswith(f"{name}.") for word in known):
+            values[str(name)] = value
+        elif isinstance(value, Mapping):
+            values |= {f"{name}.{key}": entry for key, entry in value.items()}
+        else:  # as `model:` with nothing behind it
+            raise UsageError(f"{name} {value!r}: write its settings below it, or leave it out")
+    if of_run:
+        values = {renamed.OPTIONS.get(name, name): value for name, value in values.items()}
+        data_only = "model" in known
+        kept = [name for name in values if name == "window" or name.startswith("data.") or not data_only]
+        return {name: values[name] for name in kept if name in known}
     for name in values:
         if name not in known:
             raise UsageError(f"{path}: unknown setting {name}{_meant(name, known)}")
     return values
-
-
-def _mapping(path: Path) -> dict[Any, Any]:
-    found = yaml_files.read_mapping(path)
-    for name in COMMAND_LINE_ONLY & found.keys():
-        raise UsageError(f"{path}: {name} is read from the command line alone: --{name}")
-    return found
-
-
-def _dotted(found: Mapping[Any, Any], known: Mapping[str, Setting]) -> Iterator[tuple[str, Any]]:
-    sections = {name.partition(".")[0] for name in known if "." in name}
-    for name, value in found.items():
-        if name not in sections:
-            yield str(name), value
-        elif isinstance(value, Mapping):
-            yield from ((f"{name}.{key}", entry) for key, entry in value.items())
-        else:  # as `model:` with nothing behind it
-            raise UsageError(f"{name} {value!r}: write its settings below it, or leave it out")
 
 
 def _meant(name: str, known: Mapping[str, Setting]) -> str:

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from sanet.data.decoding import DataError, load_mask, read_image, read_labels, shape_text
 from sanet.data.values import MaskCoding
-from sanet.structures import LabelSet, Sample, choose
+from sanet.structures import LabelSet, Sample, UsageError
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,9 @@ class Source(ABC):
             DataError: it is empty, it has no masks, an image or a mask is missing, a name is there twice, or, of
                 "train", an image or its group is in another split as well.
         """
-        records = self.records(choose("split", split, self.splits))
+        if split not in self.splits:
+            raise UsageError(f"unknown split {split!r}; the dataset has {', '.join(self.splits)}: choose with --split")
+        records = self.records(split)
         if split in self.unlabelled:
             raise DataError(
                 f"{split} has {len(records)} images but no masks, which its publisher keeps; label them with "

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from math import isfinite, nan
 from pathlib import Path
 
-from sanet.evaluation.report import ABSENT_RULE, SCORE_NAMES, iou_text
+from sanet.evaluation.confusion import SCORE_NAMES
+from sanet.evaluation.report import ABSENT_RULE, iou_text
 from sanet.evaluation.results import Evaluation, read_scores
 from sanet.structures import SanetError, UsageError
 from sanet.tables import MISSING, percent, text_table

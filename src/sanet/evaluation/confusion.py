@@ -14,6 +14,16 @@ from torch import Tensor, nn
 
 from sanet.structures import LabelSet
 
+# What the means of Scores are called.
+SCORE_NAMES = {
+    "miou": "mean IoU",
+    "miou_without_background": "mean IoU without background",
+    "miou_with_background": "mean IoU with background (as IoU 0)",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean class accuracy",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+}
+
 
 @dataclass(frozen=True)
 class Scores:

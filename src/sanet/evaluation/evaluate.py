@@ -7,7 +7,7 @@ from dataclasses import replace
 from hashlib import sha256
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from sanet.data.catalog import data_source
 from sanet.data.loading import evaluation_loader
 from sanet.data.source import SegmentationDataset
 from sanet.evaluation.confusion import ConfusionMatrix, iou_of, scores_of, sums_of
+from sanet.evaluation.metrics import compute_metrics, create_metrics, update_metrics
 from sanet.evaluation.protocol import Protocol
 from sanet.evaluation.report import write_report
 from sanet.evaluation.results import COUNTS, SCORES, Evaluation, Example, write_scores
@@ -29,6 +30,9 @@ from sanet.inference.predictor import Predictor
 from sanet.models.networks import SegmentationModel
 from sanet.models.store import BUNDLED
 from sanet.structures import LabelSet, SanetError
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 WORST = 12
 REPORT = "report.html"
@@ -57,16 +61,18 @@ def evaluate(
         output: folder for ``scores.json``, ``image_counts.npz`` and ``report.html``; nothing is written without it.
         inference: sliding window, multi-scale and flip.
         device: name of the device; by default the best there is.
-        metrics: further metrics of torchmetrics by name, updated with (prediction, mask), each (H, W) int64.
+        metrics: metrics of torchmetrics by the names under which they are reported: "my_module:Name", with options
+            {name: …, options: {…}}, or an object; each is called as update(prediction, mask), both (H, W) int64.
         history: rows of a run's metrics, for the learning curves of the report.
         progress: show a progress bar.
         num_workers: processes that read images; 0 reads them in the main process.
 
     Raises:
-        SanetError: the model's classes are not those of the dataset, in the same order.
+        SanetError: the model's classes are not those of the dataset, in the same order; or a metric failed.
         DataError: the dataset cannot be read.
-        UsageError: no such split or device, or nothing can be written in ``output``, or somebody's file is in the way.
+        UsageError: no such split, device or metric, nothing can be written in ``output``, or a file there is not ours.
     """
+    wanted = create_metrics(metrics or {})
     if output is not None:
         distributed.broadcast_from_main(lambda: require_own(*files_in(Path(output))))
     dataset = data_source(data).open(split)
@@ -74,15 +80,15 @@ def evaluate(
     require_same_classes(predictor.labels, dataset.labels)
     if output is not None:
         distributed.broadcast_from_main(lambda: require_writable(Path(output)))
-    for metric in (metrics or {}).values():
-        metric.to(predictor.device).reset()
+    for metric in wanted.values():
+        metric.to(predictor.device)
     evaluation = evaluate_dataset(
         lambda image: predictor.label(image.to(predictor.device)).cpu(),
         dataset,
         Protocol.of(data, split, dataset.names, dataset.labels, predictor.inference),
         progress,
         num_workers,
-        metrics or {},
+        wanted,
     )
     evaluation = replace(evaluation, facts={"model": _named(model)})
     if output is not None and distributed.is_main_process():
@@ -97,7 +103,7 @@ def evaluate_dataset(
     protocol: Protocol,
     progress: bool = True,
     num_workers: int = 0,
-    metrics: Mapping[str, Any] = {},
+    metrics: Mapping[str, Metric] = {},
 ) -> Evaluation:
     """Label every image of a dataset by a function, (C, H, W) -> (H, W) int64 on the CPU, and count.
 
@@ -115,8 +121,7 @@ def evaluate_dataset(
             prediction = label(image)
             own.append(sums_of(confusion.update(mask, prediction)))
             contents[name] = _digest(image), _digest(mask)
-            for metric in metrics.values():
-                metric.update(prediction.to(metric.device), mask.to(metric.device))
+            update_metrics(metrics, prediction, mask)
     except Exception as error:  # a process that ended by itself would leave the others waiting
         failure = distributed.portable(error)
     # As objects, which reach the others whatever device their counts would have to be on.
@@ -128,6 +133,7 @@ def evaluate_dataset(
     sums = torch.zeros(len(dataset), 3, len(dataset.labels), dtype=torch.int64)
     for rank, (_, part, *_) in enumerate(shares):
         sums[rank :: len(shares)] = torch.stack(part) if part else sums[:0]
+    values = compute_metrics(metrics)
     miou = iou_of(sums).nanmean(dim=1).tolist()
     return Evaluation(
         dataset.labels,
@@ -137,7 +143,7 @@ def evaluate_dataset(
         _worst(dataset, label, miou) if distributed.is_main_process() else [],
         protocol.with_contents({name: digests for share in shares for name, digests in share[2].items()}),
         image_sums=sums.numpy(),
-        metrics={name: float(metric.compute()) for name, metric in metrics.items()},
+        metrics=values,
     )
 
 

@@ -8,6 +8,7 @@ from statistics import median
 
 import numpy as np
 
+from sanet.evaluation.confusion import SCORE_NAMES
 from sanet.evaluation.curves import learning_curves
 from sanet.evaluation.page import data_url, environment, thumbnail
 from sanet.evaluation.results import Evaluation, Example
@@ -16,14 +17,6 @@ from sanet.inference.drawing import IGNORED, WRONG, colorize, error_map
 from sanet.structures import LabelSet
 from sanet.tables import percent, text_table
 
-SCORE_NAMES = {
-    "miou": "mean IoU",
-    "miou_without_background": "mean IoU without background",
-    "miou_with_background": "mean IoU with background (as IoU 0)",
-    "pixel_accuracy": "pixel accuracy",
-    "mean_accuracy": "mean class accuracy",
-    "frequency_weighted_iou": "frequency-weighted IoU",
-}
 ABSENT_RULE = "A class that is neither true nor predicted anywhere is absent: it has no score and is in no mean."
 IMAGE_WIDTH = 640
 NUMBERED_CLASSES = 21

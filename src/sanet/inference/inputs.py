@@ -41,6 +41,8 @@ def find_images(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
                 matches |= {file: file.relative_to(path).with_suffix("") for file in inside}
             else:
                 matches[path] = Path(path.stem)
+        if not paths:
+            raise UsageError(f"{given} does not exist" if not glob.has_magic(given) else f"{given} matches no file")
         if not matches:
             raise UsageError(
                 f"{given} names no image outside the output {output} (known types: {', '.join(IMAGE_SUFFIXES)})"
