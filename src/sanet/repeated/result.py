@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,11 @@ class RowResult:
 
     def spread(self, score: str) -> Spread:
         """Mean and deviation of a score such as "miou", in per cent, over the seeds."""
-        return Spread.of([100 * float(getattr(run.scores, score)) for run in self.runs.values()])
+        return _spread([100 * float(getattr(run.scores, score)) for run in self.runs.values()])
+
+    def metric(self, name: str) -> Spread:
+        """Mean and deviation of a chosen metric over the seeds; NaN where the row does not choose it."""
+        return _spread([run.metrics[name] for run in self.runs.values() if name in run.metrics])
 
     def image_sums(self) -> NDArray[np.int64]:
         """(S, N, 3, K): for every run and image the pixels of each class that were found, are true, were predicted."""
@@ -71,6 +76,10 @@ class Repeated:
         """The rows that have a score."""
         return [row for row in self.rows if row.runs]
 
+    def metrics(self) -> list[str]:
+        """Names of the metrics that rows choose beside the usual scores."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.row.config.metrics))
+
     def failures(self) -> list[str]:
         """What did not finish, and why, a line each."""
         return [f"{row.row.label}, seed {seed}: {why}" for row in self.rows for seed, why in row.failures.items()]
@@ -89,6 +98,10 @@ class Repeated:
             for first, second in self.config.comparisons
             if first in found and second in found
         ]
+
+
+def _spread(values: list[float]) -> Spread:
+    return Spread.of(values) if values else Spread(nan, nan)
 
 
 def _difference(first: Mapping[str, float], second: Mapping[str, float]) -> float | None:

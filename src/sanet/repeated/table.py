@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sanet.evaluation.repeated import COVERAGE, RUNS_TO_JUDGE, Spread
+from sanet.references import name_of
 from sanet.repeated.costs import Costs
 from sanet.repeated.result import Repeated
 from sanet.structures import printable
@@ -21,34 +22,26 @@ Cells = tuple[list[str], list[list[str]]]
 
 def score_cells(result: Repeated, costs: Costs | None) -> Cells:
     """Header and rows: scores over the seeds, published ones beside them, and costs."""
-    published = any(row.row.published for row in result.rows)
-    header = [
-        "row",
-        "network",
-        "backbone",
-        "stride",
-        f"mIoU on {result.split}",
-        "pixel accuracy",
-        "mean accuracy",
-        "runs",
-    ]
-    header += ["published mIoU"] if published else []
+    published, metrics = any(row.row.published for row in result.rows), result.metrics()
+    header = ["row", "network", "backbone", "stride", f"mIoU on {result.split}", "pixel accuracy", "mean accuracy"]
+    header += [*metrics, "runs", *(["published mIoU"] if published else [])]
     header += ["parameters (M)", f"MACs (G) at {costs.height}x{costs.width}", "time (ms)"] if costs else []
     rows = []
     for found in result.rows:
         model = found.row.config.model
-        names = ("miou", "pixel_accuracy", "mean_accuracy")
-        spreads = [spread_text(found.spread(name)) for name in names] if found.runs else [MISSING] * 3
-        cells = [found.row.label, printable(str(model.name)), model.backbone, str(model.output_stride), *spreads]
+        cells = [found.row.label, printable(name_of(model.name)), model.backbone, str(model.output_stride)]
+        cells += [spread_text(found.spread(name)) for name in ("miou", "pixel_accuracy", "mean_accuracy")]
+        cells += [metric_text(found.metric(name)) for name in metrics]
         cells.append(f"{len(found.runs)} of {result.config.seeds}" if found.failures else str(len(found.runs)))
-        cells += (
-            [f"{found.row.published['miou']:.1f}" if "miou" in found.row.published else MISSING] if published else []
-        )
-        cost = costs.rows.get(found.row.name) if costs else None
-        if cost:
-            cells += [f"{cost.parameters / 1e6:.2f}", f"{cost.macs / 1e9:.2f}", f"{1e3 * cost.timing.median:.0f}"]
-        elif costs:
-            cells += [MISSING] * 3
+        if published:
+            cells.append(f"{found.row.published['miou']:.1f}" if "miou" in found.row.published else MISSING)
+        if costs:
+            cost = costs.rows.get(found.row.name)
+            cells += (
+                [f"{cost.parameters / 1e6:.2f}", f"{cost.macs / 1e9:.2f}", f"{1e3 * cost.timing.median:.0f}"]
+                if cost
+                else [MISSING] * 3
+            )
         rows.append(cells)
     return header, rows
 
@@ -127,6 +120,13 @@ def spread_text(spread: Spread) -> str:
     return f"{spread.mean:.1f}" if isnan(spread.deviation) else f"{spread.mean:.1f} ± {spread.deviation:.1f}"
 
 
+def metric_text(spread: Spread) -> str:
+    """Mean ± deviation of a chosen metric, in its own unit; a dash where no run has it."""
+    if isnan(spread.mean):
+        return MISSING
+    return f"{spread.mean:.4g}" if isnan(spread.deviation) else f"{spread.mean:.4g} ± {spread.deviation:.2g}"
+
+
 def write_markdown(path: Path, result: Repeated, costs: Costs | None) -> None:
     """The whole result, for a terminal, a README or a pull request."""
     compared, failed = comparison_cells(result), [f"- {failure}" for failure in result.failures()]
@@ -160,11 +160,12 @@ def write_runs(path: Path, result: Repeated, costs: Costs | None) -> None:
             records.append(
                 {
                     "row": found.row.name,
-                    "network": found.row.config.model.name,
+                    "network": name_of(found.row.config.model.name),
                     "backbone": found.row.config.model.backbone,
                     "seed": seed,
                     "split": result.split,
                     **scores,
+                    **{f"metric {name}": run.metrics.get(name) for name in result.metrics()},
                     **{f"iou {name}": value for name, value in run.scores.class_iou.items()},
                     "published_miou": found.row.published.get("miou", 0) / 100 or None,
                     "parameters": cost.parameters if cost else None,
