@@ -20,7 +20,7 @@ from pages import PAGES, ROOT, named, steps
 
 import sanet
 from sanet.cli.main import COMMANDS
-from sanet.repeated.config import rows_of
+from sanet.repeated.result import rows_of
 from sanet.settings import settings_of
 from sanet.yaml_files import parse
 

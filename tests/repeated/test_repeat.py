@@ -14,7 +14,8 @@ from brightness import CLASSES, assert_same_weights, weights, write_pictures
 from sanet.config import DataConfig, TrainConfig
 from sanet.evaluation.repeated import paired_bootstrap
 from sanet.models.networks import load_model
-from sanet.repeated.config import RepeatConfig, rows_of
+from sanet.repeated.config import RepeatConfig
+from sanet.repeated.result import rows_of
 from sanet.repeated.runner import repeat
 from sanet.settings import settings_of
 from sanet.structures import SanetError, UsageError
@@ -53,12 +54,12 @@ def copy(table, finished, tmp_path):
 
 
 def test_every_row_has_a_run_with_every_seed(table, finished):
-    assert [row.row.label for row in finished.rows] == ["FCN", "sanet"]
+    assert [row.label for row in finished.rows] == ["FCN", "sanet"]
     for row in finished.rows:
         assert list(row.runs) == [0, 1, 2]
         one, other = (weights(row.directory_of(seed)) for seed in (0, 1))
         assert any(not np.array_equal(one[name], other[name]) for name in one)
-        assert row.row.config.augmentation.crop == (40, 40)
+        assert row.config.augmentation.crop == (40, 40)
     with open(f"{table.output}/table.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["row"] for line in lines] == ["fcn"] * 3 + ["sanet"] * 3
@@ -190,7 +191,7 @@ def test_chosen_metrics_stand_beside_the_scores(copy):
     rows = {"fcn": ROWS["fcn"], "sanet": {**ROWS["sanet"], "metrics": {"f1": metric}}}
     found = repeat(replace(copy, rows=rows, seeds=2, costs=False))
     values = [run.metrics["f1"] for run in found.rows[1].runs.values()]
-    assert found.rows[1].metric("f1").mean == pytest.approx(np.mean(values))
+    assert found.rows[1].spread("f1").mean == pytest.approx(np.mean(values))
     header, *lines = [
         [cell.strip() for cell in line.split("|")]
         for line in Path(f"{copy.output}/table.md").read_text().splitlines()

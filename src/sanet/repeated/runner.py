@@ -20,11 +20,11 @@ from sanet.evaluation.protocol import digest_of
 from sanet.evaluation.results import SCORES, Evaluation, read_scores
 from sanet.files import written
 from sanet.models.networks import create_model
-from sanet.repeated.config import RepeatConfig, rows_of
+from sanet.repeated.config import RepeatConfig
 from sanet.repeated.costs import measured_costs
 from sanet.repeated.key import differences, key_of_runs
 from sanet.repeated.page import write_page
-from sanet.repeated.result import Repeated, RowResult
+from sanet.repeated.result import Repeated, Row, rows_of
 from sanet.repeated.table import write_markdown, write_runs
 from sanet.structures import Interrupted, LabelSet, SanetError, UsageError, first_line, say
 from sanet.training.checkpoints import CheckpointFolder
@@ -60,7 +60,7 @@ def repeat(config: RepeatConfig) -> Repeated:
         try:
             for seed in range(config.seeds):
                 for index, row in enumerate(found.rows, seed * len(found.rows) + 1):
-                    _add(row, found, seed, f"[{index}/{config.seeds * len(found.rows)}] {row.row.label}, seed {seed}")
+                    _add(row, found, seed, f"[{index}/{config.seeds * len(found.rows)}] {row.label}, seed {seed}")
                 _write(found)
         except (Exception, KeyboardInterrupt):
             _write(replace(found, stopped=True))
@@ -83,7 +83,9 @@ def _begun(config: RepeatConfig) -> Repeated:
     splits = {"train", "val", split} & {*source.splits}
     images = distributed.broadcast_from_main(lambda: {name: fingerprint(source, name) for name in splits})
     runs = Path(config.output) / RUNS
-    return Repeated(config, split, images, [RowResult(row, runs / key_of_runs(row.config, images)) for row in rows])
+    return Repeated(
+        config, split, images, [replace(row, runs_in=runs / key_of_runs(row.config, images)) for row in rows]
+    )
 
 
 def _require_options(config: TrainConfig, labels: LabelSet) -> None:
@@ -101,10 +103,10 @@ def _require_options(config: TrainConfig, labels: LabelSet) -> None:
         return
 
 
-def _add(result: RowResult, whole: Repeated, seed: int, title: str) -> None:
-    config = replace(result.row.config, output=str(result.directory_of(seed)), seed=seed)
+def _add(row: Row, whole: Repeated, seed: int, title: str) -> None:
+    config = replace(row.config, output=str(row.directory_of(seed)), seed=seed)
     try:
-        result.runs[seed] = _scored(whole, config, title)
+        row.runs[seed] = _scored(whole, config, title)
     except (DataError, Interrupted):
         raise
     except Exception as error:  # whatever it is, the other rows need not suffer
@@ -112,7 +114,7 @@ def _add(result: RowResult, whole: Repeated, seed: int, title: str) -> None:
             raise  # the other processes may wait for this one, and have to end with it
         if not isinstance(error, SanetError):
             traceback.print_exc()
-        result.failures[seed] = first_line(error)
+        row.failures[seed] = first_line(error)
         say(f"{title}: not finished. {error}", error=True)
 
 

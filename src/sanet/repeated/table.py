@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from math import isfinite, isnan
+from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +22,21 @@ Cells = tuple[list[str], list[list[str]]]
 
 def score_cells(result: Repeated, costs: Costs | None) -> Cells:
     """Header and rows: scores over the seeds, published ones beside them, and costs."""
-    published, metrics = any(row.row.published for row in result.rows), result.metrics()
+    published, metrics = any(row.published for row in result.rows), result.metrics()
     header = ["row", "network", "backbone", "stride", f"mIoU on {result.split}", "pixel accuracy", "mean accuracy"]
     header += [*metrics, "runs", *(["published mIoU"] if published else [])]
-    header += ["parameters (M)", f"MACs (G) at {costs.height}x{costs.width}", "time (ms)"] if costs else []
+    header += ["parameters (M)", f"MACs (G) at {costs.size}", "time (ms)"] if costs else []
     rows = []
     for found in result.rows:
-        model = found.row.config.model
-        cells = [found.row.label, printable(name_of(model.name)), model.backbone, str(model.output_stride)]
+        model = found.config.model
+        cells = [found.label, printable(name_of(model.name)), model.backbone, str(model.output_stride)]
         cells += [spread_text(found.spread(name)) for name in ("miou", "pixel_accuracy", "mean_accuracy")]
-        cells += [metric_text(found.metric(name)) for name in metrics]
+        cells += [spread_text(found.spread(name), ".4g", ".2g") for name in metrics]
         cells.append(f"{len(found.runs)} of {result.config.seeds}" if found.failures else str(len(found.runs)))
-        if published:
-            cells.append(f"{found.row.published['miou']:.1f}" if "miou" in found.row.published else MISSING)
+        cells += [_number(found.published.get("miou", nan), ".1f")] if published else []
         if costs:
-            cost = costs.rows.get(found.row.name)
-            cells += (
-                [f"{cost.parameters / 1e6:.2f}", f"{cost.macs / 1e9:.2f}", f"{1e3 * cost.timing.median:.0f}"]
-                if cost
-                else [MISSING] * 3
-            )
+            parameters, macs, seconds = costs.rows.get(found.name, (nan, nan, nan))
+            cells += [_number(parameters / 1e6, ".2f"), _number(macs / 1e9, ".2f"), _number(1e3 * seconds, ".0f")]
         rows.append(cells)
     return header, rows
 
@@ -52,7 +47,8 @@ def comparison_cells(result: Repeated) -> Cells:
     rows = []
     for found in result.comparisons():
         low, mean, high = (
-            _points(value) for value in (found.difference.low, found.difference.mean, found.difference.high)
+            _number(100 * value, "+.1f")
+            for value in (found.difference.low, found.difference.mean, found.difference.high)
         )
         interval = f"{low} to {high}" if found.judged else MISSING
         published = MISSING if found.published is None else f"{found.published:+.1f}"
@@ -67,13 +63,13 @@ def class_cells(result: Repeated) -> Cells:
     rows = []
     for found in finished:
         values = [[run.scores.class_iou[name] for run in found.runs.values()] for name in names]
-        rows.append([found.row.label, *(percent(Spread.of(entry).mean) for entry in values)])
+        rows.append([found.label, *(percent(Spread.of(entry).mean) for entry in values)])
     return ["IoU", *names], rows
 
 
 def preface(result: Repeated, costs: Costs | None) -> list[str]:
     """What a reader has to know before the figures, a sentence or two each."""
-    configs = [found.row.config for found in result.rows]
+    configs = [found.config for found in result.rows]
     images = [next(iter(found.runs.values())).protocol for found in result.finished()]
     inference = result.config.inference
     scales = (
@@ -113,18 +109,11 @@ def _differences(result: Repeated) -> str:
     )
 
 
-def spread_text(spread: Spread) -> str:
-    """Mean ± deviation; the mean alone of one run; a dash where there was nothing to score."""
-    if isnan(spread.mean):
-        return MISSING
-    return f"{spread.mean:.1f}" if isnan(spread.deviation) else f"{spread.mean:.1f} ± {spread.deviation:.1f}"
-
-
-def metric_text(spread: Spread) -> str:
-    """Mean ± deviation of a chosen metric, in its own unit; a dash where no run has it."""
-    if isnan(spread.mean):
-        return MISSING
-    return f"{spread.mean:.4g}" if isnan(spread.deviation) else f"{spread.mean:.4g} ± {spread.deviation:.2g}"
+def spread_text(spread: Spread, mean: str = ".1f", deviation: str = ".1f") -> str:
+    """Mean ± deviation in these formats; the mean alone of one run; a dash where there was nothing to score."""
+    if isnan(spread.mean) or isnan(spread.deviation):
+        return _number(spread.mean, mean)
+    return f"{spread.mean:{mean}} ± {spread.deviation:{deviation}}"
 
 
 def write_markdown(path: Path, result: Repeated, costs: Costs | None) -> None:
@@ -154,23 +143,23 @@ def write_runs(path: Path, result: Repeated, costs: Costs | None) -> None:
     """A line for every run, as CSV: scores in [0, 1], seconds, and where the run lies."""
     records: list[dict[str, Any]] = []
     for found in result.finished():
-        cost = costs.rows.get(found.row.name) if costs else None
+        parameters, macs, seconds = costs.rows.get(found.name, (None,) * 3) if costs else (None,) * 3
         for seed, run in found.runs.items():
             scores = {name: value for name, value in asdict(run.scores).items() if isinstance(value, float)}
             records.append(
                 {
-                    "row": found.row.name,
-                    "network": name_of(found.row.config.model.name),
-                    "backbone": found.row.config.model.backbone,
+                    "row": found.name,
+                    "network": name_of(found.config.model.name),
+                    "backbone": found.config.model.backbone,
                     "seed": seed,
                     "split": result.split,
                     **scores,
                     **{f"metric {name}": run.metrics.get(name) for name in result.metrics()},
                     **{f"iou {name}": value for name, value in run.scores.class_iou.items()},
-                    "published_miou": found.row.published.get("miou", 0) / 100 or None,
-                    "parameters": cost.parameters if cost else None,
-                    "macs": cost.macs if cost else None,
-                    "seconds": cost.timing.median if cost else None,
+                    "published_miou": found.published.get("miou", 0) / 100 or None,
+                    "parameters": parameters,
+                    "macs": macs,
+                    "seconds": seconds,
                     "run": found.directory_of(seed).name,
                 }
             )
@@ -180,8 +169,8 @@ def write_runs(path: Path, result: Repeated, costs: Costs | None) -> None:
         writer.writerows(records)
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}" if isfinite(share) else MISSING
+def _number(value: float, form: str) -> str:
+    return f"{value:{form}}" if isfinite(value) else MISSING
 
 
 def _each(values: Iterable[Any]) -> str:
