@@ -116,7 +116,7 @@ def verdict_of(difference, theirs, papers):
         return ("reproduced in part: smaller than in the paper" if smaller else "reproduced") if papers else "better"
     if difference.high < 0:
         return "not reproduced: the other way round" if papers else "worse"
-    return "not reproduced: not told from chance" if papers else "not told from chance"
+    return "not reproduced: not significant" if papers else "not significant"
 
 
 def section(heading):
@@ -159,7 +159,7 @@ def test_all_runs_are_of_the_same_images(name):
     [
         ("Table 1: squeeze-and-attention heads, categorical loss, dense loss", "table1"),
         ("Table 3: squeeze-and-attention against squeeze-and-excitation", "table3"),
-        ("Rivals over the same backbone", "peers"),
+        ("Baselines over the same backbone", "peers"),
     ],
 )
 def test_the_page_of_results_has_their_figures(heading, name):

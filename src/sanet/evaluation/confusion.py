@@ -53,11 +53,7 @@ class Scores:
 
 
 class ConfusionMatrix(nn.Module):
-    """Counts pixels by (true class, predicted class).
-
-    Attributes:
-        counts: (K, K) int64, rows are the ground truth; a buffer, so that it follows the device of its parent.
-    """
+    """(K, K) int64 ``counts`` of pixels, whose rows are the ground truth; a buffer, on the device of its parent."""
 
     counts: Tensor
 

@@ -82,15 +82,14 @@ def evaluate(
         distributed.broadcast_from_main(lambda: require_writable(Path(output)))
     for metric in wanted.values():
         metric.to(predictor.device)
-    evaluation = evaluate_dataset(
-        lambda image: predictor.label(image.to(predictor.device)).cpu(),
-        dataset,
-        Protocol.of(data, split, dataset.names, dataset.labels, predictor.inference),
-        progress,
-        num_workers,
-        wanted,
-    )
-    evaluation = replace(evaluation, facts={"model": _named(model)})
+    protocol = Protocol.of(data, split, dataset.names, dataset.labels, predictor.inference)
+
+    def label(image: Tensor) -> Tensor:
+        return predictor.label(image.to(predictor.device)).cpu()
+
+    evaluation = evaluate_dataset(label, dataset, protocol, progress, num_workers, wanted)
+    name = "in memory" if isinstance(model, SegmentationModel) else str(model)
+    evaluation = replace(evaluation, facts={"model": OWN if name == str(BUNDLED[OWN]) else name})
     if output is not None and distributed.is_main_process():
         write_scores(Path(output) / SCORES, evaluation)
         write_report(Path(output) / REPORT, evaluation, history or [], f"{data.name} · {split}")
@@ -105,13 +104,10 @@ def evaluate_dataset(
     num_workers: int = 0,
     metrics: Mapping[str, Metric] = {},
 ) -> Evaluation:
-    """Label every image of a dataset by a function, (C, H, W) -> (H, W) int64 on the CPU, and count.
+    """Label every image of a dataset by a function, (C, H, W) -> (H, W) int64 on the CPU, and count; see ``evaluate``.
 
     Processes that share the job share the images: each is counted once, and all return the same scores. All of them
-    have to call. For the rest see ``evaluate``.
-
-    Raises:
-        DataError: an image or its mask cannot be read, in whichever process.
+    have to call, and what one of them raises, all raise.
     """
     confusion, own, contents, failure = ConfusionMatrix(dataset.labels), [], {}, None
     hidden = not (progress and distributed.is_main_process())
@@ -125,14 +121,15 @@ def evaluate_dataset(
     except Exception as error:  # a process that ended by itself would leave the others waiting
         failure = distributed.portable(error)
     # As objects, which reach the others whatever device their counts would have to be on.
+    counts = torch.zeros_like(confusion.counts)
+    sums = torch.zeros(len(dataset), 3, len(dataset.labels), dtype=torch.int64)
     shares = distributed.all_gather((confusion.counts, own, contents, failure))
-    for *_, error_of_one in shares:
+    for rank, (counted, part, digests, error_of_one) in enumerate(shares):
         if error_of_one is not None:
             raise error_of_one
-    counts = torch.stack([share[0] for share in shares]).sum(dim=0)
-    sums = torch.zeros(len(dataset), 3, len(dataset.labels), dtype=torch.int64)
-    for rank, (_, part, *_) in enumerate(shares):
+        counts += counted
         sums[rank :: len(shares)] = torch.stack(part) if part else sums[:0]
+        contents |= digests
     values = compute_metrics(metrics)
     miou = iou_of(sums).nanmean(dim=1).tolist()
     return Evaluation(
@@ -141,7 +138,7 @@ def evaluate_dataset(
         scores_of(counts, dataset.labels),
         dict(zip(dataset.names, miou, strict=True)),
         _worst(dataset, label, miou) if distributed.is_main_process() else [],
-        protocol.with_contents({name: digests for share in shares for name, digests in share[2].items()}),
+        protocol.with_contents(contents),
         image_sums=sums.numpy(),
         metrics=values,
     )
@@ -161,13 +158,6 @@ def require_same_classes(model: LabelSet, data: LabelSet) -> None:
         )
 
 
-def _named(model: str | Path | SegmentationModel) -> str:
-    """What the result says that it is of."""
-    if isinstance(model, SegmentationModel):
-        return "in memory"
-    return OWN if Path(model) == BUNDLED["streets"] else str(model)
-
-
 def _digest(values: Tensor) -> bytes:
     """SHA-256 of the shape and the values of a tensor on the CPU."""
     return sha256(repr(tuple(values.shape)).encode() + values.numpy().tobytes()).digest()
@@ -175,12 +165,10 @@ def _digest(values: Tensor) -> bytes:
 
 def _worst(dataset: SegmentationDataset, label: Callable[[Tensor], Tensor], miou: list[float]) -> list[Example]:
     """The images with the lowest mIoU; labelling them again costs less than keeping all that might be among them."""
-    scored = [index for index, value in enumerate(miou) if not isnan(value)]
+    worst = sorted((value, index) for index, value in enumerate(miou) if not isnan(value))[:WORST]
     examples = []
-    for index in sorted(scored, key=lambda index: miou[index])[:WORST]:
-        image, mask, name = dataset[index]
-        prediction = label(image).numpy()
-        examples.append(Example(name, _shown(image), mask.long().numpy(), prediction, miou[index]))
+    for value, (image, mask, name) in ((value, dataset[index]) for value, index in worst):
+        examples.append(Example(name, _shown(image), mask.long().numpy(), label(image).numpy(), value))
     return examples
 
 

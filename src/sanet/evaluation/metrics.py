@@ -23,10 +23,7 @@ METRICS = Kind(
 
 
 def create_metrics(settings: Mapping[str, Any]) -> dict[str, Metric]:
-    """Metrics that have counted nothing yet, by their names.
-
-    Args:
-        settings: references by the names that the user gives.
+    """The metrics of these references, by the names that the user gives.
 
     Raises:
         UsageError: an unknown metric, options that it does not have, or a name that is taken.
@@ -48,12 +45,7 @@ def create_metrics(settings: Mapping[str, Any]) -> dict[str, Metric]:
 
 
 def update_metrics(metrics: Mapping[str, Metric], prediction: Tensor, mask: Tensor) -> None:
-    """Count an image.
-
-    Args:
-        metrics: metrics by name, each called as ``update(prediction, mask)``.
-        prediction: (H, W) int64 class indices.
-        mask: (H, W) int64 class indices or the ignore index.
+    """Count an image: class indices (H, W) int64, in the mask also the ignore index.
 
     Raises:
         SanetError: a metric failed; the message has its name.

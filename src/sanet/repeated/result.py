@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import nan
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sanet.config import TrainConfig
-from sanet.evaluation.repeated import Comparison, Spread
+from sanet.evaluation.repeated import Comparison, Spread, paired_bootstrap
 from sanet.evaluation.results import Evaluation
 from sanet.repeated.config import RepeatConfig
 from sanet.settings import settings_of
@@ -60,6 +62,10 @@ class Row:
         ]
         return Spread.of(values or [nan])
 
+    def image_sums(self) -> NDArray[np.int64]:
+        """(S, N, 3, K): for every run and image the pixels of each class that were found, are true, were predicted."""
+        return np.array([run.image_sums for run in self.runs.values()])
+
 
 @dataclass(frozen=True)
 class Repeated:
@@ -94,17 +100,19 @@ class Repeated:
     def comparisons(self) -> list[Comparison]:
         """The pairs of finished rows that the table compares, by mIoU."""
         rows = {row.name: row for row in self.finished()}
-        found = []
-        for pair in self.config.comparisons:
-            if rows.keys() >= {*pair}:
-                first, second = (rows[name] for name in pair)
-                # (S, N, 3, K): for every run and image the pixels of each class that were found, are true, were
-                # predicted.
-                sums = (np.array([run.image_sums for run in row.runs.values()]) for row in (first, second))
-                both = "miou" in first.published and "miou" in second.published
-                published = first.published["miou"] - second.published["miou"] if both else None
-                found.append(Comparison.of(first.label, second.label, *sums, published=published))
-        return found
+        pairs = [(rows[one], rows[two]) for one, two in self.config.comparisons if one in rows and two in rows]
+        return [
+            Comparison(
+                one.label,
+                two.label,
+                paired_bootstrap(one.image_sums(), two.image_sums()),
+                min(len(one.runs), len(two.runs)),
+                one.published["miou"] - two.published["miou"]
+                if "miou" in {*one.published} & {*two.published}
+                else None,
+            )
+            for one, two in pairs
+        ]
 
 
 def rows_of(table: RepeatConfig) -> list[Row]:
@@ -117,6 +125,8 @@ def rows_of(table: RepeatConfig) -> list[Row]:
         raise UsageError("rows: name at least one, such as {fcn: {model: {name: fcn}}, sanet: {}}")
     rows = []
     for name, given in table.rows.items():
+        if not isinstance(given, (Mapping, NoneType)):
+            raise UsageError(f"rows.{name} {given!r}: give settings, such as {{model: {{name: fcn}}}}")
         settings = _merged(table.base, given or {})
         label, published = str(settings.pop("label", name)), settings.pop("published", {})
         for key in ("data", "seed", "output"):
@@ -131,9 +141,9 @@ def rows_of(table: RepeatConfig) -> list[Row]:
 
 
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """``own`` over ``base``, section by section; terms, metrics and options replace as a whole."""
+    """``own`` over ``base``, section by section; terms and options replace as a whole."""
     merged = {**base, **own}
-    for name in base.keys() & own.keys() - {"terms", "metrics", "options"}:
+    for name in base.keys() & own.keys() - {"terms", "options"}:
         if isinstance(base[name], Mapping) and isinstance(own[name], Mapping):
             merged[name] = _merged(base[name], own[name])
     return merged
