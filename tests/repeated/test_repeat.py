@@ -210,6 +210,7 @@ def test_chosen_metrics_stand_beside_the_scores(copy):
         ({"rows": {}, "comparisons": ()}, "rows"),
         ({"rows": {"a": {"epoch": 3}}, "comparisons": ()}, "epochs"),
         ({"rows": {"a": {"model": {"nam": "fcn"}}}, "comparisons": ()}, "name"),
+        ({"rows": {"a": 3}, "comparisons": ()}, "rows.a 3"),
         ({"rows": {"a": {"seed": 3}}, "comparisons": ()}, "seed"),
         ({"base": {"data": {"name": "voc"}}}, "data"),
         ({"rows": {"a": {"epochs": 0}}, "comparisons": ()}, "epochs"),

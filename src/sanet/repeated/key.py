@@ -32,8 +32,8 @@ def key_of_runs(config: TrainConfig, images: Mapping[str, Any]) -> str:
     return f"{settings['model']['name']}-{config.model.backbone}-{digest[:8]}".replace(":", ".")
 
 
-def differences(config: TrainConfig, images: Mapping[str, Any], others: Sequence[Path]) -> list[tuple[Path, list[str]]]:
-    """Finished runs of the same network and seed, and in what each differs from a run; the most alike first.
+def differences(config: TrainConfig, images: Mapping[str, Any], others: Sequence[Path]) -> str:
+    """The finished run of the same network and seed that is most alike, and in what it differs; "" without one.
 
     Args:
         config: the run, with its directory.
@@ -44,19 +44,20 @@ def differences(config: TrainConfig, images: Mapping[str, Any], others: Sequence
     stem = directory.name.removesuffix(f"-seed{config.seed}").rpartition("-")[0]
     found = []
     for other in sorted(directory.parent.glob(f"{escape(stem)}-{'?' * 8}-seed{config.seed}")):
-        if (other / MODEL).is_dir() and other not in others:
-            try:
-                before, record = read_mapping(other / CONFIG), json.loads((other / RECORD).read_text(encoding="utf-8"))
-                names = [*changed(config, before), "epochs" * (before.get("epochs") != config.epochs)]
-                names += ["patience" * (before.get("patience") != config.patience)]
-                names = [name for name in names if name and name.partition(".")[0] not in INCIDENTAL]
-                code, data = record["code"], record["data"]
-            except (SanetError, OSError, ValueError, LookupError):
-                continue
-            names += [f"the code of {name}" for name, digest in _code(config).items() if code.get(name) != digest]
-            names += [f"the images or masks of {name}" for name in data if data[name] != images.get(name)]
-            found.append((other, names or ["the version of sanet"]))
-    return sorted(found, key=lambda pair: len(pair[1]))
+        if other in others or not (other / MODEL).is_dir():
+            continue
+        try:
+            before, record = read_mapping(other / CONFIG), json.loads((other / RECORD).read_text(encoding="utf-8"))
+            names = changed(config, before)
+            names += [name for name in ("epochs", "patience") if before.get(name) != getattr(config, name)]
+            names = [name for name in names if name.partition(".")[0] not in INCIDENTAL]
+            code = _code(config)
+            names += [f"the code of {name}" for name in code if code[name] != record["code"].get(name)]
+            names += [f"the images or masks of {name}" for name, data in record["data"].items() if data != images[name]]
+        except (SanetError, OSError, ValueError, LookupError):  # of another version
+            continue
+        found.append((len(names), f"{other}, which differs in {', '.join(names) or 'the version of sanet'}"))
+    return min(found, default=(0, ""))[1]
 
 
 def _code(config: TrainConfig) -> dict[str, str]:

@@ -107,12 +107,15 @@ class Repeated:
                 two.label,
                 paired_bootstrap(one.image_sums(), two.image_sums()),
                 min(len(one.runs), len(two.runs)),
-                one.published["miou"] - two.published["miou"]
-                if "miou" in {*one.published} & {*two.published}
-                else None,
+                _difference(one.published, two.published),
             )
             for one, two in pairs
         ]
+
+
+def _difference(first: Mapping[str, float], second: Mapping[str, float]) -> float | None:
+    """Of two published mIoUs, in points."""
+    return first["miou"] - second["miou"] if "miou" in first and "miou" in second else None
 
 
 def rows_of(table: RepeatConfig) -> list[Row]:

@@ -128,10 +128,9 @@ def _scored(whole: Repeated, config: TrainConfig, title: str) -> Evaluation:
     begun = distributed.broadcast_from_main(lambda: bool(CheckpointFolder(directory / CHECKPOINTS).listed()))
     if distributed.is_main_process():
         say(f"{title}: {'finished already,' if kept else 'scoring' if trained else 'training'} {directory}")
-        if not begun:
-            others = [row.directory_of(config.seed) for row in whole.rows]
-            for other, names in differences(config, whole.images, others)[:1]:
-                say(f"  not taken over: {other}, which differs in {', '.join(names)}")
+        others = [row.directory_of(config.seed) for row in whole.rows]
+        if not trained and not begun and (other := differences(config, whole.images, others)):
+            say(f"  not taken over: {other}")
     if kept is not None:
         return kept
     if not trained:

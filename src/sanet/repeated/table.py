@@ -46,10 +46,7 @@ def comparison_cells(result: Repeated) -> Cells:
     header = ["difference", "mIoU", INTERVAL, "published", "verdict"]
     rows = []
     for found in result.comparisons():
-        low, mean, high = (
-            _number(100 * value, "+.1f")
-            for value in (found.difference.low, found.difference.mean, found.difference.high)
-        )
+        mean, low, high = (_number(100 * value, "+.1f") for value in found.difference)
         interval = f"{low} to {high}" if found.judged else MISSING
         published = MISSING if found.published is None else f"{found.published:+.1f}"
         rows.append([f"{found.first} - {found.second}", mean, interval, published, found.verdict])
