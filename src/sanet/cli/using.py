@@ -90,13 +90,6 @@ class Explain(Command):
     shorter_side: int | None = within(None, 0, SIDES[1])
     device: str | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        try:
-            object.__setattr__(self, "point", tuple((int(x), int(y)) for x, y in self.point))
-        except ValueError as error:
-            raise UsageError("point: column and row are whole numbers") from error
-
     def __call__(self) -> None:
         from sanet.insight.explain import explain
 
