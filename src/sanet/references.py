@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import packages_distributions, version
@@ -21,7 +20,7 @@ from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
-from sanet.structures import UsageError, first_line
+from sanet.structures import UsageError, first_line, nearest
 
 FUNCTIONS = (FunctionType, BuiltinFunctionType)
 _opened: dict[str, ModuleType] = {}
@@ -105,7 +104,9 @@ class Kind:
             return self.builtin[name]
         module, colon, attribute = name.partition(":")
         if not colon:
-            raise self._unknown(name)
+            also = [f'"{package}:Name"' for package in self.packages] + ['"my_module:Name" with --import my_module']
+            choices = f"{', '.join(sorted(self.builtin))}; or {' or '.join(also)}"
+            raise UsageError(f"unknown {self.word} {name!r}; {nearest(name, self.builtin)}Choices: {choices}")
         top = module.partition(".")[0]
         if is_open(module):
             found = _attribute(self.word, module, attribute)
@@ -145,14 +146,6 @@ class Kind:
             raise
         except (TypeError, ValueError) as error:
             raise UsageError(f"{self.word} {name_of(reference.name)!r}: {first_line(error)}") from error
-
-    def _unknown(self, name: str) -> UsageError:
-        near = get_close_matches(name, self.builtin, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        also = [f'"{package}:Name"' for package in self.packages] + ['"my_module:Name" with --import my_module']
-        return UsageError(
-            f"unknown {self.word} {name!r}; {hint}Choices: {', '.join(sorted(self.builtin))}; or {' or '.join(also)}"
-        )
 
     def _member(self, package: str, base: str, name: str, module: str, attribute: str) -> Any:
         holder, _, base_name = base.partition(":")
@@ -208,7 +201,6 @@ def _attribute(word: str, module: str, attribute: str) -> Any:
     except ImportError as error:
         raise UsageError(f"{word} {module}:{attribute}: {first_line(error)}") from error
     if not attribute.isidentifier() or attribute.startswith("_") or not hasattr(loaded, attribute):
-        near = get_close_matches(attribute, [name for name in dir(loaded) if not name.startswith("_")], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"{word}: there is no {attribute!r} in {module}{hint}")
+        public = [name for name in dir(loaded) if not name.startswith("_")]
+        raise UsageError(f"{word}: there is no {attribute!r} in {module}; {nearest(attribute, public)}".rstrip("; "))
     return getattr(loaded, attribute)
