@@ -288,7 +288,8 @@ class TrainConfig:
             {boundary: "my_module:Name"} for val/boundary; also of "torchmetrics.classification" and
             "torchmetrics.segmentation".
         monitor: logged value that chooses the best checkpoint.
-        monitor_mode: whether the best of it is its "max" or its "min".
+        monitor_mode: whether the best of it is its "max" or its "min"; "auto" knows: losses are best when
+            low, scores when high, and a metric of yours says so by its ``higher_is_better``.
         patience: validations without a better monitored value after which training stops; by default it does not.
         checkpoint_minutes: minutes after which a checkpoint is written, besides those at the end of every epoch.
         callbacks: Lightning callbacks: "lightning.pytorch.callbacks:Name" or "my_module:Name".
@@ -317,7 +318,7 @@ class TrainConfig:
     window: int = within(1024, *SIDES)
     metrics: Options = field(default_factory=dict)
     monitor: str = "val/miou"
-    monitor_mode: Literal["max", "min"] = "max"
+    monitor_mode: Literal["auto", "max", "min"] = field(default="auto", metadata={"before": "max"})
     patience: int | None = within(None, 1, 100_000)
     checkpoint_minutes: float = within(10.0, 1e-9, 1e6)
     callbacks: tuple[Entry, ...] = ()

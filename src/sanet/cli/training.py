@@ -85,7 +85,7 @@ class Train(Command):
                 raise Interrupted(f"{stop}; resume with: {remedy}", stop.status) from stop
             if distributed.is_main_process():
                 say(score_table(run.evaluation))
-                say(f"model:  {run.directory / MODEL}\nreport: {run.directory / 'report.html'}")
+                say(f"kept:   {run.chosen}\nmodel:  {run.directory / MODEL}\nreport: {run.directory / 'report.html'}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from sanet.evaluation.confusion import SCORE_NAMES
@@ -14,6 +15,9 @@ from sanet.structures import SanetError, UsageError, first_line
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
+
+# Labels of an image with two classes.
+EXAMPLE = torch.arange(32 * 32).reshape(32, 32) // 512
 
 METRICS = Kind(
     "metrics",
@@ -27,6 +31,7 @@ def create_metrics(settings: Mapping[str, Any]) -> dict[str, Metric]:
 
     Raises:
         UsageError: an unknown metric, options that it does not have, or a name that is taken.
+        SanetError: one that fails, or has no single number; the message has its name.
     """
     if not settings:
         return {}
@@ -39,7 +44,9 @@ def create_metrics(settings: Mapping[str, Any]) -> dict[str, Metric]:
             raise UsageError(f"metrics.{name}: {reference!r} is no torchmetrics.Metric")
         if name in SCORE_NAMES or name.startswith("iou/"):
             raise UsageError(f"metrics.{name}: there is a score of this name, val/{name}; choose another name")
-        metric.reset()  # an object from Python may have counted before
+        with _named(name):  # what its code raises is known now, not after an epoch
+            float(metric(EXAMPLE, EXAMPLE))
+        metric.reset()
         metrics[name] = metric
     return metrics
 

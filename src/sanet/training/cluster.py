@@ -15,6 +15,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from sanet.config import Accelerator
+from sanet.inference.device import choose_device
 from sanet.structures import UsageError
 
 # The first process may check a large dataset while the others wait for it.
@@ -88,7 +89,7 @@ def joined(accelerator: Accelerator) -> Iterator[Cluster]:
 
 
 def _has_gpu(accelerator: Accelerator) -> bool:
-    found = torch.accelerator.is_available()
+    found = choose_device().type != "cpu"
     if accelerator == "gpu" and not found:
         raise UsageError('accelerator "gpu": PyTorch finds none here; choose "cpu" or "auto"')
     return found and accelerator != "cpu"

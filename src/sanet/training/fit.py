@@ -36,11 +36,11 @@ from sanet.files import written_folder
 from sanet.models.networks import HEADS, SegmentationModel, create_model
 from sanet.models.store import escaped
 from sanet.references import Reference, name_of
-from sanet.structures import Batch, LabelSet, SanetError, UsageError, choose, first_line
+from sanet.structures import Batch, LabelSet, SanetError, UsageError, choose, first_line, say
 from sanet.training.callbacks import CALLBACKS, LOGGERS, create_callbacks, create_loggers
 from sanet.training.checkpoints import LOADER_DIED, AtomicCheckpointIO, CheckpointFolder, read_checkpoint
 from sanet.training.cluster import Cluster, joined
-from sanet.training.losses import LOSSES, class_weights
+from sanet.training.losses import LOSSES, absent_terms, class_weights
 from sanet.training.metrics import read_metrics
 from sanet.training.optimization import OPTIMIZERS, SCHEDULES
 from sanet.training.run import (
@@ -56,7 +56,7 @@ from sanet.training.run import (
 from sanet.training.saving import Saving, kept, stoppable
 from sanet.training.sharing import freeze_unused, synchronize_batch_norm
 from sanet.training.start import init_from, network_weights, require_fitting
-from sanet.training.task import SegmentationTask, logged_names
+from sanet.training.task import SegmentationTask, logged_names, monitor_mode
 
 # What a write that finds no room fails with.
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -80,10 +80,12 @@ class Run:
     Attributes:
         directory: holds config.yaml, metrics.csv, checkpoints/, model/ (the best), scores.json and report.html.
         evaluation: of the best checkpoint on the validation split.
+        chosen: which epoch that is, and by what.
     """
 
     directory: Path
     evaluation: Evaluation
+    chosen: str
 
 
 def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False) -> Run:
@@ -116,6 +118,7 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
             distributed.broadcast_from_main(lambda: require_same(config, record, trust_changes))
         L.seed_everything(config.seed, verbose=False)
         model = _create(config, source, from_scratch=not resume)
+        _require_terms(config, model)
         task = SegmentationTask(model, config, class_weights(pixels, config.loss.class_weighting))
         if not cluster.alone:
             freeze_unused(model)
@@ -156,7 +159,7 @@ def require_names(config: TrainConfig, labels: LabelSet) -> None:
 def _finish(task: SegmentationTask, config: TrainConfig) -> Run:
     """Score the best checkpoint and save its network."""
     directory = Path(config.output)
-    folder = CheckpointFolder(directory / CHECKPOINTS, config.monitor_mode)
+    folder = CheckpointFolder(directory / CHECKPOINTS, monitor_mode(config))
     best = distributed.broadcast_from_main(folder.best)
     task.model.load_state_dict(network_weights(read_checkpoint(best)))
     evaluation = evaluate(
@@ -166,13 +169,20 @@ def _finish(task: SegmentationTask, config: TrainConfig) -> Run:
         output=directory,
         inference=InferenceConfig(window=config.window),
         device="cpu" if config.accelerator == "cpu" else None,
+        metrics=config.metrics,
         history=read_metrics(directory),
         progress=distributed.is_main_process(),
         num_workers=config.num_workers,
     )
+    (epoch, value) = next(
+        (row["epoch"], row[config.monitor]) for row in task.history if folder.path(int(row["step"])) == best
+    )
+    chosen = f"epoch {epoch}, chosen by {config.monitor} {value:.4f}"
     # All processes wait for the files, which any of them may read next.
-    distributed.broadcast_from_main(lambda: _save_model(task.model, directory / MODEL, _card(config, evaluation)))
-    return Run(directory, evaluation)
+    distributed.broadcast_from_main(
+        lambda: _save_model(task.model, directory / MODEL, _card(config, evaluation, chosen))
+    )
+    return Run(directory, evaluation, chosen)
 
 
 def _save_model(model: SegmentationModel, place: Path, card: dict[str, Any]) -> None:
@@ -219,6 +229,20 @@ def _create(config: TrainConfig, source: Source, from_scratch: bool) -> Segmenta
     if settings.init_from is not None and from_scratch:
         init_from(model, settings.init_from, settings.strict)
     return model.to(memory_format=torch.channels_last)
+
+
+def _require_terms(config: TrainConfig, model: SegmentationModel) -> None:
+    """Say which terms of the loss the network does not predict; a UsageError where it has no other."""
+    with torch.no_grad():
+        output = model.eval()(torch.zeros(1, model.in_chans, 64, 64))
+    model.train()
+    if not (absent := absent_terms(config.loss, output)):
+        return
+    name = name_of(config.model.name)
+    if all(term in absent or not config.loss.term(term)[0] for term in config.loss.terms):
+        raise UsageError(f"loss.terms: network {name!r} predicts no {' and no '.join(absent)}; name another term")
+    if distributed.is_main_process():
+        say(f"loss: {' and '.join(absent)} stay 0, since network {name!r} does not predict them")
 
 
 def _loader(config: TrainConfig, source: Source, position: Position | None) -> DataLoader[Batch]:
@@ -282,7 +306,7 @@ def _trainer(config: TrainConfig, cluster: Cluster, position: Position | None) -
         logger=[TensorBoardLogger(directory, name="", version=TENSORBOARD), *create_loggers(config)],
         callbacks=[
             *create_callbacks(config),
-            Saving(config, CheckpointFolder(directory / CHECKPOINTS, config.monitor_mode)),
+            Saving(config, CheckpointFolder(directory / CHECKPOINTS, monitor_mode(config))),
             LearningRateMonitor("epoch"),
             ProgressBar(refresh_rate=5),
         ],
@@ -302,15 +326,17 @@ class ProgressBar(TQDMProgressBar):
         return metrics
 
 
-def _card(config: TrainConfig, evaluation: Evaluation) -> dict[str, Any]:
+def _card(config: TrainConfig, evaluation: Evaluation, chosen: str) -> dict[str, Any]:
     settings, scores = config.model, evaluation.scores
     rows = "\n".join(f"| {escaped(name)} | {iou:.3f} |" for name, iou in scores.class_iou.items())
-    chosen = (name_of(settings.name), settings.backbone, name_of(config.data.name))
-    network, backbone, data = map(escaped, chosen)
+    names = (name_of(settings.name), settings.backbone, name_of(config.data.name))
+    network, backbone, data = map(escaped, names)
+    further = "".join(f", {escaped(name)} {value:.3f}" for name, value in evaluation.metrics.items())
     return {
         "model_name": f"{network} on {data}",
         "details": f"Network {network}, backbone {backbone}, output stride {settings.output_stride}; trained "
         f"{config.epochs} epochs on {data}.\n\n"
-        f"On its validation split: mIoU {scores.miou:.3f}, pixel accuracy {scores.pixel_accuracy:.3f}.\n\n"
+        f"On its validation split, after {chosen}: mIoU {scores.miou:.3f}, pixel accuracy "
+        f"{scores.pixel_accuracy:.3f}{further}.\n\n"
         f"| class | IoU |\n|---|---|\n{rows}\n",
     }
