@@ -161,10 +161,10 @@ def write(network: Logits, path: Path, metadata: dict[str, Any], progress: bool)
         raise SanetError(f"the network cannot be exported as ONNX: {_reason(error)}. {REMEDY}") from None
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: Exception) -> str:
     """The first error of a chain, in one line, and the line of the network's own code that led to it."""
     frames = list(extract_tb(error.__traceback__))
-    while cause := error.__cause__ or error.__context__:
+    while isinstance(cause := error.__cause__ or error.__context__, Exception):
         error = cause
         frames += extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.name == "forward" and not frame.filename.startswith(TORCH)]
