@@ -219,12 +219,7 @@ def _time(costs: list[Cost], config: ProfileConfig, device: torch.device, progre
 def in_turn(
     passes: Mapping[Key, Callable[[], float]], repeats: int, progress: bool = True
 ) -> tuple[dict[Key, Timing], dict[Key, str]]:
-    """Time all passes in turn, after ``WARM_UP`` rounds.
-
-    Args:
-        passes: each runs once and returns the seconds that it took.
-        repeats: timed rounds.
-        progress: show a bar.
+    """Time all passes, each of which returns its seconds, in turn: ``WARM_UP`` rounds and then as many as asked for.
 
     Returns:
         The timings, and for passes that failed their error; they are left out of the rounds after that.
