@@ -10,7 +10,7 @@ import platform
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple, TypeVar
@@ -133,8 +133,8 @@ def profile(config: ProfileConfig, progress: bool = True) -> Profile:
     for network in config.networks:
         HEADS.find(network)
     device = choose_device(config.device) if config.time else None
-    names = [name_of(network) for network in config.networks]
-    costs = [cost for name in names for backbone in config.backbones for cost in _count(name, backbone, config)]
+    rows = product(map(name_of, config.networks), config.backbones, config.sizes)
+    costs = [_count(Cost(name, backbone, *size), config) for name, backbone, size in rows]
     if all(cost.problem for cost in costs):
         raise UsageError("; ".join(dict.fromkeys(cost.problem for cost in costs)))
     if device is None:
@@ -147,30 +147,22 @@ def profile(config: ProfileConfig, progress: bool = True) -> Profile:
         torch.set_num_threads(threads)
 
 
-def _count(network: str, backbone: str, config: ProfileConfig) -> list[Cost]:
-    """Everything but time, for every size of the configuration."""
-    costs = [Cost(network, backbone, height, width) for height, width in config.sizes]
+def _count(cost: Cost, config: ProfileConfig) -> Cost:
+    """The cost with everything but time."""
     try:
         with torch.device("meta"):
-            model = _build(network, backbone, config)
-    except (SanetError, RuntimeError) as error:
-        return [replace(cost, problem=first_line(error)) for cost in costs]
-    return [_count_at_size(model, cost, config.batch) for cost in costs]
-
-
-def _build(network: str, backbone: str, config: ProfileConfig) -> SegmentationModel:
-    chosen = next(given for given in config.networks if name_of(given) == network)
-    return create_model(chosen, backbone, config.num_classes, output_stride=config.output_stride)
-
-
-def _count_at_size(model: SegmentationModel, cost: Cost, batch: int) -> Cost:
-    images = torch.empty(batch, 3, cost.height, cost.width, device="meta")
-    try:
+            model = _build(cost.network, cost.backbone, config)
+        images = torch.empty(config.batch, 3, cost.height, cost.width, device="meta")
         macs, activations = count_macs(model, images[:1]), count_activations(model, images)
     except (SanetError, RuntimeError) as error:
         return replace(cost, problem=first_line(error))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return replace(cost, parameters=parameters, macs=macs, activations=activations)
+
+
+def _build(network: str, backbone: str, config: ProfileConfig) -> SegmentationModel:
+    chosen = next(given for given in config.networks if name_of(given) == network)
+    return create_model(chosen, backbone, config.num_classes, output_stride=config.output_stride)
 
 
 def count_macs(model: nn.Module, images: Tensor) -> int:

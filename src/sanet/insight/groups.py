@@ -42,12 +42,6 @@ class HeadMaps(NamedTuple):
     attention: Tensor
     output: Tensor
 
-    def cell(self, x: int, y: int, size: tuple[int, int]) -> tuple[int, int]:
-        """Row and column of the map cell that a pixel of an image of H and W lies in."""
-        height, width = size
-        rows, columns = self.main.shape[-2:]
-        return y * rows // height, x * columns // width
-
 
 class PixelGroup(NamedTuple):
     """What a head groups with a point.
@@ -100,7 +94,8 @@ class Encoding(NamedTuple):
             raise UsageError(f"point {x} {y} lies outside the image, which is {width} wide and {height} high")
         found = []
         for maps in self.heads:
-            row, column = maps.cell(x, y, self.size)
+            rows, columns = maps.main.shape[-2:]
+            row, column = y * rows // height, x * columns // width
             channel = int(maps.main[:, row, column].argmax())
             distance = (maps.attention - maps.attention[:, row, column, None, None]).norm(dim=0)
             output = maps.output[int(maps.output[:, row, column].argmax())]
