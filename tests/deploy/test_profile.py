@@ -268,12 +268,6 @@ def test_a_missing_device_is_named_before_anything_is_counted(device):
     assert profile(ProfileConfig(device=device, networks=("fcn",), **TINY)).machine is None
 
 
-def test_the_former_option_is_refused_with_the_one_that_stands_for_it(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(["profile", "--accelerator", "cpu"])
-    assert "device" in capsys.readouterr().err
-
-
 # -- tables and files -------------------------------------------------------------------------------------------------
 
 
