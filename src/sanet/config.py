@@ -9,14 +9,10 @@ from typing import Literal
 import yaml
 
 from sanet.references import Reference, name_of
-from sanet.settings import SIDES as SIDES
-from sanet.settings import WORKERS as WORKERS
-from sanet.settings import Chosen, Entry, Options
-from sanet.settings import check as check
+from sanet.settings import SIDES, WORKERS, Chosen, Entry, Options, check, within
 from sanet.settings import checked_side as checked_side
 from sanet.settings import plain as plain
 from sanet.settings import require as require
-from sanet.settings import within as within
 from sanet.structures import Color, UsageError
 
 MaskFormat = Literal["index", "color"]

@@ -14,12 +14,17 @@ import timm.layers.padding
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
+from timm.layers.std_conv import StdConv2dSame
+from torch import nn
 
 import sanet.deploy.export as exports
 from sanet.cli.main import main
 from sanet.config import DataConfig, InferenceConfig
 from sanet.data.catalog import data_source
 from sanet.deploy.export import default_path, export
+from sanet.deploy.padding import SamePadded, replace_same_padding, same_padding
 from sanet.deploy.parity import CASES, LARGEST_DIFFERENCE, TIE, ParityCase, differences, require_parity
 from sanet.deploy.quantize import Int8Cost, evenly_spaced, export_int8, quantize, require_small_drop
 from sanet.evaluation.evaluate import evaluate
@@ -248,7 +253,22 @@ def test_same_padding_in_integers_is_that_of_timm():
     for size in range(1, 80):
         for kernel, stride, dilation in [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (2, 3, 1), (5, 2, 1), (3, 1, 4)]:
             expected = timm.layers.padding.get_same_padding(size, kernel, stride, dilation)
-            assert exports.same_padding(size, kernel, stride, dilation) == expected
+            assert same_padding(size, kernel, stride, dilation) == expected
+
+
+@pytest.mark.parametrize("side", [9, 10, 13])
+def test_padded_layers_compute_what_those_of_timm_do(side):
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        Conv2dSame(3, 4, 3, stride=2), nn.Sequential(AvgPool2dSame(2, 1)), Conv2dSame(4, 4, 5, dilation=2, groups=4),
+        MaxPool2dSame(3, 2), StdConv2dSame(4, 4, 3, stride=2, padding="same"), StdConv2dSame(4, 3, 3, padding="same"),
+    )  # fmt: skip
+    maps = torch.randn(2, 3, side, side + 4)
+    expected, names = layers(maps), len(layers.state_dict())
+    replace_same_padding(layers)
+    assert torch.equal(layers(maps), expected)
+    assert len(layers.state_dict()) == names
+    assert [type(layer) is SamePadded for layer in (*layers, layers[1][0])] == [True, False, *[True] * 3, False, True]
 
 
 def test_the_default_place_is_beside_the_model(tmp_path, monkeypatch):

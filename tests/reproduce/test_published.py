@@ -342,7 +342,8 @@ def unlogged():
     for file in RESULTS.rglob("*.yaml"):
         run = file.parent if file.name == "config.yaml" else file.with_suffix("")
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
-        if config["workers"] and config["epochs"] > 1 and not (run / "log.txt").is_file():
+        workers = config.get("num_workers", config.get("workers"))  # older runs
+        if workers and config["epochs"] > 1 and not (run / "log.txt").is_file():
             found.add(run.relative_to(RESULTS).as_posix())
     return found
 

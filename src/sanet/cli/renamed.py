@@ -32,9 +32,3 @@ OPTIONS = {
     "optimizer.power": "schedule.options.power",
     "optimizer.warmup_steps": "schedule.warmup_steps",
 }
-
-
-def renamed(word: str) -> str:
-    """What to say of an option or a key that has another name now; nothing if it has not."""
-    new = OPTIONS.get(word.replace("-", "_"))
-    return f"; it is called {new} now" if new else ""

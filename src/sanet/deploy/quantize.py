@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from io import StringIO
 from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -170,7 +171,7 @@ def quantize(source: Path, target: Path, images: Iterator[Tensor]) -> None:
 
     prepared = source.with_name("prepared.onnx")
     try:
-        with quiet():
+        with quiet(StringIO()):
             # onnxruntime's symbolic shapes take a map and its cut for one size; the file then fails at odd sizes.
             quant_pre_process(source, prepared, skip_symbolic_shape=True)
             quantize_static(

@@ -30,6 +30,7 @@ from sanet.data.loading import Batching, evaluation_loader, training_loader
 from sanet.data.source import Source
 from sanet.data.transforms import BATCH_TRANSFORMS, TRANSFORMS, Augmentation
 from sanet.evaluation.evaluate import evaluate
+from sanet.evaluation.metrics import METRICS
 from sanet.evaluation.results import Evaluation
 from sanet.files import written_folder
 from sanet.models.networks import HEADS, SegmentationModel, create_model
@@ -40,7 +41,7 @@ from sanet.training.callbacks import CALLBACKS, LOGGERS, create_callbacks, creat
 from sanet.training.checkpoints import LOADER_DIED, AtomicCheckpointIO, CheckpointFolder, read_checkpoint
 from sanet.training.cluster import Cluster, joined
 from sanet.training.losses import LOSSES, class_weights
-from sanet.training.metrics import METRICS, read_metrics
+from sanet.training.metrics import read_metrics
 from sanet.training.optimization import OPTIMIZERS, SCHEDULES
 from sanet.training.run import (
     TENSORBOARD,

@@ -14,12 +14,13 @@ from sanet import distributed
 from sanet.config import InferenceConfig, TrainConfig
 from sanet.data.transforms import BATCH_TRANSFORMS, require_alike, seeded
 from sanet.evaluation.confusion import ConfusionMatrix, scores_of
+from sanet.evaluation.metrics import create_metrics
 from sanet.inference.views import label_image
 from sanet.models.networks import SegmentationModel
 from sanet.references import name_of
 from sanet.structures import Batch, LabelSet, Sample, SanetError
 from sanet.training.losses import SegmentationLoss
-from sanet.training.metrics import Row, create_metrics, score_values
+from sanet.training.metrics import Row, score_values
 from sanet.training.optimization import create_optimizer, create_schedule
 
 # What a checkpoint keeps beside what Lightning puts there.
@@ -57,7 +58,7 @@ class SegmentationTask(L.LightningModule):
         self.loss = SegmentationLoss(config.loss, model.labels, class_weights)
         self.batch_transforms = [BATCH_TRANSFORMS.build(entry) for entry in config.batch_transforms]
         self.confusion = ConfusionMatrix(model.labels)
-        self.metrics = create_metrics(config.metrics, model.labels)
+        self.metrics = {f"val/{name}": metric for name, metric in create_metrics(config.metrics).items()}
         self.moved = nn.ModuleList(self.metrics.values())  # to the device of the task
         self.loss_names = tuple(f"train/{name}" for name in ("loss", *self.loss.names))
         self.inference = InferenceConfig(window=config.window)
