@@ -110,6 +110,7 @@ def test_an_old_command_is_answered_with_the_new_one(old, capsys):
 COMMAND_OF = {
     **{"arrays": "explain", "largest_loss": "export", "mirror": "predict", "mirrors": "check-data"},
     **{"models": "compare", "out": "explain", "recipe": "check-data", "truth": "visualize"},
+    "accelerator": "profile",
 }
 
 

@@ -33,6 +33,7 @@ from sanet.inference.exported import open_exported
 from sanet.inference.predictor import Predictor
 from sanet.inference.views import class_probabilities
 from sanet.models.networks import create_model
+from sanet.models.sanet import HeadOutput
 from sanet.models.store import BUNDLED
 from sanet.structures import LabelSet, SanetError, UsageError
 
@@ -191,8 +192,35 @@ def test_an_export_that_cannot_be_made_is_named(small, monkeypatch, tmp_path):
         raise ValueError("no such operator\nand so on")
 
     monkeypatch.setattr(exports, "write_onnx", impossible)
-    with pytest.raises(SanetError, match=r"exported as ONNX: no such operator$"):
+    with pytest.raises(SanetError, match=r"exported as ONNX: no such operator\. A head"):
         export(small, tmp_path / "model.onnx", progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Branches(torch.nn.Module):
+    """A head whose way depends on a value."""
+
+    def __init__(self, levels, num_classes):
+        super().__init__()
+        self.classify = torch.nn.Conv2d(levels[-1].channels, num_classes, 1)
+
+    def forward(self, features):
+        mask = self.classify(features[-1])
+        if mask.mean() > 0:
+            mask = mask + 1
+        return HeadOutput(mask, mask)
+
+
+def test_what_the_exporter_prints_is_logged_and_one_line_is_raised(tmp_path, capfd, caplog):
+    network = create_model(Branches, "test_resnet", num_classes=2)
+    with caplog.at_level("DEBUG", "sanet"), pytest.raises(SanetError) as caught:
+        export(network, tmp_path / "model.onnx", progress=False)
+    (line,) = str(caught.value).splitlines()
+    assert Path(__file__).name in line
+    assert "if mask.mean() > 0" in line
+    assert caught.value.__suppress_context__
+    assert capfd.readouterr() == ("", "")
+    assert len(caplog.text.splitlines()) > 100
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,6 +8,7 @@ COMMANDS = {
 }
 # On the command line and in files alike. What a command still has under such a name is not looked up here.
 OPTIONS = {
+    "accelerator": "device",
     "accumulate": "gradient_accumulation",
     "arrays": "save_arrays",
     "largest_loss": "max_miou_drop",

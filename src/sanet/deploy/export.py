@@ -9,13 +9,14 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
+from traceback import extract_tb
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from tqdm import tqdm
 
 from sanet.config import ExportFormat
 from sanet.deploy.padding import replace_same_padding
-from sanet.deploy.parity import ParityReport, compare, example_images, require_parity
+from sanet.deploy.parity import REMEDY, ParityReport, compare, example_images, require_parity
 from sanet.files import require_own, require_writable, written
 from sanet.inference.exported import INPUT, METADATA, ONNX, OUTPUT, open_exported
 from sanet.inference.views import SMALLEST_SIDE
@@ -37,6 +38,8 @@ from sanet.structures import SanetError, UsageError, first_line, printable
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ONNX, "onnx-int8": f".int8{ONNX}"}
 # The free ones of the four axes of a batch.
 SIZES = {0: "batch", 2: "height", 3: "width"}
+TORCH = str(Path(torch.__file__).parent)
+logger = logging.getLogger(__name__)
 # Odd sides that differ and more than one image, so that tracing takes none of them for a constant.
 EXAMPLE_BATCH, EXAMPLE_SIDES = 2, (181, 203)
 
@@ -142,16 +145,30 @@ def write(network: Logits, path: Path, metadata: dict[str, Any], progress: bool)
     """Export without comparing.
 
     Raises:
-        SanetError: the network cannot be exported, or a package for that is missing.
+        SanetError: the network cannot be exported, or a package for that is missing. What the exporter says of it is
+            logged at level DEBUG, hundreds of lines of its graph with it.
     """
     say("write ONNX; this can take a minute", progress)
+    printed = StringIO()
     try:
-        with quiet(), torch.no_grad():
+        with quiet(printed), torch.no_grad():
             write_onnx(network, path, json.dumps(metadata, ensure_ascii=False))
     except ImportError as error:
         raise SanetError(f"{error}; pip install 'sanet-segmentation[export]'") from error
     except Exception as error:  # the exporter's errors have no class in common
-        raise SanetError(f"the network cannot be exported as ONNX: {first_line(error)}") from error
+        logger.debug("%s", printed.getvalue(), exc_info=True)
+        raise SanetError(f"the network cannot be exported as ONNX: {_reason(error)}. {REMEDY}") from None
+
+
+def _reason(error: Exception) -> str:
+    """The first error of a chain, in one line, and the line of the network's own code that led to it."""
+    frames = list(extract_tb(error.__traceback__))
+    while isinstance(cause := error.__cause__ or error.__context__, Exception):
+        error = cause
+        frames += extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.name == "forward" and not frame.filename.startswith(TORCH)]
+    place = f" ({own[-1].filename}, line {own[-1].lineno}: {own[-1].line})" if own else ""
+    return f"{first_line(error).rstrip('.'):.300}{place}"
 
 
 def trace(network: Logits) -> ExportedProgram:
@@ -201,12 +218,12 @@ def default_path(model: str, format: ExportFormat) -> Path:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without the exporter's own warnings, and the graphs that it prints, which are for its developers."""
+def quiet(printed: StringIO) -> Iterator[None]:
+    """Without the exporter's own warnings; the graphs that it prints, which are for its developers, go elsewhere."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), redirect_stderr(StringIO()):
+        with warnings.catch_warnings(), redirect_stdout(printed), redirect_stderr(printed):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -28,6 +28,7 @@ INPUT, OUTPUT = "images", "logits"
 ONNX = ".onnx"
 PROGRAMS = (".pt2", ".ts", ".pt", ".pth", ".torchscript")
 MOST_PARTS = 2**18  # nodes, attributes, tensors and so on; the networks have some 5 000
+LONGEST_METADATA = 2**22  # characters, as many as of the config.json of a model directory
 
 
 class ExportedModel:
@@ -138,7 +139,10 @@ def _checked_metadata(content: bytes) -> Any:
             raise SanetError(f"its operator {part.op_type!r:.80} of {part.domain!r:.80} is none of ONNX's own")
         if kind in ("FunctionProto", "TrainingInfoProto") or graphs > 1 or number > MOST_PARTS:
             raise SanetError("it is more than a network: it has functions, control flow or very many parts")
-    return json.loads({entry.key: entry.value for entry in model.metadata_props}.get(METADATA, "null"))
+    text = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA, "null")
+    if len(text) > LONGEST_METADATA:
+        raise SanetError(f"its {METADATA} has {len(text)} characters; {LONGEST_METADATA} at most are read")
+    return json.loads(text)
 
 
 def _parts(message: Any) -> Iterator[Any]:

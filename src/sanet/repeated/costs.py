@@ -9,8 +9,7 @@ import torch
 
 from sanet.config import MODEL
 from sanet.data.catalog import data_source
-from sanet.deploy.profile import count_macs
-from sanet.deploy.timing import Machine, in_turn, machine_of, time_pass
+from sanet.deploy.profile import Machine, count_macs, in_turn, machine_of, time_pass
 from sanet.inference.device import choose_device
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import load_model
