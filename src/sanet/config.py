@@ -17,7 +17,7 @@ from sanet.structures import Color, UsageError
 
 MaskFormat = Literal["index", "color"]
 ClassWeighting = Literal["none", "fourth_root", "sqrt", "log"]
-Accelerator = Literal["auto", "cpu", "gpu"]
+Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "xpu"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 ExportFormat = Literal["onnx", "onnx-int8"]
 EngineName = Literal["local", "ray"]
@@ -294,7 +294,8 @@ class TrainConfig:
         checkpoint_minutes: minutes after which a checkpoint is written, besides those at the end of every epoch.
         callbacks: Lightning callbacks: "lightning.pytorch.callbacks:Name" or "my_module:Name".
         loggers: loggers beside TensorBoard's: "lightning.pytorch.loggers:Name" or "my_module:Name".
-        accelerator: where to train: "cpu", "gpu", or "auto" for a GPU where there is one.
+        accelerator: where to train: "cpu", "cuda", "mps", "gpu" for whichever GPU there is, or "auto" for a GPU where
+            there is one.
         precision: "32-true", or "bf16-mixed" or, on GPUs, "16-mixed" to compute in 16 bits where that is safe.
     """
 

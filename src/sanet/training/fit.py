@@ -110,8 +110,10 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
         position = distributed.broadcast_from_main(lambda: position_in(config) if resume else refuse_used(config))
         source = data_source(config.data)
         require_names(config, source.labels)
-        if config.precision == "16-mixed" and not cluster.gpu:
+        if config.precision == "16-mixed" and cluster.device.type == "cpu":
             raise UsageError('precision "16-mixed": only on GPUs; choose "bf16-mixed" or "32-true"')
+        if cluster.device.type == "xpu":
+            raise UsageError('accelerator "xpu": Lightning does not train there; choose "cpu"')
         pixels = distributed.broadcast_from_main(lambda: checked_pixels(source))
         record = distributed.broadcast_from_main(lambda: record_of(source))
         if resume:
@@ -122,7 +124,7 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
         task = SegmentationTask(model, config, class_weights(pixels, config.loss.class_weighting))
         if not cluster.alone:
             freeze_unused(model)
-            synchronize_batch_norm(model, cluster.gpu)
+            synchronize_batch_norm(model, cluster.device.type == "cuda")
         if position:
             require_fitting(model, position.checkpoint)
         loader = _loader(config, source, position)
@@ -136,7 +138,7 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
                 ckpt_path=position.checkpoint if position else None,
                 weights_only=True,
             )
-        return _finish(task, config)
+        return _finish(task, config, str(cluster.device))
 
 
 def require_names(config: TrainConfig, labels: LabelSet) -> None:
@@ -156,7 +158,7 @@ def require_names(config: TrainConfig, labels: LabelSet) -> None:
         kind.find(name)
 
 
-def _finish(task: SegmentationTask, config: TrainConfig) -> Run:
+def _finish(task: SegmentationTask, config: TrainConfig, device: str) -> Run:
     """Score the best checkpoint and save its network."""
     directory = Path(config.output)
     folder = CheckpointFolder(directory / CHECKPOINTS, monitor_mode(config))
@@ -168,7 +170,7 @@ def _finish(task: SegmentationTask, config: TrainConfig) -> Run:
         "val",
         output=directory,
         inference=InferenceConfig(window=config.window),
-        device="cpu" if config.accelerator == "cpu" else None,
+        device=device,
         metrics=config.metrics,
         history=read_metrics(directory),
         progress=distributed.is_main_process(),
@@ -289,7 +291,7 @@ def _trainer(config: TrainConfig, cluster: Cluster, position: Position | None) -
     directory = Path(config.output)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return L.Trainer(
-        accelerator=config.accelerator,
+        accelerator=cluster.device.type,
         devices=cluster.processes,
         num_nodes=cluster.machines,
         # Buffers are the same everywhere, since batch norm is synchronised; the confusion matrix must not be.
