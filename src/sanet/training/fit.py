@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,12 @@ def _finish(task: SegmentationTask, config: TrainConfig, device: str) -> Run:
     (epoch, value) = next(
         (row["epoch"], row[config.monitor]) for row in task.history if folder.path(int(row["step"])) == best
     )
-    chosen = f"epoch {epoch}, chosen by {config.monitor} {value:.4f}"
+    why = (
+        f"the last, since {config.monitor} was never a number"
+        if isnan(value)
+        else f"chosen by {config.monitor} {value:.4f}"
+    )
+    chosen = f"epoch {epoch:.0f}, {why}"
     # All processes wait for the files, which any of them may read next.
     distributed.broadcast_from_main(
         lambda: _save_model(task.model, directory / MODEL, _card(config, evaluation, chosen))
