@@ -10,7 +10,7 @@ from PIL import Image
 import sanet
 from sanet.data.catalog import data_source
 from sanet.demo.serve import EXAMPLES
-from sanet.inference.predict import LocalEngine, PredictorSettings, predict_collection
+from sanet.inference.predict import Engine, predict_collection
 from sanet.training.metrics import read_metrics
 
 OUTPUT = Path("runs/demo")
@@ -49,12 +49,10 @@ def main() -> int:
     for index in range(3):
         sample = held_out[index]
         Image.fromarray(np.ascontiguousarray(sample.image.permute(1, 2, 0))).save(pictures / f"{sample.name}.png")
-    predict_collection(
-        LocalEngine(PredictorSettings(str(OUTPUT / "sanet" / "model"))), [str(pictures)], OUTPUT / "predictions"
-    )
+    predict_collection(Engine(str(OUTPUT / "sanet" / "model")), [str(pictures)], OUTPUT / "predictions")
 
     print("\nLabelling two streets with the package's own model")
-    predict_collection(LocalEngine(PredictorSettings("streets")), [str(EXAMPLES)], OUTPUT / "streets")
+    predict_collection(Engine("streets"), [str(EXAMPLES)], OUTPUT / "streets")
 
     print(f"\nOn held-out scenes, after {time.monotonic() - start:.0f} s:")
     for network, score in scores.items():

@@ -1,6 +1,7 @@
 """Runs a function in several processes that share a job, as torchrun would start them."""
 
 import os
+import pickle
 import traceback
 from functools import partial
 
@@ -21,7 +22,9 @@ def run_in_processes(count, function, *arguments, machines=1):
     workers = [
         start(partial(_run, rank, count, machines, port, function, arguments), pipes[rank][1]) for rank in range(count)
     ]
-    outcomes = [receiver.recv() if receiver.poll(120) else (False, "no answer") for receiver, _ in pipes]
+    outcomes = [
+        pickle.loads(receiver.recv_bytes()) if receiver.poll(120) else (False, "no answer") for receiver, _ in pipes
+    ]
     for worker in workers:
         worker.join(10)
         worker.kill()
@@ -47,8 +50,9 @@ def _run(rank, count, machines, port, function, arguments, sender):
     os.environ.update({name: str(value) for name, value in (place | address).items()})
     try:
         dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=count)
-        sender.send((True, function(*arguments)))
+        # As bytes: `send` would share the memory of tensors, which is gone when this process ends before they are read.
+        sender.send_bytes(pickle.dumps((True, function(*arguments))))
         dist.barrier()
         dist.destroy_process_group()
     except BaseException:
-        sender.send((False, traceback.format_exc()))
+        sender.send_bytes(pickle.dumps((False, traceback.format_exc())))

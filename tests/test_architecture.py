@@ -1,10 +1,15 @@
 """The house rules that a parser can check: imports point one way, and nothing grows too big."""
 
 import ast
+import traceback
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from brightness import write_pictures
+from sanet.cli.main import main
+from sanet.training import task
 
 SOURCE = Path(__file__).parents[1] / "src" / "sanet"
 # Low to high; a file imports from its own layer and those before it. Keys are folders and files of src/sanet.
@@ -72,9 +77,10 @@ def test_nothing_inside_imports_the_package_root(path):
 
 @each_file
 def test_lightning_stays_in_training(path):
-    if path.relative_to(SOURCE).parts[0] != "training":
+    room = path.relative_to(SOURCE).parts[0]
+    if room != "training":
         roots = {name.split(".")[0] for name in imported_modules(path)}
-        assert not roots & {"lightning", "pytorch_lightning", "torchmetrics"}
+        assert not roots & {"lightning", "pytorch_lightning", *(["torchmetrics"] if room != "evaluation" else [])}
 
 
 @each_file
@@ -88,3 +94,36 @@ def test_sizes_stay_within_the_budget(path):
             if node.name == "__init__":
                 given = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
                 assert len(given) - 1 <= 10, f"constructor in line {node.lineno}"
+
+
+class Arrived(Exception):
+    """Carries the rate, and the files of src/sanet that it came through."""
+
+
+def test_a_setting_walks_straight_from_argv_to_the_optimiser(tmp_path, monkeypatch):
+    """The calls above the optimiser: few files, and none that lies above the one before it."""
+
+    def arrive(model, settings):
+        files = dict.fromkeys(Path(frame.filename) for frame in traceback.extract_stack())
+        raise Arrived(settings.learning_rate, [path.relative_to(SOURCE) for path in files if path in FILES])
+
+    monkeypatch.setattr(task, "create_optimizer", arrive)
+    write_pictures(tmp_path / "data")
+    settings = {
+        "output": tmp_path / "run",
+        "data.name": "folder",
+        "data.root": tmp_path / "data",
+        "data.classes": "[dark, light]",
+        "augmentation.crop": "[40, 40]",
+        "model.backbone": "test_resnet",
+        "model.pretrained_backbone": "false",
+        "optimizer.learning_rate": 0.123,
+        "num_workers": 0,
+    }
+    with pytest.raises(Arrived) as arrival:
+        main(["train", *(word for name, value in settings.items() for word in (f"--{name}", str(value)))])
+    rate, rooms = arrival.value.args
+    assert rate == 0.123
+    assert len(rooms) <= 15
+    ranks = [RANK[room.with_suffix("").parts[0]] for room in rooms]
+    assert ranks == sorted(ranks, reverse=True)

@@ -12,7 +12,7 @@ import yaml
 import sanet
 from sanet import references
 from sanet.cli.main import COMMANDS, main
-from sanet.cli.parsing import create_parser
+from sanet.cli.parsing import create_parser, settings_in
 from sanet.config import TrainConfig
 from sanet.references import Kind
 from sanet.structures import UsageError
@@ -34,12 +34,10 @@ VALUES = [CALL, f"[{CALL}]", f"{{x: {CALL}}}", f"{{x: {{y: [{CALL}]}}}}", "canar
 EVERY = """
 import sys, yaml
 from sanet.cli.main import COMMANDS
-from sanet.cli.parsing import create_parser, parse
-kind = COMMANDS[sys.argv[1]]
-parser = create_parser(sys.argv[1], kind)
+from sanet.cli.parsing import parse
 for words in yaml.safe_load(sys.stdin):
     try:
-        parse(parser, kind, words, {}, "")
+        parse(sys.argv[1], COMMANDS[sys.argv[1]], words)
         print(0)
     except (SystemExit, ValueError) as stop:
         print(2)
@@ -58,9 +56,9 @@ def canary(tmp_path, monkeypatch):
     sys.modules.pop("canary", None)
 
 
-def settings_in(command):
+def names_in(command):
     """The names of all its settings, and of its sections."""
-    names = [*create_parser(command, COMMANDS[command]).get_defaults().keys()]
+    names = [*settings_in(COMMANDS[command])]
     return names, sorted({name.partition(".")[0] for name in names if "." in name})
 
 
@@ -79,8 +77,8 @@ def statuses(command, lines):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_setting_of_a_command_imports_what_it_names(command, canary):
-    names, sections = settings_in(command)
-    options = [name for name in [*names, *sections] if name != "config"]
+    names, sections = names_in(command)
+    options = [*names, *sections]
     lines = [[*NEEDED.get(command, []), f"--{name}", value] for name in options for value in VALUES]
     if command in FILES:
         for number, (name, value) in enumerate((name, value) for name in options for value in VALUES):
@@ -176,5 +174,13 @@ def test_a_wrong_command_line_opens_nothing_and_a_module_that_fails_is_named(can
             main(words)
     assert not canary.exists()
     (canary.parent / "broken.py").write_text("1 / 0")
-    assert main(["--import", "broken", "check-data"]) == 1
+    assert main(["--import", "broken", "check-data"]) == 2
     assert "broken: ZeroDivisionError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_module_that_is_not_there_is_wrong_usage_of_every_command(command, canary, capsys):
+    words = [command, *NEEDED.get(command, [])]
+    for given in (["--import", "nosuch", *words], [*words, "--import", "nosuch"]):
+        assert main(given) == 2
+        assert "--import nosuch" in capsys.readouterr().err

@@ -67,7 +67,7 @@ RED, GREEN = (255, 0, 0), (0, 255, 0)
         (lambda: ProfileConfig(threads=10**9), "threads 1000000000: from 1 to"),
         (lambda: DemoConfig(port=65_536), "port 65536: from 0 to 65535"),
         (lambda: DemoConfig(keep_minutes=float("nan")), "keep_minutes nan: from"),
-        (lambda: TrainConfig(monitor_mode="most"), "Choices: max, min"),
+        (lambda: TrainConfig(monitor_mode="most"), "Choices: auto, max, min"),
         (lambda: TrainConfig(accelerator="cuda"), "Choices: auto, cpu, gpu"),
     ],
 )

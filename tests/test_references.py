@@ -137,3 +137,5 @@ def test_a_digest_changes_with_the_code_of_the_package(lab):
     assert digests() != before
     use("pytest")
     assert digests()["pytest"] == pytest.__version__
+    assert digests({"pytest", "never_opened"}) == {"pytest": pytest.__version__}
+    assert digests(()) == {}

@@ -9,19 +9,15 @@ from typing import Literal
 import yaml
 
 from sanet.references import Reference, name_of
-from sanet.settings import SIDES as SIDES
-from sanet.settings import WORKERS as WORKERS
-from sanet.settings import Chosen, Entry, Options
-from sanet.settings import check as check
+from sanet.settings import SIDES, WORKERS, Chosen, Entry, Options, check, within
 from sanet.settings import checked_side as checked_side
 from sanet.settings import plain as plain
 from sanet.settings import require as require
-from sanet.settings import within as within
 from sanet.structures import Color, UsageError
 
 MaskFormat = Literal["index", "color"]
 ClassWeighting = Literal["none", "fourth_root", "sqrt", "log"]
-Accelerator = Literal["auto", "cpu", "gpu"]
+Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "xpu"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 ExportFormat = Literal["onnx", "onnx-int8"]
 EngineName = Literal["local", "ray"]
@@ -292,12 +288,14 @@ class TrainConfig:
             {boundary: "my_module:Name"} for val/boundary; also of "torchmetrics.classification" and
             "torchmetrics.segmentation".
         monitor: logged value that chooses the best checkpoint.
-        monitor_mode: whether the best of it is its "max" or its "min".
+        monitor_mode: whether the best of it is its "max" or its "min"; "auto" knows: losses are best when
+            low, scores when high, and a metric of yours says so by its ``higher_is_better``.
         patience: validations without a better monitored value after which training stops; by default it does not.
         checkpoint_minutes: minutes after which a checkpoint is written, besides those at the end of every epoch.
         callbacks: Lightning callbacks: "lightning.pytorch.callbacks:Name" or "my_module:Name".
         loggers: loggers beside TensorBoard's: "lightning.pytorch.loggers:Name" or "my_module:Name".
-        accelerator: where to train: "cpu", "gpu", or "auto" for a GPU where there is one.
+        accelerator: where to train: "cpu", "cuda", "mps", "gpu" for whichever GPU there is, or "auto" for a GPU where
+            there is one.
         precision: "32-true", or "bf16-mixed" or, on GPUs, "16-mixed" to compute in 16 bits where that is safe.
     """
 
@@ -321,7 +319,7 @@ class TrainConfig:
     window: int = within(1024, *SIDES)
     metrics: Options = field(default_factory=dict)
     monitor: str = "val/miou"
-    monitor_mode: Literal["max", "min"] = "max"
+    monitor_mode: Literal["auto", "max", "min"] = field(default="auto", metadata={"before": "max"})
     patience: int | None = within(None, 1, 100_000)
     checkpoint_minutes: float = within(10.0, 1e-9, 1e6)
     callbacks: tuple[Entry, ...] = ()

@@ -61,17 +61,16 @@ def require_own(
         option: what to name in an error.
 
     Raises:
-        UsageError: one of them is there, and not as sanet wrote it; or it is an input.
+        UsageError: one of them exists, and not as sanet wrote it; or it is an input.
     """
     read, sums = {os.path.realpath(path) for path in inputs}, cache(_sums)
     for path in paths:
         place = Path(os.path.realpath(path))
         if str(place) in read:
             raise UsageError(f"{option}: {path} is read by the same command; choose another {option}")
-        found = _in_the_way(place)
         file, name = _entry(place, root)
-        known = sums(file).get(name)
-        if found and not (known and found == place and place.is_file() and sum_of(place) in known):
+        known = sums(file).get(name, ())
+        if _in_the_way(place) and not (known and place.is_file() and sum_of(place) in known):
             raise refuse(_in_the_way(path) or path, option)
 
 
@@ -83,13 +82,16 @@ def beside(path: Path) -> Iterator[Path]:
         SanetError: it cannot be written, as on a full disk.
     """
     aside = aside_of(path)
-    with _explained(path, aside):
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        for written in [aside, *aside.rglob("*")]:
-            if written.is_file():
+    try:
+        with _explained(path):
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            yield aside
+            for written in filter(Path.is_file, [aside, *aside.rglob("*")]):
                 with written.open("rb+") as file:
                     os.fsync(file.fileno())
+    except BaseException:
+        discard(aside)
+        raise
 
 
 @contextmanager
@@ -168,34 +170,24 @@ def _entry(place: Path, root: Path | None) -> tuple[Path, str]:
 def _sums(file: Path) -> dict[str, set[str]]:
     """By name in a list of sums, those that its contents have had."""
     found: dict[str, set[str]] = {}
-    if file.is_file():
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            before, _, name = line.partition(" ")
-            found.setdefault(name, set()).add(before[-64:])  # a line may follow one that was torn on a full disk
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else ():
+        before, _, name = line.partition(" ")
+        found.setdefault(name, set()).add(before[-64:])  # a line may follow one that was torn on a full disk
     return found
 
 
 @contextmanager
-def _explained(path: Path, aside: Path | None = None) -> Iterator[None]:
-    """Say why a file cannot be written, and leave no part of it behind."""
+def _explained(path: Path) -> Iterator[None]:
     try:
         yield
-    except BaseException as error:
-        if aside is not None:
-            discard(aside)
-        if isinstance(error, OSError):
-            raise SanetError(
-                f"{path} cannot be written ({error.strerror or error}); make room there, or choose another place"
-            ) from error
-        raise
+    except OSError as error:
+        raise SanetError(
+            f"{path} cannot be written ({error.strerror or error}); make room there, or choose another place"
+        ) from error
 
 
 def require_writable(folder: Path) -> None:
-    """Make a folder, and find out before the work rather than after it whether files can be written there.
-
-    Raises:
-        UsageError: they cannot.
-    """
+    """Make a folder; a UsageError, before the work rather than after it, where no files can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):

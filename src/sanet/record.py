@@ -64,10 +64,6 @@ TYPES: dict[str, tuple[type, ...]] = {
 }
 # What it means where a key that was added later is missing.
 BEFORE = {"in_chans": 3, "value_range": 255}
-# Of one without "format", and what stood for a key that it has not.
-FORMER_TYPES = {name: TYPES[name] for name in ("network", "backbone", "labels", "output_stride", "options")}
-FORMER_TYPES |= {"options": (dict, type(None)), "pretrained_backbone": (bool,)}
-FORMER = {"output_stride": 8, "options": None, "pretrained_backbone": False}
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], str | None]:
@@ -96,27 +92,28 @@ def _arguments(content: Any) -> tuple[dict[str, Any], str | None]:
     if not isinstance(content, dict):
         raise UsageError("no object")
     former = "format" not in content
-    if former:
-        content, types = FORMER | content, FORMER_TYPES
-    elif content["format"] == FORMAT:
-        content, types = BEFORE | content, TYPES
-    else:
+    content = BEFORE | (_upgraded(content) if former else content)
+    if content["format"] != FORMAT:
         raise UsageError(f"format {repr(content['format'])[:20]}; this version reads {FORMAT} and those without one")
-    wrong = sorted(content.keys() ^ types.keys())
+    wrong = sorted(content.keys() ^ TYPES.keys())
     if wrong:
         raise UsageError(f"keys that are missing or unknown: {', '.join(wrong[:LISTED])[:LONGEST_NAME]}")
-    for name, kinds in types.items():
+    for name, kinds in TYPES.items():
         if type(content[name]) not in kinds:
             raise UsageError(f"{name}: {' or '.join(kind.__name__ for kind in kinds)} wanted")
     if max(len(content["network"]), len(content["backbone"])) > LONGEST_NAME:
         raise UsageError(f"network, backbone: {LONGEST_NAME} characters or less")
-    labels, options = LabelSet(**content["labels"]), content["options"] or {}
-    if former:
-        options = FORMER_DEFAULTS.get(content["network"], {}) | options
-    arguments = {name: content[name] for name in ("network", "backbone", "output_stride")}
-    arguments |= {"labels": labels, "options": options, "shorter_side": content.get("shorter_side")}
-    arguments |= {name: content.get(name, value) for name, value in BEFORE.items()}
-    return arguments, content.get("weights_sha256")
+    digest = content.pop("weights_sha256")
+    del content["format"]
+    return content | {"labels": LabelSet(**content["labels"])}, None if former else digest
+
+
+def _upgraded(former: dict[str, Any]) -> dict[str, Any]:
+    """One without "format", as this format says it; its sum is not known."""
+    content = {"output_stride": 8, "shorter_side": None, "weights_sha256": ""} | former
+    content.pop("pretrained_backbone", None)
+    options = FORMER_DEFAULTS.get(str(content.get("network")), {}) | (content.get("options") or {})
+    return content | {"format": FORMAT, "options": options}
 
 
 def read_weights(path: Path, wanted: Mapping[str, Tensor], digest: str | None) -> dict[str, Tensor]:

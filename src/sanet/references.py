@@ -10,9 +10,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import packages_distributions, version
@@ -21,7 +20,7 @@ from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
-from sanet.structures import SanetError, UsageError, first_line
+from sanet.structures import UsageError, first_line, nearest
 
 FUNCTIONS = (FunctionType, BuiltinFunctionType)
 _opened: dict[str, ModuleType] = {}
@@ -36,7 +35,7 @@ def use(*modules: str) -> None:
         modules: such as "my_lab", which opens "my_lab.losses" as well.
 
     Raises:
-        SanetError: one cannot be imported.
+        UsageError: one cannot be imported.
     """
     here = os.getcwd()
     if here not in sys.path:
@@ -45,7 +44,7 @@ def use(*modules: str) -> None:
         try:
             _opened[name] = importlib.import_module(name)
         except Exception as error:  # whatever its code raises
-            raise SanetError(f"--import {name}: {type(error).__name__}: {first_line(error)}") from error
+            raise UsageError(f"--import {name}: {type(error).__name__}: {first_line(error)}") from error
 
 
 def opened() -> list[str]:
@@ -105,7 +104,9 @@ class Kind:
             return self.builtin[name]
         module, colon, attribute = name.partition(":")
         if not colon:
-            raise self._unknown(name)
+            also = [f'"{package}:Name"' for package in self.packages] + ['"my_module:Name" with --import my_module']
+            choices = f"{', '.join(sorted(self.builtin))}; or {' or '.join(also)}"
+            raise UsageError(f"unknown {self.word} {name!r}; {nearest(name, self.builtin)}Choices: {choices}")
         top = module.partition(".")[0]
         if is_open(module):
             found = _attribute(self.word, module, attribute)
@@ -146,14 +147,6 @@ class Kind:
         except (TypeError, ValueError) as error:
             raise UsageError(f"{self.word} {name_of(reference.name)!r}: {first_line(error)}") from error
 
-    def _unknown(self, name: str) -> UsageError:
-        near = get_close_matches(name, self.builtin, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        also = [f'"{package}:Name"' for package in self.packages] + ['"my_module:Name" with --import my_module']
-        return UsageError(
-            f"unknown {self.word} {name!r}; {hint}Choices: {', '.join(sorted(self.builtin))}; or {' or '.join(also)}"
-        )
-
     def _member(self, package: str, base: str, name: str, module: str, attribute: str) -> Any:
         holder, _, base_name = base.partition(":")
         wanted = getattr(importlib.import_module(holder), base_name)
@@ -175,25 +168,23 @@ def name_of(value: Any) -> str:
     return f"{made.__module__}:{made.__qualname__}"
 
 
-def digests() -> dict[str, str]:
-    """By opened top-level package: its version where it is installed, else a hash of its Python files."""
-    distributions = packages_distributions() if _opened else {}
-    found = {}
-    for top in dict.fromkeys(name.partition(".")[0] for name in _opened):
-        module = sys.modules[top]
-        if top in distributions:
-            found[top] = version(distributions[top][0])
-            continue
-        places = [Path(place) for place in getattr(module, "__path__", [])] or [Path(str(module.__file__))]
-        found[top] = _hash(
-            sorted(path for place in places for path in (place.rglob("*.py") if place.is_dir() else [place]))
-        )
-    return found
+def digests(modules: Collection[str] | None = None) -> dict[str, str]:
+    """By opened top-level package: its version where it is installed, else a hash of its Python files.
+
+    Args:
+        modules: top-level names, such as "my_lab"; only these count. None: all that were opened.
+    """
+    tops = dict.fromkeys(name.partition(".")[0] for name in _opened)
+    wanted = [top for top in tops if modules is None or top in modules]
+    distributions = packages_distributions() if wanted else {}
+    return {top: version(distributions[top][0]) if top in distributions else _hash(sys.modules[top]) for top in wanted}
 
 
-def _hash(files: Iterable[Path]) -> str:
+def _hash(module: ModuleType) -> str:
+    folders = [Path(place) for place in getattr(module, "__path__", [])]
+    files = [path for folder in folders for path in folder.rglob("*.py")] or [Path(str(module.__file__))]
     digest = sha256()
-    for path in files:
+    for path in sorted(files):
         content = path.read_bytes()
         digest.update(f"{path.name} {len(content)} ".encode() + content)
     return digest.hexdigest()[:16]
@@ -210,7 +201,6 @@ def _attribute(word: str, module: str, attribute: str) -> Any:
     except ImportError as error:
         raise UsageError(f"{word} {module}:{attribute}: {first_line(error)}") from error
     if not attribute.isidentifier() or attribute.startswith("_") or not hasattr(loaded, attribute):
-        near = get_close_matches(attribute, [name for name in dir(loaded) if not name.startswith("_")], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"{word}: there is no {attribute!r} in {module}{hint}")
+        public = [name for name in dir(loaded) if not name.startswith("_")]
+        raise UsageError(f"{word}: there is no {attribute!r} in {module}; {nearest(attribute, public)}".rstrip("; "))
     return getattr(loaded, attribute)

@@ -7,34 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import field, fields, is_dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from sanet.references import name_of
 from sanet.structures import UsageError, choose
 
-MYPY = False  # mypy takes a variable of this name for true, as TYPE_CHECKING, whose block jsonargparse would read
-# What settings choose by name, such as "adamw" or "my_lab.optim:Lion"; in Python the object itself will do. What
-# jsonargparse sees must have no Any, nor a mapping of Any: there it imports and calls what a "class_path" names.
-if MYPY:
-    Chosen = Any
-    Entry = Any
-    Options = dict[Any, Any]
-else:
-    Chosen = str
-    Entry = str | dict
-    Options = dict[str, bool | int | float | list | dict | str | None]
+# What settings choose by name, such as "adamw" or "my_lab.optim:Lion"; in Python the object itself will do.
+Chosen = Annotated[Any, "name"]
+Entry = Annotated[Any, "name or mapping"]
+Options = dict[Any, Any]
 
 # Sides of images in pixels, and processes, that no machine of today goes beyond.
 SIDES, WORKERS = (32, 16_384), (0, 256)
-# What a value has to be where a setting says so.
-KINDS: dict[str, Any] = {
-    "str": str,
-    "int": int,
-    "float": (int, float),
-    "bool": bool,
-    "tuple": (tuple, list),
-    "Options": dict,
-}
 
 
 def within(default: Any, low: float, high: float, **metadata: Any) -> Any:
@@ -49,6 +34,8 @@ def within(default: Any, low: float, high: float, **metadata: Any) -> Any:
 def check(settings: Any, section: str = "") -> None:
     """Make sure that settings have values of their kinds, of their choices, and numbers within their ranges.
 
+    Lists become tuples, and whole numbers floats, where a setting is one.
+
     Args:
         settings: a dataclass.
         section: what stands before its names in messages, such as "model.".
@@ -56,22 +43,63 @@ def check(settings: Any, section: str = "") -> None:
     Raises:
         UsageError: one has not; the message names it.
     """
-    hints = get_type_hints(type(settings))
+    hints = get_type_hints(type(settings), include_extras=True)
     for item in fields(settings):
-        name, value = section + item.name, getattr(settings, item.name)
-        if value is None and item.type.endswith("None"):
-            continue
-        word = item.type.split("[")[0].split(" ")[0]
-        kind = item.default_factory if isinstance(item.default_factory, type) else KINDS.get(word, object)
-        if value is None or not isinstance(value, kind) or (isinstance(value, bool) and item.type != "bool"):
+        name, given = section + item.name, getattr(settings, item.name)
+        try:
+            value = _converted(given, hints[item.name], name)
+        except TypeError as error:
             wanted = item.type.replace("Options", "mapping").replace("Entry", "name or mapping")
-            raise UsageError(f"{name} {value!r}: give a value of the kind {wanted}, or leave it out")
-        if isinstance(value, str) and "\0" in value:
-            raise UsageError(f"{name} {value!r}: a text cannot hold the character of number 0")
-        if get_origin(hints[item.name]) is Literal:
-            choose(name, value, get_args(hints[item.name]))
-        if "range" in item.metadata:
-            require(name, value if isinstance(value, (tuple, list)) else [value], *item.metadata["range"])
+            raise UsageError(f"{name} {given!r}: give a value of the kind {wanted}, or leave it out") from error
+        if "range" in item.metadata and value is not None:
+            require(name, given if isinstance(value, tuple) else [given], *item.metadata["range"])
+        object.__setattr__(settings, item.name, value)
+
+
+def _converted(value: Any, kind: Any, name: str) -> Any:
+    """A value as a setting of this kind holds it; else a TypeError, or a UsageError that says more."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is UnionType:  # X | None
+        return None if value is None else _converted(value, inner[0], name)
+    if origin is Literal:
+        return choose(name, value, inner)
+    if origin is Annotated:  # a name or an object, which is none of what YAML has beside texts
+        if value is None or isinstance(value, (int, float, list, tuple)) or (type(value) is dict and kind == Chosen):
+            raise TypeError
+        return value
+    if origin is tuple and isinstance(value, (list, tuple)):
+        kinds = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        if len(kinds) != len(value):
+            raise TypeError
+        return tuple(_converted(entry, one, name) for entry, one in zip(value, kinds, strict=True))
+    if is_dataclass(kind) and isinstance(value, Mapping):
+        return settings_of(kind, value, f"{name}.")
+    if kind is float and type(value) is int:
+        return float(value)
+    if not isinstance(value, origin or kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError
+    if isinstance(value, str) and "\0" in value:
+        raise UsageError(f"{name} {value!r}: a text cannot hold the character of number 0")
+    if origin is dict and is_dataclass(inner[1]):
+        return {key: _converted(entry, inner[1], f"{name}.{key}") for key, entry in value.items()}
+    return value
+
+
+def settings_of(kind: Any, values: Mapping[str, Any], section: str = "") -> Any:
+    """A dataclass of settings from nested mappings, as a YAML file has them.
+
+    Args:
+        kind: the dataclass.
+        values: its settings by name, and those of its sections below theirs.
+        section: what stands before the names in messages.
+
+    Raises:
+        UsageError: a setting that does not exist, or a value that it cannot have.
+    """
+    known = [section + item.name for item in fields(kind)]
+    for name in values:
+        choose("setting", f"{section}{name}", known)
+    return kind(**values)
 
 
 def require(name: str, numbers: Iterable[Any], low: float, high: float) -> None:

@@ -17,7 +17,7 @@ import operator
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -219,6 +219,10 @@ def choose(kind: str, name: str, choices: Sequence[str]) -> str:
     """``name`` if it is one of ``choices``, else a UsageError that lists them and offers the nearest."""
     if name in choices:
         return name
+    raise UsageError(f"unknown {kind} {name!r}; {nearest(name, choices)}Choices: {', '.join(sorted(choices))}")
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """The question whether the nearest of some names is meant, with a space behind it; empty where none is near."""
     near = get_close_matches(str(name), choices, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UsageError(f"unknown {kind} {name!r}; {hint}Choices: {', '.join(sorted(choices))}")
+    return f"did you mean {near[0]!r}? " if near else ""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from traceback import extract_tb
 from typing import Any
 
 import torch
@@ -15,13 +16,21 @@ from torch import Tensor, nn
 
 from sanet.models.networks import SegmentationModel, create_model, load_model
 from sanet.references import use
-from sanet.structures import LabelSet, SanetError
+from sanet.structures import LabelSet, first_line
 
 SIZES = ((1, 32, 32), (2, 64, 80), (1, 97, 51))
+# What usually fixes an error, by words of its message.
+HINTS = {
+    "more than 1 value per channel": "one value, as behind a global pooling, has no variance: take nn.GroupNorm there",
+    "must match": "maps are rounded up, so their sizes need no common factor: resize to the very size of another map",
+    "JSON serializable": "options have to be texts, numbers, lists and mappings",
+    "data-dependent": "what is computed may depend on the shapes of tensors, not on their values",
+}
+ADAPTIVE = "adaptive pooling to several cells cannot be exported: take nn.AvgPool2d with ceil_mode=True"
 
 
 def check_network(
-    head: Callable[..., nn.Module],
+    head: str | Callable[..., nn.Module],
     backbone: str = "test_resnet",
     output_stride: int = 16,
     num_classes: int = 3,
@@ -30,68 +39,68 @@ def check_network(
     """Build a network with a head and try what training, prediction and export ask of it; in seconds, on the CPU.
 
     Args:
-        head: its class, built as ``head(levels, num_classes, **options)``.
+        head: its class, built as ``head(levels, num_classes, **options)``, or its name, as "my_lab.heads:PSP", whose
+            module is opened.
         backbone: a timm model name; the default is tiny and untrained.
         output_stride: stride of the last stage.
         num_classes: K.
         **options: of the head.
 
     Raises:
-        AssertionError: what does not hold, why that matters, and what usually fixes it.
+        UsageError: the network cannot be built, or its output has another form; see ``create_model``.
+        AssertionError: what else does not hold, and what usually fixes it.
     """
+    module = head.rpartition(":")[0] if isinstance(head, str) else head.__module__
+    if module not in ("", "__main__"):
+        use(module)
     torch.manual_seed(0)
     labels = LabelSet(tuple(f"class {index}" for index in range(num_classes)))
     model = create_model(head, backbone, labels=labels, output_stride=output_stride, **options)
     _check_training(model)
     _check_prediction(model.eval())
-    _check_files(model, head)
+    with TemporaryDirectory() as folder:
+        if module != "__main__":
+            _check_saving(model, Path(folder, "model"))
+        if importlib.util.find_spec("onnx") and importlib.util.find_spec("onnxruntime"):
+            from sanet.deploy.export import export
+
+            pools = [part for part in model.head.modules() if isinstance(part, nn.AdaptiveAvgPool2d)]
+            adaptive = any(pool.output_size not in (1, (1, 1)) for pool in pools)
+            with _trying(model, "exporting to ONNX", ADAPTIVE if adaptive else ""):
+                export(copy.deepcopy(model), Path(folder, "model.onnx"), progress=False)
 
 
 def _check_training(model: SegmentationModel) -> None:
     for count, side in ((1, 32), (2, 64)):
-        with _says(f"training on {count} image of {side} pixels: a norm has one value per channel, as behind a global "
-                   "pooling; leave it out there, or take nn.GroupNorm"):  # fmt: skip
+        with _trying(model, f"training on a batch of {count}, {side}x{side} pixels"):
             output = model.train()(torch.rand(count, 3, side, side))
-        silent = {name for name, parameter in model.head.named_parameters() if parameter.requires_grad}
-        for part in (output.mask, output.dense, output.category):
-            if part is not None:
-                part.float().square().mean().backward(retain_graph=True)
-        silent -= {name for name, parameter in model.head.named_parameters() if parameter.grad is not None}
-        assert not silent, f"no gradient reaches {', '.join(sorted(silent))}: the loss does not see them"
+        parts = [part for part in (output.mask, output.dense, output.category) if part is not None]
+        for part in parts:
+            part.float().square().mean().backward(retain_graph=True)
+        learning = {name: weight.grad for name, weight in model.head.named_parameters() if weight.requires_grad}
+        silent = ", ".join(name for name, gradient in learning.items() if gradient is None)
+        assert not silent, f"no gradient reaches {silent}: the loss does not see them"
         model.zero_grad(set_to_none=True)
 
 
 def _check_prediction(model: SegmentationModel) -> None:
-    classes = len(model.labels)
     for count, height, width in SIZES:
         images = torch.rand(count, 3, height, width)
-        with _says(f"prediction at {height}x{width}: maps are rounded up, so that their sizes need no common factor; "
-                   "resize to the very size of another map"):  # fmt: skip
+        with _trying(model, f"prediction of {count} images of {height}x{width}"):
             output = _predict(model, images)
-        assert output.shape == (count, classes, height, width), f"logits are {tuple(output.shape)}"
+            alone = torch.cat([_predict(model, image[None]) for image in images])
         assert output.isfinite().all(), f"logits at {height}x{width} are not finite"
         again = _predict(model, images)
         assert torch.equal(output, again), "two predictions of one image differ: nothing may be drawn in evaluation"
-        alone = torch.cat([_predict(model, image[None]) for image in images])
         assert torch.allclose(output, alone, rtol=1e-3, atol=1e-4), "images of a batch change each other's logits"
 
 
-def _check_files(model: SegmentationModel, head: Callable[..., nn.Module]) -> None:
-    images = torch.rand(*SIZES[1][:1], 3, *SIZES[1][1:])
-    expected = _predict(model, images)
-    with TemporaryDirectory() as folder:
-        if head.__module__ != "__main__":
-            use(head.__module__)
-            with _says("saving and loading: options have to be texts, numbers, lists and mappings"):
-                model.save_pretrained(folder)
-                loaded = load_model(folder)
-            assert torch.equal(_predict(loaded, images), expected), "a saved model comes back with other logits"
-        if importlib.util.find_spec("onnx") and importlib.util.find_spec("onnxruntime"):
-            from sanet.deploy.export import export
-
-            with _says("exporting to ONNX: adaptive pooling to several cells is refused there, use nn.AvgPool2d with "
-                       "ceil_mode=True; and sizes have to come from tensors' shapes"):  # fmt: skip
-                export(copy.deepcopy(model), Path(folder) / "model.onnx", progress=False)
+def _check_saving(model: SegmentationModel, folder: Path) -> None:
+    images = torch.rand(2, 3, 64, 80)
+    with _trying(model, "saving and loading"):
+        model.save_pretrained(folder)
+        loaded = load_model(folder)
+    assert torch.equal(_predict(loaded, images), _predict(model, images)), "a saved model comes back with other logits"
 
 
 def _predict(model: SegmentationModel, images: Tensor) -> Tensor:
@@ -101,8 +110,18 @@ def _predict(model: SegmentationModel, images: Tensor) -> Tensor:
 
 
 @contextmanager
-def _says(hint: str) -> Iterator[None]:
+def _trying(model: SegmentationModel, what: str, hint: str = "") -> Iterator[None]:
     try:
         yield
-    except (AttributeError, IndexError, RuntimeError, SanetError, TypeError, ValueError) as error:
-        raise AssertionError(f"{hint}. It failed with: {error}") from error
+    except Exception as error:  # whatever a head of somebody else raises
+        file = type(model.head).forward.__code__.co_filename
+        lines = [frame for frame in extract_tb(_cause(error).__traceback__) if frame.filename == file]
+        where = f" in line {lines[-1].lineno} of {file}: {lines[-1].line}" if lines else ""
+        hints = [text for words, text in HINTS.items() if words in str(error)] or [hint]
+        message = f"{what} fails{where}. {type(error).__name__}: {first_line(error)}. {' '.join(hints)}"
+        # A traceback of the exporter has hundreds of lines.
+        raise AssertionError(message.strip()) from None
+
+
+def _cause(error: BaseException) -> BaseException:
+    return error if error.__cause__ is None else _cause(error.__cause__)

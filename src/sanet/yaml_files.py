@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Hashable
 from pathlib import Path
@@ -28,7 +27,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise _mistake(f"{key.value!r} is there twice", key)
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is there twice", problem_mark=key.start_mark)
             seen.add(str(key.value))
         return dict(super().construct_mapping(node, deep=deep))
 
@@ -50,15 +49,19 @@ def parse(text: str) -> Any:
     if len(text) > LARGEST:
         raise yaml.YAMLError(f"it has more than {LARGEST} characters")
     depth = 0
+    event: Any
     try:
         for event in yaml.parse(text, _Loader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            problem = ""
             if depth > DEEPEST:
-                raise _mistake(f"more than {DEEPEST} levels", event)
-            if isinstance(event, yaml.AliasEvent):
-                raise _mistake(f"*{event.anchor}: aliases are not read, write it out", event)
-            if getattr(event, "tag", None) not in {None, "!"}:
-                raise _mistake("tags, which begin with an exclamation mark, are not read", event)
+                problem = f"more than {DEEPEST} levels"
+            elif isinstance(event, yaml.AliasEvent):
+                problem = f"*{event.anchor}: aliases are not read, write it out"
+            elif getattr(event, "tag", None) not in {None, "!"}:
+                problem = "tags, which begin with an exclamation mark, are not read"
+            if problem:
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         place = error.problem_mark or error.context_mark
@@ -68,34 +71,20 @@ def parse(text: str) -> Any:
         raise yaml.YAMLError(" ".join(str(error).split())) from error
 
 
-def _mistake(problem: str, place: Any) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=place.start_mark)
-
-
 def read_text(path: Path) -> str:
-    """What a small file of text says.
-
-    Raises:
-        SanetError: it is no such file, cannot be read, or is too large.
-    """
+    """What a small file of text says; a SanetError where it is no such file, cannot be read, or is too large."""
     try:
         if not path.is_file():  # a device or a pipe has no end
             raise SanetError(f"{path} cannot be read: it is no file")
-        with path.open("rb") as stream:
-            content = stream.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise SanetError(f"{path} has {os.path.getsize(path)} bytes; settings have {LARGEST} at most")
-        return content.decode("utf-8-sig")
+        if (size := path.stat().st_size) > LARGEST:
+            raise SanetError(f"{path} has {size} bytes; settings have {LARGEST} at most")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise SanetError(f"{path} cannot be read: {first_line(error)}") from error
 
 
 def read_mapping(path: Path) -> dict[Any, Any]:
-    """The keys and values of a YAML file.
-
-    Raises:
-        SanetError: it cannot be read, or holds something else.
-    """
+    """The keys and values of a YAML file; a SanetError where it cannot be read, or holds something else."""
     try:
         found = parse(read_text(path))
     except yaml.YAMLError as error:

@@ -16,7 +16,7 @@ from sanet.data.problems import EMPTY
 
 
 def write_miniature(root: Path) -> dict[str, NDArray[np.uint8]]:
-    """Two pictures a split, a list of another machine's paths beside them, and all 12 values in every mask."""
+    """Two images a split, a list of another machine's paths beside them, and all 12 values in every mask."""
     rng, masks = np.random.default_rng(0), {}
     for split in CamVid.splits:
         for folder in (split, f"{split}annot"):

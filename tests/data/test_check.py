@@ -1,4 +1,4 @@
-"""Every fault is found, alone and among others; a clean data set has none; no file is touched."""
+"""Every fault is found, alone and among others; a clean dataset has none; no file is touched."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ COLOR = DataConfig("folder", ".", CLASSES, COLORS, mask_format="color", ignore_c
 
 
 def write_clean(root: Path) -> None:
-    """Flat layout with lists: five pictures with different pixels, all with the same index mask."""
+    """Flat layout with lists: five images with different pixels, all with the same index mask."""
     (root / "images").mkdir()
     (root / "masks").mkdir()
     for split, names in LISTS.items():
@@ -128,8 +128,8 @@ def resize_mask(root: Path) -> None:
 def rotate_by_exif(root: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture = Image.open(root / "images" / "a.png")
-    picture.save(root / "images" / "a.png", exif=exif)
+    image = Image.open(root / "images" / "a.png")
+    image.save(root / "images" / "a.png", exif=exif)
 
 
 def truncate(name: str) -> Callable[[Path], object]:
@@ -188,11 +188,9 @@ def swap_palette(root: Path) -> None:
     for path in (root / "masks").iterdir():
         order = [0, 2, 1] if path.stem == "c" else [0, 1, 2]
         mask = np.array(Image.open(path))
-        picture = Image.fromarray(
-            np.where(mask == 255, 255, np.argsort([*order])[np.minimum(mask, 2)]).astype(np.uint8)
-        )
-        picture.putpalette([value for index in order for value in COLORS[index]] + [255] * 759)
-        picture.save(path)
+        image = Image.fromarray(np.where(mask == 255, 255, np.argsort([*order])[np.minimum(mask, 2)]).astype(np.uint8))
+        image.putpalette([value for index in order for value in COLORS[index]] + [255] * 759)
+        image.save(path)
 
 
 def cut_out(root: Path) -> None:
@@ -231,16 +229,16 @@ CASES = {
     "sizes": Case(resize_mask, [(problems.SIZES, "train", "a.png", "120x100, the image 140x100")]),
     "EXIF rotation": Case(rotate_by_exif, [(problems.ROTATED, "train", "a.png", "140x100, the image 100x140")]),
     "no mask": Case(remove("masks/e.png"), [(problems.NO_MASK, "val", "e.png", "")]),
-    "no picture": Case(remove("images/e.png"), [(problems.NO_IMAGE, "val", "e.png", "")]),
+    "no image": Case(remove("images/e.png"), [(problems.NO_IMAGE, "val", "e.png", "")]),
     "neither": Case(append("val", "ghost"), [(problems.NO_FILES, "val", None, "ghost")]),
-    "two pictures of a name": Case(
+    "two images of a name": Case(
         lambda root: Image.new("RGB", (140, 100)).save(root / "images" / "a.bmp"),
         [(problems.AMBIGUOUS, "train", "a.bmp", "also a.png")],
     ),
     "two masks of a name": Case(
         copy("masks/a.png", "masks/a.tif"), [(problems.AMBIGUOUS, "train", "a.png", "also a.tif")]
     ),
-    "truncated picture": Case(truncate("images/a.png"), [(problems.UNREADABLE, "train", "a.png", "cannot be read")]),
+    "truncated image": Case(truncate("images/a.png"), [(problems.UNREADABLE, "train", "a.png", "cannot be read")]),
     "truncated mask": Case(truncate("masks/a.png"), [(problems.UNREADABLE, "train", "a.png", "cannot be read")]),
     "empty split": Case(lambda root: (root / "val.txt").write_text(""), [(problems.EMPTY, "val", None, "")]),
     "name in Latin-1": Case(rename_in_latin_1, [(problems.NO_TEXT, "val", None, r"'stra\udcdfe'")]),
@@ -375,7 +373,7 @@ def test_a_source_that_reads_in_its_own_way_is_checked_by_what_it_reads() -> Non
     [
         ((4, 9, 9), torch.full((9, 9), 7), problems.UNKNOWN, "odd: 7 on 81 pixels"),
         ((1, 9, 9), torch.full((9, 9), 255), problems.UNLABELLED, "odd"),
-        ((3, 9, 8), torch.zeros(9, 9, dtype=torch.int64), problems.UNREADABLE, "odd: odd: an image of"),
+        ((3, 9, 8), torch.zeros(9, 9, dtype=torch.int64), problems.UNREADABLE, "odd: an image of"),
         ((3, 9, 9), torch.zeros(9, 9, dtype=torch.uint8), problems.UNREADABLE, "torch.uint8"),
     ],
 )
@@ -395,6 +393,25 @@ def test_what_a_source_reads_wrongly_is_named(
     finding = check_data(Odd(), progress=False).findings[0]
     assert (finding.problem, finding.split, finding.path) == (problem, "test", None)
     assert detail in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "range_text"), [(0.0, 254.5, "0 to 254.5"), (-2.0, 1.0, "-2 to 1"), (0.0, float("nan"), "nan")]
+)
+def test_floats_outside_0_to_1_are_no_image(low: float, high: float, range_text: str) -> None:
+    class Bright(Striped):
+        def read(self, record: Record) -> Sample:
+            image = torch.tensor([low, high]).expand(3, 4, 2)
+            return Sample(image, torch.zeros(4, 2, dtype=torch.int64), record.name)
+
+    found = check_data(Bright(), progress=False)
+    unreadable = [finding for finding in found.errors if finding.problem == problems.UNREADABLE]
+    assert [finding.detail.partition(":")[0] for finding in unreadable] == [
+        one.name for one in (*Bright().records("train"), *Bright().records("val"))
+    ]
+    assert all(range_text in finding.detail and "255" in finding.detail for finding in unreadable)
+    with pytest.raises(DataError, match=range_text):
+        Bright().open("train")[0]
 
 
 class Films(Source):
@@ -486,7 +503,7 @@ def test_a_file_that_changed_is_decoded_again_and_only_that(tmp_path: Path, monk
 def test_several_faults_at_once_are_all_listed(tmp_path: Path) -> None:
     write_clean(tmp_path)
     stray(tmp_path)
-    for name in ("truncated picture", "listed twice", "no picture", "neither", "two pictures of a name"):
+    for name in ("truncated image", "listed twice", "no image", "neither", "two images of a name"):
         CASES[name].damage(tmp_path)
     write_mask(tmp_path, "b", MASK[:20])
     write_mask(tmp_path, "c", colored(MASK))
@@ -571,7 +588,7 @@ def test_a_link_to_an_image_of_another_split_is_found(tmp_path: Path) -> None:
 
 def test_no_file_is_changed(tmp_path: Path) -> None:
     write_clean(tmp_path)
-    for name in ("unknown value", "truncated picture", "sizes", "two pictures of a name"):
+    for name in ("unknown value", "truncated image", "sizes", "two images of a name"):
         CASES[name].damage(tmp_path)
 
     def state() -> dict[Path, tuple[bytes, int]]:

@@ -27,9 +27,9 @@ PIXELS, INDICES = RNG.integers(0, 256, (40, 56, 3), np.uint8), RNG.integers(0, 4
 
 
 def in_palette(indices: Any) -> Image.Image:
-    picture = Image.fromarray(indices)
-    picture.putpalette([*range(256)] * 3)
-    return picture
+    image = Image.fromarray(indices)
+    image.putpalette([*range(256)] * 3)
+    return image
 
 
 IMAGES: dict[str, Callable[[Path], object]] = {

@@ -20,7 +20,7 @@ from sanet.structures import LabelSet
 
 INDEX, COLOR = MaskCoding(), MaskCoding("color", ignore_color=(255, 255, 255))
 LABELS = LabelSet(("soil", "leaf", "stem"), ((0, 0, 0), (0, 128, 0), (10, 20, 30)))
-# What row 0 and column 0 of the stored picture show, for each value of the EXIF tag Orientation (EXIF 2.32, table 6).
+# What row 0 and column 0 of the stored image show, for each value of the EXIF tag Orientation (EXIF 2.32, table 6).
 ORIENTATIONS = {
     1: ("top", "left"),
     2: ("top", "right"),
@@ -112,9 +112,9 @@ def test_bitmaps_hold_what_is_stored(tmp_path: Path, plain: bool) -> None:
 def test_a_palette_must_not_contradict_the_colours_that_were_named(tmp_path: Path) -> None:
     indices, coding = random_indices(), MaskCoding(colors_named=True)
     for order, right in (((0, 1, 2), True), ((0, 2, 1), False)):
-        picture = Image.fromarray(indices, "P")
-        picture.putpalette([value for index in order for value in LABELS.colors[index]])
-        picture.save(tmp_path / "a.png")
+        image = Image.fromarray(indices, "P")
+        image.putpalette([value for index in order for value in LABELS.colors[index]])
+        image.save(tmp_path / "a.png")
         np.testing.assert_array_equal(read_labels(tmp_path / "a.png", LABELS, INDEX), indices)
         np.testing.assert_array_equal(read_labels(tmp_path / "a.png", LABELS, COLOR), np.array(order)[indices])
         if right:
@@ -139,7 +139,7 @@ def turned_upright(stored: NDArray[np.uint8], row_side: str, column_side: str) -
 
 @pytest.mark.parametrize("suffix", [".png", ".PNG", ".bmp", ".ppm", ".tif", ".tiff", ".webp"])
 def test_rgb_comes_back_exactly(tmp_path: Path, suffix: str) -> None:
-    pixels, path = random_bytes(6, 9, 3), tmp_path / f"picture{suffix}"
+    pixels, path = random_bytes(6, 9, 3), tmp_path / f"image{suffix}"
     Image.fromarray(pixels).save(path, lossless=True)
     image = read_image(path)
     assert image.dtype == np.uint8
@@ -161,7 +161,7 @@ def test_greyscale_is_repeated(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
 @pytest.mark.parametrize("largest", [255, 3000, 65535])
-def test_deep_pictures_are_refused_as_they_do_not_say_their_range(tmp_path: Path, largest: int, suffix: str) -> None:
+def test_deep_images_are_refused_as_they_do_not_say_their_range(tmp_path: Path, largest: int, suffix: str) -> None:
     deep = np.random.default_rng(0).integers(0, largest + 1, (6, 9)).astype(np.uint16)
     Image.fromarray(deep).save(tmp_path / f"a{suffix}")
     with pytest.raises(DataError, match=rf"a\{suffix} has more than 8 bits"):
@@ -184,7 +184,7 @@ def test_colours_of_16_bits_are_refused(tmp_path: Path, kind: int) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_opaque_and_cut_out_pictures_keep_their_stored_colours(tmp_path: Path, mode: str) -> None:
+def test_opaque_and_cut_out_images_keep_their_stored_colours(tmp_path: Path, mode: str) -> None:
     pixels = random_bytes(6, 9, 4) if mode == "RGBA" else random_bytes(6, 9, 2)
     for alpha, transparent in ((np.full((6, 9), 255), False), (255 * random_indices(2), True)):
         pixels[..., -1] = alpha
@@ -240,21 +240,21 @@ def test_what_is_no_ordinary_file_is_refused_at_once(tmp_path: Path) -> None:
                 read(tmp_path / name)
 
 
-def test_palette_picture_shows_its_colours(tmp_path: Path) -> None:
+def test_palette_image_shows_its_colours(tmp_path: Path) -> None:
     indices, colors = random_indices(), random_bytes(256, 3)
-    picture = Image.fromarray(indices, "P")
-    picture.putpalette(colors.tobytes())
-    picture.save(tmp_path / "a.png")
+    image = Image.fromarray(indices, "P")
+    image.putpalette(colors.tobytes())
+    image.save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), colors[indices])
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_exif_orientation(tmp_path: Path, orientation: int, suffix: str) -> None:
-    picture, exif = Image.fromarray(random_bytes(3, 5, 3)), Image.Exif()
+    image, exif = Image.fromarray(random_bytes(3, 5, 3)), Image.Exif()
     exif[0x0112] = orientation
-    picture.save(tmp_path / f"plain{suffix}")
-    picture.save(tmp_path / f"tagged{suffix}", exif=exif)
+    image.save(tmp_path / f"plain{suffix}")
+    image.save(tmp_path / f"tagged{suffix}", exif=exif)
     expected = turned_upright(np.array(Image.open(tmp_path / f"plain{suffix}")), *ORIENTATIONS[orientation])
     np.testing.assert_array_equal(read_image(tmp_path / f"tagged{suffix}"), expected)
 
@@ -267,7 +267,7 @@ def test_unreadable_file_is_named(tmp_path: Path, kept: int, read: Any) -> None:
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(DataError, match=r"a\.png cannot be read"):
         read(path)
-    path.write_text("no picture")
+    path.write_text("no image")
     with pytest.raises(DataError, match=r"a\.png cannot be read"):
         read(path)
     path.unlink()
@@ -300,9 +300,9 @@ def test_16_bit_mask_is_not_scaled(tmp_path: Path) -> None:
 @pytest.mark.parametrize("colors", [LABELS.colors, ((0, 128, 0), (0, 0, 0), (0, 0, 0))])
 def test_palette_mask_holds_indices_whatever_its_colours(tmp_path: Path, colors: Any) -> None:
     indices = random_indices()
-    picture = Image.fromarray(indices, "P")
-    picture.putpalette([value for color in colors for value in color])
-    picture.save(tmp_path / "a.png")
+    image = Image.fromarray(indices, "P")
+    image.putpalette([value for color in colors for value in color])
+    image.save(tmp_path / "a.png")
     np.testing.assert_array_equal(load_mask(tmp_path / "a.png", INDEX).values, indices)
 
 

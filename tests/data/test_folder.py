@@ -45,7 +45,7 @@ def open_root(root: Path) -> Folder:
 
 
 def assert_holds(found: Folder, expected: Mapping[str, Sequence[str]]) -> None:
-    """The splits have these pictures, in this order, with exactly the masks that were written for them."""
+    """The splits have these images, in this order, with exactly the masks that were written for them."""
     assert {split: found.open(split).names for split in found.splits} == {k: list(v) for k, v in expected.items()}
     for split, names in expected.items():
         dataset = found.open(split)
@@ -98,7 +98,7 @@ def test_flat_with_lists(tmp_path: Path, place: str) -> None:
     assert_holds(open_root(tmp_path), {"train": ["b", "a", "d e"], "val": ["c.v2"], "test": ["c.v2"]})
 
 
-def test_a_picture_on_two_lists_is_not_trained_on(tmp_path: Path) -> None:
+def test_an_image_on_two_lists_is_not_trained_on(tmp_path: Path) -> None:
     write(tmp_path, "images", "masks", ["a", "b", "c"])
     write_lists(tmp_path, {"train": "a\nb\n", "val": "b\nc\n"})
     found = open_root(tmp_path)

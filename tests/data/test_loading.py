@@ -1,4 +1,4 @@
-"""Which image comes when, and how it is augmented, follows from (seed, epoch, picture) alone."""
+"""Which image comes when, and how it is augmented, follows from (seed, epoch, image) alone."""
 
 import multiprocessing
 import random
@@ -14,18 +14,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sanet.data import loading
 from sanet.data.loading import Augmented, Batching, EpochSampler, evaluation_loader, ignore_signals, training_loader
 from sanet.data.source import Record, Source
 from sanet.data.transforms import TrainingTransform
 from sanet.structures import Batch, LabelSet, Sample
 
 
-class Pictures:
+class Noise:
     """``count`` images of noise, each of a size of its own."""
 
     def __init__(self, count):
         self.labels = LabelSet(("a", "b", "c"))
-        self.names = [f"picture {index}" for index in range(count)]
+        self.names = [f"image {index}" for index in range(count)]
 
     def __len__(self):
         return len(self.names)
@@ -44,7 +45,7 @@ TRANSFORM = TrainingTransform((32, 32), (0.5, 2.0), 0.5, 0.3, 255)
 
 def epochs(workers, wanted, count=7, batch_size=3, seed=5):
     """The batches of some epochs, by epoch, from one loader that lives through them all."""
-    loader = training_loader(Pictures(count), TRANSFORM, Batching(batch_size), workers, seed)
+    loader = training_loader(Noise(count), TRANSFORM, Batching(batch_size), workers, seed)
     collected = {}
     for epoch in wanted:
         loader.sampler.set_epoch(epoch)
@@ -104,53 +105,53 @@ def test_batches_are_batches(four_epochs):
     ],
 )
 def test_masks_are_bytes_if_every_value_fits(classes, ignore_index, dtype):
-    """Either way they are the masks of the data set."""
-    pictures = Pictures(2)
-    pictures.labels = LabelSet(tuple(str(index) for index in range(classes)), ignore_index=ignore_index)
-    mask = Augmented(pictures, TrainingTransform((40, 50), (1, 1), 0, 0, ignore_index), 5)[0].mask
+    """Either way they are the masks of the dataset."""
+    dataset = Noise(2)
+    dataset.labels = LabelSet(tuple(str(index) for index in range(classes)), ignore_index=ignore_index)
+    mask = Augmented(dataset, TrainingTransform((40, 50), (1, 1), 0, 0, ignore_index), 5)[0].mask
     assert mask.dtype == dtype
     assert (mask == ignore_index).sum() == 6 * 50
-    assert torch.equal(mask[mask != ignore_index].long(), pictures[0].mask.flatten())
+    assert torch.equal(mask[mask != ignore_index].long(), dataset[0].mask.flatten())
 
 
-def test_augmentation_follows_from_seed_epoch_and_picture():
-    pictures = Pictures(5)
-    augmented = Augmented(pictures, TRANSFORM, seed=5)
-    # Key 2 is picture 2 in epoch 0, key 7 the same one in epoch 1.
-    first, second, other_seed = augmented[2], augmented[7], Augmented(pictures, TRANSFORM, seed=6)[2]
-    assert first.name == second.name == other_seed.name == "picture 2"
+def test_augmentation_follows_from_seed_epoch_and_image():
+    dataset = Noise(5)
+    augmented = Augmented(dataset, TRANSFORM, seed=5)
+    # Key 2 is image 2 in epoch 0, key 7 the same one in epoch 1.
+    first, second, other_seed = augmented[2], augmented[7], Augmented(dataset, TRANSFORM, seed=6)[2]
+    assert first.name == second.name == other_seed.name == "image 2"
     assert torch.equal(first.image, augmented[2].image)
     assert not torch.equal(first.image, second.image)
     assert not torch.equal(first.image, other_seed.image)
 
 
-def test_pictures_of_one_epoch_are_drawn_apart():
+def test_images_of_one_epoch_are_drawn_apart():
     def draw(sample):
         return sample._replace(name=torch.rand(()).item())
 
-    draws = [Augmented(Pictures(5), draw, seed)[key].name for seed in range(4) for key in range(20)]
+    draws = [Augmented(Noise(5), draw, seed)[key].name for seed in range(4) for key in range(20)]
     assert len(set(draws)) == len(draws)
 
 
 @settings(max_examples=60)
 @given(count=st.integers(1, 25), batch_size=st.integers(1, 8), seed=st.integers(0, 3), epoch=st.integers(0, 5))
-def test_every_picture_comes_at_most_once_and_few_are_left_out(count, batch_size, seed, epoch):
+def test_every_image_comes_at_most_once_and_few_are_left_out(count, batch_size, seed, epoch):
     def small(sample):
         return sample._replace(image=torch.zeros(1), mask=torch.zeros(1))
 
-    loader = training_loader(Pictures(count), small, Batching(batch_size), 0, seed)
+    loader = training_loader(Noise(count), small, Batching(batch_size), 0, seed)
     loader.sampler.set_epoch(epoch)
     batches = [batch.name for batch in loader]
     assert len(batches) == len(loader)
     seen = Counter(name for names in batches for name in names)
     assert set(seen.values()) == {1}
     assert count - len(seen) <= (batch_size - 1 if count > batch_size else 0)
-    # One picture alone cannot train batch norm; only a batch size or a data set of one leads to it.
+    # One image alone cannot train batch norm; only a batch size or a dataset of one leads to it.
     assert batch_size == 1 or count == 1 or all(len(names) > 1 for names in batches)
     assert all(len(names) == min(batch_size, count) for names in batches)
 
 
-def test_pictures_left_out_change_from_epoch_to_epoch():
+def test_images_left_out_change_from_epoch_to_epoch():
     seen = [{name for batch in batches for name in batch.name} for batches in epochs(0, range(6)).values()]
     assert all(len(names) == 6 for names in seen)  # of seven
     assert len(set.union(*seen)) == 7
@@ -176,44 +177,51 @@ def states():
 
 
 @pytest.mark.parametrize("key", [0, 3, 8])
-def test_a_picture_leaves_the_global_generators_alone(key):
+def test_an_image_leaves_the_global_generators_alone(key):
     before = states()
-    Augmented(Pictures(5), TRANSFORM, 5)[key]
+    Augmented(Noise(5), TRANSFORM, 5)[key]
     assert states() == before
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_training_epoch_leaves_the_global_generators_alone(workers):
-    loader = training_loader(Pictures(5), TRANSFORM, Batching(2), workers, 5)
+    loader = training_loader(Noise(5), TRANSFORM, Batching(2), workers, 5)
     before = states()
     assert len(list(loader)) == 2
     assert states() == before
 
 
 def test_an_evaluation_leaves_the_global_generators_alone():
-    loader = evaluation_loader(Pictures(3), 0)
+    loader = evaluation_loader(Noise(3), 0)
     before = states()
     assert len(list(loader)) == 3
     assert states() == before
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: its generator must stay as it is")
-def test_a_picture_leaves_the_generator_of_the_gpu_alone():
+def test_an_image_leaves_the_generator_of_the_gpu_alone():
     torch.cuda.manual_seed(0)
     before = torch.cuda.get_rng_state()
-    Augmented(Pictures(5), TRANSFORM, 5)[3]
+    Augmented(Noise(5), TRANSFORM, 5)[3]
     assert torch.equal(torch.cuda.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_sees_every_picture_once_in_order_whole_and_alone(workers):
-    pictures = Pictures(4)
+def test_evaluation_sees_every_image_once_in_order_whole_and_alone(workers):
+    dataset = Noise(4)
     for _ in range(2):
-        batches = list(evaluation_loader(pictures, workers))
-        assert [list(batch.name) for batch in batches] == [[name] for name in pictures.names]
+        batches = list(evaluation_loader(dataset, workers))
+        assert [list(batch.name) for batch in batches] == [[name] for name in dataset.names]
         for index, batch in enumerate(batches):
-            assert torch.equal(batch.image, pictures[index].image[None])
-            assert torch.equal(batch.mask, pictures[index].mask[None])
+            assert torch.equal(batch.image, dataset[index].image[None])
+            assert torch.equal(batch.mask, dataset[index].mask[None])
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cuda", True), ("mps", False), ("cpu", False)])
+def test_memory_is_pinned_where_models_run_on_cuda(device, pinned, monkeypatch):
+    monkeypatch.setattr(loading, "choose_device", lambda: torch.device(device))
+    assert evaluation_loader(Noise(3), 0).pin_memory is pinned
+    assert training_loader(Noise(3), TRANSFORM, Batching(2), 0, 5).pin_memory is pinned
 
 
 def test_images_may_have_any_channels_and_spawned_workers_get_the_source():
@@ -222,7 +230,7 @@ def test_images_may_have_any_channels_and_spawned_workers_get_the_source():
     batches = list(loader)
     assert [batch.name for batch in batches] == [("0",), ("1",), ("2",)]
     assert all(batch.image.shape == (1, 5, 4, 6) and batch.image.dtype == torch.float32 for batch in batches)
-    assert [batch.image.max().item() for batch in batches] == [0.0, 1.0, 2.0]
+    assert [batch.image.max().item() for batch in batches] == [0.0, 0.25, 0.5]
 
 
 class Elevations(Source):
@@ -235,7 +243,7 @@ class Elevations(Source):
         return [Record(str(index)) for index in range(3)]
 
     def read(self, record):
-        return Sample(torch.full((5, 4, 6), float(record.name)), torch.zeros(4, 6, dtype=torch.int64), record.name)
+        return Sample(torch.full((5, 4, 6), float(record.name) / 4), torch.zeros(4, 6, dtype=torch.int64), record.name)
 
 
 def load_for_long(ready):

@@ -1,4 +1,4 @@
-"""The built-in pictures: what follows from an index, and that only its surroundings name a thing."""
+"""The built-in images: what follows from an index, and that only its surroundings name a thing."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def test_names_tell_split_and_index() -> None:
     assert Scenes().records("val")[-1].name == f"scene-val-{COUNTS['val'] - 1:05d}"
 
 
-def test_pictures_use_the_range_of_values() -> None:
+def test_images_use_the_range_of_values() -> None:
     images = torch.stack([sample.image for sample in samples("val")]).float()
     assert 80 < images.mean() < 180
     assert images.flatten(1).std(dim=1).min() > 15
 
 
-def test_a_picture_follows_from_its_index_alone() -> None:
+def test_an_image_follows_from_its_index_alone() -> None:
     first = digest(Scenes(seed=3).open("test")[5])
     other_order = Scenes(seed=3).open("test")
     np.random.seed(1)
@@ -82,7 +82,22 @@ def test_a_picture_follows_from_its_index_alone() -> None:
     assert subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True).stdout.strip() == first
 
 
-def test_splits_and_seeds_share_no_picture() -> None:
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        ("train", "4b3d29a140f8e591473e726d8b426c7d3cc85064762e5f88fe5c63f4e5ac8f56"),
+        ("val", "0158cae21ca9c3692f2a88d8f19f3ab88ca49fb908c2d8700f4ad4df25d1850a"),
+        ("test", "719b826e38b12fd497f2a232980904037cf0f11097c5977023cb7e6a3aa4064e"),
+    ],
+)
+def test_images_are_those_of_the_documented_results(split: str, expected: str) -> None:
+    found = hashlib.sha256()
+    for sample in samples(split):
+        found.update(sample.image.numpy().tobytes() + sample.mask.numpy().tobytes())
+    assert found.hexdigest() == expected
+
+
+def test_splits_and_seeds_share_no_image() -> None:
     digests = [digest(sample) for split in COUNTS for sample in samples(split)]
     digests += [digest(Scenes(seed=1).open("train")[index]) for index in range(20)]
     assert len(set(digests)) == len(digests)
@@ -93,8 +108,8 @@ def test_every_class_is_in_every_split(split: str) -> None:
     masks = torch.stack([sample.mask for sample in samples(split)])
     shares = torch.bincount(masks.flatten(), minlength=len(LABELS)) / masks.numel()
     assert shares.min() > 0.005, dict(zip(LABELS.names, shares.tolist(), strict=True))
-    pictures = torch.stack([(masks == index).flatten(1).any(dim=1).sum() for index in range(len(LABELS))])
-    assert pictures.min() >= 8
+    images = torch.stack([(masks == index).flatten(1).any(dim=1).sum() for index in range(len(LABELS))])
+    assert images.min() >= 8
 
 
 def test_sun_or_moon_names_all_that_is_in_a_sky() -> None:
@@ -121,7 +136,7 @@ def test_the_same_thing_is_named_by_what_is_behind_it(shape: str) -> None:
 
 
 def appearances(names: tuple[str, ...]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Of everything so called in the training pictures: its own pixels' statistics (N, D), and its name (N,)."""
+    """Of everything so called in the training images: its own pixels' statistics (N, D), and its name (N,)."""
     statistics, labels = [], []
     for sample in samples("train"):
         for label, name in enumerate(names):
@@ -149,5 +164,5 @@ def test_own_pixels_do_not_tell_the_class(names: tuple[str, ...]) -> None:
 
 
 def test_an_unknown_split_offers_the_choices() -> None:
-    with pytest.raises(ValueError, match=r"'trian'.*'train'.*test, train, val"):
+    with pytest.raises(ValueError, match=r"'trian'.*train, val, test.*--split"):
         Scenes().open("trian")

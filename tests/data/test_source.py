@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from sanet.data.listing import pair_by_name, read_list
 from sanet.data.scenes import Scenes
 from sanet.data.source import Record, Source
 from sanet.data.values import MaskCoding
-from sanet.structures import LabelSet, UsageError
+from sanet.structures import LabelSet, Sample, UsageError
 
 EXTENSION = Path(__file__).parents[1] / "extension"
 INDEX = MaskCoding()
@@ -218,6 +219,67 @@ def test_a_strangers_source_is_named_by_its_module(tmp_path: Path, monkeypatch: 
         data_source(DataConfig("my_lab.augment:half_mix", str(tmp_path)))
     assert data_source(DataConfig(source)) is source
     assert isinstance(data_source(DataConfig(options={"seed": 3})), Scenes)
+
+
+class Scans(Source):
+    """A stranger's source whose folder, or something in it, may not be there."""
+
+    labels, splits = LABELS, ("train", "val")
+
+    def __init__(self, root: str, side: int, wanted: str = "train.txt") -> None:
+        self.folder, self.side, self.wanted = Path(root), side, wanted
+        (self.folder / "about.txt").read_text()
+
+    def records(self, split: str) -> list[Record]:
+        return [Record(line) for line in (self.folder / self.wanted).read_text().split()]
+
+    def read(self, record: Record) -> Sample:
+        size = int((self.folder / record.name).read_text())
+        return Sample(torch.zeros(3, size, size), torch.zeros(size, size, dtype=torch.int64), record.name)
+
+
+def test_a_setting_that_a_strangers_source_needs_is_named(tmp_path: Path) -> None:
+    for root, options, setting in (
+        (None, {"side": 3}, r"--data\.root"),
+        (str(tmp_path), {}, r"--data\.options\.side"),
+    ):
+        with pytest.raises(UsageError, match=setting) as caught:
+            data_source(DataConfig(Scans, root, options=options))
+        assert "__init__" not in str(caught.value)
+
+
+def test_a_file_that_a_strangers_source_does_not_find_is_named_with_the_setting(tmp_path: Path) -> None:
+    def refused(name: str) -> Any:
+        return pytest.raises(DataError, match=rf"(?s){re.escape(str(tmp_path / name))}\b.*--data\.root")
+
+    config = DataConfig(Scans, str(tmp_path), options={"side": 3})
+    with refused("about.txt"):
+        data_source(config)
+    (tmp_path / "about.txt").touch()
+    source = data_source(config)
+    for lists in (
+        lambda: source.open("train"),
+        lambda: check_data(source, progress=False),
+        lambda: fingerprint(source, "val"),
+    ):
+        with refused("train.txt"):
+            lists()
+    (tmp_path / "train.txt").write_text("a")
+    (tmp_path / "a").write_text("7")
+    dataset = source.open("val")
+    assert dataset[0].image.shape == (3, 7, 7)
+    (tmp_path / "a").unlink()
+    with refused("a"):
+        _ = dataset[0]
+    assert str(tmp_path / "a") in check_data(source, progress=False).errors[0].detail
+
+
+def test_a_root_that_a_strangers_source_never_looks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXTENSION)
+    monkeypatch.setattr(references, "_opened", {})
+    references.use("my_lab")
+    with pytest.raises(DataError, match=rf"data\.root {re.escape(str(tmp_path / 'nowhere'))}"):
+        data_source(DataConfig("my_lab.data:Leaves", str(tmp_path / "nowhere")))
 
 
 def test_fingerprints_tell_names_images_and_masks_apart(tmp_path: Path) -> None:

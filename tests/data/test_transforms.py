@@ -1,4 +1,4 @@
-"""RGBImage and mask stay together; what is not picture is ignored."""
+"""Image and mask stay together; what is outside the image is ignored."""
 
 import itertools
 import random
@@ -33,7 +33,7 @@ each_size = pytest.mark.parametrize("size", SIZES)
 
 
 def coordinates(height, width):
-    """A picture whose first two channels are row and column, and a mask that says the same."""
+    """An image whose first two channels are row and column, and a mask that says the same."""
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     image = torch.stack([rows, columns, torch.full_like(rows, 5)]).to(torch.uint8)
     return Sample(image, rows * 256 + columns, "grid")
@@ -46,14 +46,14 @@ def run(sample, seed, crop=(64, 64), scale=(1.0, 1.0), hflip=0.5, jitter=0.0, ig
 
 @each_size
 @pytest.mark.parametrize("seed", range(4))
-def test_crop_and_mirror_move_picture_and_mask_alike(size, seed):
+def test_crop_and_hflip_move_image_and_mask_alike(size, seed):
     height, width = size
     image, mask, name = run(coordinates(*size), seed)
     inside = mask != IGNORE
     assert torch.equal((image[0].long() * 256 + image[1].long())[inside], mask[inside])
     assert (image[2][inside] == 5).all()
     assert (image[:, ~inside] == PADDING_GREY).all()
-    # As much of the picture as fits, every pixel of it once, and ignore everywhere else.
+    # As much of the image as fits, every pixel of it once, and ignore everywhere else.
     assert inside.sum() == min(height, 64) * min(width, 64)
     assert len(mask[inside].unique()) == inside.sum()
     assert name == "grid"
@@ -88,7 +88,7 @@ def test_masks_hold_only_their_own_labels_and_ignore(size, crop, ignore_index, s
     assert set(got.unique().tolist()) <= {*mask.unique().tolist(), ignore_index}
 
 
-def test_a_picture_smaller_than_the_crop_is_padded_with_ignore():
+def test_an_image_smaller_than_the_crop_is_padded_with_ignore():
     sample = Sample(torch.zeros(3, 10, 20, dtype=torch.uint8), torch.zeros(10, 20, dtype=torch.int64), "x")
     mask = run(sample, 0, ignore_index=255).mask
     assert (mask == 0).sum() == 10 * 20
@@ -96,8 +96,8 @@ def test_a_picture_smaller_than_the_crop_is_padded_with_ignore():
 
 
 @pytest.mark.parametrize("factor", [0.61, 0.77, 1.01, 1.3, 1.7])
-def test_scaling_keeps_picture_and_mask_registered(factor):
-    """Rows and columns, four grey levels a pixel: on average the mask's label is what the picture shows there."""
+def test_scaling_keeps_image_and_mask_registered(factor):
+    """Rows and columns, four grey levels a pixel: on average the mask's label is what the image shows there."""
     rows, columns = torch.meshgrid(torch.arange(63), torch.arange(57), indexing="ij")
     image = torch.stack([4 * rows, 4 * columns, rows]).to(torch.uint8)
     crop = (round(63 * factor), round(57 * factor))
@@ -110,7 +110,7 @@ def test_scaling_keeps_picture_and_mask_registered(factor):
 
 
 def test_scale_factors_fill_their_range_and_keep_the_shape():
-    """A white picture that fits is seen whole: the box of what is no padding has its size."""
+    """A white image that fits is seen whole: the box of what is no padding has its size."""
     sample = Sample(torch.full((3, 60, 30), 255, dtype=torch.uint8), torch.zeros(60, 30, dtype=torch.int64), "x")
     sizes = []
     for seed in range(400):
@@ -133,8 +133,8 @@ lengths, factors = st.integers(1, 150), st.floats(0.3, 2.5)
 
 @settings(max_examples=150)
 @given(height=lengths, width=lengths, factor=factors, crop=st.tuples(lengths, lengths), seed=st.integers(0, 999))
-def test_a_part_is_what_a_crop_of_the_resized_picture_is(height, width, factor, crop, seed):
-    """Pillow, which resizes a box of the picture, differs by two levels at most, torchvision's floats by 1.5."""
+def test_a_part_is_what_a_crop_of_the_resized_image_is(height, width, factor, crop, seed):
+    """Pillow, which resizes a box of the image, differs by two levels at most, torchvision's floats by 1.5."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
     mask = torch.arange(height * width).view(height, width)
@@ -155,8 +155,8 @@ def test_a_part_is_what_a_crop_of_the_resized_picture_is(height, width, factor, 
         (columns.start + columns.kept) * width / columns.size,
         (rows.start + rows.kept) * height / rows.size,
     )
-    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-    boxed = np.array(picture.resize((columns.kept, rows.kept), Image.Resampling.BILINEAR, box=box))
+    pillow = Image.fromarray(image.permute(1, 2, 0).numpy())
+    boxed = np.array(pillow.resize((columns.kept, rows.kept), Image.Resampling.BILINEAR, box=box))
     assert (part - torch.from_numpy(boxed).permute(2, 0, 1)).abs().max() <= 2
 
     naive_mask = F.resize_image(mask.double()[None], size, interpolation=v2.InterpolationMode.NEAREST_EXACT)[0][window]
@@ -183,7 +183,7 @@ def test_every_place_is_as_likely(length, crop):
     assert [places.count(place) for place in range(5)] == [200] * 5
 
 
-def test_mirror_is_certain_never_or_as_often_as_asked():
+def test_hflip_is_certain_never_or_as_often_as_asked():
     sample = coordinates(64, 64)
     flipped = run(sample, 0, hflip=1.0)
     assert torch.equal(flipped.image, sample.image.flip(-1))
@@ -204,7 +204,7 @@ def test_crops_reach_every_corner():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_jitter_changes_the_picture_and_leaves_the_mask(seed):
+def test_jitter_changes_the_image_and_leaves_the_mask(seed):
     sample = Sample(torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8), torch.randint(0, 9, (50, 70)), "x")
     plain, jittered = (run(sample, seed, scale=(0.5, 2.0), jitter=jitter) for jitter in (0.0, 0.5))
     assert torch.equal(plain.mask, jittered.mask)
@@ -235,7 +235,7 @@ def test_jitter_is_that_of_torchvision_but_for_its_rounding(order, strengths):
 
 @pytest.mark.parametrize("size", [(40, 50), (7, 9), (300, 200)])
 @pytest.mark.parametrize("setting", [{}, {"jitter": 0.5}, {"hflip": 0.0}, {"scale": (0.5, 2.0)}, {"crop": (32, 90)}])
-def test_as_much_is_drawn_whatever_the_picture_and_the_settings(size, setting):
+def test_as_much_is_drawn_whatever_the_image_and_the_settings(size, setting):
     states = []
     for sample, settings_ in ((coordinates(40, 50), {}), (coordinates(*size), setting)):
         run(sample, 7, **settings_)
@@ -264,7 +264,7 @@ def test_the_seed_decides():
 
 
 def labelled(height, width):
-    """A picture whose channels say the class of each pixel, 1 to 4 in the quarters, and a mask that says the same."""
+    """An image whose channels say the class of each pixel, 1 to 4 in the quarters, and a mask that says the same."""
     mask = torch.zeros(height, width, dtype=torch.int64)
     mask[height // 2 :] += 2
     mask[:, width // 2 :] += 1
@@ -299,7 +299,7 @@ def of_torchvision(name, **options):
     ],
     ids=str,
 )
-def test_picture_and_mask_move_alike_and_what_is_filled_is_ignored(transform, fills, ignore_index):
+def test_image_and_mask_move_alike_and_what_is_filled_is_ignored(transform, fills, ignore_index):
     sample = labelled(48, 64)
     sample = sample._replace(mask=sample.mask.where(sample.mask != 255, ignore_index))
     for seed in range(3):
@@ -311,7 +311,7 @@ def test_picture_and_mask_move_alike_and_what_is_filled_is_ignored(transform, fi
         inside = mask != ignore_index
         shown = (image[0].double() - 40) / 50
         assert (shown - mask)[inside].abs().median() < 0.1
-        # But for the seams between the quarters, where the picture is smooth.
+        # But for the seams between the quarters, where the image is smooth.
         assert ((shown - mask)[inside].abs() < 0.5).double().mean() > 0.9
         if fills:
             assert (~inside).sum() > 20

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sanet.data.decoding import DataError, decode_mask
-from sanet.data.values import MaskCoding, packed_pixels, unknown_values, value_counts, values_text
+from sanet.data.values import MaskCoding, packed_pixels, value_counts, values_text
 from sanet.structures import LabelSet
 
 INDEX, COLOR = MaskCoding(), MaskCoding("color", ignore_color=(255, 255, 255))
@@ -20,9 +20,9 @@ LABELS = LabelSet(("soil", "leaf", "stem"), ((0, 0, 0), (0, 128, 0), (10, 20, 30
 
 def test_values_are_counted() -> None:
     colors = packed_pixels(np.array([[[9, 9, 9], [0, 0, 0], [9, 9, 9]], [[1, 2, 3], [255] * 3, [9, 9, 9]]], np.uint8))
-    unknown = unknown_values(colors, LABELS, COLOR)
-    assert values_text(unknown, COLOR) == "(9, 9, 9) on 3 pixels, (1, 2, 3) on 1 pixels"
-    assert list(unknown_values(np.array([[8, 4, 4, 255, 2]]), LABELS, INDEX).items()) == [(4, 2), (8, 1)]
+    with pytest.raises(DataError, match=re.escape("mask: (9, 9, 9) on 3 pixels, (1, 2, 3) on 1 pixels: ")):
+        decode_mask(colors, LABELS, COLOR)
+    assert list(value_counts(np.array([[8, 4, 4, 255, 2]])).items()) == [(4, 2), (2, 1), (8, 1), (255, 1)]
     assert values_text(dict.fromkeys(range(8), 5), INDEX).endswith("5 on 5 pixels, 2 other values on 10 pixels")
 
 
@@ -30,10 +30,11 @@ def test_values_are_counted() -> None:
 def test_indices_against_a_loop_over_pixels(stored: list[int]) -> None:
     numbers = np.array(stored).reshape(2, 3)
     strange = {number: stored.count(number) for number in stored if number not in (0, 1, 2, 255)}
-    assert unknown_values(numbers, LABELS, INDEX) == strange
     if strange:
-        with pytest.raises(DataError, match=r"on \d pixels"):
+        with pytest.raises(DataError) as caught:
             decode_mask(numbers, LABELS, INDEX)
+        named = re.findall(r"(-?\d+) on (\d+) pixels", str(caught.value))
+        assert {int(number): int(count) for number, count in named} == strange
         return
     mask = decode_mask(numbers, LABELS, INDEX)
     assert mask.dtype == np.int64

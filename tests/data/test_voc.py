@@ -1,4 +1,4 @@
-"""VOC and its augmented training list: exactly the published pictures, and never one that is validated on."""
+"""VOC and its augmented training list: exactly the published images, and never one that is validated on."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_inner_folders_are_roots_as_well(tmp_path: Path, inner: str) -> None
     assert open_root(tmp_path / inner).open("val").names == list(VOC_VAL)
 
 
-def test_test_pictures_have_no_masks(tmp_path: Path) -> None:
+def test_test_images_have_no_masks(tmp_path: Path) -> None:
     write_voc(tmp_path)
     found = open_root(tmp_path)
     assert found.unlabelled == ("test",)
@@ -84,7 +84,7 @@ def test_test_pictures_have_no_masks(tmp_path: Path) -> None:
     assert [record.name for record in found.records("test")] == list(VOC_TEST)
     assert all(record.image and record.image.is_file() and record.mask is None for record in found.records("test"))
     images = lists_of(tmp_path).parents[1] / "JPEGImages"
-    (images / f"{VOC_TEST[0]}.jpg").write_bytes(b"no picture")
+    (images / f"{VOC_TEST[0]}.jpg").write_bytes(b"no image")
     assert [finding.problem for finding in check_data(found).findings] == [UNREADABLE]
     (images / f"{VOC_TEST[0]}.jpg").unlink()
     assert [record.image is None for record in open_root(tmp_path).records("test")] == [True, False]
@@ -141,7 +141,7 @@ def test_augmented_list_against_sets(
     assert [record.name for record in found.records("val")] == val
 
 
-def test_a_val_picture_in_vocs_own_train_list_is_refused(tmp_path: Path) -> None:
+def test_a_val_image_in_vocs_own_train_list_is_refused(tmp_path: Path) -> None:
     write_voc(tmp_path, train=(*VOC_TRAIN, VOC_VAL[0]))
     found = open_root(tmp_path)
     with pytest.raises(DataError, match=f"also in val: {VOC_VAL[0]}"):
@@ -150,13 +150,13 @@ def test_a_val_picture_in_vocs_own_train_list_is_refused(tmp_path: Path) -> None
     assert [(finding.problem, finding.split) for finding in check_data(found).errors] == [(SHARED, "val")]
 
 
-def test_a_test_picture_in_sbds_list_is_refused(tmp_path: Path) -> None:
+def test_a_test_image_in_sbds_list_is_refused(tmp_path: Path) -> None:
     write_voc(tmp_path)
     write_sbd(tmp_path, train=(*SBD_TRAIN, VOC_TEST[1]))
     found = open_root(tmp_path, "voc_aug")
     with pytest.raises(DataError, match=f"also in test: {VOC_TEST[1]}"):
         found.open("train")
-    # A name is one picture, also where SBD's file differs from VOC's.
+    # A name is one image, also where SBD's file differs from VOC's.
     (sbd_of(tmp_path) / "img" / f"{VOC_TEST[1]}.jpg").write_bytes(
         (sbd_of(tmp_path) / "img/2008_000002.jpg").read_bytes()
     )
@@ -185,7 +185,7 @@ def test_counts_of_every_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (sbd_of(tmp_path) / "train.txt", r"dataset/train\.txt has 1 images, the published voc_aug 3"),
     ):
         text = path.read_text()
-        # A line twice makes no picture more.
+        # A line twice makes no image more.
         path.write_text("2008_000006\n" * len(text.splitlines()))
         with pytest.raises(DataError, match=message):
             open_root(tmp_path, "voc_aug", allow_subset=False)
@@ -301,6 +301,6 @@ def test_datasets_pickle(tmp_path: Path) -> None:
 
 def test_palette_of_the_miniature_is_vocs(tmp_path: Path) -> None:
     write_voc(tmp_path)
-    with Image.open(tmp_path / "VOCdevkit/VOC2012/SegmentationClass" / f"{VOC_VAL[0]}.png") as picture:
-        assert picture.mode == "P"
-        assert picture.convert("RGB").getpixel((0, 0)) == (224, 224, 192)
+    with Image.open(tmp_path / "VOCdevkit/VOC2012/SegmentationClass" / f"{VOC_VAL[0]}.png") as image:
+        assert image.mode == "P"
+        assert image.convert("RGB").getpixel((0, 0)) == (224, 224, 192)

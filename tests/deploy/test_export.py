@@ -14,12 +14,17 @@ import timm.layers.padding
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
+from timm.layers.std_conv import StdConv2dSame
+from torch import nn
 
 import sanet.deploy.export as exports
 from sanet.cli.main import main
 from sanet.config import DataConfig, InferenceConfig
 from sanet.data.catalog import data_source
 from sanet.deploy.export import default_path, export
+from sanet.deploy.padding import SamePadded, replace_same_padding, same_padding
 from sanet.deploy.parity import CASES, LARGEST_DIFFERENCE, TIE, ParityCase, differences, require_parity
 from sanet.deploy.quantize import Int8Cost, evenly_spaced, export_int8, quantize, require_small_drop
 from sanet.evaluation.evaluate import evaluate
@@ -28,6 +33,7 @@ from sanet.inference.exported import open_exported
 from sanet.inference.predictor import Predictor
 from sanet.inference.views import class_probabilities
 from sanet.models.networks import create_model
+from sanet.models.sanet import HeadOutput
 from sanet.models.store import BUNDLED
 from sanet.structures import LabelSet, SanetError, UsageError
 
@@ -186,8 +192,35 @@ def test_an_export_that_cannot_be_made_is_named(small, monkeypatch, tmp_path):
         raise ValueError("no such operator\nand so on")
 
     monkeypatch.setattr(exports, "write_onnx", impossible)
-    with pytest.raises(SanetError, match=r"exported as ONNX: no such operator$"):
+    with pytest.raises(SanetError, match=r"exported as ONNX: no such operator\. A head"):
         export(small, tmp_path / "model.onnx", progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Branches(torch.nn.Module):
+    """A head whose way depends on a value."""
+
+    def __init__(self, levels, num_classes):
+        super().__init__()
+        self.classify = torch.nn.Conv2d(levels[-1].channels, num_classes, 1)
+
+    def forward(self, features):
+        mask = self.classify(features[-1])
+        if mask.mean() > 0:
+            mask = mask + 1
+        return HeadOutput(mask, mask)
+
+
+def test_what_the_exporter_prints_is_logged_and_one_line_is_raised(tmp_path, capfd, caplog):
+    network = create_model(Branches, "test_resnet", num_classes=2)
+    with caplog.at_level("DEBUG", "sanet"), pytest.raises(SanetError) as caught:
+        export(network, tmp_path / "model.onnx", progress=False)
+    (line,) = str(caught.value).splitlines()
+    assert Path(__file__).name in line
+    assert "if mask.mean() > 0" in line
+    assert caught.value.__suppress_context__
+    assert capfd.readouterr() == ("", "")
+    assert len(caplog.text.splitlines()) > 100
     assert list(tmp_path.iterdir()) == []
 
 
@@ -220,7 +253,22 @@ def test_same_padding_in_integers_is_that_of_timm():
     for size in range(1, 80):
         for kernel, stride, dilation in [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (2, 3, 1), (5, 2, 1), (3, 1, 4)]:
             expected = timm.layers.padding.get_same_padding(size, kernel, stride, dilation)
-            assert exports.same_padding(size, kernel, stride, dilation) == expected
+            assert same_padding(size, kernel, stride, dilation) == expected
+
+
+@pytest.mark.parametrize("side", [9, 10, 13])
+def test_padded_layers_compute_what_those_of_timm_do(side):
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        Conv2dSame(3, 4, 3, stride=2), nn.Sequential(AvgPool2dSame(2, 1)), Conv2dSame(4, 4, 5, dilation=2, groups=4),
+        MaxPool2dSame(3, 2), StdConv2dSame(4, 4, 3, stride=2, padding="same"), StdConv2dSame(4, 3, 3, padding="same"),
+    )  # fmt: skip
+    maps = torch.randn(2, 3, side, side + 4)
+    expected, names = layers(maps), len(layers.state_dict())
+    replace_same_padding(layers)
+    assert torch.equal(layers(maps), expected)
+    assert len(layers.state_dict()) == names
+    assert [type(layer) is SamePadded for layer in (*layers, layers[1][0])] == [True, False, *[True] * 3, False, True]
 
 
 def test_the_default_place_is_beside_the_model(tmp_path, monkeypatch):

@@ -14,15 +14,14 @@ from torch import nn
 
 from sanet.cli.main import command_of, main
 from sanet.deploy.config import ProfileConfig, Published
-from sanet.deploy.profile import Cost, Profile, count_activations, count_macs, profile
+from sanet.deploy.profile import Cost, Machine, Profile, Timing, count_activations, count_macs, profile
 from sanet.deploy.tables import difference, records, render, write
-from sanet.deploy.timing import Machine, Timing
 from sanet.models.networks import create_model
 from sanet.structures import SanetError, UsageError
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "table6.yaml"
 TINY = {"backbones": ("test_resnet",), "sizes": ((64, 80),), "num_classes": 5}
-on_each_device = pytest.mark.parametrize("accelerator", ["cpu", *(["gpu"] if torch.cuda.is_available() else [])])
+on_each_device = pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
 
 
 def empty_model(network, backbone="test_resnet", classes=5):
@@ -229,8 +228,8 @@ def test_what_the_notes_of_the_recipe_say_is_so(table_6):
 
 @on_each_device
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
-def test_every_network_is_timed(accelerator, precision):
-    settings = {"time": True, "repeats": 4, "threads": 1, "accelerator": accelerator, "precision": precision}
+def test_every_network_is_timed(device, precision):
+    settings = {"time": True, "repeats": 4, "threads": 1, "device": device, "precision": precision}
     before = torch.get_num_threads()
     found = profile(ProfileConfig(networks=("fcn", "smp_fpn", "sanet"), batch=2, **TINY, **settings), progress=False)
     assert [cost.timing is None for cost in found.costs] == [False, True, False]
@@ -244,7 +243,7 @@ def test_every_network_is_timed(accelerator, precision):
 
 
 def test_threads_are_those_that_were_asked_for():
-    found = profile(ProfileConfig(networks=("fcn",), time=True, repeats=1, threads=2, accelerator="cpu", **TINY), False)
+    found = profile(ProfileConfig(networks=("fcn",), time=True, repeats=1, threads=2, device="cpu", **TINY), False)
     assert found.machine.threads == 2
     timing = found.costs[0].timing
     assert timing.low == timing.median == timing.high
@@ -252,7 +251,7 @@ def test_threads_are_those_that_were_asked_for():
 
 def test_a_size_that_does_not_fit_into_memory_is_counted_and_says_so():
     sizes = ((10**7, 10**7), (64, 80))
-    config = ProfileConfig(("fcn",), time=True, repeats=2, accelerator="cpu", **{**TINY, "sizes": sizes})
+    config = ProfileConfig(("fcn",), time=True, repeats=2, device="cpu", **{**TINY, "sizes": sizes})
     large, small = profile(config, progress=False).costs
     assert large.macs > 10**9 * small.macs
     assert (large.timing, small.problem) == (None, "")
@@ -262,10 +261,11 @@ def test_a_size_that_does_not_fit_into_memory_is_counted_and_says_so():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_missing_gpu_is_named_before_anything_is_counted():
-    with pytest.raises(UsageError, match='choose "cpu" or "auto"'):
-        profile(ProfileConfig(time=True, accelerator="gpu", networks=("fcn",), backbones=("no such backbone",)))
-    assert profile(ProfileConfig(accelerator="gpu", networks=("fcn",), **TINY)).machine is None
+@pytest.mark.parametrize("device", ["cuda", "gpu"])
+def test_a_missing_device_is_named_before_anything_is_counted(device):
+    with pytest.raises(UsageError, match=rf"'{device}' cannot be used"):
+        profile(ProfileConfig(time=True, device=device, networks=("fcn",), backbones=("no such backbone",)))
+    assert profile(ProfileConfig(device=device, networks=("fcn",), **TINY)).machine is None
 
 
 # -- tables and files -------------------------------------------------------------------------------------------------
@@ -386,7 +386,7 @@ def test_an_unknown_network_or_backbone_is_answered_with_the_nearest():
 def test_the_command_prints_the_tables_and_writes_them(tmp_path, capsys):
     (tmp_path / "c.yaml").write_text(
         "networks: [sanet, fcn]\nbackbones: [test_resnet]\nsizes: [[64, 96]]\nnum_classes: 3\ntime: true\nrepeats: 2\n"
-        "threads: 1\naccelerator: cpu\npublished: {sanet: {miou: 50, macs: 0.1}, fcn: {miou: 40}}\n"
+        "threads: 1\ndevice: cpu\npublished: {sanet: {miou: 50, macs: 0.1}, fcn: {miou: 40}}\n"
     )
     output = tmp_path / "out"
     options = ["--config", str(tmp_path / "c.yaml"), "--output", str(output), "--batch", "2"]

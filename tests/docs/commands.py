@@ -77,6 +77,8 @@ def command_in(words: list[str]) -> list[str]:
 
 def _without_own_files(words: list[str]) -> list[str]:
     """Without the files of settings that the reader has made."""
+    if words[0] == "repeat" and not Path(words[1]).exists():
+        return ["repeat", *words[2:]]
     own = {path for option, path in pairwise(words) if option == "--config" and not Path(path).exists()}
     return [word for word, following in zip(words, [*words[1:], ""], strict=True) if not {word, following} & own]
 

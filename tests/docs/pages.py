@@ -22,12 +22,12 @@ class Step(NamedTuple):
     """One thing to do.
 
     Attributes:
-        kind: a command line; a Python file to run; one with a title, which is kept; or one word after ``sanet``, which
-            names a command or is one.
+        kind: a command line; a Python file to run; one with a title, which is kept; a table for `sanet repeat` that
+            begins with its name, which is kept as well; or one word after ``sanet``, which names a command or is one.
         text: as it stands, but for continued lines and comments of commands.
     """
 
-    kind: Literal["command", "python", "file", "word"]
+    kind: Literal["command", "python", "file", "settings", "word"]
     text: str
 
 
@@ -46,6 +46,8 @@ def steps(page: Path) -> Iterator[Step]:
             yield from (Step("command", command) for command in commands(block))
         elif language == "python":
             yield Step("file" if found["title"] else "python", block)
+        elif language == "yaml" and block.startswith("# "):
+            yield Step("settings", block)
         elif language not in ("text", "yaml"):
             raise ValueError(f"{page}: a block of {language or 'no language'}")
 

@@ -26,6 +26,11 @@ TINY = {
         "--epochs 1 --validate_every 1 --num_workers 0 --accelerator cpu --model.backbone test_resnet "
         "--model.pretrained_backbone false --model.output_stride 8 --augmentation.crop [32,32]"
     ),
+    "repeat": shlex.split(
+        "--seeds 1 --base.epochs 1 --base.validate_every 1 --base.num_workers 0 --base.accelerator cpu "
+        "--base.augmentation '{crop: [32, 32]}' "
+        "--base.model '{backbone: test_resnet, pretrained_backbone: false, output_stride: 8}'"
+    ),
     "predict --engine ray": ["--workers", "1"],
     "profile --time": shlex.split("--sizes [[64,64]] --repeats 1 --backbones [test_resnet]"),
 }

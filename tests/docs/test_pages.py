@@ -20,6 +20,9 @@ from pages import PAGES, ROOT, named, steps
 
 import sanet
 from sanet.cli.main import COMMANDS
+from sanet.repeated.result import rows_of
+from sanet.settings import settings_of
+from sanet.yaml_files import parse
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
@@ -31,6 +34,8 @@ def test_a_page_names_what_exists(page: Path) -> None:
             assert text.split()[1] in COMMANDS
         elif kind == "command":
             commands.understood(text)
+        elif kind == "settings":
+            assert rows_of(settings_of(sanet.RepeatConfig, parse(text)))
         else:
             assert_names(ast.parse(text))
 
@@ -93,7 +98,9 @@ def assert_printed(snippet: str, printed: str) -> None:
 def test_a_page_does_what_it_says(page: Path, original: Path, tmp_path: Path) -> None:
     place = place_of(page, original, tmp_path)
     for kind, text in steps(page):
-        if kind == "python":
+        if kind == "settings":
+            (place / text.split(":")[0].removeprefix("# ")).write_text(text, encoding="utf-8")
+        elif kind == "python":
             assert_printed(text, running.snippet(text, place))
         elif kind == "command" and not commands.NOT_RUN.match(text):
             commands.run(text, place)

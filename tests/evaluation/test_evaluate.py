@@ -1,15 +1,20 @@
 import copy
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 import sanet
 from extension.my_lab.metrics import BoundaryF1
 from gloo import run_in_processes
+from sanet.cli.main import main
 from sanet.config import InferenceConfig
 from sanet.data.catalog import data_source
 from sanet.data.decoding import DataError
@@ -224,6 +229,90 @@ def test_processes_write_what_one_writes(count, data, model, tmp_path):
     for file in ("scores.json", "report.html"):
         assert (tmp_path / "several" / file).read_bytes() == (tmp_path / "one" / file).read_bytes()
     assert json.loads((tmp_path / "one" / "scores.json").read_text())["protocol"]["images"] == 5
+
+
+class Failing(Metric):
+    """Fails where it is told to."""
+
+    def __init__(self, place="update"):
+        super().__init__()
+        self.place = place
+        self.add_state("images", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, prediction, mask):
+        self.images += 1
+        if self.place == "update":
+            raise KeyError("no such shade")
+
+    def compute(self):
+        return {}["no such shade"] if self.place == "compute" else torch.ones(3)
+
+
+@pytest.mark.parametrize("place", ["update", "compute", "nowhere"])
+def test_a_metric_that_fails_is_named(data, model, place):
+    """The last one returns three values where one is asked for."""
+
+    def run():
+        metrics = {"shade": {"name": Failing, "options": {"place": place}}}
+        with pytest.raises(SanetError, match=r"metrics\.shade: .*(no such shade|scalar|element)"):
+            evaluate(model, data, "val", device="cpu", metrics=metrics, progress=False)
+
+    run()
+    run_in_processes(2, run)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "named"),
+    [
+        ({"boundary": "my_lab.metrics:BoundaryF1"}, "--import my_lab"),
+        ({"miou": BoundaryF1}, "metrics.miou"),
+        ({"x": Sample}, "metrics"),
+        ({"x": {"name": BoundaryF1, "options": {"pixel": 1}}}, "pixel"),
+    ],
+)
+def test_a_metric_that_cannot_be_is_named_before_the_data_are_read(metrics, named, model):
+    with pytest.raises(UsageError, match=named):
+        evaluate(model, sanet.DataConfig("folder", "/nowhere", NAMES), metrics=metrics, progress=False)
+
+
+@pytest.fixture
+def folder_options(data):
+    return ["--data.name", "folder", "--data.root", data.root, "--data.classes", "[ground, tree, lamp]"]
+
+
+@pytest.mark.parametrize("dotted", [False, True])
+def test_metrics_of_ones_own_on_the_command_line(data, folder_options, model, dotted, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "extension")
+    model.save_pretrained(tmp_path / "net")
+    metric = "{name: my_lab.metrics:BoundaryF1, options: {pixels: 1}}"
+    given = ["--metrics.boundary", metric] if dotted else ["--metrics", f"{{boundary: {metric}}}"]
+    options = ["--split", "val", "--device", "cpu", "--output", str(tmp_path / "out"), *folder_options]
+    assert main(["evaluate", str(tmp_path / "net"), *options, *given, "--import", "my_lab"]) == 0
+    expected = evaluate(model, data, "val", device="cpu", metrics={"boundary": BoundaryF1(1)}, progress=False).metrics
+    assert json.loads((tmp_path / "out" / "scores.json").read_text())["metrics"] == expected
+    line = f"boundary: {expected['boundary']:.4g}"
+    assert line in capsys.readouterr().out
+    assert line in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_model_folder_of_a_run_is_evaluated_as_the_run(data, model, tmp_path, capsys):
+    run = tmp_path / "run"
+    model.save_pretrained(run / "model")
+    sanet.TrainConfig(data=data).save(run / "config.yaml")
+    assert main(["evaluate", str(run / "model"), "--split", "val", "--device", "cpu"]) == 0
+    assert read_scores(run / "val").protocol.data == "folder"
+
+
+def test_a_split_that_the_dataset_has_not_names_those_it_has(data, folder_options, model, tmp_path, capsys):
+    model.save_pretrained(tmp_path / "net")
+    assert main(["evaluate", str(tmp_path / "net"), *folder_options]) == 2
+    message = capsys.readouterr().err
+    assert all(part in message for part in ("'test'", "val", "--split"))
+
+
+def test_metrics_are_imported_only_where_one_is_asked_for():
+    code = "import sys, sanet.evaluation.evaluate; assert 'torchmetrics' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_only_the_first_process_writes_and_labels(data, model, tmp_path):

@@ -35,7 +35,6 @@ def test_the_digest_is_that_of_the_canonical_json_of_the_ground_truth():
     text = json.dumps(truth, separators=(",", ":"))
     found = protocol().with_contents(CONTENTS)
     assert found.digest == sha256(text.encode()).hexdigest()
-    assert found.without_contents() == protocol()
     assert Protocol.read(json.loads(json.dumps(dataclasses.asdict(found)))) == found
 
 

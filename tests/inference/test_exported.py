@@ -17,7 +17,7 @@ from PIL import Image
 from sanet.config import DataConfig, InferenceConfig
 from sanet.deploy.export import prepare, write
 from sanet.evaluation.evaluate import evaluate
-from sanet.inference.exported import METADATA, is_exported, open_exported
+from sanet.inference.exported import LONGEST_METADATA, METADATA, is_exported, open_exported
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import create_model
 from sanet.structures import LabelSet, SanetError, UsageError
@@ -84,7 +84,7 @@ def test_what_it_does_not_take_is_named(files):
         exported(torch.zeros(1, 3, 40, 40))
     with pytest.raises(UsageError, match=r"\(1, 4, 40, 40\)"):
         exported(torch.zeros(1, 4, 40, 40, dtype=torch.uint8))
-    with pytest.raises(UsageError, match=r"\(31, 40\) pixels"):
+    with pytest.raises(UsageError, match=r"31, 40\)"):
         exported(torch.zeros(1, 3, 31, 40, dtype=torch.uint8))
     with pytest.raises(UsageError, match="'gpu' cannot be used"):
         open_exported(files["onnx"], "gpu")
@@ -249,6 +249,16 @@ def test_metadata_of_other_types_is_refused(text, stored):
     helper.set_model_props(model, {METADATA: text})
     with pytest.raises(SanetError, match=r"a\.onnx cannot be read"):
         Predictor(stored(model), "cpu")
+
+
+def test_metadata_is_read_up_to_a_size(stored):
+    """It is measured before it is parsed: a parsed list of gigabytes would take tens of them."""
+    model, text = tiny(), json.dumps(DESCRIPTION)
+    helper.set_model_props(model, {METADATA: text.ljust(LONGEST_METADATA)})
+    assert open_exported(stored(model), "cpu").labels == LABELS
+    helper.set_model_props(model, {METADATA: text.ljust(LONGEST_METADATA + 1)})
+    with pytest.raises(SanetError, match=rf"a\.onnx cannot be read: .*{METADATA} has {LONGEST_METADATA + 1} char"):
+        open_exported(stored(model), "cpu")
 
 
 def test_metadata_that_is_no_utf8_is_refused(stored):

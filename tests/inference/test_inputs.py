@@ -37,6 +37,12 @@ def test_an_input_without_images_is_named(folder, given):
         find_images([str(folder / "a.png"), str(folder / given)], folder / "out")
 
 
+def test_a_file_that_does_not_exist_is_said_to(folder):
+    with pytest.raises(UsageError, match="does not exist") as caught:
+        find_images([str(folder / "nosuch.png")], folder / "out")
+    assert ".jpg" not in str(caught.value)
+
+
 def test_brackets_in_a_name_are_no_pattern(folder):
     (folder / "a.png").rename(folder / "photo[1].png")
     (folder / "b.jpg").rename(folder / "photo1.jpg")

@@ -17,24 +17,23 @@ from PIL import Image
 from sanet import files
 from sanet.config import InferenceConfig
 from sanet.inference import predict as predicting
-from sanet.inference.predict import LocalEngine, PredictorSettings, predict_collection
+from sanet.inference.predict import Engine, predict_collection
 from sanet.inference.predictor import Predictor
 from sanet.structures import LabelSet, SanetError, UsageError
 
 # Labels slowly, so that it can be killed in the middle.
 SLOWLY = """
 import time
-from sanet.inference.predict import LocalEngine, PredictorSettings, predict_collection
-engine = LocalEngine(PredictorSettings("model", "cpu"))
+from sanet.inference.predict import Engine, predict_collection
+engine = Engine("model", "cpu")
 label = engine.predictor.label
 engine.predictor.label = lambda image: (time.sleep(0.05), label(image))[1]
 predict_collection(engine, ["photos"], "out", progress=False)
 """
 
 
-def predict(output="out", model="model", inputs=("photos",), engine=LocalEngine, **options):
-    settings = PredictorSettings(model, "cpu", InferenceConfig(**options))
-    return predict_collection(engine(settings), inputs, output, progress=False)
+def predict(output="out", model="model", inputs=("photos",), engine=Engine, **options):
+    return predict_collection(engine(str(model), "cpu", InferenceConfig(**options)), inputs, output, progress=False)
 
 
 def lines(output=Path("out")):
@@ -239,11 +238,11 @@ def test_an_image_is_never_the_output(collection):
         predict(inputs=["out/masks/a.png"])
 
 
-def test_more_classes_than_a_palette_holds_are_refused(collection, monkeypatch):
-    monkeypatch.setattr(LocalEngine, "__init__", lambda self, settings: None)
-    monkeypatch.setattr(LocalEngine, "labels", LabelSet(tuple(map(str, range(257))), ignore_index=-1), raising=False)
+def test_more_classes_than_a_palette_holds_are_refused(collection):
+    engine = Engine("model", "cpu")
+    engine.predictor.labels = LabelSet(tuple(map(str, range(257))), ignore_index=-1)
     with pytest.raises(UsageError, match="257"):
-        predict()
+        predict_collection(engine, ["photos"], "out")
 
 
 def test_a_call_that_breaks_off_keeps_the_lines_of_what_it_did_not_reach(collection):
@@ -251,7 +250,7 @@ def test_a_call_that_breaks_off_keeps_the_lines_of_what_it_did_not_reach(collect
     predict()
     before = lines()
 
-    class Broken(LocalEngine):
+    class Broken(Engine):
         def results(self, jobs):
             yield next(super().results(jobs))
             raise SanetError("broken")

@@ -16,7 +16,7 @@ from PIL import Image
 from sanet import files
 from sanet.inference import ray_engine
 from sanet.inference.journal import Job
-from sanet.inference.predict import LocalEngine, PredictorSettings, predict_collection
+from sanet.inference.predict import Engine, predict_collection
 from sanet.inference.ray_engine import Pool, RayEngine, Worker
 from sanet.structures import SanetError, UsageError
 
@@ -24,9 +24,9 @@ pytest.importorskip("ray")
 IMAGES, BAD = 24, 11
 MARK = "SANET_TEST_OF_RAY"
 ALONE = """
-from sanet.inference.predict import PredictorSettings, predict_collection
+from sanet.inference.predict import predict_collection
 from sanet.inference.ray_engine import RayEngine
-predict_collection(RayEngine(PredictorSettings("model", "cpu"), workers=1), ["photos"], "out", progress=False)
+predict_collection(RayEngine("model", "cpu", workers=1), ["photos"], "out", progress=False)
 """
 
 
@@ -70,16 +70,12 @@ def image(folder, index):
     return folder / "photos" / f"{index:02}é.png"
 
 
-def settings(device="cpu"):
-    return PredictorSettings("model", device)
-
-
 def in_this_process(output):
-    return predict_collection(LocalEngine(settings()), ["photos"], output, progress=False)
+    return predict_collection(Engine("model", "cpu"), ["photos"], output, progress=False)
 
 
 def on_ray(output="out", workers=None):
-    return predict_collection(RayEngine(settings(), workers), ["photos"], output, progress=False)
+    return predict_collection(RayEngine("model", "cpu", workers=workers), ["photos"], output, progress=False)
 
 
 def contents(output):
@@ -146,7 +142,7 @@ def test_what_is_no_images_fault_stops_the_call(cluster, collection, monkeypatch
     with pytest.raises(SanetError, match=r"03é.png.*out_of_memory"):
         on_ray(workers=1)
     assert in_this_process("out").kept == 3
-    other = RayEngine(settings())
+    other = RayEngine("model", "cpu")
     other.fingerprint = "another"
     with pytest.raises(SanetError, match="another model"):
         predict_collection(other, ["photos"], "elsewhere", progress=False)
@@ -199,12 +195,13 @@ def marked(mark):
 
 
 def test_a_worker_names_the_image_and_the_machine(collection):
-    engine, job = RayEngine(settings()), Job("photos/01é.png", "out/masks/1.png", "out/overlays/1.jpg")
-    assert "shares" in Worker(engine.settings, engine.fingerprint, 1, str(collection)).label(job)
+    engine, job = RayEngine("model", "cpu"), Job("photos/01é.png", "out/masks/1.png", "out/overlays/1.jpg")
+    opened = engine.model, "cpu", engine.predictor.inference
+    assert "shares" in Worker(opened, engine.fingerprint, 1, str(collection)).label(job)
     for worker, problem in (
-        (Worker(engine.settings, "another", 1), "another model"),
-        (Worker(engine.settings, engine.fingerprint, 1, "/nowhere/at/all"), "/nowhere/at/all"),
-        (Worker(engine.settings, engine.fingerprint, 1, None, ["no_such_module"]), "no_such_module"),
+        (Worker(opened, "another", 1), "another model"),
+        (Worker(opened, engine.fingerprint, 1, "/nowhere/at/all"), "/nowhere/at/all"),
+        (Worker(opened, engine.fingerprint, 1, None, ["no_such_module"]), "no_such_module"),
     ):
         with pytest.raises(SanetError, match=f"photos/01é.png.*{problem}"):
             worker.label(job)
@@ -224,18 +221,16 @@ def test_a_worker_names_the_image_and_the_machine(collection):
     ],
 )
 def test_the_pool_fits_the_cluster(collection, device, workers, resources, jobs, pool):
-    assert RayEngine(settings(device), workers)._pool(resources, jobs) == pool
+    assert RayEngine("model", device, workers=workers)._pool(resources, jobs) == pool
 
 
 def test_what_cannot_be_is_said_before_ray_starts(collection, monkeypatch):
-    with pytest.raises(UsageError, match="workers 0"):
-        RayEngine(settings(), workers=0)
     with pytest.raises(UsageError, match="cuda:1"):
-        RayEngine(settings("cuda:1"))
+        RayEngine("model", "cuda:1")
     with pytest.raises(UsageError, match="has no GPU"):
-        RayEngine(settings("cuda"))._pool({"CPU": 2.0}, 10)
+        RayEngine("model", "cuda")._pool({"CPU": 2.0}, 10)
     with pytest.raises(SanetError, match="nothing"):
-        RayEngine(PredictorSettings("nothing"))
+        RayEngine("nothing")
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SanetError, match=r"pip install 'sanet-segmentation\[scale\]'"):
-        RayEngine(settings())
+        RayEngine("model", "cpu")

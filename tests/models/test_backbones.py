@@ -125,5 +125,6 @@ def test_weights_that_cannot_be_fetched_say_so(offline):
     assert not isinstance(caught.value, ValueError)
     assert "internet" in message
     assert LITE0 in message
-    assert "pretrained_backbone" in message
+    assert "--model.pretrained_backbone false" in message
+    assert "pretrained_backbone=False" in message
     assert "\n" not in message

@@ -80,7 +80,7 @@ def test_card_tells_the_hub_what_this_is(saved):
 def test_the_card_of_a_run_shows_names_as_they_are(model, tmp_path):
     labels, counts = LabelSet(("a | b", "<script>", "`x`", "{{ 7*7 }}")), torch.eye(4, dtype=torch.int64)
     evaluation = Evaluation(labels, counts.numpy(), scores_of(counts, labels), {}, [], None)
-    model.save_pretrained(tmp_path, model_card_kwargs=_card(TrainConfig(), evaluation))
+    model.save_pretrained(tmp_path, model_card_kwargs=_card(TrainConfig(), evaluation, "epoch 3"))
     card = (tmp_path / "README.md").read_text()
     for row in (r"| a \| b | 1.000 |", "| &lt;script&gt; | 1.000 |", r"| \`x\` | 1.000 |", r"| {{ 7\*7 }} | 1.000 |"):
         assert row in card

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from torch import nn
 
+import sanet
 from brightness import CLASSES, assert_same_weights, weights, write_pictures
 from sanet.config import DataConfig, TrainConfig
 from sanet.evaluation.repeated import paired_bootstrap
 from sanet.models.networks import load_model
-from sanet.repeated.config import RepeatConfig, rows_of, settings_of
+from sanet.repeated.config import RepeatConfig
+from sanet.repeated.result import rows_of
 from sanet.repeated.runner import repeat
+from sanet.settings import settings_of
 from sanet.structures import SanetError, UsageError
 
 BASE = {
@@ -51,12 +54,12 @@ def copy(table, finished, tmp_path):
 
 
 def test_every_row_has_a_run_with_every_seed(table, finished):
-    assert [row.row.label for row in finished.rows] == ["FCN", "sanet"]
+    assert [row.label for row in finished.rows] == ["FCN", "sanet"]
     for row in finished.rows:
         assert list(row.runs) == [0, 1, 2]
         one, other = (weights(row.directory_of(seed)) for seed in (0, 1))
         assert any(not np.array_equal(one[name], other[name]) for name in one)
-        assert row.row.config.augmentation.crop == (40, 40)
+        assert row.config.augmentation.crop == (40, 40)
     with open(f"{table.output}/table.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["row"] for line in lines] == ["fcn"] * 3 + ["sanet"] * 3
@@ -130,11 +133,84 @@ def test_a_row_that_fails_leaves_the_others(copy):
 
 
 @pytest.mark.parametrize(
+    ("row", "word"),
+    [
+        ({"model": {"name": "my_lab.heads:PSP"}}, "--import my_lab"),
+        ({"model": {"backbone": "resnet50x"}}, "resnet50"),
+        ({"model": {"name": "fcn", "options": {"groops": 2}}}, "groops"),
+        ({"loss": {"terms": {"msk": 1.0}}}, "mask"),
+        ({"loss": {"terms": {"dice": {"options": {"smoth": 1}}}}}, "smoth"),
+        ({"optimizer": {"name": "adamv"}}, "adamw"),
+        ({"optimizer": {"options": {"momentun": 0.8}}}, "momentun"),
+        ({"metrics": {"f1": "torchmetrics.classification:F2Score"}}, "F2Score"),
+        ({"monitor": "val/mio"}, "val/miou"),
+    ],
+    ids=str,
+)
+def test_a_row_that_names_what_does_not_exist_is_refused_before_the_first_training(table, row, word, tmp_path):
+    given = replace(table, rows={"fcn": ROWS["fcn"], "wrong": row}, comparisons=(), output=str(tmp_path / "out"))
+    with pytest.raises(UsageError, match=r"rows\.wrong: ") as caught:
+        repeat(given)
+    assert word in str(caught.value)
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_only_the_rows_that_name_opened_code_are_made_again_when_it_changes(copy, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(tmp_path)
+    code = tmp_path / "some_lab.py"
+    text = "from sanet.models.sanet import FCNHead\nclass Head(FCNHead): pass\n"
+    code.write_text(text)
+    sanet.use("some_lab")
+    rows = {"fcn": ROWS["fcn"], "own": {"model": {"name": "some_lab:Head"}}}
+    given = replace(copy, rows=rows, comparisons=(), seeds=1, costs=False)
+    repeat(given)
+    assert capsys.readouterr().out.count("finished already") == 1
+    code.write_text(f"{text}# changed\n")
+    repeat(given)
+    said = capsys.readouterr().out
+    assert said.count("finished already") == 1
+    assert "not taken over" in said
+    assert "the code of some_lab" in said
+    repeat(given)
+    assert capsys.readouterr().out.count("finished already") == 2
+
+
+def test_what_differs_from_a_run_that_is_not_taken_over_is_named(copy, finished, capsys):
+    rows = {"fcn": {**ROWS["fcn"], "epochs": 1, "optimizer": {"learning_rate": 0.02}}}
+    repeat(replace(copy, rows=rows, comparisons=(), seeds=1, costs=False))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "not taken over" in line]
+    assert finished.rows[0].directory.name in line
+    assert line.endswith("differs in optimizer.learning_rate, epochs")
+
+
+def test_chosen_metrics_stand_beside_the_scores(copy):
+    metric = {
+        "name": "torchmetrics.classification:MulticlassF1Score",
+        "options": {"num_classes": 2, "ignore_index": 255},
+    }
+    rows = {"fcn": ROWS["fcn"], "sanet": {**ROWS["sanet"], "metrics": {"f1": metric}}}
+    found = repeat(replace(copy, rows=rows, seeds=2, costs=False))
+    values = [run.metrics["f1"] for run in found.rows[1].runs.values()]
+    assert found.rows[1].spread("f1").mean == pytest.approx(np.mean(values))
+    header, *lines = [
+        [cell.strip() for cell in line.split("|")]
+        for line in Path(f"{copy.output}/table.md").read_text().splitlines()
+        if line.startswith("|")
+    ]
+    column = header.index("f1")
+    assert lines[1][column] == "—"
+    assert lines[2][column] == f"{np.mean(values):.4g} ± {np.std(values, ddof=1):.2g}"
+    with open(f"{copy.output}/table.csv", newline="") as file:
+        assert [line["metric f1"] for line in csv.DictReader(file)] == ["", "", *map(str, values)]
+
+
+@pytest.mark.parametrize(
     ("changes", "word"),
     [
         ({"rows": {}, "comparisons": ()}, "rows"),
         ({"rows": {"a": {"epoch": 3}}, "comparisons": ()}, "epochs"),
         ({"rows": {"a": {"model": {"nam": "fcn"}}}, "comparisons": ()}, "name"),
+        ({"rows": {"a": 3}, "comparisons": ()}, "rows.a 3"),
         ({"rows": {"a": {"seed": 3}}, "comparisons": ()}, "seed"),
         ({"base": {"data": {"name": "voc"}}}, "data"),
         ({"rows": {"a": {"epochs": 0}}, "comparisons": ()}, "epochs"),

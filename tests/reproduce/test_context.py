@@ -16,8 +16,8 @@ from miniatures import CONTEXT_TRAIN, CONTEXT_VAL, write_context
 from reproduce import context
 from sanet.config import TrainConfig
 from sanet.data.check import check_data
-from sanet.evaluation.confusion import ConfusionMatrix, scores_of
-from sanet.evaluation.report import SCORE_NAMES, score_table
+from sanet.evaluation.confusion import SCORE_NAMES, ConfusionMatrix, scores_of
+from sanet.evaluation.report import score_table
 from sanet.structures import SanetError
 from sanet.training.task import logged_names
 

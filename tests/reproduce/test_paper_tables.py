@@ -14,7 +14,7 @@ from reproduce.tables import SMALL, TABLES, table_of
 import sanet
 from brightness import CLASSES, write_pictures
 from sanet.config import DataConfig
-from sanet.repeated.config import rows_of
+from sanet.repeated.result import rows_of
 from sanet.structures import SanetError
 
 HERE = Path(__file__).parents[2]

@@ -116,7 +116,7 @@ def verdict_of(difference, theirs, papers):
         return ("reproduced in part: smaller than in the paper" if smaller else "reproduced") if papers else "better"
     if difference.high < 0:
         return "not reproduced: the other way round" if papers else "worse"
-    return "not reproduced: not told from chance" if papers else "not told from chance"
+    return "not reproduced: not significant" if papers else "not significant"
 
 
 def section(heading):
@@ -159,7 +159,7 @@ def test_all_runs_are_of_the_same_images(name):
     [
         ("Table 1: squeeze-and-attention heads, categorical loss, dense loss", "table1"),
         ("Table 3: squeeze-and-attention against squeeze-and-excitation", "table3"),
-        ("Rivals over the same backbone", "peers"),
+        ("Baselines over the same backbone", "peers"),
     ],
 )
 def test_the_page_of_results_has_their_figures(heading, name):
@@ -342,7 +342,8 @@ def unlogged():
     for file in RESULTS.rglob("*.yaml"):
         run = file.parent if file.name == "config.yaml" else file.with_suffix("")
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
-        if config["workers"] and config["epochs"] > 1 and not (run / "log.txt").is_file():
+        workers = config.get("num_workers", config.get("workers"))  # older runs
+        if workers and config["epochs"] > 1 and not (run / "log.txt").is_file():
             found.add(run.relative_to(RESULTS).as_posix())
     return found
 

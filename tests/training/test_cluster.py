@@ -140,15 +140,25 @@ def test_tasks_of_slurm_find_each_other():
         return found
 
     found = run_in_processes(2, place, free_port(), free_port())
-    assert [(cluster.machines, cluster.processes, cluster.gpu) for cluster, *_ in found] == [(1, 2, False)] * 2
+    assert [(cluster.machines, cluster.processes, cluster.device.type) for cluster, *_ in found] == [(1, 2, "cpu")] * 2
     assert [rest for _, *rest in found] == [[0, [0, 1]], [1, [0, 1]]]
 
 
 def test_a_process_that_was_started_alone_is_alone():
     with joined("cpu") as cluster:
-        assert cluster == Cluster(1, 1, False)
+        assert cluster == Cluster(1, 1, torch.device("cpu"))
         assert cluster.alone
         assert cluster.idle == 0
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="of a machine without a GPU")
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps", "xpu"])
+def test_a_device_that_is_not_there_is_refused(root, tmp_path, accelerator):
+    with pytest.raises(UsageError, match=accelerator):
+        train(dataclasses.replace(small_run(root, tmp_path / "run"), accelerator=accelerator))
+    assert not (tmp_path / "run").exists()
+    with joined("auto") as cluster:
+        assert cluster.device == torch.device("cpu")
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from sanet.structures import Batch, SanetError, UsageError
 from sanet.training.fit import train
 from sanet.training.metrics import read_metrics
 from sanet.training.saving import out_of_patience
-from sanet.training.task import SegmentationTask
+from sanet.training.task import SegmentationTask, monitor_mode
 
 JACCARD = {
     "name": "torchmetrics.classification:MulticlassJaccardIndex",
@@ -310,3 +310,80 @@ def test_two_processes_take_the_steps_of_one_with_all_of_it(tmp_path):
         torch.testing.assert_close(weights(Path(together.output))[name], value, rtol=1e-3, atol=1e-5, msg=name)
     for row, expected in zip(*(read_metrics(Path(run.output)) for run in (together, alone)), strict=True):
         assert row == pytest.approx(expected, rel=1e-3, abs=2e-3)
+
+
+class Wrong(Metric):
+    """The share of pixels that are labelled wrongly: the fewer, the better."""
+
+    higher_is_better = False
+
+    def __init__(self, always=None):
+        super().__init__()
+        self.always = always
+        self.add_state("counts", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, prediction, mask):
+        labelled = mask != 255
+        self.counts += torch.stack([((prediction != mask) & labelled).sum(), labelled.sum()])
+
+    def compute(self):
+        return self.counts[0] / self.counts[1] if self.always is None else torch.tensor(self.always)
+
+
+def test_a_metric_says_itself_which_values_are_better(config):
+    fast = sanet.OptimizerConfig(learning_rate=0.05)
+    run = train(dataclasses.replace(config, metrics={"wrong": Wrong}, monitor="val/wrong", optimizer=fast, epochs=6))
+    values = [row["val/wrong"] for row in read_metrics(run.directory)]
+    assert len(set(values)) > 1
+    assert run.evaluation.metrics["wrong"] == pytest.approx(min(values))
+    assert f"epoch {values.index(min(values))}, chosen by val/wrong" in run.chosen
+    assert run.chosen in (run.directory / "model" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode"),
+    [("val/miou", "max"), ("train/loss", "min"), ("train/mask", "min"), ("val/wrong", "min"), ("val/jaccard", "max")],
+)
+def test_losses_are_best_when_low_and_scores_when_high(monitor, mode):
+    config = sanet.TrainConfig(monitor=monitor, metrics={"wrong": Wrong, "jaccard": JACCARD})
+    assert monitor_mode(config) == mode
+    for stated in ("max", "min"):
+        assert monitor_mode(dataclasses.replace(config, monitor_mode=stated)) == stated
+
+
+def test_a_metric_that_does_not_say_which_values_are_better_needs_a_mode(config):
+    config = dataclasses.replace(config, metrics={"darkest": Darkest}, monitor="val/darkest", epochs=1)
+    with pytest.raises(UsageError, match="--monitor_mode"):
+        train(config)
+    assert not Path(config.output, "checkpoints").exists()
+    train(dataclasses.replace(config, monitor_mode="min"))
+
+
+def test_a_monitored_value_that_is_no_number_is_said_and_never_the_best(config, capsys):
+    metrics = {"nothing": {"name": Wrong, "options": {"always": math.nan}}}
+    run = train(dataclasses.replace(config, metrics=metrics, monitor="val/nothing", epochs=2))
+    error = capsys.readouterr().err
+    assert error.count("val/nothing is not a number after epoch") == 2
+    assert "the newest checkpoint is taken" in error
+    assert run.chosen.startswith("epoch 1, the last")
+
+
+def test_terms_that_a_network_does_not_predict_are_said(config, capsys):
+    fcn = dataclasses.replace(config, model=dataclasses.replace(config.model, name="fcn"), epochs=1)
+    train(fcn)
+    assert "category and dense stay 0" in capsys.readouterr().out
+    alone = dataclasses.replace(fcn, loss=sanet.LossConfig({"dense": 1.0, "mask": 0.0}), output=f"{fcn.output}-2")
+    with pytest.raises(UsageError, match="predicts no dense"):
+        train(alone)
+    train(dataclasses.replace(config, output=f"{fcn.output}-3", epochs=1))
+    assert "stay 0" not in capsys.readouterr().out
+
+
+def test_a_metric_that_fails_is_named_before_the_first_step(config):
+    class Broken(Wrong):
+        def compute(self):
+            raise KeyError("typo")
+
+    with pytest.raises(SanetError, match=r"metrics\.broken: KeyError"):
+        train(dataclasses.replace(config, metrics={"broken": Broken}))
+    assert not Path(config.output, "checkpoints").exists()

@@ -1,32 +1,29 @@
-"""From the words of a command line to the dataclass of a command, in one parse; a mistake is answered in one line."""
+"""From the words of a command line, and the files that they name, to the dataclass of a command."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from argparse import Action, ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, field, fields
+from argparse import SUPPRESS, ArgumentParser
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from shlex import quote
-from typing import Any, NoReturn, get_args, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, cast, get_args, get_origin, get_type_hints
 
 import yaml
 from docstring_parser import parse as parse_docstring
-from jsonargparse import ArgumentParser, Namespace, set_loader, set_parsing_settings
 
 from sanet import yaml_files
-from sanet.cli.renamed import renamed
-from sanet.config import CONFIG, MODEL, OWN
-from sanet.settings import check
-from sanet.structures import SanetError, UsageError, first_line, say
+from sanet.cli import renamed
+from sanet.config import CONFIG, MODEL, OWN, TrainConfig
+from sanet.settings import check, plain, with_newer_fields
+from sanet.structures import SanetError, UsageError, say
 
-set_loader("yaml", yaml_files.parse, (yaml.YAMLError,))
-# jsonargparse imports what a value names as a class_path; here nothing but the dataclass that it names so itself.
-set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["sanet.deploy.config.Published"])
-
+# What no file may say, neither one of settings nor that of a run.
 COMMAND_LINE_ONLY = {"import", "config", "resume", "trust_changes"}
 # Of a dataclass whose settings are called without a prefix: --window, not --inference.window.
 FLAT = {"flat": True}
@@ -35,14 +32,14 @@ EPILOG = "--import MODULE, with any command: open a module of your own, whose pa
 
 def positional(metavar: str, nargs: str | None = None) -> Any:
     """A setting without a name; with ``nargs`` "+" or "*" it takes several words."""
-    how = {"metavar": metavar, "nargs": nargs, **({"default": ()} if nargs == "*" else {})}
-    return field(default=how.get("default", MISSING), metadata={"how": how, "positional": True})
+    return field(
+        default=() if nargs == "*" else MISSING, metadata={"how": {"metavar": metavar, "nargs": nargs}, "place": True}
+    )
 
 
 def words(metavar: str | tuple[str, ...], default: Any = MISSING, **how: Any) -> Any:
     """A setting of several words, such as ``--models a b``."""
-    given = {"required": True} if default is MISSING else {"default": default}
-    return field(default=default, metadata={"how": {"metavar": metavar, "nargs": "+", **given, **how}})
+    return field(default=default, metadata={"how": {"metavar": metavar, "nargs": "+", **how}})
 
 
 class Command:
@@ -75,135 +72,179 @@ def model_in(directory: str) -> str:
     return directory
 
 
-class HelpFormatter(RawDescriptionHelpFormatter, ArgumentDefaultsHelpFormatter):
-    """Shows defaults, and one word for a value in place of its dotted name."""
+def run_of(model: str) -> Path:
+    """The run that a model is in, where it is named by the model folder of one; else its own place."""
+    path = Path(model)
+    return path.parent if path.name == MODEL and (path.parent / CONFIG).exists() else path
 
-    def _get_default_metavar_for_optional(self, action: Action) -> str:
-        return action.dest.rpartition(".")[2].upper()
 
-    def _get_help_string(self, action: Action) -> str | None:
-        return action.help if action.default in (None, ()) else super()._get_help_string(action)
+class Setting(NamedTuple):
+    """One setting of a command: its field, its kind, its help, and the heading above it."""
+
+    item: Field[Any]
+    kind: Any
+    text: str
+    heading: str
+
+
+def settings_in(kind: Any, prefix: str = "", heading: str = "options") -> dict[str, Setting]:
+    """All settings of a command by the names that options have, such as "data.root"."""
+    texts = {each.arg_name: each.description or "" for each in parse_docstring(kind.__doc__).params}
+    kinds = get_type_hints(kind, include_extras=True)
+    found: dict[str, Setting] = {}
+    for item in fields(kind):
+        section: Any = item.default_factory
+        text = " ".join(texts[item.name].split())
+        if item.metadata == FLAT:
+            found |= settings_in(section, prefix, heading)
+        elif is_dataclass(section):
+            found |= settings_in(section, f"{prefix}{item.name}.", f"{item.name}: {text}")
+        else:
+            found[prefix + item.name] = Setting(item, kinds[item.name], text, heading)
+    return found
 
 
 class Parser(ArgumentParser):
-    """Answers a mistake in one line, with the nearest right word, or the new one of an old.
+    """Answers a mistake in one line, and ends with exit status 2."""
 
-    Attributes:
-        file: the last one that settings came from.
-        reading: whether it is being read.
-    """
-
-    file: str = ""
-    reading: bool = False
-
-    def parse_path(self, path: Any, *arguments: Any, **options: Any) -> Namespace:
-        """The settings of a file."""
-        if self.reading:
-            raise UsageError("config: a file of settings cannot name another")
-        self.file, self.reading = str(path), True
-        settings: Namespace = self.parse_string(yaml_files.read_text(Path(path)), **options)
-        require_settings(settings.keys(), path)
-        self.reading = False
-        return settings
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Leave with exit status 2."""
-        found = re.search(r"unrecognized arguments: --([\w.-]+)|(?:Group '([\w.]+)'.*?)?ption '([\w.]+)'", message)
-        hint = ""
-        if found:
-            word = ".".join(filter(None, found.groups()))
-            near = get_close_matches(word, self.get_defaults().keys(), n=1)
-            hint = renamed(word) or (f"; did you mean {near[0]}?" if near else "")
-        text = " ".join(message.split()).partition(" Add the import path to import_path_allowlist")[0]
-        say(f"{self.prog}: {self.located(text + hint)}\n`{self.prog} --help` lists the options", error=True)
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and where help is."""
+        say(f"{self.prog}: {message}\n`{self.prog} --help` lists the options", error=True)
         sys.exit(2)
-
-    def located(self, message: str) -> str:
-        """A message with the file that it may be about."""
-        aside = not self.file or self.file in message or message.startswith("unrecognized arguments")
-        return message if aside else f"{message}; see {self.file}"
-
-
-def require_settings(names: Iterable[str], file: Any) -> None:
-    """Raise a UsageError where a file holds what belongs to the command line alone."""
-    for name in COMMAND_LINE_ONLY & set(names):
-        raise UsageError(f"{file}: {name} is read from the command line alone: --{name}")
 
 
 def create_parser(name: str, command: Any) -> Parser:
-    """The parser of a command; one without positional arguments also reads files.
+    """The parser of a command, of words as texts; one without positional arguments also accepts files.
 
     Args:
         name: its name.
         command: its dataclass: its docstring is the help, and its fields are the arguments.
     """
-    documented = parse_docstring(command.__doc__ or "")
-    texts = {each.arg_name: each.description for each in documented.params}
-    usage, special = [f"sanet {name}"], set()
-    parser = Parser(f"sanet {name}", description=documented.short_description, epilog=EPILOG, allow_abbrev=False)
-    parser.formatter_class = HelpFormatter
-    if not any("positional" in item.metadata for item in fields(command)):
-        parser.add_argument("--config", action="config", help="YAML file with any of the options below")
-    for item in fields(command):
-        how = dict(item.metadata.get("how", {}))
-        flag = item.name if "positional" in item.metadata else f"--{item.name}"
-        if item.default is item.default_factory:  # both are missing
-            metavar = how.get("metavar", item.name.upper())
-            value = " ".join(metavar) if isinstance(metavar, tuple) else metavar
-            usage.append(f"{flag} {value}" if flag != item.name else f"{value} ..." if how["nargs"] else value)
-        if how:
-            hint = get_type_hints(command)[item.name]
-            kind = {} if isinstance(how["nargs"], int) else {"type": get_args(hint)[0] if how["nargs"] else hint}
-            parser.add_argument(flag, help=texts[item.name], **kind, **how)
-        elif item.metadata == FLAT:
-            parser.add_class_arguments(item.default_factory, None)
-        else:
-            continue
-        special.add(item.name)
-    parser.add_class_arguments(command, None, as_group=False, skip=special)
+    known = settings_in(command)
+    about = parse_docstring(command.__doc__).short_description
+    parser = Parser(f"sanet {name}", None, about, EPILOG, argument_default=SUPPRESS, allow_abbrev=False)
+    if not any(setting.item.metadata.get("place") for setting in known.values()):
+        parser.add_argument("--config", action="append", help="YAML file with any of the options below")
+    groups: dict[str, Any] = {"options": parser}
+    usage = [parser.prog]
+    for word, (item, kind, text, heading) in known.items():
+        default: Any = item.default if item.default_factory is MISSING else item.default_factory()
+        shown = "" if default in (MISSING, None, (), {}) else f" (default: {plain(default)})"
+        values = f"{{{','.join(get_args(kind))}}}" if get_origin(kind) is Literal else word.rpartition(".")[2].upper()
+        how = {"metavar": values, "help": f"{text}{shown}".replace("%", "%%"), **item.metadata.get("how", {})}
+        if heading not in groups:
+            groups[heading] = parser.add_argument_group(heading)
+        option = word if item.metadata.get("place") else f"--{word}"
+        if option != word:
+            how["required"] = default is MISSING
+        groups[heading].add_argument(option, **how)
+        if default is MISSING:
+            several = " ".join(how["metavar"]) if isinstance(how["metavar"], tuple) else how["metavar"]
+            usage.append(several if option == word else f"{option} {several}")
     parser.usage = " ".join([*usage, "[options]"])
     return parser
 
 
-def parse(parser: Parser, command: Any, given: Sequence[str], stored: Mapping[str, Any], file: str) -> Any:
-    """A command with its settings.
+def parse(name: str, command: Any, given: Sequence[str]) -> Any:
+    """A command with its settings: those of its run, then of files, then of the command line, then the defaults.
 
     Args:
-        parser: that of the command.
+        name: what it is called.
         command: its dataclass.
         given: the words behind its name.
-        stored: what takes the place of the dataclass's defaults, by dotted names.
-        file: where it comes from.
 
     Raises:
+        SanetError: the configuration of a run cannot be read.
         UsageError: a setting is invalid.
     """
-    names = list(map(str, parser.get_defaults().keys()))
-    parser.set_defaults({name: value for name, value in stored.items() if name in names})
-    parser.file = file
+    known, parser = settings_in(command), create_parser(name, command)
+    # All options have underscores; hyphens are read as well.
+    given = [re.sub(r"^--[\w.-]+", lambda option: f"--{option[0][2:].replace('-', '_')}", word) for word in given]
+    for option in {word.partition("=")[0] for word in given if re.match(r"--\w", word)}:
+        parent = option[2:].rpartition(".")[0]
+        if parent in known and get_origin(known[parent].kind) is dict:  # as --optimizer.options.momentum
+            parser.add_argument(option)
+        elif option[2:] not in {*known, "config", "help"}:
+            parser.error(f"unrecognized arguments: {option}{_meant(option[2:], known)}")
+    texts = vars(parser.parse_args(given))
+    files = [Path(file) for file in texts.pop("config", [])]
+    # A run that resumes brings its settings, and one that is used its dataset.
+    run = texts.get("resume", texts.get("model") if "data.name" in known and "data.name" not in texts else None)
+    if run is not None and (run_of(run) / CONFIG).exists():
+        files.insert(0, run_of(run) / CONFIG)
     try:
-        settings = parser.parse_args([_spelled(word, names) for word in given])
-        for section in {name.partition(".")[0] for name in names if "." in name}:
-            if not isinstance(settings[section], Namespace):  # as `model:` of a file, with nothing behind it
-                raise UsageError(f"{section} {settings[section]!r}: write its settings below it, or leave it out")
-        return _filled(command, parser.instantiate(settings))
+        values: dict[str, Any] = {}
+        for file in files:
+            values |= _read(file, known, of_run=run is not None and file.parent == run_of(run))
+        for option, text in sorted(texts.items(), key=lambda pair: pair[0] not in known):
+            if option in known:
+                values[option] = _value(option, text, known[option].kind)
+            else:
+                parent, _, key = option.rpartition(".")
+                before = values.get(parent, cast(Any, known[parent].item.default_factory)())
+                values[parent] = {**before, key: _value(option, text)} if isinstance(before, dict) else before
+        return _built(command, values)
     except UsageError as error:
-        raise UsageError(parser.located(str(error))) from error
-    except (UnicodeError, OSError) as error:
-        raise UsageError(f"a file of settings cannot be read: {first_line(error)}") from error
+        place = [f"; see {file}" for file in files[-1:] if str(file) not in str(error)]
+        raise UsageError(f"{error}{''.join(place)}") from error
 
 
-def _spelled(word: str, names: Sequence[str]) -> str:
-    """An option with underscores, as all are called here; hyphens are read as well."""
-    option, equals, value = word.partition("=")
-    name = option[2:].replace("-", "_")
-    return f"--{name}{equals}{value}" if option.startswith("--") and name in names else word
+def _read(path: Path, known: Mapping[str, Setting], of_run: bool) -> dict[str, Any]:
+    """The settings of a file by dotted names; of a run, which may be older, those that the command takes over."""
+    found = yaml_files.read_mapping(path)
+    for name in COMMAND_LINE_ONLY & found.keys():
+        raise UsageError(f"{path}: {name} is read from the command line alone: --{name}")
+    if of_run:
+        if not isinstance(found.get("data"), dict):
+            raise SanetError(f"{path} is no configuration of a run")
+        found = with_newer_fields(TrainConfig, found)
+    values = {}
+    for name, value in found.items():
+        if not any(word.startswith(f"{name}.") for word in known):
+            values[str(name)] = value
+        elif isinstance(value, Mapping):
+            values |= {f"{name}.{key}": entry for key, entry in value.items()}
+        else:  # as `model:` with nothing behind it
+            raise UsageError(f"{name} {value!r}: write its settings below it, or leave it out")
+    if of_run:
+        values = {renamed.OPTIONS.get(name, name): value for name, value in values.items()}
+        data_only = "model" in known
+        kept = [name for name in values if name == "window" or name.startswith("data.") or not data_only]
+        return {name: values[name] for name in kept if name in known}
+    for name in values:
+        if name not in known:
+            raise UsageError(f"{path}: unknown setting {name}{_meant(name, known)}")
+    return values
 
 
-def _filled(kind: Any, settings: Namespace) -> Any:
-    return kind(
-        **{
-            item.name: _filled(item.default_factory, settings) if item.metadata == FLAT else settings[item.name]
-            for item in fields(kind)
-        }
-    )
+def _meant(name: str, known: Mapping[str, Setting]) -> str:
+    """What may be meant by a name that is not there: one that has changed, or the nearest."""
+    if name in renamed.OPTIONS:
+        return f"; it is called {renamed.OPTIONS[name]} now"
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _value(name: str, text: Any, kind: Any = dict) -> Any:
+    """The value of a text, or of several: itself where the setting is one, else what it means as YAML."""
+    if isinstance(text, list):  # of options that take several words
+        return [_value(name, one, get_args(kind)[0]) for one in text]
+    if get_origin(kind) is UnionType:
+        return None if text == "null" else _value(name, text, get_args(kind)[0])
+    if kind is str or get_origin(kind) in (Literal, Annotated):
+        return text
+    try:
+        return yaml_files.parse(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{name} {text!r}: {error}") from error
+
+
+def _built(kind: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
+    own = {}
+    for item in fields(kind):
+        name, section = prefix + item.name, cast(Any, item.default_factory)
+        if is_dataclass(section):
+            own[item.name] = _built(section, values, prefix if item.metadata == FLAT else f"{name}.")
+        elif name in values:
+            own[item.name] = values[name]
+    return kind(**own)

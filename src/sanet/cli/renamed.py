@@ -8,6 +8,7 @@ COMMANDS = {
 }
 # On the command line and in files alike. What a command still has under such a name is not looked up here.
 OPTIONS = {
+    "accelerator": "device",
     "accumulate": "gradient_accumulation",
     "arrays": "save_arrays",
     "largest_loss": "max_miou_drop",
@@ -31,9 +32,3 @@ OPTIONS = {
     "optimizer.power": "schedule.options.power",
     "optimizer.warmup_steps": "schedule.warmup_steps",
 }
-
-
-def renamed(word: str) -> str:
-    """What to say of an option or a key that has another name now; nothing if it has not."""
-    new = OPTIONS.get(word.replace("-", "_"))
-    return f"; it is called {new} now" if new else ""

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 
-from sanet.cli.parsing import FLAT, Command, model_in, positional
+from sanet.cli.parsing import FLAT, Command, model_in, positional, run_of
 from sanet.config import CHECKPOINTS, MODEL, DataConfig, InferenceConfig, TrainConfig
 from sanet.repeated.config import RepeatConfig
-from sanet.settings import WORKERS, within
+from sanet.settings import WORKERS, Options, within
 from sanet.structures import Interrupted, say
 
 
@@ -85,7 +85,7 @@ class Train(Command):
                 raise Interrupted(f"{stop}; resume with: {remedy}", stop.status) from stop
             if distributed.is_main_process():
                 say(score_table(run.evaluation))
-                say(f"model:  {run.directory / MODEL}\nreport: {run.directory / 'report.html'}")
+                say(f"kept:   {run.chosen}\nmodel:  {run.directory / MODEL}\nreport: {run.directory / 'report.html'}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +99,7 @@ class Evaluate(Command):
         num_workers: processes that load images.
         device: cpu, cuda, mps or xpu; by default the best there is.
         inference: inference settings.
+        metrics: metrics of your own beside the usual scores, by name, such as {boundary: "my_module:Name"}.
         data: the dataset; by default the one that the run was trained on.
     """
 
@@ -108,6 +109,7 @@ class Evaluate(Command):
     num_workers: int = within(0, *WORKERS)
     device: str | None = None
     inference: InferenceConfig = field(default_factory=InferenceConfig, metadata=FLAT)
+    metrics: Options = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
 
     def __call__(self) -> None:
@@ -118,7 +120,7 @@ class Evaluate(Command):
         from sanet.training.cluster import joined
         from sanet.training.metrics import read_metrics
 
-        run = Path(self.model)
+        run = run_of(self.model)
         # Of models in one folder each has its own scores.
         (name,) = short_names([run])
         beside = run / self.split if (run / MODEL).is_dir() else f"scores-{name}-{self.split}"
@@ -131,6 +133,7 @@ class Evaluate(Command):
                 output,
                 self.inference,
                 self.device,
+                self.metrics,
                 history=read_metrics(run),
                 progress=distributed.is_main_process(),
                 num_workers=self.num_workers,

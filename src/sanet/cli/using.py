@@ -39,7 +39,7 @@ class Predict(Command):
     inference: InferenceConfig = field(default_factory=InferenceConfig, metadata=FLAT)
 
     def __call__(self) -> int:
-        from sanet.inference.predict import LocalEngine, PredictorSettings, predict_collection
+        from sanet.inference.predict import Engine, predict_collection
         from sanet.inference.ray_engine import RayEngine
         from sanet.models.store import BUNDLED
 
@@ -47,18 +47,15 @@ class Predict(Command):
             raise UsageError("workers: only with --engine ray; without it one process labels all images")
         # Not by its name: a folder of that name is the reader's, who has named none here.
         model = str(BUNDLED[OWN]) if self.model is None else model_in(self.model)
-        predictor = PredictorSettings(model, self.device, self.inference)
-        engine: LocalEngine | RayEngine
         if self.engine == "ray":
-            engine = RayEngine(predictor, self.workers)
-            inference = engine.settings.inference
+            engine: Engine = RayEngine(model, self.device, self.inference, self.workers)
         else:
-            engine = LocalEngine(predictor)
-            inference = engine.predictor.inference
+            engine = Engine(model, self.device, self.inference)
         if self.model is None:
+            names, side = ", ".join(engine.predictor.labels.names), engine.predictor.inference.shorter_side
             say(
-                f"no --model: {OWN}, the bundled model of streets seen from a car ({', '.join(engine.labels.names)}), "
-                f"resizes images to a shorter side of {inference.shorter_side}; its card: {BUNDLED[OWN] / 'README.md'}"
+                f"no --model: {OWN}, the bundled model of streets seen from a car ({names}), resizes images to a "
+                f"shorter side of {side}; its card: {BUNDLED[OWN] / 'README.md'}"
             )
         outcome = predict_collection(engine, self.images, self.output)
         say(f"masks, overlays and predictions.jsonl: {self.output}")
@@ -92,13 +89,6 @@ class Explain(Command):
     save_arrays: str | None = None
     shorter_side: int | None = within(None, 0, SIDES[1])
     device: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        try:
-            object.__setattr__(self, "point", tuple((int(x), int(y)) for x, y in self.point))
-        except ValueError as error:
-            raise UsageError("point: column and row are whole numbers") from error
 
     def __call__(self) -> None:
         from sanet.insight.explain import explain

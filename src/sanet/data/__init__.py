@@ -1,1 +1,1 @@
-"""Data sets list and decode; transforms and loading are files of their own."""
+"""Datasets list and decode; transforms and loading are files of their own."""

@@ -37,7 +37,7 @@ class CamVid(Source):
     published = True
     root: Path
 
-    def __init__(self, root: str | Path | None) -> None:
+    def __init__(self, root: str | Path) -> None:
         self.root = existing_root(root)
         self.complete = tuple(self.root / name for split in self.splits for name in (split, f"{split}annot"))
         missing = [folder.name for folder in self.complete if not folder.is_dir()]

@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
+from inspect import Parameter, signature
+
 from sanet.config import DataConfig
 from sanet.data.camvid import CamVid
 from sanet.data.folder import Folder
+from sanet.data.listing import existing_root
 from sanet.data.scenes import Scenes
-from sanet.data.source import Source
+from sanet.data.source import Source, explained
 from sanet.data.voc import VOC, AugmentedVOC
-from sanet.references import Kind
+from sanet.references import Kind, name_of
 from sanet.structures import UsageError
 
 SOURCES = Kind("dataset", {"camvid": CamVid, "folder": Folder, "scenes": Scenes, "voc": VOC, "voc_aug": AugmentedVOC})
 FOLDER = ("classes", "colors", "ignore_index", "background", "mask_format", "ignore_color")
+NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 
 def data_source(config: DataConfig) -> Source:
     """The dataset that a configuration names: a built-in one, or a source of the user's own.
 
     Raises:
-        UsageError: an unknown name, of which the message lists the choices; options that it does not have; or what is
-            named is no source.
-        DataError: the root folder does not exist or has no layout that is known.
+        UsageError: an unknown name, of which the message lists the choices; an option that the dataset does not
+            have, or a missing one that it needs; or what is named is no source.
+        DataError: the root folder does not exist, cannot be read or has no layout that is known.
     """
+    found = SOURCES.find(config.name)
+    if isinstance(found, Source):
+        return found
+    if not (isinstance(found, type) and issubclass(found, Source)):
+        raise UsageError(f"data.name {config.name!r}: derive it from sanet.Source")
     options = dict(config.options)
     if config.name == "folder":
         options |= {name: getattr(config, name) for name in FOLDER}
     if config.allow_subset:
         options["allow_subset"] = True
-    source = SOURCES.build({"name": config.name, "options": options}, root=config.root)
-    if not isinstance(source, Source):
-        raise UsageError(f"data.name {config.name!r}: derive it from sanet.Source")
+    if config.root is not None:
+        options["root"] = config.root
+    for name, parameter in signature(found).parameters.items():
+        if name not in options and parameter.default is parameter.empty and parameter.kind in NAMED:
+            wanted = "data.root must name the folder" if name == "root" else f"data.options.{name} must be set"
+            raise UsageError(f"{wanted} for the dataset {name_of(config.name)!r}: --{wanted.split()[0]} …")
+    with explained(config.root):
+        source: Source = SOURCES.build({"name": config.name, "options": options})
+    if source.root is not None:
+        existing_root(source.root)
     return source

@@ -24,7 +24,7 @@ from sanet.data.decoding import IMAGE_SUFFIXES, DataError, load_image, load_mask
 from sanet.data.facts import Facts, KeptFacts, stamp_of
 from sanet.data.problems import Problem
 from sanet.data.report import DataReport, Finding
-from sanet.data.source import Record, Source, checked_sample, is_text, leaks, valid_pixels
+from sanet.data.source import Record, Source, is_text, leaks, read_sample, records_of, valid_pixels
 from sanet.data.values import MaskCoding, meanings, value_counts, values_text
 from sanet.files import sum_of
 from sanet.structures import Color, LabelSet, SanetError, first_line
@@ -50,15 +50,11 @@ class Contents:
     facts: Facts = field(default_factory=Facts)
     findings: list[Finding] = field(default_factory=list)
 
-    def finding(self, problem: Problem, path: Path | None, detail: str = "") -> Finding:
-        """A fault of a file, or, without one, of the record."""
+    def add(self, problem: Problem, path: Path | None, detail: str = "") -> None:
+        """Note a fault of a file, or, without one, of the record."""
         if path is None:
             detail = ": ".join(filter(None, (self.record.name, detail)))
-        return Finding(problem, self.split, path, detail)
-
-    def add(self, problem: Problem, path: Path | None, detail: str = "") -> None:
-        """Note a fault."""
-        self.findings.append(self.finding(problem, path, detail))
+        self.findings.append(Finding(problem, self.split, path, detail))
 
 
 def check_data(source: Source, progress: bool = True) -> DataReport:
@@ -68,58 +64,53 @@ def check_data(source: Source, progress: bool = True) -> DataReport:
         source: the dataset.
         progress: show a progress bar, if it takes more than a moment.
     """
-    records = {split: source.records(split) for split in source.splits}
-    findings = [finding for split in source.splits for finding in _check_list(split, records[split], source)]
-    unread, unused = _unused(source, records)
+    records = {split: records_of(source, split) for split in source.splits}
     # A line that is there twice is opened once.
-    jobs = [(split, record) for split in source.splits for record in dict.fromkeys(records[split])]
-    contents = list(
-        tqdm(_opened(source, jobs), "check data", total=len(jobs), unit=" images", delay=1, disable=not progress)
+    contents = [Contents(split, record) for split in records for record in dict.fromkeys(records[split])]
+    opened = tqdm(
+        _opened(source, contents), "check data", total=len(contents), unit=" images", delay=1, disable=not progress
     )
     coding = source.coding if source.reads_files else MaskCoding()
-    pattern = None if source.published else _pattern(contents, source.labels, coding)
+    known, values = meanings(source.labels, coding), {value for found in opened for value in found.facts.values}
+    pattern = None if source.published or coding.format == "color" else _pattern(values, source.labels)
     for found in contents:
-        _check_values(found, source.labels, coding, pattern, source.published)
+        _check_values(found, source, coding, known, pattern)
+    _find_shared(contents, source)
+    _check_palettes(contents, source.labels, coding)
+    by_split = {split: [found for found in contents if found.split == split] for split in records}
+    tallies = {split: _tally(found, source.labels, known) for split, found in by_split.items()}
+    sizes = {split: [one.facts.size for one in found if one.facts.size] for split, found in by_split.items()}
+    unread, unused = _unused(source, records)
+    findings = [finding for split in records for finding in _check_list(split, records[split], source)]
     findings += [*unread, *(finding for found in contents for finding in found.findings)]
-    findings += [*_find_shared(contents, source), *_check_palettes(contents, source.labels, coding)]
-    by_split = {split: [found for found in contents if found.split == split] for split in source.splits}
-    sizes = {
-        split: sorted({one.facts.size for one in found if one.facts.size}, key=prod)
-        for split, found in by_split.items()
-    }
-    tallies = {split: _tally(found, source.labels, coding) for split, found in by_split.items()}
-    pixels = {split: counts[:-1] for split, counts in tallies.items()}
-    ignored = {split: int(counts[-1]) for split, counts in tallies.items()}
-    if not pattern:
-        findings += _check_classes(pixels, ignored, source.labels)
     return DataReport(
         labels=source.labels,
-        findings=findings,
-        images={split: sum(one.facts.size is not None for one in found) for split, found in by_split.items()},
-        sizes={split: (found[0], found[-1]) for split, found in sizes.items() if found},
-        pixels=pixels,
-        ignored=ignored,
+        findings=findings if pattern else [*findings, *_check_classes(tallies, source.labels)],
+        images={split: len(found) for split, found in sizes.items()},
+        sizes={split: (min(found, key=prod), max(found, key=prod)) for split, found in sizes.items() if found},
+        pixels={split: counts[:-1] for split, counts in tallies.items()},
+        ignored={split: int(counts[-1]) for split, counts in tallies.items()},
         unused=unused,
         notes=source.notes,
     )
 
 
-def _opened(source: Source, jobs: Sequence[tuple[str, Record]]) -> Iterator[Contents]:
+def _opened(source: Source, contents: Sequence[Contents]) -> Iterator[Contents]:
     if not source.reads_files:
-        yield from (_of_sample(Contents(split, record), source) for split, record in jobs)
+        yield from (_of_sample(found, source) for found in contents)
         return
-    kept = KeptFacts(source.coding, [record for _, record in jobs])
+    kept = KeptFacts(source.coding, [found.record for found in contents])
     with ThreadPoolExecutor(THREADS) as pool:
-        yield from pool.map(lambda job: _of_files(Contents(*job), source, kept), jobs)
+        yield from pool.map(lambda found: _of_files(found, source, kept), contents)
     kept.save()
 
 
 def _of_sample(found: Contents, source: Source) -> Contents:
     """Of a source that reads in its own way, what it reads."""
     try:
-        image, mask, _ = checked_sample(source.read(found.record))
-    except (SanetError, OSError, EOFError, ValueError) as error:
-        found.add(problems.UNREADABLE, found.record.image, first_line(error))
+        image, mask, _ = read_sample(source, found.record)
+    except (SanetError, EOFError, ValueError) as error:
+        found.add(problems.UNREADABLE, found.record.image, first_line(error).removeprefix(f"{found.record.name}: "))
         return found
     digest = sha256(f"{image.dtype} {image.shape}".encode() + image.numpy().tobytes()).hexdigest()
     found.facts = Facts(digest, (mask.shape[1], mask.shape[0]), values=value_counts(mask.numpy()))
@@ -127,14 +118,10 @@ def _of_sample(found: Contents, source: Source) -> Contents:
 
 
 def _of_files(found: Contents, source: Source, kept: KeptFacts) -> Contents:
-    record = found.record
-    known = kept.get(record)
-    if known is None:
-        stamp = stamp_of(record)
-        _decode(found, source)
-        if not found.findings:
-            kept.put(record, stamp, found.facts)
-    facts = found.facts = known or found.facts
+    record, stamp = found.record, stamp_of(found.record)
+    facts = found.facts = kept.get(record, stamp) or _decoded(found, source)
+    if not found.findings:
+        kept.put(record, stamp, facts)
     if facts.transparent:
         found.add(problems.TRANSPARENT, record.image)
     if facts.size and facts.mask_size and facts.size != facts.mask_size:
@@ -144,8 +131,8 @@ def _of_files(found: Contents, source: Source, kept: KeptFacts) -> Contents:
     return found
 
 
-def _decode(found: Contents, source: Source) -> None:
-    facts, record = found.facts, found.record
+def _decoded(found: Contents, source: Source) -> Facts:
+    facts, record = Facts(), found.record
     if record.image:
         try:
             image = load_image(record.image)
@@ -160,26 +147,24 @@ def _decode(found: Contents, source: Source) -> None:
             facts.mask_size, facts.invalid = (mask.values.shape[1], mask.values.shape[0]), int((~inside).sum())
             facts.values, facts.palette, facts.lossy = value_counts(mask.values[inside]), mask.palette, mask.lossy
         except DataError as error:
-            _explain_mask(found, record.mask, source, error)
+            _explain_mask(found, record.mask, source.labels, error)
+    return facts
 
 
-def _explain_mask(found: Contents, path: Path, source: Source, error: DataError) -> None:
+def _explain_mask(found: Contents, path: Path, labels: LabelSet, error: DataError) -> None:
+    colored = MaskCoding("color")
     try:
-        colors = value_counts(load_mask(path, MaskCoding("color")).values)
+        colors = value_counts(load_mask(path, colored).values)
     except DataError:
         found.add(problems.UNREADABLE, path, str(error).removeprefix(f"{path} "))
         return
-    known = " and all of them are in data.colors" if colors.keys() <= _colors_of(source.labels) else ""
+    known = " and all of them are in data.colors" if colors.keys() <= meanings(labels, colored).keys() else ""
     found.add(problems.COLORS, path, f"{len(colors)} colours{known}")
-
-
-def _colors_of(labels: LabelSet) -> set[int]:
-    return set(meanings(labels, MaskCoding("color")))
 
 
 def _unused(source: Source, records: dict[str, Sequence[Record]]) -> tuple[list[Finding], dict[str, int]]:
     """Files below the root that no split uses: those that are meant to be, and how many there are of each kind."""
-    used = {path for found in records.values() for one in found for path in (one.image, one.mask, one.valid) if path}
+    used = {path for found in records.values() for record in found for path in record.paths}
     counts: Counter[str] = Counter()
     findings = []
     for path in _files_below(source.root) if source.root else ():
@@ -229,19 +214,18 @@ def _check_list(split: str, records: Sequence[Record], source: Source) -> Iterab
             yield Finding(problems.NO_IMAGE, split, masks[0])
 
 
-def _pattern(contents: list[Contents], labels: LabelSet, coding: MaskCoding) -> Problem | None:
-    """The mistake that explains the values of all masks together, where they show one."""
-    used = {value for found in contents for value in found.facts.values}
-    if coding.format == "index" and used == {0, 255} and len(labels) <= 255:
+def _pattern(used: set[int], labels: LabelSet) -> Problem | None:
+    """The mistake that explains the values of all index masks together, where they show one."""
+    if used == {0, 255} and len(labels) <= 255:
         return problems.BINARY
     shifted = len(labels) in used and used <= {*range(1, len(labels) + 1), labels.ignore_index}
-    return problems.SHIFTED if coding.format == "index" and shifted else None
+    return problems.SHIFTED if shifted else None
 
 
 def _check_values(
-    found: Contents, labels: LabelSet, coding: MaskCoding, pattern: Problem | None, published: bool
+    found: Contents, source: Source, coding: MaskCoding, known: dict[int, int], pattern: Problem | None
 ) -> None:
-    known, mask = meanings(labels, coding), found.record.mask
+    mask, ignored = found.record.mask, source.labels.ignore_index
     # 255 is meant as a class in a binary mask, even where it is the ignore value.
     binary = pattern is problems.BINARY
     wrong = {value: n for value, n in found.facts.values.items() if value not in known or (binary and value == 255)}
@@ -253,13 +237,13 @@ def _check_values(
         faint = len(wrong) >= STRAY_VALUES and max(wrong.values()) <= STRAY_SHARE * sum(found.facts.values.values())
         smoothed = faint or len(wrong) > MOST_CLASSES
         found.add(problems.SMOOTHED if smoothed else problems.UNKNOWN, mask, values_text(wrong, coding))
-    elif found.facts.values and all(known[value] == labels.ignore_index for value in found.facts.values):
+    elif found.facts.values and all(known[value] == ignored for value in found.facts.values):
         found.add(problems.UNLABELLED, mask)
-    elif found.facts.values.keys() == {0, 255} and labels.ignore_index == 255 and not published:
+    elif found.facts.values.keys() == {0, 255} and ignored == 255 and not source.published:
         found.add(problems.ONE_BINARY, mask, values_text(found.facts.values, coding))
 
 
-def _check_palettes(contents: list[Contents], labels: LabelSet, coding: MaskCoding) -> Iterable[Finding]:
+def _check_palettes(contents: list[Contents], labels: LabelSet, coding: MaskCoding) -> None:
     """Palette masks in which a colour has not the number that its class has, or that it has in another mask."""
     first: dict[Color, tuple[int, str]] = {}
     for found in contents:
@@ -269,18 +253,17 @@ def _check_palettes(contents: list[Contents], labels: LabelSet, coding: MaskCodi
             if other != value and not detail and len(set(found.facts.palette.values())) == len(found.facts.palette):
                 detail = f"{color} is {value} here and {other} in {name}"
         if detail:
-            yield Finding(problems.PALETTES, found.split, found.record.mask, detail)
+            found.add(problems.PALETTES, found.record.mask, detail)
 
 
-def _check_classes(
-    pixels: dict[str, NDArray[np.int64]], ignored: dict[str, int], labels: LabelSet
-) -> Iterable[Finding]:
+def _check_classes(tallies: dict[str, NDArray[np.int64]], labels: LabelSet) -> Iterable[Finding]:
     """Splits without labels or of one class, and classes without pixels."""
-    for split, counts in pixels.items():
-        if split == "train" and not counts.any() and ignored[split]:
+    pixels = {split: counts[:-1] for split, counts in tallies.items()}
+    for split, counts in tallies.items():
+        if split == "train" and counts[-1] and not counts[:-1].any():
             yield Finding(problems.NO_LABELS, split, None)
-        elif np.count_nonzero(counts) == 1:
-            yield Finding(problems.ONE_CLASS, split, None, labels.names[int(counts.argmax())])
+        elif np.count_nonzero(counts[:-1]) == 1:
+            yield Finding(problems.ONE_CLASS, split, None, labels.names[int(counts[:-1].argmax())])
     total = sum(pixels.values(), np.zeros(len(labels), np.int64))
     if total.any():
         for index, name in enumerate(labels.names):
@@ -290,7 +273,7 @@ def _check_classes(
                 yield Finding(problems.ABSENT, "train", None, name)
 
 
-def _find_shared(contents: list[Contents], source: Source) -> Iterable[Finding]:
+def _find_shared(contents: list[Contents], source: Source) -> None:
     """Images that leak, and those with the same bytes as an earlier one, in another split or in their own.
 
     Scores are compared on a published dataset as it is, so that what was published twice is no error there.
@@ -299,20 +282,18 @@ def _find_shared(contents: list[Contents], source: Source) -> Iterable[Finding]:
     leaked = leaks(source)
     for found in contents:
         if shared := leaked.get((found.split, found.record)):
-            yield Finding(problems.SHARED, found.split, found.record.image, f"{shared} is also in train")
+            found.add(problems.SHARED, found.record.image, f"{shared} is also in train")
             continue
         earlier = same.setdefault(found.facts.digest, []) if found.facts.digest else []
         if earlier:
             first = next((one for one in earlier if one.split != found.split), earlier[0])
             problem = problems.REPEATED if first.split == found.split or source.published else problems.SHARED
-            detail = f"also in {first.split}, {first.record.image or first.record.name}"
-            yield found.finding(problem, found.record.image, detail)
+            found.add(problem, found.record.image, f"also in {first.split}, {first.record.image or first.record.name}")
         earlier.append(found)
 
 
-def _tally(contents: list[Contents], labels: LabelSet, coding: MaskCoding) -> NDArray[np.int64]:
+def _tally(contents: list[Contents], labels: LabelSet, known: dict[int, int]) -> NDArray[np.int64]:
     """(K + 1,): pixels of each class, and of the ignore value last."""
-    known = meanings(labels, coding)
     counts = np.zeros(len(labels) + 1, np.int64)
     for found in contents:
         counts[-1] += found.facts.invalid

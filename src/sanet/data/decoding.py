@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from sanet.data.matlab import read_matrix
-from sanet.data.values import MaskCoding, Values, classes_of, packed_pixels, unknown_values, values_text
+from sanet.data.values import MaskCoding, Values, classes_of, packed_pixels, value_counts, values_text
 from sanet.structures import Color, LabelSet, SanetError, UsageError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
@@ -39,46 +39,27 @@ class DataError(SanetError):
 
 
 class StoredImage(NamedTuple):
-    """An image file.
+    """An image file."""
 
-    Attributes:
-        pixels: (H, W, 3) uint8 RGB, upright.
-        transparent: whether some pixels are transparent; ``pixels`` has the colours that are stored under them.
-        size: width and height as stored, before the EXIF rotation.
-    """
-
-    pixels: NDArray[np.uint8]
-    transparent: bool
-    size: tuple[int, int]
+    pixels: NDArray[np.uint8]  # (H, W, 3) RGB, upright
+    transparent: bool  # some pixels are; ``pixels`` has the colours that are stored under them
+    size: tuple[int, int]  # width and height as stored, before the EXIF rotation
 
 
 class StoredMask(NamedTuple):
-    """A mask file.
+    """A mask file."""
 
-    Attributes:
-        values: (H, W) integers: the numbers stored, before anything is made of them; with "color" the colours as
-            ``values.packed`` has them.
-        palette: the colours of the numbers that occur, where the file has a palette.
-        lossy: whether its format changes numbers.
-    """
-
-    values: Values
-    palette: dict[int, Color]
-    lossy: bool = False
+    values: Values  # (H, W) integers: the numbers stored, or the colours as ``packed_pixels`` has them
+    palette: dict[int, Color]  # the colours of the numbers that occur, where the file has a palette
+    lossy: bool = False  # its format changes numbers
 
 
 class _Samples(NamedTuple):
-    """How the numbers of an opened file are stored.
+    """How the numbers of an opened file are stored."""
 
-    Attributes:
-        largest: that a sample can be.
-        inverted: whether Pillow hands out ``largest`` less the number.
-        channels: stored of every pixel; Pillow drops what it knows no name for.
-    """
-
-    largest: int
-    inverted: bool
-    channels: int
+    largest: int  # that a number can be
+    inverted: bool  # Pillow hands out ``largest`` less the number
+    channels: int  # of every pixel; Pillow drops what it knows no name for
 
 
 def load_image(path: Path) -> StoredImage:
@@ -88,11 +69,13 @@ def load_image(path: Path) -> StoredImage:
         DataError: the file is missing, damaged, no ordinary file or no image, has several frames, more than 8 bits a
             channel, or a fourth channel that is no transparency.
     """
-    with _opened(path) as (picture, samples):
+    with _opened(path) as (image, samples):
+        if samples.largest > 255:
+            raise DataError(
+                f"{path} has more than 8 bits a channel, of which it does not say the range; save it with 8"
+            )
         try:
-            if samples.largest > 255:
-                raise UsageError("has more than 8 bits a channel, of which it does not say the range; save it with 8")
-            return StoredImage(rgb(picture), any(_alpha(picture)[:-1]), picture.size)
+            return StoredImage(rgb(image), any(_alpha(image)[:-1]), image.size)
         except UsageError as error:
             raise DataError(f"{path} {error}") from error
 
@@ -102,23 +85,23 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return load_image(path).pixels
 
 
-def rgb(picture: Image.Image) -> NDArray[np.uint8]:
+def rgb(image: Image.Image) -> NDArray[np.uint8]:
     """A PIL image as (H, W, 3) uint8, upright; under transparency the colours that are stored there.
 
     Raises:
         UsageError: it has more than 8 bits a channel, or a fourth channel that is no transparency.
     """
-    if picture.mode.startswith(("I", "F")):
-        raise UsageError(f"has more than 8 bits a channel (mode {picture.mode}); save it with 8")
-    alpha = _alpha(picture)
+    if image.mode.startswith(("I", "F")):
+        raise UsageError(f"has more than 8 bits a channel (mode {image.mode}); save it with 8")
+    alpha = _alpha(image)
     if sum(alpha[1:-1]) > MOST_TRANSLUCENT * sum(alpha):
         raise UsageError("has a fourth channel that is no transparency, such as near infrared; save it as RGB")
-    return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
 
-def _alpha(picture: Image.Image) -> list[int]:
+def _alpha(image: Image.Image) -> list[int]:
     """How many pixels have each opacity, from 0, which is transparent."""
-    return picture.convert("RGBA").getchannel("A").histogram() if picture.has_transparency_data else [0, 1]
+    return image.convert("RGBA").getchannel("A").histogram() if image.has_transparency_data else [0, 1]
 
 
 def load_mask(path: Path, coding: MaskCoding) -> StoredMask:
@@ -134,19 +117,24 @@ def load_mask(path: Path, coding: MaskCoding) -> StoredMask:
             return StoredMask(read_matrix(path, coding.variable), {})
         except (OSError, ValueError) as error:
             raise DataError(f"{path} cannot be read as a mask ({error}); replace it or remove it") from error
-    with _opened(path) as (picture, samples):
-        lossy = picture.format in {"JPEG", "MPO"}
+    with _opened(path) as (image, samples):
+        lossy = image.format in {"JPEG", "MPO"}
         if coding.format == "color":
             if samples.largest > 255:
                 raise DataError(f"{path} has more than 8 bits a channel; save its colours with 8")
-            return StoredMask(packed_pixels(np.array(picture.convert("RGB"))), {}, lossy)
-        if picture.mode not in {"1", "L", "P", "I", "I;16", "I;16B"}:
+            return StoredMask(packed_pixels(np.array(image.convert("RGB"))), {}, lossy)
+        if image.mode not in {"1", "L", "P", "I", "I;16", "I;16B"}:
             raise DataError(
-                f"{path} has colours (mode {picture.mode}), not class indices; save it as greyscale or palette "
+                f"{path} has colours (mode {image.mode}), not class indices; save it as greyscale or palette "
                 'PNG, or give the classes\' colours and set mask_format to "color"'
             )
-        values = _stored_numbers(picture, samples)
-        return StoredMask(values, _palette(picture, values) if picture.mode == "P" else {}, lossy)
+        values = np.array(image, np.int64)
+        # Pillow stretches numbers of fewer bits to 8 or 16, in steps that can be taken back exactly.
+        stretched_to = {"L": 255, "I": 65535}.get(image.mode, 0)
+        if samples.largest < stretched_to:
+            values = np.rint(values * (samples.largest / stretched_to)).astype(np.int64)
+        values = samples.largest - values if samples.inverted else values
+        return StoredMask(values, _palette(image, values) if image.mode == "P" else {}, lossy)
 
 
 def read_labels(path: Path, labels: LabelSet, coding: MaskCoding) -> NDArray[np.int64]:
@@ -172,18 +160,9 @@ def misplaced(palette: dict[int, Color], labels: LabelSet, coding: MaskCoding) -
     return ", ".join(f"{value} has the colour of {labels.names[index]!r}" for value, index in wrong.items())
 
 
-def _stored_numbers(picture: Image.Image, samples: _Samples) -> NDArray[np.int64]:
-    """(H, W) int64; Pillow stretches samples of fewer bits to 8 or 16, in steps that can be taken back exactly."""
-    values = np.array(picture, np.int64)
-    stretched_to = {"L": 255, "I": 65535}.get(picture.mode, 0)
-    if samples.largest < stretched_to:
-        values = np.rint(values * (samples.largest / stretched_to)).astype(np.int64)
-    return samples.largest - values if samples.inverted else values
-
-
-def _palette(picture: Image.Image, values: NDArray[np.int64]) -> dict[int, Color]:
+def _palette(image: Image.Image, values: NDArray[np.int64]) -> dict[int, Color]:
     """The colours of the numbers that occur in a palette image."""
-    colors = np.array(picture.getpalette("RGB") or [], np.int64).reshape(-1, 3).tolist()
+    colors = np.array(image.getpalette("RGB") or [], np.int64).reshape(-1, 3).tolist()
     used = np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()
     return {value: (colors[value][0], colors[value][1], colors[value][2]) for value in used if value < len(colors)}
 
@@ -196,7 +175,7 @@ def decode_mask(stored: Values, labels: LabelSet, coding: MaskCoding, path: Path
     """
     classes, known = classes_of(stored, labels, coding)
     if not known.all():
-        unknown = values_text(unknown_values(stored, labels, coding), coding)
+        unknown = values_text(value_counts(stored[~known]), coding)
         wanted = f"class (0 to {len(labels) - 1}) and not the ignore value {labels.ignore_index}"
         wanted = wanted if coding.format == "index" else "colour of a class and not data.ignore_color"
         raise DataError(f"{path}: {unknown}: no {wanted}; `sanet check-data` lists all such files")
@@ -230,34 +209,34 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, _Samples]]:
     """A decoded image; whatever Pillow trips over, also later within the block, is a DataError."""
     require_file(path)
     try:
-        with Image.open(path, formats=FORMATS) as picture:
-            frames = getattr(picture, "n_frames", 1)
+        with Image.open(path, formats=FORMATS) as image:
+            frames = getattr(image, "n_frames", 1)
             # MPO is how cameras store a photograph with its previews; the photograph comes first.
-            if frames > 1 and picture.format != "MPO":
+            if frames > 1 and image.format != "MPO":
                 raise DataError(f"{path} has {frames} pages or frames, one of which may be meant; save that by itself")
-            samples = _samples_of(picture, path)
-            if samples.channels != len(picture.getbands()):
+            samples = _samples_of(image, path)
+            if samples.channels != len(image.getbands()):
                 raise DataError(
-                    f"{path} has {samples.channels} channels; save the {len(picture.getbands())} that are meant"
+                    f"{path} has {samples.channels} channels; save the {len(image.getbands())} that are meant"
                 )
-            picture.load()
-            yield picture, samples
+            image.load()
+            yield image, samples
     except UNREADABLE as error:
         raise DataError(f"{path} cannot be read as an image ({error}); replace it or remove it") from error
 
 
-def _samples_of(picture: Image.Image, path: Path) -> _Samples:
+def _samples_of(image: Image.Image, path: Path) -> _Samples:
     """How numbers are stored, of an image that was opened and not decoded yet."""
-    channels = len(picture.getbands())
-    if picture.format == "PNG":
+    channels = len(image.getbands())
+    if image.format == "PNG":
         with path.open("rb") as file:
             bits = file.read(25)[24]
         return _Samples(2**bits - 1, False, channels)
-    if picture.format == "TIFF":
-        tags = picture.tag_v2  # type: ignore[attr-defined]
-        inverted = tags.get(PHOTOMETRIC) == 0 and picture.mode in {"1", "L"}
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        inverted = tags.get(PHOTOMETRIC) == 0 and image.mode in {"1", "L"}
         return _Samples(2 ** max(tags.get(BITS_PER_SAMPLE, (1,))) - 1, inverted, tags.get(SAMPLES_PER_PIXEL, 1))
-    if picture.format == "PPM" and isinstance(arguments := picture.tile[0].args, tuple):  # type: ignore[attr-defined]
+    if image.format == "PPM" and isinstance(arguments := image.tile[0].args, tuple):  # type: ignore[attr-defined]
         return _Samples(arguments[1], False, channels)
-    largest = {"1": 1, "I": 65535}.get(picture.mode, 255)
-    return _Samples(largest, picture.format == "PPM" and picture.mode == "1", channels)
+    largest = {"1": 1, "I": 65535}.get(image.mode, 255)
+    return _Samples(largest, image.format == "PPM" and image.mode == "1", channels)

@@ -28,16 +28,10 @@ class DownloadError(SanetError):
 
 @dataclass(frozen=True)
 class Archive:
-    """One file to download.
+    """One file to download."""
 
-    Args:
-        urls: its addresses, tried in this order; their last part is its name.
-        holds: the folder in it that is unpacked below the root.
-        sha256: its SHA-256 in hexadecimal digits.
-    """
-
-    urls: tuple[str, ...]
-    holds: str
+    urls: tuple[str, ...]  # tried in this order; their last part is its name
+    holds: str  # the folder in it that is unpacked below the root
     sha256: str
 
     @property
@@ -99,7 +93,11 @@ def download(name: str, root: str | Path, archives: Sequence[str | Path] = (), p
     root = Path(root)
     folder = root / ARCHIVES
     with locked(folder):
-        missing = [archive for archive in wanted if not _is_unpacked(archive, root)]
+        missing = [
+            archive
+            for archive in wanted
+            if not ((folder / f"{archive.name}.unpacked").is_file() and (root / archive.holds).is_dir())
+        ]
         for archive in missing:
             path = folder / archive.name
             # What is downloaded is verified before it has its name, so that another file is someone else's.
@@ -116,10 +114,6 @@ def download(name: str, root: str | Path, archives: Sequence[str | Path] = (), p
             except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
                 raise DownloadError(f"{archive.name} could not be unpacked below {root}: {error}") from error
     say(f"{name} is in {root}; the archives in {folder} may be deleted")
-
-
-def _is_unpacked(archive: Archive, root: Path) -> bool:
-    return (root / ARCHIVES / f"{archive.name}.unpacked").is_file() and (root / archive.holds).is_dir()
 
 
 def _downloaded(archive: Archive, folder: Path, progress: bool) -> Path:

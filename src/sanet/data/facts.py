@@ -33,41 +33,24 @@ MOST_VALUES = 1000  # of a mask that is kept; what has more is no mask
 
 @dataclass
 class Facts:
-    """What an image and its mask hold.
+    """What an image and its mask hold; sizes are width and height, None where nothing could be read."""
 
-    Args:
-        digest: SHA-256 of the image's file, or of its pixels where it has none.
-        size: width and height of the image, upright; None where it could not be read.
-        stored_size: the same before the EXIF rotation.
-        transparent: whether the image has transparent pixels.
-        mask_size: width and height of the mask.
-        values: number of pixels of each value of the mask.
-        palette: colours of the values, where the mask has a palette.
-        lossy: whether the format of the mask changes values.
-        invalid: number of pixels that ``Record.valid`` excludes.
-    """
-
-    digest: str = ""
-    size: Size | None = None
-    stored_size: Size | None = None
+    digest: str = ""  # SHA-256 of the image's file, or of its pixels where it has none
+    size: Size | None = None  # of the image, upright
+    stored_size: Size | None = None  # before the EXIF rotation
     transparent: bool = False
     mask_size: Size | None = None
-    values: dict[int, int] = field(default_factory=dict)
-    palette: dict[int, Color] = field(default_factory=dict)
-    lossy: bool = False
-    invalid: int = 0
+    values: dict[int, int] = field(default_factory=dict)  # numbers of pixels
+    palette: dict[int, Color] = field(default_factory=dict)  # of the values, where the mask has one
+    lossy: bool = False  # the format of the mask changes values
+    invalid: int = 0  # pixels that ``Record.valid`` excludes
 
 
 class KeptFacts:
-    """The facts of a dataset's records, from one check to the next.
-
-    Args:
-        coding: how its masks are stored.
-        records: all that are going to be asked for.
-    """
+    """The facts of these records, whose masks are stored so, from one check to the next."""
 
     def __init__(self, coding: MaskCoding, records: Sequence[Record]) -> None:
-        folders = sorted({str(path.parent.absolute()) for record in records for path in _files(record)})
+        folders = sorted({str(path.parent.absolute()) for record in records for path in record.paths})
         code = b"".join(Path(str(module.__file__)).read_bytes() for module in (decoding, values))
         key = json.dumps([folders, asdict(coding), PIL.__version__, np.__version__, sha256(code).hexdigest()])
         place = os.environ.get("SANET_CACHE") or os.path.expanduser("~/.cache/sanet")
@@ -77,18 +60,17 @@ class KeptFacts:
             self.before = dict(json.loads(self.path.read_text(encoding="utf-8")))
         self.now: dict[str, Any] = {}
 
-    def get(self, record: Record) -> Facts | None:
-        """What is known of a record whose files are as they were."""
-        stamp, facts = self.before.get(_key(record), (None, None))
-        if stamp is None or stamp != stamp_of(record):
+    def get(self, record: Record, stamp: list[list[int]]) -> Facts | None:
+        """What is known of a record whose files had this stamp; see ``stamp_of``."""
+        known, facts = self.before.get(_key(record), (None, None))
+        if known != stamp:
             return None
-        self.now[_key(record)] = [stamp, facts]
         facts = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
         colors = {int(value): tuple(color) for value, color in facts["palette"].items()}
         return Facts(**facts | {"palette": colors, "values": {int(key): n for key, n in facts["values"].items()}})
 
     def put(self, record: Record, stamp: list[list[int]], facts: Facts) -> None:
-        """Keep facts that were found after the files had this stamp; see ``stamp_of``."""
+        """Keep facts that were found after the files had this stamp."""
         settled = all(changed < time.time_ns() - UNSETTLED for _, *times in stamp for changed in times)
         if settled and len(facts.values) <= MOST_VALUES and stamp_of(record) == stamp:
             self.now[_key(record)] = [stamp, asdict(facts)]
@@ -99,10 +81,6 @@ class KeptFacts:
             aside.write_text(json.dumps(self.now), encoding="utf-8")
 
 
-def _files(record: Record) -> list[Path]:
-    return [path for path in (record.image, record.mask, record.valid) if path]
-
-
 def _key(record: Record) -> str:
     return "\n".join(str(path and path.absolute()) for path in (record.image, record.mask, record.valid))
 
@@ -110,6 +88,6 @@ def _key(record: Record) -> str:
 def stamp_of(record: Record) -> list[list[int]]:
     """Size and times of every file of a record; none where one cannot be asked, which is then an error on opening."""
     with suppress(OSError, ValueError):
-        stats = [path.stat() for path in _files(record)]
+        stats = [path.stat() for path in record.paths]
         return [[stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for stat in stats]
     return []

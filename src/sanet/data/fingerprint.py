@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from hashlib import file_digest, sha256
-from pathlib import Path
+from hashlib import sha256
 from typing import Any
 
 from sanet.data.decoding import DataError
-from sanet.data.source import Record, Source
+from sanet.data.source import Record, Source, read_sample, records_of
 from sanet.data.values import meanings
-from sanet.structures import choose
+from sanet.files import sum_of
 
 
 def fingerprint(source: Source, split: str) -> dict[str, str]:
@@ -25,7 +24,7 @@ def fingerprint(source: Source, split: str) -> dict[str, str]:
         UsageError: no such split.
         DataError: a file cannot be read.
     """
-    records = sorted(source.records(choose("split", split, source.splits)), key=lambda record: record.name)
+    records = sorted(records_of(source, split), key=lambda record: record.name)
     try:
         contents = [_contents(source, record, split in source.unlabelled) for record in records]
     except OSError as error:
@@ -46,17 +45,12 @@ def names_digest(names: Iterable[str]) -> str:
 
 def _contents(source: Source, record: Record, unlabelled: bool) -> tuple[Any, Any]:
     image: Any = record.image.stat().st_size if record.image else None
-    mask: Any = [_file_digest(path) for path in (record.mask, record.valid) if path]
+    mask: Any = [sum_of(path) for path in (record.mask, record.valid) if path]
     if image is None or not (mask or unlabelled):
-        sample = source.read(record)
+        sample = read_sample(source, record)
         image = sha256(sample.image.numpy().tobytes()).hexdigest() if image is None else image
         mask = mask or sha256(sample.mask.numpy().tobytes()).hexdigest()
     return image, mask
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def _digest(content: Any) -> str:

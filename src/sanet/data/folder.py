@@ -50,6 +50,9 @@ EVERY_FIFTH = (
 )
 
 
+VOC_LISTS = Path("ImageSets", "Segmentation")
+
+
 class Pairs(NamedTuple):
     """Where the images and masks of a split are, and the names of those to use; None for all."""
 
@@ -62,26 +65,17 @@ Layout = dict[str, Pairs]
 
 
 class Folder(Source):
-    """The dataset in a folder, with the classes that the user names.
-
-    Args:
-        root: the folder.
-        classes: class names, in the order of their indices in the masks.
-        colors: one RGB colour per class; with ``mask_format`` "color" those in the masks.
-        ignore_index: mask value that is ignored by the loss and the metrics.
-        background: name of the class that means "none of the others".
-        mask_format: "index" or "color"; see ``MaskCoding``.
-        ignore_color: with ``mask_format`` "color", the colour that is ignored.
+    """The dataset in a folder, with the classes that the user names; for the arguments see ``DataConfig``.
 
     Raises:
         DataError: no such folder, a layout that is not known, two folders that could both be meant, or a list that
             is no text.
-        UsageError: no folder is named, or classes and colours do not fit together.
+        UsageError: classes and colours do not fit together.
     """
 
     def __init__(
         self,
-        root: str | Path | None,
+        root: str | Path,
         classes: Sequence[str],
         colors: Sequence[Color] = (),
         ignore_index: int = 255,
@@ -93,8 +87,7 @@ class Folder(Source):
         index = None if background is None else list(classes).index(background)
         self.labels = LabelSet(tuple(classes), tuple(colors), ignore_index, index)
         self.coding = MaskCoding(mask_format, ignore_color, colors_named=bool(colors) and mask_format == "index")
-        layouts = (layout(root) for layout in (_voc, _folder_per_split, _split_per_folder, _flat_with_lists))
-        self.layout: Layout = next(filter(None, layouts), {}) or self._every_fifth(root)
+        self.layout = _layout(root) or self._every_fifth(root)
         self.splits = tuple(self.layout)
         if not self.complete and all(pairs.names is None for pairs in self.layout.values()):
             self.complete = tuple(folder for pairs in self.layout.values() for folder in (pairs.images, pairs.masks))
@@ -118,23 +111,16 @@ class Folder(Source):
         return {"train": Pairs(images, masks, train), "val": Pairs(images, masks, names[4::5])}
 
 
-def _voc(root: Path) -> Layout:
-    images, masks = _entry(("jpegimages",), root), _entry(("segmentationclass",), root)
-    return _listed(images, masks, root / "ImageSets" / "Segmentation")
-
-
-def _folder_per_split(root: Path) -> Layout:
-    folders = {split: _entry(names, root) for split, names in SPLITS.items()}
-    return _paired({split: (_entry(IMAGES, folder), _entry(MASKS, folder)) for split, folder in folders.items()})
-
-
-def _split_per_folder(root: Path) -> Layout:
+def _layout(root: Path) -> Layout:
+    """Of the layouts in which something says what is in a split, the first one that the folders fit."""
+    if found := _listed(_entry(("jpegimages",), root), _entry(("segmentationclass",), root), root / VOC_LISTS):
+        return found
+    splits = {split: _entry(names, root) for split, names in SPLITS.items()}
+    if found := _paired({split: (_entry(IMAGES, folder), _entry(MASKS, folder)) for split, folder in splits.items()}):
+        return found
     images, masks = _entry(IMAGES, root), _entry(MASKS, root)
-    return _paired({split: (_entry(names, images), _entry(names, masks)) for split, names in SPLITS.items()})
-
-
-def _flat_with_lists(root: Path) -> Layout:
-    return _listed(_entry(IMAGES, root), _entry(MASKS, root), root, root / "splits")
+    inner = {split: (_entry(names, images), _entry(names, masks)) for split, names in SPLITS.items()}
+    return _paired(inner) or _listed(images, masks, root, root / "splits")
 
 
 def _paired(folders: dict[str, tuple[Path | None, Path | None]]) -> Layout:

@@ -10,18 +10,10 @@ from unicodedata import normalize
 
 from sanet.data.decoding import IMAGE_SUFFIXES, DataError, require_file
 from sanet.data.source import Record
-from sanet.structures import UsageError
 
 
-def existing_root(root: str | Path | None) -> Path:
-    """The folder of a dataset that lies in files.
-
-    Raises:
-        UsageError: none is named.
-        DataError: it does not exist.
-    """
-    if root is None:
-        raise UsageError("data.root must name the folder that holds the dataset")
+def existing_root(root: str | Path) -> Path:
+    """The folder of a dataset that lies in files; a DataError where it does not exist."""
     if not Path(root).is_dir():
         raise DataError(f"data.root {root} is not a folder")
     return Path(root)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from time import sleep
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,24 +22,17 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_colla
 from sanet import distributed
 from sanet.data.source import SegmentationDataset
 from sanet.data.transforms import seeded
+from sanet.inference.device import choose_device
 from sanet.structures import Batch, Sample, UsageError
 
 
 @dataclass(frozen=True)
 class Batching:
-    """How the images of an epoch become steps.
+    """How the images of an epoch become steps, the same ones however many processes and parts share a step."""
 
-    A step has the same images however many processes share it and however many parts each of them computes it in.
-
-    Args:
-        step: global batch size; a dataset that has fewer images makes one step of them all.
-        parts: parts of a step that follow each other.
-        done: epoch and number of its parts that are done already, for a run that resumes in the middle of an epoch.
-    """
-
-    step: int
-    parts: int = 1
-    done: tuple[int, int] = (0, 0)
+    step: int  # global batch size; a dataset that has fewer images makes one step of them all
+    parts: int = 1  # of a step, one after the other in each process
+    done: tuple[int, int] = (0, 0)  # epoch and number of its parts, for a run that resumes in the middle of an epoch
 
 
 class EpochSampler(Sampler[int]):
@@ -142,16 +136,9 @@ def training_loader(
 ) -> DataLoader[Batch]:
     """Shuffled, augmented batches; see ``EpochSampler`` for which images come when."""
     sampler = EpochSampler(len(dataset), seed, batching)
-    return DataLoader(
-        Augmented(dataset, transform, seed),  # type: ignore[arg-type]
-        batch_size=sampler.batch,
-        sampler=sampler,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        collate_fn=batch_of,
-        worker_init_fn=ignore_signals,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # its own, so that the global one stays as it is
+    augmented = Augmented(dataset, transform, seed)
+    return _loader(
+        augmented, num_workers, batch_size=sampler.batch, sampler=sampler, persistent_workers=num_workers > 0
     )
 
 
@@ -166,12 +153,16 @@ def evaluation_loader(dataset: SegmentationDataset, num_workers: int) -> DataLoa
     if num_workers < 0:
         raise UsageError(f"num_workers {num_workers}: 0 or more")
     share = range(distributed.rank(), len(dataset), distributed.world_size())
+    return _loader(Subset(dataset, share), num_workers, batch_size=1)
+
+
+def _loader(dataset: Dataset[Sample], num_workers: int, **options: Any) -> DataLoader[Batch]:
     return DataLoader(
-        Subset(dataset, share),  # type: ignore[arg-type]
-        batch_size=1,
+        dataset,  # type: ignore[arg-type]
         num_workers=num_workers,
         collate_fn=batch_of,
         worker_init_fn=ignore_signals,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),
+        pin_memory=choose_device().type == "cuda",
+        generator=torch.Generator(),  # its own, so that the global one stays as it is
+        **options,
     )

@@ -20,19 +20,12 @@ LINES = TextWrapper(
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault.
+    """One fault."""
 
-    Attributes:
-        problem: its kind, with the remedy and the severity.
-        split: where it was found.
-        path: the file, or None where the whole split or a line of its list is meant.
-        detail: values and their numbers of pixels, sizes, names of other files; may be empty.
-    """
-
-    problem: Problem
+    problem: Problem  # its kind, with the remedy and the severity
     split: str
-    path: Path | None
-    detail: str = ""
+    path: Path | None  # None where the whole split or a line of its list is meant
+    detail: str = ""  # values and their numbers of pixels, sizes, names of other files
 
 
 @dataclass(frozen=True)
@@ -68,8 +61,8 @@ class DataReport:
         """Images, sizes, each class's share of the labelled pixels and the share ignored of all, by split."""
         rows = [["", *self.images], ["images", *map(str, self.images.values())]]
         for index, title in enumerate(("smallest", "largest")):
-            found = [self.sizes[split][index] if split in self.sizes else None for split in self.images]
-            rows.append([title, *(f"{size[0]}x{size[1]}" if size else "none" for size in found)])
+            texts = {split: "x".join(map(str, found[index])) for split, found in self.sizes.items()}
+            rows.append([title, *(texts.get(split, "none") for split in self.images)])
         for index, name in enumerate(self.labels.names):
             rows.append([name, *(_share(int(counts[index]), int(counts.sum())) for counts in self.pixels.values())])
         wholes = [int(counts.sum()) + self.ignored[split] for split, counts in self.pixels.items()]

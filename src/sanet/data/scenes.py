@@ -32,20 +32,13 @@ Window = tuple[slice, slice]
 
 HEIGHT, WIDTH = 128, 160
 COUNTS = {"train": 320, "val": 48, "test": 96}
-CLASSES = {
-    "sky": (158, 206, 238),
-    "meadow": (126, 176, 92),
-    "water": (52, 104, 176),
-    "balloon": (222, 62, 62),
-    "kite": (246, 150, 196),
-    "lantern": (255, 220, 70),
-    "ball": (244, 134, 32),
-    "crate": (142, 86, 48),
-    "buoy": (126, 56, 168),
-    "raft": (64, 196, 184),
-    "post": (48, 48, 52),
-}
-LABELS = LabelSet(tuple(CLASSES), tuple(CLASSES.values()))
+LABELS = LabelSet(
+    ("sky", "meadow", "water", "balloon", "kite", "lantern", "ball", "crate", "buoy", "raft", "post"),
+    (
+        (158, 206, 238), (126, 176, 92), (52, 104, 176), (222, 62, 62), (246, 150, 196), (255, 220, 70),
+        (244, 134, 32), (142, 86, 48), (126, 56, 168), (64, 196, 184), (48, 48, 52),
+    ),
+)  # fmt: skip
 SKY, MEADOW, WATER, POST = (LABELS.names.index(name) for name in ("sky", "meadow", "water", "post"))
 
 # What a thing is called on the three surfaces, and in the sky when the moon is out.
@@ -71,14 +64,13 @@ class Scenes(Source):
     """Images made on demand; each follows from (seed, split, index) alone.
 
     Args:
-        root: none; the dataset has no files.
         seed: seed of all images, 0 or more.
     """
 
     labels = LABELS
     splits = tuple(COUNTS)
 
-    def __init__(self, root: str | None = None, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
     def records(self, split: str) -> list[Record]:
@@ -108,16 +100,7 @@ class Light(NamedTuple):
 
 
 class Thing(NamedTuple):
-    """A disc or a box.
-
-    Attributes:
-        shape: "disc" or "box".
-        surface: what is behind its centre: ``SKY``, ``MEADOW`` or ``WATER``.
-        x: column of the centre.
-        y: row of the centre.
-        size: half its side, in pixels.
-        turn: in radians.
-    """
+    """A disc or a box on one of the surfaces, centred on a column and a row, of half a side and a turn in radians."""
 
     shape: str
     surface: int
@@ -127,17 +110,11 @@ class Thing(NamedTuple):
     turn: float
 
 
-class Canvas:
-    """What an image is painted on.
+class Canvas(NamedTuple):
+    """What an image is painted on: RGB (3, H, W), about 0 to 1, and class indices (H, W)."""
 
-    Attributes:
-        image: (3, H, W), RGB, about 0 to 1.
-        mask: (H, W), class indices.
-    """
-
-    def __init__(self, image: Array, mask: Surfaces) -> None:
-        self.image = image
-        self.mask = mask
+    image: Array
+    mask: Surfaces
 
     def paint(self, window: Window, distance: Array, color: Array, label: int) -> None:
         """Paint a shape given by its signed distance in the window, in pixels and negative inside.
@@ -152,45 +129,40 @@ class Canvas:
 def draw(rng: np.random.Generator) -> Canvas:
     """One image: a landscape, the shadows of its things, then things and posts one upon the other, and grain."""
     surfaces = lay_out(rng)
-    light = hang_light(rng, surfaces)
+    x = rng.uniform(12, WIDTH - 12)
+    skyline = int((surfaces[:, int(x)] == SKY).sum())
+    light = Light(bool(rng.random() < 0.5), x, rng.uniform(11, max(12, skyline - 11)))
     canvas = Canvas(paint_landscape(rng, surfaces, light), surfaces.copy())
     things = place_things(rng, surfaces, light)
     for thing in things:
-        paint_shadow(canvas, thing, surfaces, light)
+        if thing.surface != SKY:
+            paint_shadow(canvas, thing, surfaces, light)
     for thing in things:
         if rng.random() < 0.5:
             paint_post(rng, canvas, surfaces, light)
         paint_thing(rng, canvas, thing, light)
-    canvas.image += 0.02 * rng.standard_normal(canvas.image.shape, np.float32)
+    canvas.image[:] += 0.02 * rng.standard_normal(canvas.image.shape, np.float32)
     return canvas
 
 
 def lay_out(rng: np.random.Generator) -> Surfaces:
     """(H, W): sky over a far and a near surface; one is meadow, the other water."""
     column = X[0] / WIDTH - 0.5
+
+    def waves() -> Array:
+        phases, weights = rng.uniform(0, 2 * np.pi, 3), rng.uniform(0.2, 0.6, 3)
+        uneven: Array = np.sin(2 * np.pi * np.outer(column, (1.1, 2.7, 6.1)) + phases) @ weights
+        return uneven
+
     level = HEIGHT * rng.uniform(0.34, 0.6)
-    shore = level + HEIGHT * rng.uniform(0.08, 0.3) + rng.uniform(-65, 65) * column + 4 * waves(rng, column)
+    shore = level + HEIGHT * rng.uniform(0.08, 0.3) + rng.uniform(-65, 65) * column + 4 * waves()
     if rng.random() < 0.5:
         near, far, skyline = MEADOW, WATER, np.minimum(level, shore)
     else:
-        near, far, skyline = WATER, MEADOW, level + 6 * waves(rng, column) + rng.uniform(-14, 14) * column
+        near, far, skyline = WATER, MEADOW, level + 6 * waves() + rng.uniform(-14, 14) * column
         shore = np.maximum(shore, skyline + 3)
     surfaces: Surfaces = np.where(skyline > Y, SKY, np.where(shore > Y, far, near))
     return surfaces
-
-
-def waves(rng: np.random.Generator, column: Array) -> Array:
-    """An uneven line over ``column``, about -1 to 1: sines of three lengths."""
-    phases, weights = rng.uniform(0, 2 * np.pi, 3), rng.uniform(0.2, 0.6, 3)
-    uneven: Array = np.sin(2 * np.pi * np.outer(column, (1.1, 2.7, 6.1)) + phases) @ weights
-    return uneven
-
-
-def hang_light(rng: np.random.Generator, surfaces: Surfaces) -> Light:
-    """A sun or a moon somewhere in the sky."""
-    x = rng.uniform(12, WIDTH - 12)
-    skyline = int((surfaces[:, int(x)] == SKY).sum())
-    return Light(bool(rng.random() < 0.5), x, rng.uniform(11, max(12, skyline - 11)))
 
 
 def paint_landscape(rng: np.random.Generator, surfaces: Surfaces, light: Light) -> Array:
@@ -215,11 +187,9 @@ def paint_landscape(rng: np.random.Generator, surfaces: Surfaces, light: Light) 
 def paint_light(sky: Array, light: Light) -> Array:
     """``sky`` (3, H, W) with a golden disc or a white crescent, and its glow far around it."""
     away = distance_from(light.x, light.y)
-    distance = away - 9
-    if light.moon:
-        distance = np.maximum(distance, 8.5 - distance_from(light.x + 4.5, light.y - 3))
-    # Bright as the clouds may be, sun and moon stand out.
+    distance = np.maximum(away - 9, 8.5 - distance_from(light.x + 4.5, light.y - 3)) if light.moon else away - 9
     color = MOON if light.moon else SUN
+    # Bright as the clouds may be, sun and moon stand out.
     sky = blend(sky, color, 0.5 * np.exp(-away / 32)).clip(0, 0.84)
     return blend(sky, color, (0.5 - distance).clip(0, 1))
 
@@ -232,8 +202,7 @@ def distance_from(x: float, y: float) -> Array:
 
 def blend(back: Array, front: Array, share: Array) -> Array:
     """(3, H, W): ``front`` laid over ``back`` by ``share`` (H, W); both are colours (3,) or images (3, H, W)."""
-    back = back if back.ndim == 3 else back[:, None, None]
-    front = front if front.ndim == 3 else front[:, None, None]
+    back, front = (color if color.ndim == 3 else color[:, None, None] for color in (back, front))
     return back + share * (front - back)
 
 
@@ -274,9 +243,7 @@ def around(x: int, y: int, reach: float) -> Window:
 
 
 def paint_shadow(canvas: Canvas, thing: Thing, surfaces: Surfaces, light: Light) -> None:
-    """Darken the ground at the foot of a thing, away from the light; what is in the sky casts none."""
-    if thing.surface == SKY:
-        return
+    """Darken the ground at the foot of a thing, away from the light."""
     window = around(thing.x, thing.y, 2.2 * thing.size)
     across = (X[window] - thing.x + 0.6 * light.slant * thing.size) / (1.1 * thing.size)
     along = (Y[window] - thing.y - 0.95 * thing.size) / (0.35 * thing.size)

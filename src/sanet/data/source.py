@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from torch.utils.data import Dataset
 
 from sanet.data.decoding import DataError, load_mask, read_image, read_labels, shape_text
 from sanet.data.values import MaskCoding
-from sanet.structures import LabelSet, Sample, choose
+from sanet.structures import LabelSet, Sample, UsageError, first_line
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Record:
     mask: Path | None = None
     valid: Path | None = None
     group: str | None = None
+
+    @property
+    def paths(self) -> list[Path]:
+        """Those of its files that are named."""
+        return [path for path in (self.image, self.mask, self.valid) if path]
 
     @property
     def files(self) -> tuple[Path, Path]:
@@ -108,7 +114,7 @@ class Source(ABC):
             DataError: it is empty, it has no masks, an image or a mask is missing, a name is there twice, or, of
                 "train", an image or its group is in another split as well.
         """
-        records = self.records(choose("split", split, self.splits))
+        records = records_of(self, split)
         if split in self.unlabelled:
             raise DataError(
                 f"{split} has {len(records)} images but no masks, which its publisher keeps; label them with "
@@ -159,17 +165,52 @@ class SegmentationDataset(Dataset[Sample]):
         return len(self.records)
 
     def __getitem__(self, index: int) -> Sample:
-        return checked_sample(self.source.read(self.records[index]))
+        return read_sample(self.source, self.records[index])
 
 
-def checked_sample(sample: Sample) -> Sample:
-    """The sample, if its shapes and types are those that are promised; else a DataError."""
-    image, mask, name = sample
+@contextmanager
+def explained(root: str | Path | None) -> Iterator[None]:
+    """Say of what a source cannot open which file it is, and which setting leads there."""
+    try:
+        yield
+    except OSError as error:
+        what = error.filename or "a file of the dataset"
+        place = f"data.root is {root}" if root else "data.root is not set"
+        raise DataError(
+            f"{what} cannot be read ({error.strerror or first_line(error)}); {place}: name the folder that holds the "
+            "dataset with --data.root"
+        ) from error
+
+
+def records_of(source: Source, split: str) -> Sequence[Record]:
+    """The images of one split.
+
+    Raises:
+        UsageError: no such split.
+        DataError: a file or a folder that lists them cannot be read.
+    """
+    if split not in source.splits:
+        raise UsageError(f"unknown split {split!r}; the dataset has {', '.join(source.splits)}: choose with --split")
+    with explained(source.root):
+        return source.records(split)
+
+
+def read_sample(source: Source, record: Record) -> Sample:
+    """What a source reads, if its types, shapes and range are those that are promised; else a DataError."""
+    with explained(source.root):
+        image, mask, name = sample = source.read(record)
     if image.ndim != 3 or image.shape[1:] != mask.shape or mask.dtype != torch.int64:
         raise DataError(
             f"{name}: an image of {image.dtype} {tuple(image.shape)} with a mask of {mask.dtype} {tuple(mask.shape)}; "
             "a source reads images (C, H, W) and masks (H, W) of torch.int64"
         )
+    if image.is_floating_point():
+        low, high = image.min().item(), image.max().item()
+        if not 0 <= low <= high <= 1:  # nor if they are no numbers
+            raise DataError(
+                f"{name}: an image of {image.dtype} with values from {low:g} to {high:g}; floats have to be in [0, 1]: "
+                "divide them by the largest value that there can be, such as 255, or let the source read integers"
+            )
     return sample
 
 
@@ -200,12 +241,12 @@ def leaks(source: Source) -> dict[tuple[str, Record], str]:
 
     if "train" not in source.splits:
         return {}
-    trained = {key for record in source.records("train") for key in keys(record)}
+    trained = {key for record in records_of(source, "train") for key in keys(record)}
     return {
         (split, record): shared
         for split in source.splits
         if split != "train"
-        for record in source.records(split)
+        for record in records_of(source, split)
         for key, shared in keys(record).items()
         if key in trained
     }

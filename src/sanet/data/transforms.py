@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -49,14 +50,7 @@ class Span(NamedTuple):
 
     @staticmethod
     def place(length: int, factor: float, crop: int, draw: float) -> Span:
-        """Any place is as likely as another, of the crop in the side or of a shorter side in the crop.
-
-        Args:
-            length: of the side.
-            factor: of the resize.
-            crop: length of the crop.
-            draw: uniform in [0, 1).
-        """
+        """Any place of the crop in the resized side, or of that in a longer crop, is as likely; a draw is in [0, 1)."""
         size = max(1, round(length * factor))
         shift = int(draw * (abs(size - crop) + 1))
         return Span(size, shift, crop, 0) if size >= crop else Span(size, 0, size, shift)
@@ -66,10 +60,9 @@ class Span(NamedTuple):
         """The kept pixels of the resized side."""
         return slice(self.start, self.start + self.kept)
 
-    @property
-    def target(self) -> slice:
-        """Where they lie in the crop."""
-        return slice(self.offset, self.offset + self.kept)
+    def margins(self, crop: int) -> tuple[int, int]:
+        """How much of a crop of this length is padding, before and behind them."""
+        return self.offset, crop - self.offset - self.kept
 
     def nearest(self, length: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """The pixels of the side before its resize whose centres are nearest to those of the kept ones."""
@@ -109,18 +102,12 @@ class TrainingTransform:
         if self.jitter:
             image = color_jitter(image, [1 + self.jitter * (2 * strength - 1) for strength in strengths], order)
         grey = 0.5 if image.is_floating_point() else (int(_brightest(image)) + 1) // 2
-        image = self._padded(image, rows, columns, grey)
-        mask = self._padded(mask, rows, columns, self.ignore_index)
+        margins = [*columns.margins(self.crop[1]), *rows.margins(self.crop[0])]
+        if any(margins):
+            image, mask = pad(image, margins, value=grey), pad(mask, margins, value=self.ignore_index)
         if flip < self.hflip:
             image, mask = image.flip(-1), mask.flip(-1)
         return Sample(image, mask, sample.name)
-
-    def _padded(self, part: Tensor, rows: Span, columns: Span, value: float) -> Tensor:
-        if part.shape[-2:] == self.crop:
-            return part
-        whole = part.new_full((*part.shape[:-2], *self.crop), value)
-        whole[..., rows.target, columns.target] = part
-        return whole
 
 
 def resized_part(image: Tensor, rows: Span, columns: Span) -> Tensor:
@@ -171,10 +158,6 @@ class TorchvisionTransform:
 
     A mask is always resized by the nearest neighbour, and what a transform fills it with becomes the ignore value.
 
-    Args:
-        transform: which leaves the image's type and its number of channels as they are.
-        ignore_index: of the masks.
-
     Raises:
         UsageError: it normalises, or changes types; the network does both by itself.
     """
@@ -189,21 +172,14 @@ class TorchvisionTransform:
 
     def __call__(self, sample: Sample) -> Sample:
         """Any sample."""
-        labelled = sample.mask != self.ignore_index
-        shifted = tv_tensors.Mask(torch.where(labelled, sample.mask + self.LEAST, 0))
-        image, mask = self.transform(tv_tensors.Image(sample.image), shifted)
-        moved = torch.as_tensor(mask).as_subclass(Tensor)
-        moved = torch.where(moved >= self.LEAST, moved - self.LEAST, self.ignore_index)
-        return Sample(torch.as_tensor(image).as_subclass(Tensor), moved, sample.name)
+        shifted = torch.where(sample.mask != self.ignore_index, sample.mask + self.LEAST, 0)
+        moved = self.transform(tv_tensors.Image(sample.image), tv_tensors.Mask(shifted))
+        image, mask = (torch.as_tensor(tensor).as_subclass(Tensor) for tensor in moved)
+        return Sample(image, torch.where(mask >= self.LEAST, mask - self.LEAST, self.ignore_index), sample.name)
 
 
 class Augmentation:
-    """Everything that changes a training sample: ``TrainingTransform``, and the transforms of the settings after it.
-
-    Args:
-        settings: of ``TrainingTransform``.
-        transforms: references to further transforms, or the transforms themselves.
-        ignore_index: of the masks.
+    """``TrainingTransform``, and after it the transforms of the settings, which are references or the transforms.
 
     Raises:
         UsageError: an unknown transform, or options that it does not have.
@@ -249,11 +225,9 @@ def require_alike(transform: Any, before: Sample | Batch, after: Any) -> None:
 
 @contextmanager
 def seeded(*key: int, device: torch.device | None = None) -> Iterator[None]:
-    """Let the random numbers of torch, NumPy and ``random`` follow from a key; afterwards they go on as before.
+    """Let random numbers of torch, NumPy and ``random``, and of a GPU if one is given, follow from a key.
 
-    Args:
-        key: such as (seed, epoch, batch).
-        device: a GPU whose numbers follow from the key as well.
+    Afterwards they go on as before.
     """
     seeds = [int(state) for state in np.random.SeedSequence(key).generate_state(2, np.uint64)]
     states = random.getstate(), np.random.get_state()

@@ -38,10 +38,9 @@ def meanings(labels: LabelSet, coding: MaskCoding) -> dict[int, int]:
     """Every number that may stand in a mask file, with its class index or the ignore index."""
     if coding.format == "index":
         return {value: value for value in (*range(len(labels)), labels.ignore_index)}
-    table = {packed(color): index for index, color in enumerate(labels.colors)}
-    if coding.ignore_color is not None:
-        table[packed(coding.ignore_color)] = labels.ignore_index
-    return table
+    colors = [*labels.colors, *filter(None, [coding.ignore_color])]
+    numbers = packed_pixels(np.array(colors, np.uint8)).tolist()
+    return dict(zip(numbers, [*range(len(labels)), labels.ignore_index], strict=False))
 
 
 def classes_of(stored: Values, labels: LabelSet, coding: MaskCoding) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -64,12 +63,6 @@ def value_counts(stored: Values) -> dict[int, int]:
     return dict(zip(values[order].tolist(), counts[order].tolist(), strict=True))
 
 
-def unknown_values(stored: Values, labels: LabelSet, coding: MaskCoding) -> dict[int, int]:
-    """Those of ``value_counts`` that mean nothing."""
-    known = meanings(labels, coding)
-    return {value: count for value, count in value_counts(stored).items() if value not in known}
-
-
 def values_text(counts: dict[int, int], coding: MaskCoding) -> str:
     """The most frequent values with their numbers of pixels, and how much there is besides."""
     shown = unpacked if coding.format == "color" else int
@@ -78,14 +71,8 @@ def values_text(counts: dict[int, int], coding: MaskCoding) -> str:
     return text + (f", {len(rest)} other values on {sum(rest)} pixels" if rest else "")
 
 
-def packed(color: Color) -> int:
-    """A colour as one number."""
-    red, green, blue = color  # a list, too
-    return red << 16 | green << 8 | blue
-
-
 def packed_pixels(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Colours (H, W, 3) as numbers (H, W)."""
+    """Colours (..., 3) as numbers (...)."""
     wide = pixels.astype(np.int32)
     return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
 

@@ -47,7 +47,7 @@ class VOC(Source):
     labels = LABELS
     published = True
 
-    def __init__(self, root: str | Path | None, allow_subset: bool = False) -> None:
+    def __init__(self, root: str | Path, allow_subset: bool = False) -> None:
         self.root, self.allow_subset = existing_root(root), allow_subset
         self.folder = self._devkit(self.root)
         images, masks = self.folder / "JPEGImages", self.folder / "SegmentationClass"
@@ -108,7 +108,7 @@ class AugmentedVOC(VOC):
     name = "voc_aug"
     coding = MaskCoding(variable=("GTcls", "Segmentation"))
 
-    def __init__(self, root: str | Path | None, allow_subset: bool = False) -> None:
+    def __init__(self, root: str | Path, allow_subset: bool = False) -> None:
         super().__init__(root, allow_subset)
         folder = existing_root(root) / "benchmark_RELEASE" / "dataset"
         if not (folder / "cls").is_dir():

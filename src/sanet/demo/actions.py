@@ -12,7 +12,7 @@ import gradio as gr
 
 from sanet.demo.config import DemoConfig
 from sanet.demo.limits import read_upload
-from sanet.demo.visit import Channel, Download, Visit
+from sanet.demo.visit import Channel, Download, Result, Visit
 from sanet.evaluation.page import data_url
 from sanet.inference.drawing import percent
 from sanet.insight.groups import Explainer
@@ -37,11 +37,7 @@ class Actions:
     """The handlers of the page's events.
 
     Each is given the visitor's own ``Visit``, which Gradio keeps by session, and the values of ``Settings`` one by one.
-
-    Args:
-        models: by the names that the page shows.
-        config: limits of the page.
-        folder: folder of uploads and downloads.
+    Uploads and downloads lie in the folder.
     """
 
     def __init__(self, models: Mapping[str, Explainer], config: DemoConfig, folder: str) -> None:
@@ -114,11 +110,10 @@ class Actions:
                 continue
             if name not in visit.results:
                 progress(0.3, f"{name} labels {visit.name}")
-            values += self._pane(visit, name, legend["hidden"], now.opacity, now.channel)
+            values += self._pane(visit, visit.result(name, self.models), legend["hidden"], now)
         return values
 
-    def _pane(self, visit: Visit, name: str, hidden: list[str], opacity: float, channel: Channel) -> list[Any]:
-        result = visit.result(name, self.models)
+    def _pane(self, visit: Visit, result: Result, hidden: list[str], now: Settings) -> list[Any]:
         labels = result.encoding.labels
         hidden = [entry for entry in hidden if entry in labels.names]
         rows = [
@@ -132,12 +127,12 @@ class Actions:
             }
             for entry, share in result.shares.items()
         ]
-        groups = visit.groups(result, channel)
+        groups = visit.groups(result, now.channel)
         return [
             gr.Column(visible=True),
             {"rows": rows, "hidden": hidden},
-            gr.Image(visit.overlay(result, opacity, hidden), label=f"{name}: click anywhere"),
-            _status(visit, result.encoding.input_size, result.seconds, bool(groups)),
+            gr.Image(visit.overlay(result, now.opacity, hidden), label=f"{result.model}: click anywhere"),
+            _status(visit, result),
             [{"src": data_url(image, "JPEG"), "caption": caption} for image, caption in groups],
         ]
 
@@ -150,13 +145,13 @@ class Actions:
         return visit
 
 
-def _status(visit: Visit, input_size: tuple[int, int], seconds: float, groups: bool) -> str:
-    height, width = visit.image.shape[:2]
+def _status(visit: Visit, result: Result) -> str:
+    (height, width), (rows, columns) = result.encoding.size, result.encoding.input_size
     text = f"{width} x {height} pixels"
-    if input_size != (height, width):
-        text += f", input of the network {input_size[1]} x {input_size[0]}"
-    text += f", {seconds:.2f} s"
+    if (rows, columns) != (height, width):
+        text += f", input of the network {columns} x {rows}"
+    text += f", {result.seconds:.2f} s"
     if visit.point is not None:
         text += f"; point {visit.point[0]}, {visit.point[1]}"
-        text += "" if groups else "; this network has no attention to show"
+        text += "" if result.encoding.heads else "; this network has no attention to show"
     return text

@@ -28,11 +28,8 @@ LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 def read_upload(path: Path, name: str, folder: Path, largest_megapixels: float) -> NDArray[np.uint8]:
     """A visitor's image, upright, as (H, W, 3) uint8 RGB.
 
-    Args:
-        path: the uploaded file, as the browser names it.
-        name: what the visitor calls it; errors say nothing of the path.
-        folder: folder of uploads and examples; no other file is opened, or known to exist.
-        largest_megapixels: in 10^6 pixels.
+    No file outside the folder of uploads and examples is opened, or known to exist, whatever path the browser names.
+    Errors have the name that the visitor gave the file, and nothing of the path.
 
     Raises:
         UsageError: no upload, no image, one of another format, or one that is too large.
@@ -61,11 +58,7 @@ class OwnHostsOnly:
 
     Another site can point its name at this computer (DNS rebinding) or send forms here (cross-site requests). The
     headers Host, X-Forwarded-Host, of a proxy, and Origin give both away. Starlette's TrustedHostMiddleware looks at
-    the first alone, and does not know addresses of IPv6.
-
-    Args:
-        app: the application behind it.
-        config: where the page listens, and further names of it.
+    the first alone, and Gradio's own check of Origin holds for pages of this computer alone.
     """
 
     def __init__(self, app: ASGIApp, config: DemoConfig) -> None:
@@ -99,12 +92,7 @@ class OwnHostsOnly:
         if not found:
             return False
         name = found[1] or found[2]
-        return bool({name, host} & self.names) or (self.any_address and _is_address(name))
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
+        try:
+            return bool({name, host} & self.names) or (self.any_address and bool(ip_address(name)))
+        except ValueError:
+            return False

@@ -42,13 +42,9 @@ class Pane:
             self.legend = gr.HTML(NO_LEGEND, **_template("legend"), elem_id=f"{name}-legend")
             self.groups = gr.HTML([], **_template("groups"), elem_id=f"{name}-groups")
 
-    def outputs(self) -> list[Any]:
-        """The components of a pane in the order of ``Actions.view``."""
-        return [self.column, self.legend, *self.drawn()]
-
-    def drawn(self) -> list[Any]:
-        """Those of them that the visitor does not set."""
-        return [self.image, self.status, self.groups]
+        # What the visitor does not set; and all in the order of ``Actions.view``.
+        self.drawn: list[Any] = [self.image, self.status, self.groups]
+        self.outputs = [self.column, self.legend, *self.drawn]
 
 
 def _template(name: str) -> dict[str, Any]:
@@ -95,8 +91,8 @@ class Controls:
         # One at a time, so that threads do not compete for the cores; of a slider's many values only the last counts.
         common: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "models", "api_visibility": "private"}
         last = {**common, "trigger_mode": "always_last"}
-        everything = [self.visit, *first.outputs(), *second.outputs()]
-        drawn: dict[str, Any] = {"outputs": [self.visit, *first.drawn(), *second.drawn()], "show_progress": "hidden"}
+        everything = [self.visit, *first.outputs, *second.outputs]
+        drawn: dict[str, Any] = {"outputs": [self.visit, *first.drawn, *second.drawn], "show_progress": "hidden"}
         for upload in self.uploads:
             # Gradio would open the file by itself.
             upload(actions.upload, [self.upload, *settings], everything, preprocess=False, **last)
@@ -116,13 +112,7 @@ class Controls:
 
 
 def build_page(actions: Actions, examples: Sequence[Path], config: DemoConfig) -> gr.Blocks:
-    """The page, not yet served.
-
-    Args:
-        actions: handlers of its events, with the models that it shows.
-        examples: images to try.
-        config: limits of uploads, and how long they are kept.
-    """
+    """The page, not yet served, with images to try as examples."""
     seconds = 60 * config.keep_minutes
     # How often, and from which age on, Gradio deletes files.
     page = gr.Blocks(

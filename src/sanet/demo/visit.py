@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -47,8 +47,7 @@ class Result:
     @cached_property
     def shown(self) -> Mask:
         """The prediction in the size that the page shows."""
-        image = Image.fromarray(self.prediction)
-        return np.asarray(image.resize(_size(self.prediction, SHOWN), Image.Resampling.NEAREST))
+        return _resized(self.prediction, SHOWN, Image.Resampling.NEAREST)
 
     @cached_property
     def shares(self) -> dict[str, float]:
@@ -85,16 +84,8 @@ class Visit:
 
     def __post_init__(self) -> None:
         self._downloads = TemporaryDirectory(dir=self.folder)
-
-    @cached_property
-    def _shown(self) -> RGBImage:
-        size = _size(self.image[..., 0], SHOWN)
-        return np.asarray(Image.fromarray(self.image).resize(size, Image.Resampling.BILINEAR))
-
-    @cached_property
-    def _grey(self) -> NDArray[np.uint8]:
-        size = _size(self.image[..., 0], GROUP_SHOWN)
-        return np.asarray(Image.fromarray(self._shown).convert("L").resize(size, Image.Resampling.BILINEAR))
+        self._shown = _resized(self.image, SHOWN)
+        self._grey = _resized(np.asarray(Image.fromarray(self._shown).convert("L")), GROUP_SHOWN)
 
     @property
     def closed(self) -> bool:
@@ -104,9 +95,8 @@ class Visit:
     def close(self) -> None:
         """Forget the image and what the models made of it, also where somebody still holds the visit."""
         self._downloads.cleanup()
-        self.image, self.results = np.empty((0, 0, 3), np.uint8), {}
-        for name in ("_shown", "_grey"):
-            self.__dict__.pop(name, None)
+        self.image = self._shown = self._grey = np.empty((0, 0, 3), np.uint8)
+        self.results = {}
 
     def result(self, name: str, models: Mapping[str, Explainer]) -> Result:
         """What a model makes of the image; it runs the first time only."""
@@ -123,7 +113,7 @@ class Visit:
     def click(self, place: tuple[int, int]) -> None:
         """Choose the point of the image that lies under a point of what is shown."""
         height, width = self.image.shape[:2]
-        wide, high = _size(self.image[..., 0], SHOWN)
+        high, wide = self._shown.shape[:2]
         x, y = int((place[0] + 0.5) * width / wide), int((place[1] + 0.5) * height / high)
         self.point = (min(max(x, 0), width - 1), min(max(y, 0), height - 1))
 
@@ -134,19 +124,17 @@ class Visit:
     def groups(self, result: Result, channel: Channel) -> list[tuple[RGBImage, str]]:
         """An image for each head of what it groups with the point, and its caption; none before a click.
 
-        Args:
-            result: of a model.
-            channel: "attention", the distance of the attention vectors, near is red; "main", the map of the main
-                channel, and "output", that of the output, that are most activated at the point.
+        Red is near in the attention channel, or active in the map of the main channel or of the output that is most
+        activated at the point.
         """
         if self.point is None:
             return []
-        size = _size(self.image[..., 0], GROUP_SHOWN)
+        high, wide = self._grey.shape
         images = []
         for group in result.encoding.groups(*self.point):
             values = {"attention": group.distance, "main": group.main, "output": group.output}[channel]
             shade = Image.fromarray(scaled(values.numpy(), reverse=channel == "attention"))
-            heat = colormaps["jet"](np.asarray(shade.resize(size, Image.Resampling.BILINEAR)))[..., :3] * 255
+            heat = colormaps["jet"](np.asarray(shade.resize((wide, high), Image.Resampling.BILINEAR)))[..., :3] * 255
             blend = np.rint(0.65 * heat + 0.35 * self._grey[..., None]).astype(np.uint8)
             rows, columns = values.shape
             images.append((self._marked(blend), f"head {group.stage}, {columns} x {rows} cells"))
@@ -167,9 +155,8 @@ class Visit:
         elif what == "overlay":
             Image.fromarray(result.overlay(self.image, result.prediction, opacity, hidden)).save(path)
         else:
-            prediction = torch.from_numpy(result.prediction.astype(np.int64))
-            points = [] if self.point is None else [self.point]
-            draw(self.image, result.encoding._replace(prediction=prediction), points, path)
+            encoding = result.encoding._replace(prediction=torch.from_numpy(result.prediction))
+            draw(self.image, encoding, [self.point] if self.point else [], path)
         return path
 
     def _marked(self, image: NDArray[np.uint8]) -> RGBImage:
@@ -186,8 +173,9 @@ class Visit:
         return np.asarray(canvas)
 
 
-def _size(plane: Mask, longest: int) -> tuple[int, int]:
-    """Width and height with a longer side of ``longest`` pixels."""
-    height, width = plane.shape
+def _resized(array: Mask, longest: int, how: Image.Resampling = Image.Resampling.BILINEAR) -> NDArray[Any]:
+    """To a longer side of ``longest`` pixels."""
+    height, width = array.shape[:2]
     factor = longest / max(height, width)
-    return max(1, round(width * factor)), max(1, round(height * factor))
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return np.asarray(Image.fromarray(array).resize(size, how))

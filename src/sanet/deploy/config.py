@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sanet.config import Accelerator, Precision
+from sanet.config import Precision
 from sanet.references import name_of
 from sanet.settings import SIDES, Chosen, check, plain, require, within
 from sanet.structures import UsageError, choose
@@ -43,7 +43,7 @@ class ProfileConfig:
         batch: images at a time, for memory and time.
         time: measure time as well; without it nothing is computed, only counted.
         repeats: timed passes of every network, after the warm-up.
-        accelerator: where to measure time: "cpu", "gpu", or "auto" for a GPU where there is one.
+        device: where to measure time: "cpu", "cuda", "mps" or "xpu"; by default the best there is.
         precision: of the timed passes: "32-true"; "bf16-mixed" and "16-mixed" compute in 16 bits where that is safe.
         threads: CPU threads; by default PyTorch's.
         output: folder for profile.csv, profile.md and the plot of accuracy against cost.
@@ -59,7 +59,7 @@ class ProfileConfig:
     batch: int = within(1, 1, 10_000)
     time: bool = False
     repeats: int = within(20, 1, 100_000)
-    accelerator: Accelerator = "auto"
+    device: str | None = None
     precision: Precision = "32-true"
     threads: int | None = within(None, 1, 1024)
     output: str | None = None

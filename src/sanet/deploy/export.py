@@ -9,16 +9,16 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
+from traceback import extract_tb
 from typing import Any
-from unittest.mock import patch
 
-import timm.layers.padding
 import torch
 import torch.fx.experimental._config as symbolic_sizes
 from torch import Tensor, nn
@@ -26,7 +26,8 @@ from torch.export import Dim, ExportedProgram
 from tqdm import tqdm
 
 from sanet.config import ExportFormat
-from sanet.deploy.parity import ParityReport, compare, example_images, require_parity
+from sanet.deploy.padding import replace_same_padding
+from sanet.deploy.parity import REMEDY, ParityReport, compare, example_images, require_parity
 from sanet.files import require_own, require_writable, written
 from sanet.inference.exported import INPUT, METADATA, ONNX, OUTPUT, open_exported
 from sanet.inference.views import SMALLEST_SIDE
@@ -37,6 +38,8 @@ from sanet.structures import SanetError, UsageError, first_line, printable
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ONNX, "onnx-int8": f".int8{ONNX}"}
 # The free ones of the four axes of a batch.
 SIZES = {0: "batch", 2: "height", 3: "width"}
+TORCH = str(Path(torch.__file__).parent)
+logger = logging.getLogger(__name__)
 # Odd sides that differ and more than one image, so that tracing takes none of them for a constant.
 EXAMPLE_BATCH, EXAMPLE_SIDES = 2, (181, 203)
 
@@ -142,29 +145,41 @@ def write(network: Logits, path: Path, metadata: dict[str, Any], progress: bool)
     """Export without comparing.
 
     Raises:
-        SanetError: the network cannot be exported, or a package for that is missing.
+        SanetError: the network cannot be exported, or a package for that is missing. What the exporter says of it is
+            logged at level DEBUG, hundreds of lines of its graph with it.
     """
     say("write ONNX; this can take a minute", progress)
+    printed = StringIO()
     try:
-        with quiet(), torch.no_grad():
+        with quiet(printed), torch.no_grad():
             write_onnx(network, path, json.dumps(metadata, ensure_ascii=False))
     except ImportError as error:
         raise SanetError(f"{error}; pip install 'sanet-segmentation[export]'") from error
     except Exception as error:  # the exporter's errors have no class in common
-        raise SanetError(f"the network cannot be exported as ONNX: {first_line(error)}") from error
+        logger.debug("%s", printed.getvalue(), exc_info=True)
+        raise SanetError(f"the network cannot be exported as ONNX: {_reason(error)}. {REMEDY}") from None
+
+
+def _reason(error: Exception) -> str:
+    """The first error of a chain, in one line, and the line of the network's own code that led to it."""
+    frames = list(extract_tb(error.__traceback__))
+    while isinstance(cause := error.__cause__ or error.__context__, Exception):
+        error = cause
+        frames += extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.name == "forward" and not frame.filename.startswith(TORCH)]
+    place = f" ({own[-1].filename}, line {own[-1].lineno}: {own[-1].line})" if own else ""
+    return f"{first_line(error).rstrip('.'):.300}{place}"
 
 
 def trace(network: Logits) -> ExportedProgram:
     """The network as a graph in which batch, height and width are free."""
     # Channels last would tie the sizes to each other: which layout a map has depends on them.
     network = deepcopy(network).to(memory_format=torch.contiguous_format)
+    replace_same_padding(network)
     sizes = {axis: Dim(name, min=1 if name == "batch" else SMALLEST_SIDE) for axis, name in SIZES.items()}
     example = example_images(EXAMPLE_BATCH, *EXAMPLE_SIDES, seed=0, channels=network.in_chans)
     # By default a size that is not 1 in the example is taken never to be 1, but small images pool to one cell.
-    with (
-        symbolic_sizes.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
-        patch.object(timm.layers.padding, "get_same_padding", same_padding),
-    ):
+    with symbolic_sizes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         return torch.export.export(
             network, (example,), dynamic_shapes={INPUT: sizes}, prefer_deferred_runtime_asserts_over_guards=True
         )
@@ -202,24 +217,13 @@ def default_path(model: str, format: ExportFormat) -> Path:
     return directory.with_name(directory.name + SUFFIXES[format])
 
 
-def same_padding(size: int, kernel: int, stride: int, dilation: int) -> int:
-    """What TensorFlow's SAME adds to a side, as in timm, but in integers.
-
-    timm rounds a quotient of floats up and forbids negative results also where there are none. Without that, what a
-    layer adds and takes cancels; else the expressions for sizes grow from layer to layer, and tracing takes minutes.
-    """
-    reach = (kernel - 1) * dilation + 1
-    missing = ((size + stride - 1) // stride - 1) * stride + reach - size
-    return missing if reach >= stride else max(missing, 0)
-
-
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without the exporter's own warnings, which are for its developers."""
+def quiet(printed: StringIO) -> Iterator[None]:
+    """Without the exporter's own warnings; the graphs that it prints, which are for its developers, go elsewhere."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(printed), redirect_stderr(printed):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -13,12 +13,7 @@ from sanet.files import written
 
 
 def plot(profile: Profile, paths: Sequence[Path]) -> None:
-    """Draw the known mIoU over MACs and, where it was measured, over latency, with a colour for each network.
-
-    Args:
-        profile: with accuracies in its configuration.
-        paths: files of the figure; their endings name the formats.
-    """
+    """Draw the known mIoU over MACs and, where it was measured, over latency, with a colour for each network."""
     published = [profile.published(cost) for cost in profile.costs]
     points = [
         (cost, cost.macs / 1e9, known.macs, known.miou)

@@ -1,28 +1,67 @@
 """What networks cost: parameters, multiply-accumulates, memory for training, and time.
 
 Counting runs on the meta device, where tensors have shapes and no values: it takes no memory and seconds. Only timing
-computes.
+computes; the networks take turns, round after round, so that a busy machine slows all of them alike.
 """
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import chain
+from itertools import chain, product
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
 
 from sanet.deploy.config import ProfileConfig, Published
-from sanet.deploy.timing import Machine, Timing, in_turn, machine_of, time_pass
+from sanet.inference.device import choose_device
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import HEADS, SegmentationModel, create_model
 from sanet.references import name_of
 from sanet.structures import SanetError, UsageError, first_line
 
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+WARM_UP = 3
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Timing(NamedTuple):
+    """Of whole forward passes, uint8 images to logits of their size.
+
+    Attributes:
+        median: seconds.
+        low: 10th percentile, in seconds.
+        high: 90th percentile, in seconds.
+        repeats: passes that were timed.
+    """
+
+    median: float
+    low: float
+    high: float
+    repeats: int
+
+
+class Machine(NamedTuple):
+    """Where times were taken.
+
+    Attributes:
+        name: of the processor or the GPU.
+        threads: of the CPU.
+        torch: version.
+    """
+
+    name: str
+    threads: int
+    torch: str
 
 
 @dataclass(frozen=True)
@@ -89,17 +128,13 @@ def profile(config: ProfileConfig, progress: bool = True) -> Profile:
         progress: show a bar while passes are timed.
 
     Raises:
-        UsageError: an unknown network, no GPU where one was chosen, or not one of the networks can be built.
+        UsageError: an unknown network, no such device, or not one of the networks can be built.
     """
     for network in config.networks:
         HEADS.find(network)
-    device = _find_device(config) if config.time else None
-    costs = [
-        cost
-        for network in config.networks
-        for backbone in config.backbones
-        for cost in count(name_of(network), backbone, config)
-    ]
+    device = choose_device(config.device) if config.time else None
+    rows = product(map(name_of, config.networks), config.backbones, config.sizes)
+    costs = [_count(Cost(name, backbone, *size), config) for name, backbone, size in rows]
     if all(cost.problem for cost in costs):
         raise UsageError("; ".join(dict.fromkeys(cost.problem for cost in costs)))
     if device is None:
@@ -107,36 +142,27 @@ def profile(config: ProfileConfig, progress: bool = True) -> Profile:
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads or threads)
     try:
-        return Profile(config, time_passes(costs, config, device, progress), machine_of(device))
+        return Profile(config, _time(costs, config, device, progress), machine_of(device))
     finally:
         torch.set_num_threads(threads)
 
 
-def count(network: str, backbone: str, config: ProfileConfig) -> list[Cost]:
-    """Everything but time, for every size of the configuration."""
-    costs = [Cost(network, backbone, height, width) for height, width in config.sizes]
+def _count(cost: Cost, config: ProfileConfig) -> Cost:
+    """The cost with everything but time."""
     try:
         with torch.device("meta"):
-            model = _build(network, backbone, config)
-    except (SanetError, RuntimeError) as error:
-        return [replace(cost, problem=first_line(error)) for cost in costs]
-    return [_count_at_size(model, cost, config.batch) for cost in costs]
-
-
-def _build(network: str, backbone: str, config: ProfileConfig) -> SegmentationModel:
-    chosen = next(given for given in config.networks if name_of(given) == network)
-    return create_model(chosen, backbone, config.num_classes, output_stride=config.output_stride)
-
-
-def _count_at_size(model: SegmentationModel, cost: Cost, batch: int) -> Cost:
-    """The cost with its figures, from a model without values."""
-    images = torch.empty(batch, 3, cost.height, cost.width, device="meta")
-    try:
+            model = _build(cost.network, cost.backbone, config)
+        images = torch.empty(config.batch, 3, cost.height, cost.width, device="meta")
         macs, activations = count_macs(model, images[:1]), count_activations(model, images)
     except (SanetError, RuntimeError) as error:
         return replace(cost, problem=first_line(error))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return replace(cost, parameters=parameters, macs=macs, activations=activations)
+
+
+def _build(network: str, backbone: str, config: ProfileConfig) -> SegmentationModel:
+    chosen = next(given for given in config.networks if name_of(given) == network)
+    return create_model(chosen, backbone, config.num_classes, output_stride=config.output_stride)
 
 
 def count_macs(model: nn.Module, images: Tensor) -> int:
@@ -150,14 +176,10 @@ def count_macs(model: nn.Module, images: Tensor) -> int:
 
 
 def count_activations(model: nn.Module, images: Tensor) -> int:
-    """Bytes that autograd keeps from a training pass for the backward pass.
+    """Bytes that autograd keeps from a training pass over images (B, 3, H, W) for the backward pass.
 
     Every storage counts once, however many operations keep it, and as a whole. Parameters and buffers do not count:
     they are in memory anyway.
-
-    Args:
-        model: the network.
-        images: (B, 3, H, W).
     """
     own = {tensor.untyped_storage() for tensor in chain(model.parameters(), model.buffers())}
     # Held until the pass is over: a storage that is freed may have its place taken by the next.
@@ -168,20 +190,8 @@ def count_activations(model: nn.Module, images: Tensor) -> int:
     return sum(storage.nbytes() for storage in kept - own)
 
 
-def time_passes(costs: list[Cost], config: ProfileConfig, device: torch.device, progress: bool = True) -> list[Cost]:
-    """Time all networks in turn; for that they have to be in memory together.
-
-    They run as ``Predictor`` runs them: in evaluation and inference mode, channels last.
-
-    Args:
-        costs: what to time; those with a problem are left as they are.
-        config: how.
-        device: where.
-        progress: show a bar.
-
-    Returns:
-        The costs with their ``timing``, or with a ``problem`` where a network could not be run.
-    """
+def _time(costs: list[Cost], config: ProfileConfig, device: torch.device, progress: bool) -> list[Cost]:
+    """The costs with their timing, or with a problem where a network could not be run; all networks are in memory."""
 
     @cache
     def prepared(network: str, backbone: str) -> SegmentationModel:
@@ -195,13 +205,62 @@ def time_passes(costs: list[Cost], config: ProfileConfig, device: torch.device, 
 
     passes = {cost: partial(once, cost) for cost in costs if not cost.problem}
     timings, problems = in_turn(passes, config.repeats, progress)
-    return [
-        replace(cost, timing=timings.get(cost), problem=problems.get(cost, cost.problem)) if cost in passes else cost
-        for cost in costs
-    ]
+    return [replace(cost, timing=timings.get(cost), problem=problems.get(cost, cost.problem)) for cost in costs]
 
 
-def _find_device(config: ProfileConfig) -> torch.device:
-    if config.accelerator == "gpu" and not torch.cuda.is_available():
-        raise UsageError('accelerator "gpu": PyTorch finds none here; choose "cpu" or "auto"')
-    return torch.device("cuda" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+def in_turn(
+    passes: Mapping[Key, Callable[[], float]], repeats: int, progress: bool = True
+) -> tuple[dict[Key, Timing], dict[Key, str]]:
+    """Time all passes, each of which returns its seconds, in turn: ``WARM_UP`` rounds and then as many as asked for.
+
+    Returns:
+        The timings, and for passes that failed their error; they are left out of the rounds after that.
+    """
+    seconds: dict[Key, list[float]] = {key: [] for key in passes}
+    problems: dict[Key, str] = {}
+    for _ in tqdm(range(WARM_UP + repeats), "time", unit=" rounds", disable=not progress):
+        for key in [key for key in passes if key not in problems]:
+            try:
+                seconds[key].append(passes[key]())
+            except (SanetError, RuntimeError) as error:
+                problems[key] = f"not timed: {first_line(error)}"
+    timings = {}
+    for key in passes.keys() - problems.keys():
+        low, median, high = np.percentile(seconds[key][WARM_UP:], [10, 50, 90]).tolist()
+        timings[key] = Timing(median, low, high, repeats)
+    return timings, problems
+
+
+@torch.inference_mode()
+def time_pass(model: nn.Module, images: Tensor, dtype: torch.dtype = torch.float32) -> float:
+    """Seconds from images (B, 3, H, W) uint8 that are on the device to logits that are ready there.
+
+    Args:
+        model: the network, on the device.
+        images: the batch.
+        dtype: float32, or what autocast computes in where that is safe.
+    """
+
+    def synchronize() -> None:
+        if images.device.type != "cpu":
+            torch.accelerator.synchronize(images.device)
+
+    images = images.to(memory_format=torch.channels_last)
+    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+        synchronize()
+        start = perf_counter()
+        model(images)
+        synchronize()
+        return perf_counter() - start
+
+
+def machine_of(device: torch.device) -> Machine:
+    """The machine that this runs on, by the name of its GPU or of its processor."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        cpuinfo = Path("/proc/cpuinfo")
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        name = models[0] if models else platform.processor() or platform.machine()
+    return Machine(name, torch.get_num_threads(), torch.__version__)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from io import StringIO
 from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -149,18 +151,12 @@ def export_int8(
 
 def evenly_spaced(length: int, count: int) -> list[int]:
     """At most ``count`` indices below ``length``, from the first to the last."""
-    if count >= length:
-        return list(range(length))
-    return [round(step * (length - 1) / max(1, count - 1)) for step in range(count)]
+    found: list[int] = np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
+    return found
 
 
 def quantize(source: Path, target: Path, images: Iterator[Tensor]) -> None:
-    """Write the int8 variant of an ONNX file.
-
-    Args:
-        source: in float32.
-        target: is written.
-        images: images (C, H, W) uint8 of any sizes, for the ranges of the activations.
+    """Write the int8 variant of an ONNX file, its ranges from images (C, H, W) uint8 of any sizes.
 
     Raises:
         SanetError: onnxruntime cannot do it, or an image cannot be read.
@@ -169,16 +165,13 @@ def quantize(source: Path, target: Path, images: Iterator[Tensor]) -> None:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """The images, one at a time."""
-
         def get_next(self) -> dict[str, NDArray[Any]] | None:
-            """The next one as the network's input."""
             image = next(images, None)
             return None if image is None else {INPUT: image[None].numpy()}
 
     prepared = source.with_name("prepared.onnx")
     try:
-        with quiet():
+        with quiet(StringIO()):
             # onnxruntime's symbolic shapes take a map and its cut for one size; the file then fails at odd sizes.
             quant_pre_process(source, prepared, skip_symbolic_shape=True)
             quantize_static(
@@ -214,22 +207,15 @@ def score_both(dataset: SegmentationDataset, network: SegmentationModel, path: P
         pixels += sample.mask.numel()
         equal += int((found[0] == found[1]).sum())
     before, after = (scores_of(confusion.counts, dataset.labels) for confusion in confusions)
-    class_iou = {
-        name: (_or_none(before.class_iou[name]), _or_none(after.class_iou[name])) for name in dataset.labels.names
-    }
-    means = [total / len(dataset) for total in seconds]
+    pairs = {name: (before.class_iou[name], after.class_iou[name]) for name in dataset.labels.names}
     return {
         "float_miou": before.miou,
         "int8_miou": after.miou,
-        "class_iou": class_iou,
+        "class_iou": {name: tuple(iou if isfinite(iou) else None for iou in pair) for name, pair in pairs.items()},
         "equal_labels": equal / pixels,
-        "float_seconds": means[0],
-        "int8_seconds": means[1],
+        "float_seconds": seconds[0] / len(dataset),
+        "int8_seconds": seconds[1] / len(dataset),
     }
-
-
-def _or_none(value: float) -> float | None:
-    return value if isfinite(value) else None
 
 
 def require_small_drop(cost: Int8Cost, max_miou_drop: float, path: Path) -> None:

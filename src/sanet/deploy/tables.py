@@ -8,25 +8,20 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from sanet.deploy.profile import Cost, Profile
-from sanet.deploy.timing import WARM_UP
+from sanet.deploy.profile import WARM_UP, Cost, Profile
 from sanet.files import written
 from sanet.tables import MISSING, markdown_table
 
 WIDTH = 110
-# Columns of the CSV file that are empty without ``time``.
-TIMED = (
-    *("latency_s", "latency_low_s", "latency_high_s", "repeats", "images_per_s"),
-    *("precision", "device", "threads", "torch"),
-)
 
 
 def render(profile: Profile) -> str:
     """What was measured and how, and the costs with published figures beside them; as Markdown."""
-    problems = {profile.label(cost): cost.problem for cost in profile.costs if cost.problem}
+    problems = {profile.label(cost): cost.problem for cost in profile.costs}
     notes = {profile.label(cost): profile.published(cost).note for cost in profile.costs}
-    parts = [_describe(profile), _cost_table(profile), _bullets(problems), _bullets(notes)]
-    return "\n\n".join(part for part in parts if part)
+    rows = [_cells(profile, cost) for cost in profile.costs]
+    table = markdown_table(list(rows[0]), [list(row.values()) for row in rows])
+    return "\n\n".join(part for part in (_describe(profile), table, _bullets(problems), _bullets(notes)) if part)
 
 
 def difference(found: float, published: float) -> float:
@@ -41,10 +36,7 @@ def records(profile: Profile) -> list[dict[str, Any]]:
 
 def _record(profile: Profile, cost: Cost) -> dict[str, Any]:
     config, published, timing = profile.config, profile.published(cost), cost.timing
-    timed: dict[str, Any] = dict.fromkeys(TIMED)
-    if timing is not None and profile.machine is not None:
-        figures = (timing.median, timing.low, timing.high, timing.repeats, config.batch / timing.median)
-        timed = dict(zip(TIMED, (*figures, config.precision, *profile.machine), strict=True))
+    machine = profile.machine if timing else None
     return {
         "network": cost.network,
         "backbone": cost.backbone,
@@ -56,7 +48,15 @@ def _record(profile: Profile, cost: Cost) -> dict[str, Any]:
         "parameters": cost.parameters,
         "macs": cost.macs,
         "activation_bytes": cost.activations,
-        **timed,
+        "latency_s": timing and timing.median,
+        "latency_low_s": timing and timing.low,
+        "latency_high_s": timing and timing.high,
+        "repeats": timing and timing.repeats,
+        "images_per_s": timing and config.batch / timing.median,
+        "precision": timing and config.precision,
+        "device": machine and machine.name,
+        "threads": machine and machine.threads,
+        "torch": machine and machine.torch,
         "miou": published.miou,
         "published_parameters_m": published.parameters,
         "published_macs_g": published.macs,
@@ -115,48 +115,34 @@ def _describe(profile: Profile) -> str:
     return fill(text, WIDTH, break_on_hyphens=False)
 
 
-def _cost_table(profile: Profile) -> str:
-    """A row for every cost."""
-    columns = {"network": [profile.label(cost) for cost in profile.costs]}
-    for cost in profile.costs:
-        for name, cell in _cells(profile, cost).items():
-            columns.setdefault(name, []).append(cell)
-    return markdown_table(list(columns), list(zip(*columns.values(), strict=True)))
-
-
 def _cells(profile: Profile, cost: Cost) -> dict[str, str]:
     """A row of the table: what was not measured for any of them has no column."""
     published, timing = profile.published(cost), cost.timing
     cells = {
-        "parameters (M)": _beside(cost.parameters, 1e6, published.parameters),
-        "MACs (G)": _beside(cost.macs, 1e9, published.macs),
+        "network": profile.label(cost),
+        "parameters (M)": _number(cost.parameters, 1e6, published=published.parameters),
+        "MACs (G)": _number(cost.macs, 1e9, published=published.macs),
         "memory (MiB)": _number(cost.activations, 2**20, 0),
     }
     if profile.machine is not None:
         cells["latency (ms)"] = _number(timing and timing.median, 1e-3)
-        cells["10-90 % (ms)"] = (
-            f"{_number(timing.low, 1e-3)} - {_number(timing.high, 1e-3)}" if timing is not None else MISSING
-        )
-        cells["images/s"] = _number(timing and profile.config.batch / timing.median, 1)
+        cells["10-90 % (ms)"] = f"{1e3 * timing.low:.2f} - {1e3 * timing.high:.2f}" if timing else MISSING
+        cells["images/s"] = _number(timing and profile.config.batch / timing.median)
     if any(entry.miou is not None for entry in profile.config.published.values()):
-        cells["mIoU (%)"] = _number(published.miou, 1, 1)
+        cells["mIoU (%)"] = _number(published.miou, digits=1)
     return cells
 
 
-def _beside(count: int | None, unit: float, published: float | None) -> str:
-    """What was counted, and the published figure."""
-    if count is None or published is None:
-        return _number(count, unit)
-    return f"{_number(count, unit)} ({published:g}, {difference(count / unit, published):+.1f} %)"
-
-
-def _number(value: float | None, unit: float, digits: int = 2) -> str:
-    return MISSING if value is None else f"{value / unit:.{digits}f}"
+def _number(value: float | None, unit: float = 1, digits: int = 2, published: float | None = None) -> str:
+    """What was counted, and the published figure beside it."""
+    if value is None:
+        return MISSING
+    beside = f" ({published:g}, {difference(value / unit, published):+.1f} %)" if published is not None else ""
+    return f"{value / unit:.{digits}f}{beside}"
 
 
 def _bullets(entries: Mapping[str, str]) -> str:
+    lines = [f"- {name}: {text}" for name, text in entries.items() if text]
     return "\n".join(
-        fill(f"- {name}: {text}", WIDTH, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
-        for name, text in entries.items()
-        if text
+        fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False) for line in lines
     )

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from math import isfinite, nan
 from pathlib import Path
 
-from sanet.evaluation.report import ABSENT_RULE, SCORE_NAMES, iou_text
+from sanet.evaluation.confusion import SCORE_NAMES
+from sanet.evaluation.report import ABSENT_RULE, iou_text
 from sanet.evaluation.results import Evaluation, read_scores
 from sanet.structures import SanetError, UsageError
 from sanet.tables import MISSING, percent, text_table
@@ -16,9 +17,7 @@ def compare(paths: Sequence[str | Path]) -> str:
     """A table for the terminal: IoU by class and the means of all results, in per cent, one column each.
 
     Two results or more also show how the images fare one by one, each against the same image of the first result.
-
-    Args:
-        paths: files ``scores.json``, or folders that hold one.
+    ``paths`` are files ``scores.json``, or folders that hold one.
 
     Raises:
         UsageError: no paths.
@@ -27,16 +26,22 @@ def compare(paths: Sequence[str | Path]) -> str:
     if not paths:
         raise UsageError("name the results to compare: files scores.json, or folders that hold one")
     results = [read_scores(path) for path in paths]
-    _require_one_truth(paths, results)
-    first = results[0]
+    first, *others = results
+    differences = [
+        f"  {paths[0]} against {path}: {difference}"
+        for path, result in zip(paths, results, strict=True)
+        for difference in first.protocol.differences(result.protocol)
+    ]
+    if differences:
+        raise SanetError("\n".join(["scores against different ground truth cannot be compared:", *differences]))
     numbers = [f"[{index + 1}]" for index in range(len(results))]
     rows = [[name, *(iou_text(result.scores.class_iou[name]) for result in results)] for name in first.labels.names]
     for key, name in SCORE_NAMES.items():
         if getattr(first.scores, key) is not None:
             rows.append([name, *(percent(getattr(result.scores, key)) for result in results)])
     rows.append(["mean of the images' mIoU", *(percent(_mean(result.image_miou.values())) for result in results)])
-    if len(results) > 1:
-        rows += _paired(first, results)
+    if others:
+        rows += _paired(first, others)
     protocol = first.protocol
     data = f"a part of {protocol.data}" if protocol.allow_subset else protocol.data
     named = [
@@ -47,20 +52,10 @@ def compare(paths: Sequence[str | Path]) -> str:
     return "\n".join([*named, truth, "", text_table(["IoU in per cent", *numbers], rows), ABSENT_RULE])
 
 
-def _require_one_truth(paths: Sequence[str | Path], results: Sequence[Evaluation]) -> None:
-    differences = [
-        f"  {paths[0]} against {path}: {difference}"
-        for path, result in zip(paths, results, strict=True)
-        for difference in results[0].protocol.differences(result.protocol)
-    ]
-    if differences:
-        raise SanetError("\n".join(["scores against different ground truth cannot be compared:", *differences]))
-
-
-def _paired(first: Evaluation, results: Sequence[Evaluation]) -> list[list[str]]:
+def _paired(first: Evaluation, others: Sequence[Evaluation]) -> list[list[str]]:
     """Mean difference of the images' mIoU from the first result, and how many are better, the same or worse."""
     means, counts = [MISSING], [MISSING]
-    for result in results[1:]:
+    for result in others:
         changes = [value - first.image_miou[name] for name, value in result.image_miou.items()]
         changes = [change for change in changes if isfinite(change)]
         means.append(f"{100 * _mean(changes):+.1f}" if changes else MISSING)

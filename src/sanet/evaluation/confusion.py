@@ -14,6 +14,16 @@ from torch import Tensor, nn
 
 from sanet.structures import LabelSet
 
+# What the means of Scores are called.
+SCORE_NAMES = {
+    "miou": "mean IoU",
+    "miou_without_background": "mean IoU without background",
+    "miou_with_background": "mean IoU with background (as IoU 0)",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean class accuracy",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+}
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -43,11 +53,7 @@ class Scores:
 
 
 class ConfusionMatrix(nn.Module):
-    """Counts pixels by (true class, predicted class).
-
-    Attributes:
-        counts: (K, K) int64, rows are the ground truth; a buffer, so that it follows the device of its parent.
-    """
+    """(K, K) int64 ``counts`` of pixels, whose rows are the ground truth; a buffer, on the device of its parent."""
 
     counts: Tensor
 

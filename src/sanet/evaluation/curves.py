@@ -20,9 +20,8 @@ STYLE |= dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtic
 def learning_curves(history: list[dict[str, float]], score_names: dict[str, str]) -> Markup | None:
     """Losses, and scores of the validation split, over the epochs, as inline SVG; None where there are no values.
 
-    Args:
-        history: rows of a run's metrics: "epoch" and any of "train/…" and "val/…"; values may be missing or NaN.
-        score_names: what the values "val/KEY" are called, by KEY.
+    ``history`` has a run's "epoch" and any of "train/…" and "val/KEY", missing or NaN where unknown; ``score_names``
+    says what the scores are called, by KEY.
     """
     values: dict[str, dict[float, float]] = {}
     for row in history:
@@ -38,7 +37,10 @@ def learning_curves(history: list[dict[str, float]], score_names: dict[str, str]
         figure = Figure(figsize=(4.8 * len(charts), 2.9), layout="constrained")
         for axes, (title, series) in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True):
             for name, points in series.items():
-                axes.plot([*points], [*points.values()], marker=".", label=_label(name, points, series is scores))
+                best = max(points, key=lambda epoch: points[epoch])
+                share = f"{name} best {points[best]:.1%}, epoch {best:g}"
+                label = share if series is scores else f"{name} {points[max(points)]:.3g}"
+                axes.plot([*points], [*points.values()], marker=".", label=label)
             axes.set(title=title, xlabel="epoch")
             axes.set_ylim(bottom=0)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -49,11 +51,3 @@ def learning_curves(history: list[dict[str, float]], score_names: dict[str, str]
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     svg = stream.getvalue()
     return Markup(svg[svg.index("<svg") :])
-
-
-def _label(name: str, points: dict[float, float], is_share: bool) -> str:
-    """A curve's name, with the best of a share or the last of a loss."""
-    if not is_share:
-        return f"{name} {points[max(points)]:.3g}"
-    best = max(points, key=lambda epoch: points[epoch])
-    return f"{name} best {points[best]:.1%}, epoch {best:g}"

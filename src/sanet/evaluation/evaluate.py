@@ -7,7 +7,7 @@ from dataclasses import replace
 from hashlib import sha256
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from sanet.data.catalog import data_source
 from sanet.data.loading import evaluation_loader
 from sanet.data.source import SegmentationDataset
 from sanet.evaluation.confusion import ConfusionMatrix, iou_of, scores_of, sums_of
+from sanet.evaluation.metrics import compute_metrics, create_metrics, update_metrics
 from sanet.evaluation.protocol import Protocol
 from sanet.evaluation.report import write_report
 from sanet.evaluation.results import COUNTS, SCORES, Evaluation, Example, write_scores
@@ -29,6 +30,9 @@ from sanet.inference.predictor import Predictor
 from sanet.models.networks import SegmentationModel
 from sanet.models.store import BUNDLED
 from sanet.structures import LabelSet, SanetError
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 WORST = 12
 REPORT = "report.html"
@@ -57,16 +61,18 @@ def evaluate(
         output: folder for ``scores.json``, ``image_counts.npz`` and ``report.html``; nothing is written without it.
         inference: sliding window, multi-scale and flip.
         device: name of the device; by default the best there is.
-        metrics: further metrics of torchmetrics by name, updated with (prediction, mask), each (H, W) int64.
+        metrics: metrics of torchmetrics by the names under which they are reported: "my_module:Name", with options
+            {name: …, options: {…}}, or an object; each is called as update(prediction, mask), both (H, W) int64.
         history: rows of a run's metrics, for the learning curves of the report.
         progress: show a progress bar.
         num_workers: processes that read images; 0 reads them in the main process.
 
     Raises:
-        SanetError: the model's classes are not those of the dataset, in the same order.
+        SanetError: the model's classes are not those of the dataset, in the same order; or a metric failed.
         DataError: the dataset cannot be read.
-        UsageError: no such split or device, or nothing can be written in ``output``, or somebody's file is in the way.
+        UsageError: no such split, device or metric, nothing can be written in ``output``, or a file there is not ours.
     """
+    wanted = create_metrics(metrics or {})
     if output is not None:
         distributed.broadcast_from_main(lambda: require_own(*files_in(Path(output))))
     dataset = data_source(data).open(split)
@@ -74,17 +80,16 @@ def evaluate(
     require_same_classes(predictor.labels, dataset.labels)
     if output is not None:
         distributed.broadcast_from_main(lambda: require_writable(Path(output)))
-    for metric in (metrics or {}).values():
-        metric.to(predictor.device).reset()
-    evaluation = evaluate_dataset(
-        lambda image: predictor.label(image.to(predictor.device)).cpu(),
-        dataset,
-        Protocol.of(data, split, dataset.names, dataset.labels, predictor.inference),
-        progress,
-        num_workers,
-        metrics or {},
-    )
-    evaluation = replace(evaluation, facts={"model": _named(model)})
+    for metric in wanted.values():
+        metric.to(predictor.device)
+    protocol = Protocol.of(data, split, dataset.names, dataset.labels, predictor.inference)
+
+    def label(image: Tensor) -> Tensor:
+        return predictor.label(image.to(predictor.device)).cpu()
+
+    evaluation = evaluate_dataset(label, dataset, protocol, progress, num_workers, wanted)
+    name = "in memory" if isinstance(model, SegmentationModel) else str(model)
+    evaluation = replace(evaluation, facts={"model": OWN if name == str(BUNDLED[OWN]) else name})
     if output is not None and distributed.is_main_process():
         write_scores(Path(output) / SCORES, evaluation)
         write_report(Path(output) / REPORT, evaluation, history or [], f"{data.name} · {split}")
@@ -97,15 +102,12 @@ def evaluate_dataset(
     protocol: Protocol,
     progress: bool = True,
     num_workers: int = 0,
-    metrics: Mapping[str, Any] = {},
+    metrics: Mapping[str, Metric] = {},
 ) -> Evaluation:
-    """Label every image of a dataset by a function, (C, H, W) -> (H, W) int64 on the CPU, and count.
+    """Label every image of a dataset by a function, (C, H, W) -> (H, W) int64 on the CPU, and count; see ``evaluate``.
 
     Processes that share the job share the images: each is counted once, and all return the same scores. All of them
-    have to call. For the rest see ``evaluate``.
-
-    Raises:
-        DataError: an image or its mask cannot be read, in whichever process.
+    have to call, and what one of them raises, all raise.
     """
     confusion, own, contents, failure = ConfusionMatrix(dataset.labels), [], {}, None
     hidden = not (progress and distributed.is_main_process())
@@ -115,19 +117,20 @@ def evaluate_dataset(
             prediction = label(image)
             own.append(sums_of(confusion.update(mask, prediction)))
             contents[name] = _digest(image), _digest(mask)
-            for metric in metrics.values():
-                metric.update(prediction.to(metric.device), mask.to(metric.device))
+            update_metrics(metrics, prediction, mask)
     except Exception as error:  # a process that ended by itself would leave the others waiting
         failure = distributed.portable(error)
     # As objects, which reach the others whatever device their counts would have to be on.
+    counts = torch.zeros_like(confusion.counts)
+    sums = torch.zeros(len(dataset), 3, len(dataset.labels), dtype=torch.int64)
     shares = distributed.all_gather((confusion.counts, own, contents, failure))
-    for *_, error_of_one in shares:
+    for rank, (counted, part, digests, error_of_one) in enumerate(shares):
         if error_of_one is not None:
             raise error_of_one
-    counts = torch.stack([share[0] for share in shares]).sum(dim=0)
-    sums = torch.zeros(len(dataset), 3, len(dataset.labels), dtype=torch.int64)
-    for rank, (_, part, *_) in enumerate(shares):
+        counts += counted
         sums[rank :: len(shares)] = torch.stack(part) if part else sums[:0]
+        contents |= digests
+    values = compute_metrics(metrics)
     miou = iou_of(sums).nanmean(dim=1).tolist()
     return Evaluation(
         dataset.labels,
@@ -135,9 +138,9 @@ def evaluate_dataset(
         scores_of(counts, dataset.labels),
         dict(zip(dataset.names, miou, strict=True)),
         _worst(dataset, label, miou) if distributed.is_main_process() else [],
-        protocol.with_contents({name: digests for share in shares for name, digests in share[2].items()}),
+        protocol.with_contents(contents),
         image_sums=sums.numpy(),
-        metrics={name: float(metric.compute()) for name, metric in metrics.items()},
+        metrics=values,
     )
 
 
@@ -155,13 +158,6 @@ def require_same_classes(model: LabelSet, data: LabelSet) -> None:
         )
 
 
-def _named(model: str | Path | SegmentationModel) -> str:
-    """What the result says that it is of."""
-    if isinstance(model, SegmentationModel):
-        return "in memory"
-    return OWN if Path(model) == BUNDLED["streets"] else str(model)
-
-
 def _digest(values: Tensor) -> bytes:
     """SHA-256 of the shape and the values of a tensor on the CPU."""
     return sha256(repr(tuple(values.shape)).encode() + values.numpy().tobytes()).digest()
@@ -169,12 +165,10 @@ def _digest(values: Tensor) -> bytes:
 
 def _worst(dataset: SegmentationDataset, label: Callable[[Tensor], Tensor], miou: list[float]) -> list[Example]:
     """The images with the lowest mIoU; labelling them again costs less than keeping all that might be among them."""
-    scored = [index for index, value in enumerate(miou) if not isnan(value)]
+    worst = sorted((value, index) for index, value in enumerate(miou) if not isnan(value))[:WORST]
     examples = []
-    for index in sorted(scored, key=lambda index: miou[index])[:WORST]:
-        image, mask, name = dataset[index]
-        prediction = label(image).numpy()
-        examples.append(Example(name, _shown(image), mask.long().numpy(), prediction, miou[index]))
+    for value, (image, mask, name) in ((value, dataset[index]) for value, index in worst):
+        examples.append(Example(name, _shown(image), mask.long().numpy(), label(image).numpy(), value))
     return examples
 
 

@@ -22,17 +22,16 @@ HERE = Path(__file__).parent
 
 def environment(*folders: Path) -> Environment:
     """Templates of these folders, which may extend ``page.html.jinja``."""
+    loader = FileSystemLoader([*folders, HERE])
     environment = Environment(
-        loader=FileSystemLoader([*folders, HERE]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["percent"] = lambda share: percent(share) + "%" * isfinite(share)
-    environment.filters["number"] = percent
-    environment.filters["plain"] = plain_text
-    environment.filters["rgb"] = lambda color: f"rgb({color[0]},{color[1]},{color[2]})"
+    environment.filters |= {
+        "percent": lambda share: percent(share) + "%" * isfinite(share),
+        "number": percent,
+        "plain": plain_text,
+        "rgb": lambda color: f"rgb{tuple(color)}",
+    }
     environment.tests["finite"] = isfinite
     return environment
 

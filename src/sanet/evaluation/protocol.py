@@ -55,37 +55,23 @@ class Protocol:
         cls, data: DataConfig, split: str, names: Sequence[str], labels: LabelSet, inference: InferenceConfig
     ) -> Self:
         """How `sanet evaluate` scores the images of these names."""
-        background = "none" if labels.background is None else f"class {labels.names[labels.background]}"
-        return cls(
-            data=data.name,
-            allow_subset=data.allow_subset,
-            split=split,
-            images=len(names),
-            names_sha256=names_digest(names),
-            images_sha256=None,
-            labels_sha256=None,
-            classes=labels.names,
-            ignore_index=labels.ignore_index,
-            background="ignored" if labels.background_ignored else background,
-            inference=replace(inference, shorter_side=inference.shorter_side or None),
-        )
+        background = "ignored" if labels.background_ignored else "none"
+        if labels.background is not None:
+            background = f"class {labels.names[labels.background]}"
+        inference = replace(inference, shorter_side=inference.shorter_side or None)
+        truth = (names_digest(names), None, None, labels.names, labels.ignore_index, background)
+        return cls(data.name, data.allow_subset, split, len(names), *truth, inference)
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Self:
-        """Back from JSON; raises TypeError where fields are missing, or more than there are."""
+        """Back from JSON; raises TypeError where fields are missing or unknown."""
         inference = InferenceConfig(**content["inference"])
         return cls(**{**content, "classes": tuple(content["classes"]), "inference": inference})
 
     def with_contents(self, contents: Mapping[str, tuple[bytes, bytes]]) -> Self:
         """The same of images and labels with these SHA-256, by the names of the images."""
-        images, labels = (
-            digest_of({name: digests[part].hex() for name, digests in contents.items()}) for part in (0, 1)
-        )
+        images, labels = (digest_of({name: both[part].hex() for name, both in contents.items()}) for part in (0, 1))
         return replace(self, images_sha256=images, labels_sha256=labels)
-
-    def without_contents(self) -> Self:
-        """The same of whatever images and labels."""
-        return replace(self, images_sha256=None, labels_sha256=None)
 
     def ground_truth(self) -> dict[str, Any]:
         """The fields that have to match."""
@@ -110,7 +96,7 @@ class Protocol:
         return ", ".join(f"{_words(name)} {plain_text(value)}" for name, value in vars(self.inference).items())
 
     def shown(self) -> dict[str, Any]:
-        """For a reader: classes by number, and of the digests the beginning."""
+        """For a reader: the number of the classes, and of the digests the beginning."""
         values = {**self.ground_truth(), "classes": len(self.classes), **vars(self.inference)}
         return {
             _words(name): value[:12] if name.endswith("_sha256") else value

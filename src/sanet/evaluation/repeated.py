@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 from statistics import fmean, stdev
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,14 +23,8 @@ RUNS_TO_JUDGE = 3
 COVERAGE = {3: 86, 5: 91, 10: 93}
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Of one score over the seeds.
-
-    Attributes:
-        mean: of the runs.
-        deviation: sample standard deviation; NaN for one run.
-    """
+class Spread(NamedTuple):
+    """Mean of a score over the seeds, and its sample standard deviation, which is NaN for one run."""
 
     mean: float
     deviation: float
@@ -41,15 +36,8 @@ class Spread:
         return cls(mean, stdev(values) if len(values) > 1 and isfinite(mean) else nan)
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Of a score of two networks on the same images, each the mean over its seeds.
-
-    Attributes:
-        mean: the first minus the second.
-        low: where the middle 95 % of the resamples begin.
-        high: where they end.
-    """
+class Difference(NamedTuple):
+    """Of a score of two networks, the first minus the second, with the ends of the middle 95 % of the resamples."""
 
     mean: float
     low: float
@@ -74,20 +62,6 @@ class Comparison:
     runs: int
     published: float | None = None
 
-    @classmethod
-    def of(
-        cls,
-        first: str,
-        second: str,
-        first_sums: NDArray[np.int64],
-        second_sums: NDArray[np.int64],
-        score: str = "miou",
-        published: float | None = None,
-    ) -> Comparison:
-        """From the sums (S, N, 3, K) of their runs; see ``paired_bootstrap``."""
-        runs = min(len(first_sums), len(second_sums))
-        return cls(first, second, paired_bootstrap(first_sums, second_sums, score), runs, published)
-
     @property
     def judged(self) -> bool:
         """Whether there are enough runs, and something to score."""
@@ -96,7 +70,7 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """What the interval allows to say."""
-        if not isfinite(self.difference.mean) or not isfinite(self.difference.low):
+        if not all(map(isfinite, self.difference)):
             return "nothing to score"
         if not self.judged:
             return f"fewer than {RUNS_TO_JUDGE} runs"
@@ -147,15 +121,15 @@ def paired_bootstrap(
     images = first.shape[1]
     random = np.random.default_rng(seed)
     draws = random.multinomial(images, np.full(images, 1 / images), size=resamples)
-    ours, theirs = (
-        (_shares(len(runs), resamples, random) * _scores(score, runs, draws)).sum(axis=1) for runs in (first, second)
-    )
-    differences = ours - theirs
+    whole = np.ones((1, images), dtype=np.int64)
+    means, drawn = [], []
+    for runs in (first, second):
+        means.append(float(_scores(score, runs, whole).mean()))
+        drawn.append((_shares(len(runs), resamples, random) * _scores(score, runs, draws)).sum(axis=1))
+    differences = drawn[0] - drawn[1]
     differences = differences[np.isfinite(differences)]  # a draw may have no labelled pixel
     low, high = np.percentile(differences, [2.5, 97.5]).tolist() if len(differences) else (nan, nan)
-    whole = np.ones((1, images), dtype=np.int64)
-    mean = _scores(score, first, whole).mean() - _scores(score, second, whole).mean()
-    return Difference(float(mean), low, high)
+    return Difference(means[0] - means[1], low, high)
 
 
 def _shares(runs: int, resamples: int, random: np.random.Generator) -> NDArray[np.float64]:
@@ -168,9 +142,8 @@ def _scores(score: str, sums: NDArray[np.int64], draws: NDArray[np.int64]) -> ND
     """(R, S): the score of every run on images that each of the draws (R, N) counts so many times."""
     # As floats, which are exact below 2^53 pixels and which matrix products are fast for.
     weights = torch.from_numpy(draws).double()
-    of_runs = []
-    for run in sums:
+    found = np.empty((len(draws), len(sums)))
+    for column, run in enumerate(sums):
         drawn = (weights @ torch.from_numpy(run).double().flatten(1)).view(-1, *run.shape[1:])
-        of_runs.append(SCORES[score](drawn, torch.from_numpy(run[:, 1].sum(axis=0))))
-    found: NDArray[np.float64] = torch.stack(of_runs, dim=1).numpy()
+        found[:, column] = SCORES[score](drawn, torch.from_numpy(run[:, 1].sum(axis=0)))
     return found

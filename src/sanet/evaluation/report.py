@@ -8,6 +8,7 @@ from statistics import median
 
 import numpy as np
 
+from sanet.evaluation.confusion import SCORE_NAMES
 from sanet.evaluation.curves import learning_curves
 from sanet.evaluation.page import data_url, environment, thumbnail
 from sanet.evaluation.results import Evaluation, Example
@@ -16,51 +17,36 @@ from sanet.inference.drawing import IGNORED, WRONG, colorize, error_map
 from sanet.structures import LabelSet
 from sanet.tables import percent, text_table
 
-SCORE_NAMES = {
-    "miou": "mean IoU",
-    "miou_without_background": "mean IoU without background",
-    "miou_with_background": "mean IoU with background (as IoU 0)",
-    "pixel_accuracy": "pixel accuracy",
-    "mean_accuracy": "mean class accuracy",
-    "frequency_weighted_iou": "frequency-weighted IoU",
-}
 ABSENT_RULE = "A class that is neither true nor predicted anywhere is absent: it has no score and is in no mean."
 IMAGE_WIDTH = 640
 NUMBERED_CLASSES = 21
 
 
 def write_report(path: Path, evaluation: Evaluation, history: list[dict[str, float]], title: str) -> None:
-    """Write one HTML file that needs no other file, no script and no network.
-
-    Args:
-        path: the file.
-        evaluation: what to show.
-        history: rows of a run's metrics: "epoch" and any of "train/…" and the scores "val/miou" and so on; values may
-            be missing or NaN. The learning curves are left out where there is nothing to draw.
-        title: heading of the page.
-    """
-    labels, scores, confusion = evaluation.labels, evaluation.scores, evaluation.confusion
+    """Write one HTML file that needs no other file, script or network; for ``history`` see ``learning_curves``."""
+    labels, iou, confusion = evaluation.labels, evaluation.scores.class_iou, evaluation.confusion
     masks = [mask for example in evaluation.worst for mask in (example.truth, example.prediction)]
     shown = set().union(*(np.unique(mask).tolist() for mask in masks))
-    page = environment().get_template("report.html.jinja")
-    text = page.render(
-        title=title,
-        evaluation=evaluation,
-        means=_means(evaluation),
-        colors=dict(zip(labels.names, labels.colors, strict=True)),
-        classes=sorted(
-            labels.names, key=lambda name: -scores.class_iou[name] if isfinite(scores.class_iou[name]) else 1
-        ),
-        protocol=evaluation.protocol.shown() | evaluation.facts,
-        curves=learning_curves(history, SCORE_NAMES),
-        shares=(confusion / confusion.sum(axis=1, keepdims=True).clip(min=1)).tolist(),
-        numbered=len(labels) <= NUMBERED_CLASSES,
-        examples=[(example, _panels(example, labels)) for example in evaluation.worst],
-        shown=[name for index, name in enumerate(labels.names) if index in shown],
-        median_miou=median([miou for miou in evaluation.image_miou.values() if isfinite(miou)] or [nan]),
-        absent_rule=ABSENT_RULE,
-        wrong=WRONG,
-        ignored=IGNORED,
+    text = (
+        environment()
+        .get_template("report.html.jinja")
+        .render(
+            title=title,
+            evaluation=evaluation,
+            means=_means(evaluation),
+            colors=dict(zip(labels.names, labels.colors, strict=True)),
+            classes=sorted(labels.names, key=lambda name: -iou[name] if isfinite(iou[name]) else 1),
+            protocol=evaluation.protocol.shown() | evaluation.facts,
+            curves=learning_curves(history, SCORE_NAMES),
+            shares=(confusion / confusion.sum(axis=1, keepdims=True).clip(min=1)).tolist(),
+            numbered=len(labels) <= NUMBERED_CLASSES,
+            examples=[(example, _panels(example, labels)) for example in evaluation.worst],
+            shown=[name for index, name in enumerate(labels.names) if index in shown],
+            median_miou=median([miou for miou in evaluation.image_miou.values() if isfinite(miou)] or [nan]),
+            absent_rule=ABSENT_RULE,
+            wrong=WRONG,
+            ignored=IGNORED,
+        )
     )
     with written(path) as aside:
         aside.write_text(text, encoding="utf-8")
@@ -86,7 +72,7 @@ def _means(evaluation: Evaluation) -> dict[str, float]:
 
 
 def _panels(example: Example, labels: LabelSet) -> dict[str, str]:
-    """Image, ground truth, prediction and errors, no wider than ``IMAGE_WIDTH``, as data URLs."""
+    """Four images, no wider than ``IMAGE_WIDTH``, as data URLs."""
     image, truth, prediction = (
         thumbnail(array, IMAGE_WIDTH) for array in (example.image, example.truth, example.prediction)
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import isfinite, nan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -23,17 +23,8 @@ SCORES, COUNTS = "scores.json", "image_counts.npz"
 FORMAT = 2
 
 
-@dataclass(frozen=True)
-class Example:
-    """An image, its ground truth and what was predicted.
-
-    Attributes:
-        name: name of the image.
-        image: (H, W, 3) uint8.
-        truth: (H, W) int64, class indices or the ignore index.
-        prediction: (H, W) int64.
-        miou: mean IoU over the classes of this image alone.
-    """
+class Example(NamedTuple):
+    """An image (H, W, 3) uint8, its ground truth and what was predicted, (H, W) int64, and its mIoU alone."""
 
     name: str
     image: NDArray[np.uint8]
@@ -55,7 +46,7 @@ class Evaluation:
         protocol: what was evaluated and how.
         facts: what else is worth keeping, such as which model it was.
         image_sums: (N, 3, K) int64, pixels found, true and predicted of each class in every image, in the order of
-            ``image_miou``; None where that was not kept.
+            ``image_miou``; None where they were not kept.
         metrics: values of further metrics, by name.
     """
 
@@ -71,10 +62,7 @@ class Evaluation:
 
 
 def write_scores(path: Path, evaluation: Evaluation) -> None:
-    """Write protocol, scores, label set, confusion matrix (rows are the truth) and mIoU by image; NaN is null.
-
-    The sums of the images go into ``image_counts.npz`` beside the file.
-    """
+    """Write all but the images; NaN is null. The sums of the images go into ``image_counts.npz`` beside the file."""
     if evaluation.image_sums is not None:
         with written(path.with_name(COUNTS)) as aside, aside.open("wb") as file:
             np.savez_compressed(file, sums=evaluation.image_sums)
@@ -94,10 +82,7 @@ def write_scores(path: Path, evaluation: Evaluation) -> None:
 
 
 def read_scores(path: str | Path) -> Evaluation:
-    """Read a ``scores.json`` back, all but the images; the scores are computed again from the confusion matrix.
-
-    Args:
-        path: the file, or the folder that holds it.
+    """Read a ``scores.json``, or the one of a folder; the scores are computed again from the confusion matrix.
 
     Raises:
         SanetError: there is no such file, or it cannot be read as scores.
@@ -107,20 +92,11 @@ def read_scores(path: str | Path) -> Evaluation:
         content = json.loads(file.read_text(encoding="utf-8"))
         if content.get("format") != FORMAT:
             raise SanetError(f"{file} is of another version of sanet, or no scores at all; evaluate again")
-        confusion = np.array(content["confusion"], np.int64)
-        labels = LabelSet(**content["labels"])
-        miou = _numbers(content["image_miou"])
-        return Evaluation(
-            labels,
-            confusion,
-            scores_of(torch.from_numpy(confusion), labels),
-            miou,
-            [],
-            Protocol.read(content["protocol"]),
-            content["facts"],
-            _image_sums(file.with_name(COUNTS), confusion, len(miou)),
-            _numbers(content["metrics"]),
-        )
+        labels, confusion = LabelSet(**content["labels"]), np.array(content["confusion"], np.int64)
+        scores, miou = scores_of(torch.from_numpy(confusion), labels), _numbers(content["image_miou"])
+        sums = _image_sums(file.with_name(COUNTS), confusion, len(miou))
+        protocol, facts, metrics = Protocol.read(content["protocol"]), content["facts"], _numbers(content["metrics"])
+        return Evaluation(labels, confusion, scores, miou, [], protocol, facts, sums, metrics)
     except OSError as error:
         raise SanetError(f"{file} cannot be read ({error.strerror}); `sanet evaluate` writes such files") from error
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, BadZipFile) as error:

@@ -2,8 +2,7 @@
 
 Images are (H, W, 3) uint8 RGB; masks are (H, W) integers, class indices or the label set's ``ignore_index``.
 Every function raises ValueError for a mask that holds anything else, or whose size is not the image's.
-What is computed of an image is computed in bands of rows, so that the largest ones take little more memory than they
-have themselves.
+What takes more than a byte for each value is computed in bands of rows, so that the largest images need little memory.
 """
 
 from __future__ import annotations
@@ -58,11 +57,7 @@ def overlay(image: RGBImage, mask: Mask, labels: LabelSet, opacity: float = 0.5)
 
     Ignored pixels show the image as it is.
 
-    Args:
-        image: (H, W, 3) uint8.
-        mask: (H, W).
-        labels: the classes.
-        opacity: of the tint; 0 gives the image, 1 the colours of ``colorize`` wherever there is a class.
+    An opacity of 0 gives the image, and 1 the colours of ``colorize`` wherever there is a class.
 
     Raises:
         ValueError: an opacity outside 0 to 1.
@@ -87,8 +82,7 @@ def shares(mask: Mask, labels: LabelSet) -> dict[str, float]:
     indices = _indices(mask, labels)
     bands = [np.bincount(indices[rows].ravel(), minlength=len(labels) + 1) for rows in _bands(mask)]
     counts = np.sum(bands, axis=0)[: len(labels)]
-    order = [index for index in np.argsort(-counts, kind="stable") if counts[index]]
-    return {labels.names[index]: float(counts[index] / counts.sum()) for index in order}
+    return {labels.names[k]: float(counts[k] / counts.sum()) for k in np.argsort(-counts, kind="stable") if counts[k]}
 
 
 def with_legend(picture: RGBImage, labels: LabelSet, shares: Mapping[str, float]) -> Image.Image:
@@ -96,11 +90,7 @@ def with_legend(picture: RGBImage, labels: LabelSet, shares: Mapping[str, float]
 
     The text grows with the image. Where the legend is taller than the image, the rest stays white. A name in a
     script that the font does not have, which are Latin, Greek, Cyrillic and a few more, is written as its number.
-
-    Args:
-        picture: (H, W, 3) uint8, such as an overlay.
-        labels: the classes.
-        shares: share of the pixels by class name, as from ``shares``; classes of share 0 are left out.
+    Classes of share 0 are left out.
     """
     entries = sorted(((share, name) for name, share in shares.items() if share > 0), key=lambda entry: -entry[0])
     if not entries:
@@ -116,8 +106,7 @@ def with_legend(picture: RGBImage, labels: LabelSet, shares: Mapping[str, float]
     column_width = round(3 * em + name_width + max(font.getlength(text) for text in texts))
     size = (width + em + columns * (column_width + em), max(height, rows * line + em))
     canvas = Image.new("RGB", size, "white")
-    for band in _bands(picture):
-        canvas.paste(Image.fromarray(picture[band]), (0, band.start))
+    canvas.paste(Image.fromarray(picture), (0, 0))
     draw = ImageDraw.Draw(canvas)
     for place, ((_, name), shown, text) in enumerate(zip(entries, names, texts, strict=True)):
         left = width + em + place // rows * (column_width + em)
@@ -130,7 +119,7 @@ def with_legend(picture: RGBImage, labels: LabelSet, shares: Mapping[str, float]
 
 
 def _has_glyphs(font: ImageFont.FreeTypeFont, text: str) -> bool:
-    """Whether a font has a glyph for every character; one that it does not have is drawn as that of no character."""
+    """Whether a font has every character; one that it does not have is drawn as that of no character."""
     none = bytes(font.getmask("\uffff"))
     return all(bytes(font.getmask(character)) != none for character in text)
 
@@ -141,21 +130,18 @@ def error_map(image: RGBImage, truth: Mask, prediction: Mask, labels: LabelSet) 
     _check_size(image, prediction)
     wanted, found = _indices(truth, labels), _indices(prediction, labels)
     # Grey between 20 and 150, so that neither of the two flat colours can be taken for the image.
-    errors = np.empty_like(image)
-    for rows in _bands(image):
-        errors[rows] = (20 + image[rows] @ np.array([0.299, 0.587, 0.114]) * (130 / 255)).astype(np.uint8)[..., None]
+    grey = Image.fromarray(image).convert("L").point([20 + value * 130 // 255 for value in range(256)])
+    errors = np.array(grey.convert("RGB"))
     errors[wanted != found] = WRONG
     errors[wanted == len(labels)] = IGNORED
     return errors
 
 
 def _color_table(labels: LabelSet) -> RGBImage:
-    """(K + 1, 3): the colours of the classes, and of ignored pixels."""
     return np.array([*labels.colors, IGNORED], dtype=np.uint8)
 
 
 def _bands(array: Mask) -> Iterator[slice]:
-    """The rows of an array, some at a time."""
     return (slice(top, min(top + BAND, len(array))) for top in range(0, len(array), BAND))
 
 
@@ -164,18 +150,15 @@ def _indices(mask: Mask, labels: LabelSet) -> NDArray[np.uint32]:
     classes = len(labels)
     if mask.ndim != 2 or mask.size == 0:
         raise ValueError(f"the mask has shape {mask.shape}; give (H, W)")
-    indices = np.empty(mask.shape, np.min_scalar_type(classes))
-    for rows in _bands(mask):
-        values = mask[rows].astype(np.int64)
-        ignored = values == labels.ignore_index
-        values[ignored] = 0
-        if not 0 <= values.min() <= values.max() < classes:
-            raise ValueError(
-                f"the mask has values from {values.min()} to {values.max()}; classes are 0 to {classes - 1} "
-                f"and {labels.ignore_index} is ignored"
-            )
-        values[ignored] = classes
-        indices[rows] = values
+    ignored = mask == labels.ignore_index
+    values = np.where(ignored, 0, mask)
+    if not 0 <= values.min() <= values.max() < classes:
+        raise ValueError(
+            f"the mask has values from {values.min()} to {values.max()}; classes are 0 to {classes - 1} and "
+            f"{labels.ignore_index} is ignored"
+        )
+    indices = values.astype(np.min_scalar_type(classes))
+    indices[ignored] = classes
     return indices
 
 

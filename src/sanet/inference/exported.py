@@ -28,24 +28,18 @@ INPUT, OUTPUT = "images", "logits"
 ONNX = ".onnx"
 PROGRAMS = (".pt2", ".ts", ".pt", ".pth", ".torchscript")
 MOST_PARTS = 2**18  # nodes, attributes, tensors and so on; the networks have some 5 000
+LONGEST_METADATA = 2**22  # characters, as many as of the config.json of a model directory
 
 
 class ExportedModel:
-    """A network from a file.
-
-    Args:
-        path: the file, for messages.
-        session: of onnxruntime.
-        metadata: what the file says about the network.
-        device: where its logits go.
+    """A network from a file, which ``open_exported`` reads.
 
     Attributes:
+        metadata: what the file says about the network.
+        device: where its logits go.
         labels: the classes.
         shorter_side: shorter side, in pixels, at which the network is to see images; None: their own size.
         in_chans: C, channels of the images.
-
-    Raises:
-        SanetError: the network is not one of such classes.
     """
 
     def __init__(self, path: Path, session: InferenceSession, metadata: dict[str, Any], device: torch.device) -> None:
@@ -55,11 +49,9 @@ class ExportedModel:
         except (KeyError, TypeError) as error:
             raise SanetError("it does not say which classes it has; it was not written by `sanet export`") from error
         self.shorter_side = checked_side("shorter_side", metadata.get("shorter_side"))
-        found = [
-            (value.name, value.type, len(value.shape), value.shape[1:2])
-            for value in (*session.get_inputs(), *session.get_outputs())
-        ]
         self.in_chans = metadata.get("in_chans", 3)
+        places = (*session.get_inputs(), *session.get_outputs())
+        found = [(value.name, value.type, len(value.shape), value.shape[1:2]) for value in places]
         expected = [(INPUT, "tensor(uint8)", 4, [self.in_chans]), (OUTPUT, "tensor(float)", 4, [len(self.labels)])]
         if found != expected:
             raise SanetError(f"its input and output are not {expected}, as its classes ask for, but {found}")
@@ -68,14 +60,16 @@ class ExportedModel:
         """(B, C, H, W) uint8 -> (B, K, H, W) float32 logits on the model's device.
 
         Raises:
-            UsageError: images of another shape or dtype, or too small.
+            UsageError: images of another shape or dtype, or with a side below 32 pixels.
             SanetError: the network cannot run, or returns something of another shape.
         """
         shape = tuple(images.shape)
-        if images.dtype != torch.uint8 or images.ndim != 4 or shape[1] != self.in_chans:
-            raise UsageError(f"images are {images.dtype} of shape {shape}; give uint8 of (B, {self.in_chans}, H, W)")
-        if min(shape[2:]) < SMALLEST_SIDE:
-            raise UsageError(f"images are {shape[2:]} pixels; the networks need {SMALLEST_SIDE} or more a side")
+        fits = images.dtype == torch.uint8 and images.ndim == 4 and shape[1] == self.in_chans
+        if not fits or min(shape[2:]) < SMALLEST_SIDE:
+            raise UsageError(
+                f"images are {images.dtype} of shape {shape}; give uint8 of (B, {self.in_chans}, H, W), with sides of "
+                f"{SMALLEST_SIDE} or more pixels"
+            )
         try:
             (logits,) = self.session.run([OUTPUT], {INPUT: images.cpu().numpy()})
         except Exception as error:  # onnxruntime's errors have no class in common
@@ -92,15 +86,10 @@ def is_exported(model: str | Path) -> bool:
 
 
 def open_exported(path: str | Path, device: str | None = None) -> ExportedModel:
-    """Read an exported file.
-
-    Args:
-        path: the file.
-        device: "cpu" or "cuda"; by default the GPU where the runtime can use one.
+    """Read an exported file; device "cpu" or "cuda", by default the GPU where the runtime can use one.
 
     Raises:
-        SanetError: there is no such file, it cannot be read, or it was not written by `sanet export`; or the runtime
-            is not installed.
+        SanetError: there is no such file, `sanet export` has not written it, or the runtime is not installed.
         UsageError: there is no such device.
     """
     file = Path(path)
@@ -136,11 +125,7 @@ def open_exported(path: str | Path, device: str | None = None) -> ExportedModel:
 
 
 def _checked_metadata(content: bytes) -> Any:
-    """What an ONNX file says about its network, if it is one graph of ONNX's own operators, with all its tensors.
-
-    Raises:
-        SanetError: there is more in it, which no network of `sanet export` has.
-    """
+    """What an ONNX file says about its network, if it is one graph of ONNX's own operators, with all its tensors."""
     import onnx
 
     model = onnx.load_model_from_string(content)
@@ -154,7 +139,10 @@ def _checked_metadata(content: bytes) -> Any:
             raise SanetError(f"its operator {part.op_type!r:.80} of {part.domain!r:.80} is none of ONNX's own")
         if kind in ("FunctionProto", "TrainingInfoProto") or graphs > 1 or number > MOST_PARTS:
             raise SanetError("it is more than a network: it has functions, control flow or very many parts")
-    return json.loads({entry.key: entry.value for entry in model.metadata_props}.get(METADATA, "null"))
+    text = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA, "null")
+    if len(text) > LONGEST_METADATA:
+        raise SanetError(f"its {METADATA} has {len(text)} characters; {LONGEST_METADATA} at most are read")
+    return json.loads(text)
 
 
 def _parts(message: Any) -> Iterator[Any]:

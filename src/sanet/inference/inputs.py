@@ -6,7 +6,7 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from sanet.data.decoding import IMAGE_SUFFIXES
@@ -30,55 +30,49 @@ def find_images(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
     """
     found: dict[Path, Path] = {}
     files: list[Path] = []
+    masks: set[Path] = set()
     for given in inputs:
         # A name that exists is meant as it is, also with brackets in it.
         exists = Path(given).exists()
         paths = [Path(given)] if exists else [Path(path) for path in sorted(glob.glob(given, recursive=True))]
+        if not paths:
+            raise UsageError(f"{given} matches no file" if glob.has_magic(given) else f"{given} does not exist")
         matches: dict[Path, Path] = {}
         for path in paths:
-            if path.is_dir():
-                inside = [file for file in _images_below(path) if output.resolve() not in file.resolve().parents]
-                matches |= {file: file.relative_to(path).with_suffix("") for file in inside}
-            else:
+            inside = _images_below(path, output.resolve()) if path.is_dir() else []
+            matches |= {file: file.relative_to(path).with_suffix("") for file in inside}
+            if not path.is_dir():
                 matches[path] = Path(path.stem)
         if not matches:
-            raise UsageError(
-                f"{given} names no image outside the output {output} (known types: {', '.join(IMAGE_SUFFIXES)})"
-            )
+            raise UsageError(f"{given} holds no image outside {output} (known types: {', '.join(IMAGE_SUFFIXES)})")
         if exists and Path(given).is_dir():
-            inner = {folder for file in matches for folder in file.parents if Path(given) in folder.parents}
-            _refuse(folder for folder in inner if MASKS.search(folder.name))
+            masks |= {folder for file in matches for folder in file.parents if Path(given) in folder.parents}
         else:
             files += matches
         found |= matches
     counts = Counter(parent for file in files for parent in file.parents)
-    _refuse(folder for folder in counts if MASKS.search(folder.name) and counts[folder.parent] > counts[folder])
+    masks |= {folder for folder in counts if counts[folder.parent] > counts[folder]}
+    for folder in sorted(masks, key=lambda folder: (len(folder.parts), folder)):
+        if MASKS.search(folder.name):
+            raise UsageError(
+                f"{folder} holds masks, going by its name, and they would be labelled as well; name the folders or "
+                f"files beside it instead, or {folder} by itself if that is meant"
+            )
     places: dict[Path, Path] = {}
     for path, place in found.items():
-        if place in places:
-            raise UsageError(
-                f"{path} and {places[place]} would both be written to {place}.png; predict them into two outputs"
-            )
-        places[place] = path
+        if (other := places.setdefault(place, path)) != path:
+            raise UsageError(f"{path} and {other} would both be written to {place}.png; predict them into two outputs")
     return found
 
 
-def _refuse(masks: Iterable[Path]) -> None:
-    for folder in sorted(masks, key=lambda folder: (len(folder.parts), folder)):
-        raise UsageError(
-            f"{folder} holds masks, going by its name, and they would be labelled as well; name the folders or files "
-            f"beside it instead, or {folder} by itself if that is meant"
-        )
-
-
-def _images_below(folder: Path) -> list[Path]:
-    """The images of a folder and its subfolders, in order; linked folders too, but each once."""
+def _images_below(folder: Path, output: Path) -> list[Path]:
+    """The images of a folder and its subfolders outside ``output``, in order; linked folders too, but each once."""
     found: list[Path] = []
-    seen: set[Path] = set()
+    seen = {output}
     for place, folders, names in os.walk(folder, followlinks=True):
         folders.sort()
         whole = Path(place).resolve()
-        if whole in seen:
+        if whole in seen or output in whole.parents:
             folders.clear()
             continue
         seen.add(whole)

@@ -32,26 +32,25 @@ class Job(NamedTuple):
 class Journal:
     """The newest line about each mask. Paths in lines start at the folder, so that every working directory may call.
 
-    Args:
-        folder: output folder; need not be there.
-
     Raises:
-        UsageError: there is a ``predictions.jsonl`` with other lines.
+        UsageError: the output folder has a ``predictions.jsonl`` with other lines.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = Path(os.path.realpath(folder)), folder / RESULTS
         self.lines: dict[str, Line] = {}
-        if os.path.lexists(self.path):
+        if self.path.is_file():
             self._read()
+        elif os.path.lexists(self.path):
+            raise refuse(self.path)
 
     def name(self, path: str) -> str:
         """How a line calls a file: from the folder on, links in between followed."""
-        parent, name = os.path.split(os.path.abspath(path))
+        place = Path(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
         try:
-            return PurePath(os.path.relpath(os.path.join(os.path.realpath(parent), name), self.folder)).as_posix()
+            return PurePath(os.path.relpath(place, self.folder)).as_posix()
         except ValueError:  # on another drive
-            return PurePath(parent, name).as_posix()
+            return place.as_posix()
 
     def is_done(self, job: Job, fingerprint: str) -> bool:
         """Whether mask and overlay are those that this model and these settings make of the image as it is now.
@@ -70,16 +69,14 @@ class Journal:
     def add(self, line: Line, job: Job) -> None:
         """Keep what became of an image."""
         line |= {kind: self.name(path) for kind, path in job._asdict().items()}
-        self.lines.pop(line["mask"], None)  # to the end
-        self.lines[line["mask"]] = line
+        self._put(line)
         append(self.path, json.dumps(line))
 
     def finish(self, jobs: Sequence[Job]) -> None:
         """Write all lines again: those of other images whose masks are still there, and behind them these jobs'."""
-        names = [self.name(job.mask) for job in jobs]
-        own = {name: self.lines.pop(name) for name in names}
-        others = {name: line for name, line in self.lines.items() if (self.folder / name).is_file()}
-        self.lines = others | own
+        own = [self.lines.pop(self.name(job.mask)) for job in jobs]
+        others = [line for line in self.lines.values() if (self.folder / line["mask"]).is_file()]
+        self.lines = {line["mask"]: line for line in others + own}
         self.write()
 
     def write(self) -> None:
@@ -87,15 +84,15 @@ class Journal:
         with replaced(self.path) as aside, aside.open("w", encoding="utf-8") as file:
             file.writelines(f"{json.dumps(line)}\n" for line in self.lines.values())
 
+    def _put(self, line: Line) -> None:
+        self.lines.pop(line["mask"], None)  # to the end
+        self.lines[line["mask"]] = line
+
     def _read(self) -> None:
-        if not self.path.is_file():
-            raise refuse(self.path)
         with self.path.open(encoding="utf-8", errors="replace") as file:
             for number, text in enumerate(file, 1):
                 try:
-                    line = json.loads(text)
-                    self.lines.pop(line["mask"], None)
-                    self.lines[line["mask"]] = line
+                    self._put(json.loads(text))
                 except (LookupError, TypeError, ValueError) as error:
                     if number == 1 or text.endswith("\n"):  # else torn: the process was killed while it wrote
                         raise UsageError(

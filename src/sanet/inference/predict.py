@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from PIL import Image
 from tqdm import tqdm
@@ -28,80 +28,45 @@ from sanet.inference.inputs import find_images
 from sanet.inference.journal import Job, Journal, Line, version
 from sanet.inference.predictor import Predictor
 from sanet.models.store import saved_files
-from sanet.structures import LabelSet, UsageError
+from sanet.structures import UsageError
 
 
 class Outcome(NamedTuple):
-    """What became of a collection.
-
-    Attributes:
-        labelled: images that were labelled now.
-        kept: images whose results existed already.
-        failures: what went wrong, one message for each image that could not be read.
-    """
+    """Images that were labelled now, images whose results existed already, and a message for each unreadable one."""
 
     labelled: int
     kept: int
     failures: list[str]
 
 
-class Engine(Protocol):
-    """Who labels the images, and with what.
-
-    Attributes:
-        labels: the classes.
-        fingerprint: the same for the same model and settings.
-    """
-
-    labels: LabelSet
-    fingerprint: str
-
-    def results(self, jobs: Sequence[Job]) -> Iterator[Line]:
-        """What ``label_file`` says of every job, in any order, as soon as it is known."""
-        ...
-
-
-@dataclass(frozen=True)
-class PredictorSettings:
-    """What a predictor is opened from; unlike the predictor, it can be sent to other machines.
+class Engine:
+    """Labels images, one after the other in this process.
 
     Args:
         model: directory of a saved model, one of the Hugging Face hub as ``hf:OWNER/NAME``, or an exported file.
         device: name of the device; by default the best there is.
         inference: sliding window, multi-scale and flip.
+
+    Attributes:
+        predictor: the opened model.
+        fingerprint: the same for the same model and settings, whatever the device.
     """
 
-    model: str
-    device: str | None = None
-    inference: InferenceConfig = field(default_factory=InferenceConfig)
-
-    def open(self) -> Predictor:
-        """Read the model; see ``Predictor`` for what it raises."""
-        return Predictor(self.model, self.device, self.inference)
-
-    def fingerprint(self) -> str:
-        """Hash of the contents of the model's files, its classes among them, and of the settings but the device."""
-        files = (Path(self.model),) if is_exported(self.model) else saved_files(self.model)
-        # What is None is left out, so that a setting that is added later does not label everything again.
-        settings = {name: value for name, value in asdict(self.inference).items() if value is not None}
-        return sha256(json.dumps([settings, *map(sum_of, files)], sort_keys=True).encode()).hexdigest()[:16]
-
-
-class LocalEngine:
-    """Labels in this process, one image after the other; see ``Engine``.
-
-    Args:
-        settings: the model.
-    """
-
-    def __init__(self, settings: PredictorSettings) -> None:
-        self.predictor = settings.open()
-        self.labels = self.predictor.labels
-        self.fingerprint = replace(settings, inference=self.predictor.inference).fingerprint()
+    def __init__(self, model: str, device: str | None = None, inference: InferenceConfig = InferenceConfig()) -> None:
+        self.predictor = Predictor(model, device, inference)
+        self.fingerprint = fingerprint_of(model, self.predictor.inference)
 
     def results(self, jobs: Sequence[Job]) -> Iterator[Line]:
-        """See ``Engine``; in the order of the jobs."""
+        """What ``label_file`` says of every job, in any order, as soon as it is known."""
         return (label_file(self.predictor, job) for job in jobs)
+
+
+def fingerprint_of(model: str, inference: InferenceConfig) -> str:
+    """Hash of the contents of the model's files, its classes among them, and of the settings."""
+    files = (Path(model),) if is_exported(model) else saved_files(model)
+    # What is None is left out, so that a setting that is added later does not label everything again.
+    settings = {name: value for name, value in asdict(inference).items() if value is not None}
+    return sha256(json.dumps([settings, *map(sum_of, files)], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path, progress: bool = True) -> Outcome:
@@ -115,47 +80,39 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
     size and the time of modification that the line says, and when its mask and overlay exist. Images that failed
     are tried again. A mask or overlay that would have to be made again, but was changed by somebody, is not replaced.
 
-    Args:
-        engine: who labels them, and with what.
-        inputs: files, folders and globs.
-        output: output folder.
-        progress: show a progress bar.
+    ``inputs`` are files, folders and globs.
 
     Raises:
-        UsageError: see ``find_images``; more classes than a palette PNG holds; or a file that would be replaced is not
-            as an earlier call has left it, or nothing can be written there.
-        SanetError: another call is writing there, or the engine cannot continue, or the disk is full; what is done is
-            kept.
+        UsageError: see ``find_images``; more classes than a palette PNG holds; or a file is in the way.
+        SanetError: another call is writing there, the engine cannot continue, or the disk is full.
     """
-    if len(engine.labels) > 256:
-        raise UsageError(f"a palette PNG holds 256 classes, the model has {len(engine.labels)}; use sanet.Predictor")
-    folder = Path(output)
+    classes, folder = len(engine.predictor.labels), Path(output)
+    if classes > 256:
+        raise UsageError(f"a palette PNG holds 256 classes, the model has {classes}; use sanet.Predictor")
     jobs = [
         Job(str(path), str(folder / "masks" / f"{place}.png"), str(folder / "overlays" / f"{place}.jpg"))
         for path, place in find_images(inputs, folder).items()
     ]
     with locked(folder):
         journal = Journal(folder)
-        left = {job.image: job for job in jobs if not journal.is_done(job, engine.fingerprint)}
-        targets = (path for job in left.values() for path in job.outputs)
+        left = [job for job in jobs if not journal.is_done(job, engine.fingerprint)]
+        targets = (path for job in left for path in job.outputs)
         require_own(*targets, root=folder, inputs=[job.image for job in jobs])
         journal.write()  # complete lines only, and a disk that takes them
-        with tqdm(
-            desc="predict", unit=" images", total=len(jobs), initial=len(jobs) - len(left), disable=not progress
-        ) as bar:
+        kept = len(jobs) - len(left)
+        with tqdm(desc="predict", unit=" images", total=len(jobs), initial=kept, disable=not progress) as bar:
             failures = _label_all(engine, left, journal, bar)
         journal.finish(jobs)
-    messages = [failures[image] for image in left if image in failures]
-    return Outcome(len(left) - len(messages), len(jobs) - len(left), messages)
+    return Outcome(len(left) - len(failures), kept, [failures[job.image] for job in left if job.image in failures])
 
 
-def _label_all(engine: Engine, left: dict[str, Job], journal: Journal, bar: tqdm[Any]) -> dict[str, str]:
+def _label_all(engine: Engine, jobs: Sequence[Job], journal: Journal, bar: tqdm[Any]) -> dict[str, str]:
     """Label these images; what went wrong, by image."""
-    failures, begun = {}, dict(left)
+    failures, begun = {}, {job.image: job for job in jobs}
     try:
-        with closing(line for line in (engine.results(list(left.values())) if left else ())) as results:
+        with closing(line for line in (engine.results(jobs) if jobs else ())) as results:
             for line in results:
-                job = left[line["image"]]
+                job = begun[line["image"]]
                 if "error" in line:
                     failures[job.image] = line["error"]
                     journal.add(line, job)
@@ -172,10 +129,7 @@ def _label_all(engine: Engine, left: dict[str, Job], journal: Journal, bar: tqdm
 
 
 def label_file(predictor: Predictor, job: Job) -> Line:
-    """Label one image, and write its mask and its overlay beside their places.
-
-    Returns:
-        What ``predictions.jsonl`` says of it: the shares, and which version of the image it was; or the error.
+    """Label one image, and write its mask and its overlay beside their places; what ``predictions.jsonl`` says of it.
 
     Raises:
         SanetError: they cannot be written, which is no image's fault.
@@ -193,7 +147,7 @@ def label_file(predictor: Predictor, job: Job) -> Line:
     blended.thumbnail((LONGEST_JPEG, LONGEST_JPEG))  # smaller images stay as they are
     _save(palette_image(mask, predictor.labels), Path(job.mask), "PNG")
     _save(blended, Path(job.overlay), "JPEG", quality=92)
-    return {"image": job.image, "mask": job.mask, "overlay": job.overlay, "shares": found, **read}
+    return {**job._asdict(), "shares": found, **read}
 
 
 def _save(image: Image.Image, path: Path, format: str, **options: Any) -> None:

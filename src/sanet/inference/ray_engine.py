@@ -14,15 +14,14 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from sanet import references
+from sanet.config import InferenceConfig
 from sanet.inference.journal import Job, Line
-from sanet.inference.predict import PredictorSettings, label_file
+from sanet.inference.predict import Engine, label_file
 from sanet.inference.predictor import Predictor
 from sanet.structures import SanetError, UsageError, first_line
 
@@ -33,8 +32,7 @@ STORE = 200_000_000
 RESUME = "what is done is kept, and the same call resumes from there, with fewer workers if memory was short"
 
 
-@dataclass(frozen=True)
-class Pool:
+class Pool(NamedTuple):
     """The workers: how many, where they compute, and with how many threads each."""
 
     workers: int
@@ -42,51 +40,47 @@ class Pool:
     threads: int
 
 
-class RayEngine:
-    """Labels with one predictor in each of many processes; see ``Engine``.
+class RayEngine(Engine):
+    """Labels with one predictor in each of many processes.
 
     A worker that dies, as for want of memory, is started again, and what it was at is tried again, three times. With as
-    many threads a worker as ``LocalEngine`` has, the results are the same bit for bit; with another number PyTorch
-    adds in another order, and a pixel in some millions can tip over.
+    many threads a worker as ``Engine`` has, the results are the same bit for bit; with another number PyTorch adds in
+    another order, and a pixel in some millions can tip over.
 
     Args:
-        settings: the model; with device "cuda", or by default where the cluster has GPUs, a worker has one to itself.
+        model: see ``Engine``.
+        device: "cpu"; or "cuda", by default where the cluster has GPUs: a worker has one to itself.
+        inference: sliding window, multi-scale and flip.
         workers: largest number of workers; by default as many as the cluster has GPUs or, without them, CPU cores.
 
     Raises:
         SanetError: Ray is not installed; or the model cannot be read.
-        UsageError: less than one worker, or a device that Ray cannot share out.
+        UsageError: a device that Ray cannot share out.
     """
 
-    def __init__(self, settings: PredictorSettings, workers: int | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        device: str | None = None,
+        inference: InferenceConfig = InferenceConfig(),
+        workers: int | None = None,
+    ) -> None:
         _ray()
-        if workers is not None and workers < 1:
-            raise UsageError(f"workers {workers}: 1 or more")
-        if settings.device not in (None, "cpu", "cuda"):
-            raise UsageError(f"device {settings.device!r}: Ray shares the GPUs out; give cpu, cuda or none")
-        # What is wrong with the model is said here, before anything is started.
-        opened = replace(settings, device="cpu").open()
-        self.labels = opened.labels
-        settings = replace(settings, inference=opened.inference)
-        self.fingerprint = settings.fingerprint()
-        here = Path(settings.model)
-        self.settings = replace(settings, model=str(here.absolute())) if here.exists() else settings
-        self.workers = workers
+        if device not in (None, "cpu", "cuda"):
+            raise UsageError(f"device {device!r}: Ray shares the GPUs out; give cpu, cuda or none")
+        super().__init__(model, "cpu", inference)  # what is wrong with the model is said before anything is started
+        self.model = os.path.abspath(model) if os.path.exists(model) else model
+        self.device, self.workers = device, workers
 
     def results(self, jobs: Sequence[Job]) -> Iterator[Line]:
-        """See ``Engine``.
-
-        Raises:
-            SanetError: a worker failed for good, or the cluster is gone.
-            UsageError: device "cuda", but the cluster has no GPU.
-        """
+        """See ``Engine``; SanetError where a worker failed for good, the cluster is gone, or it has no GPU as asked."""
         with _running() as ray:
             pool = self._pool(ray.cluster_resources(), len(jobs))
             gpus = 1 if pool.device == "cuda" else 0
             actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=RETRIES, max_task_retries=RETRIES)(Worker)
             relative = any(not os.path.isabs(name) for job in jobs for name in job)
-            settings = replace(self.settings, device=pool.device)
-            made = (settings, self.fingerprint, pool.threads, os.getcwd() if relative else None, references.opened())
+            opened = self.model, pool.device, self.predictor.inference
+            made = opened, self.fingerprint, pool.threads, os.getcwd() if relative else None, references.opened()
             workers = ray.util.ActorPool([actor.remote(*made) for _ in range(pool.workers)])
             try:
                 yield from workers.map_unordered(lambda worker, job: worker.label.remote(job), jobs)
@@ -97,7 +91,7 @@ class RayEngine:
 
     def _pool(self, resources: dict[str, float], jobs: int) -> Pool:
         cpus, gpus = max(1, int(resources.get("CPU", 1))), int(resources.get("GPU", 0))
-        device = self.settings.device or ("cuda" if gpus else "cpu")
+        device = self.device or ("cuda" if gpus else "cpu")
         if device == "cuda" and not gpus:
             raise UsageError("device 'cuda' cannot be used: the Ray cluster has no GPU")
         available = gpus if device == "cuda" else cpus
@@ -106,25 +100,20 @@ class RayEngine:
 
 
 class Worker:
-    """A process of the pool, with a predictor of its own.
+    """A process of the pool, with an engine of its own that is made of what ``opened`` says.
 
-    Args:
-        settings: the model.
-        fingerprint: fingerprint of the model where the call was made.
-        threads: threads of PyTorch and ONNX Runtime; no more than the machine has cores.
-        directory: where relative names start; None where there are none.
-        modules: modules that the user has opened, which the model may need.
+    Relative names start at ``directory``; ``modules`` are those that the user has opened, which the model may need.
     """
 
     def __init__(
         self,
-        settings: PredictorSettings,
+        opened: tuple[str, str, InferenceConfig],
         fingerprint: str,
         threads: int,
         directory: str | None = None,
         modules: Sequence[str] = (),
     ) -> None:
-        self.settings, self.fingerprint, self.threads = settings, fingerprint, threads
+        self.opened, self.fingerprint, self.threads = opened, fingerprint, threads
         self.directory, self.modules = directory, modules
         self.predictor: Predictor | None = None  # an error while a worker is made looks as if its process had died
 
@@ -133,16 +122,13 @@ class Worker:
             os.chdir(self.directory)
         references.use(*self.modules)
         torch.set_num_threads(min(self.threads, os.cpu_count() or 1))
-        if self.settings.fingerprint() != self.fingerprint:
-            raise SanetError(f"{self.settings.model} is another model there")
-        return self.settings.open()
+        engine = Engine(*self.opened)
+        if engine.fingerprint != self.fingerprint:
+            raise SanetError(f"{self.opened[0]} is another model there")
+        return engine.predictor
 
     def label(self, job: Job) -> Line:
-        """See ``label_file``.
-
-        Raises:
-            SanetError: something that is not the image's fault.
-        """
+        """See ``label_file``; SanetError for what is not the image's fault."""
         try:
             self.predictor = self.predictor or self._open()
             return label_file(self.predictor, job)

@@ -39,12 +39,12 @@ def label_image(logits_of: LogitsFunction, image: Tensor, settings: InferenceCon
     Returns:
         (H, W) int64 class indices.
     """
-    height, width = image.shape[-2:]
-    seen = _grown_to_smallest_side(image)
-    factors = settings.factors(*seen.shape[-2:])
-    if len(factors) > 1 or settings.flip:
+    if len(settings.scales) > 1 or settings.flip:
         return class_probabilities(logits_of, image, settings).argmax(dim=0)
-    bands = _view(logits_of, seen, factors[0], settings.window)
+    height, width = image.shape[-2:]
+    seen = _grown(image)
+    (factor,) = settings.factors(*seen.shape[-2:])
+    bands = _view(logits_of, seen, factor, settings.window)
     return torch.cat([band.argmax(dim=0) for band in bands])[:height, :width]
 
 
@@ -55,23 +55,17 @@ def class_probabilities(
 
     Memory: the sum over the views is kept whole, in ``4 K H W`` bytes, beside one resized image. The logits of a view
     are not, where it goes through windows: they are resized and added in bands of rows, as the windows finish them.
-    Labels in bands would need the windows of all views at the same time.
 
-    Args:
-        logits_of: the network.
-        image: (C, H, W), integers or float in [0, 1], of any size, on the network's device.
-        settings: sliding window, multi-scale and flip. Each view is an image of ``max(32, round(factor * side))``
-            pixels a side, whole or in windows by the rule of ``window``. Those of a flip are flipped back.
+    Each view is an image of ``max(32, round(factor * side))`` pixels a side, whole or in windows.
 
     Returns:
         (K, H, W) float32; every pixel's add up to 1.
     """
     height, width = image.shape[-2:]
     sums: Tensor | None = None
-    for factor in settings.factors(*_grown_to_smallest_side(image).shape[-2:]):
+    for factor in settings.factors(*_grown(image).shape[-2:]):
         for flipped in (False, True) if settings.flip else (False,):
-            seen = _grown_to_smallest_side(image.flip(-1) if flipped else image)
-            first = 0
+            seen, first = _grown(image.flip(-1) if flipped else image), 0
             for logits in _view(logits_of, seen, factor, settings.window):
                 rows = min(len(logits[0]), height - first)
                 found = logits[:, :rows, :width].softmax(dim=0)
@@ -84,37 +78,27 @@ def class_probabilities(
 
 
 def _view(logits_of: LogitsFunction, image: Tensor, factor: float, window: int) -> Iterator[Tensor]:
-    """Logits (K, rows, W) from top to bottom, of the image's size, from it in another one."""
-    bands = _bands(logits_of, resized(image, factor), window)
-    sides = _scaled_sides(image, factor)
-    if sides == tuple(image.shape[-2:]):
-        return bands
-    return resized_bands(bands, sides[0], image.shape[-2:])
-
-
-def _bands(logits_of: LogitsFunction, image: Tensor, window: int) -> Iterator[Tensor]:
-    """Logits (K, rows, W) from top to bottom: of the whole image at once, or as its windows finish them."""
-    if image.shape[-2] * image.shape[-1] <= window**2:
-        yield logits_of(image[None])[0]
-    else:
-        yield from blended_bands(logits_of, image, window)
+    """Logits (K, rows, W) from top to bottom, of the image's size, from it in another one: whole, or in windows."""
+    seen = resized(image, factor)
+    bands = blended_bands(logits_of, seen, window)
+    return bands if seen.shape == image.shape else resized_bands(bands, seen.shape[-2], image.shape[-2:])
 
 
 def blended_bands(logits_of: LogitsFunction, image: Tensor, window: int) -> Iterator[Tensor]:
-    """Logits of an image from overlapping windows, as bands of finished rows.
+    """Logits of an image, whole or, of more than ``window ** 2`` pixels, from overlapping windows.
 
     Every window counts most at its middle and least at its rim. Only the rows that further windows still touch are
     kept, so that the memory needed grows with the image's width and not with its height.
 
-    Args:
-        logits_of: the network.
-        image: (C, H, W).
-        window: side of the windows in pixels; a shorter side of the image is taken whole.
+    A side of the image (C, H, W) that is shorter than ``window`` is taken whole.
 
     Yields:
-        (K, rows, W) float32, from top to bottom; the rows of all bands together are H.
+        (K, rows, W) bands of finished rows, from top to bottom.
     """
     height, width = image.shape[-2:]
+    if height * width <= window**2:
+        yield logits_of(image[None])[0]
+        return
     tall, wide = min(window, height), min(window, width)
     tops, lefts = window_starts(height, tall), window_starts(width, wide)
     weight = torch.outer(_tent(tall), _tent(wide)).to(image.device)
@@ -130,7 +114,7 @@ def blended_bands(logits_of: LogitsFunction, image: Tensor, window: int) -> Iter
         assert sums is not None
         finished = next_top - top
         yield sums[:, :finished] / weights[:finished]
-        sums, weights = _scrolled(sums, finished), _scrolled(weights, finished)
+        sums, weights = (F.pad(rows[..., finished:, :], (0, 0, 0, finished)) for rows in (sums, weights))
 
 
 def window_starts(length: int, window: int) -> list[int]:
@@ -148,47 +132,30 @@ def _tent(length: int) -> Tensor:
     return tent / tent.max()
 
 
-def _scrolled(rows: Tensor, count: int) -> Tensor:
-    """Drop the first ``count`` rows of (…, rows, W) and add as many of zeros."""
-    return F.pad(rows[..., count:, :], (0, 0, 0, count))
-
-
-def _grown_to_smallest_side(image: Tensor) -> Tensor:
+def _grown(image: Tensor) -> Tensor:
     """Repeat the last row and column until both sides have the 32 pixels that the networks need."""
-    height, width = image.shape[-2:]
-    rows = torch.arange(max(height, SMALLEST_SIDE), device=image.device).clamp(max=height - 1)
-    columns = torch.arange(max(width, SMALLEST_SIDE), device=image.device).clamp(max=width - 1)
-    if len(rows) == height and len(columns) == width:
-        return image
-    return image[:, rows][:, :, columns]
-
-
-def _scaled_sides(image: Tensor, scale: float) -> tuple[int, int]:
-    height, width = image.shape[-2:]
-    return max(SMALLEST_SIDE, round(scale * height)), max(SMALLEST_SIDE, round(scale * width))
+    for dim in (1, 2):
+        side = image.shape[dim]
+        if side < SMALLEST_SIDE:
+            image = image.index_select(dim, torch.arange(SMALLEST_SIDE, device=image.device).clamp(max=side - 1))
+    return image
 
 
 def resized(image: Tensor, scale: float) -> Tensor:
     """(C, H, W) in another size and the same dtype; integers are rounded, since exported networks take nothing else."""
-    sides = _scaled_sides(image, scale)
+    sides = tuple(max(SMALLEST_SIDE, round(scale * side)) for side in image.shape[-2:])
     if sides == tuple(image.shape[-2:]):
         return image
-    planes = []
+    planes, exact = [], image.is_floating_point()
     for plane in image:  # one after the other, since a large image in float32 takes more than its logits
-        pixels = plane[None, None] if image.is_floating_point() else plane[None, None].float()
-        resized = F.interpolate(pixels, sides, mode="bilinear", align_corners=False, antialias=True)[0]
-        planes.append(resized if image.is_floating_point() else resized.round_().to(image.dtype))
+        pixels = plane[None, None] if exact else plane[None, None].float()
+        found = F.interpolate(pixels, sides, mode="bilinear", align_corners=False, antialias=True)[0]
+        planes.append(found if exact else found.round_().to(image.dtype))
     return torch.cat(planes)
 
 
 def resized_bands(bands: Iterable[Tensor], height: int, size: Sequence[int]) -> Iterator[Tensor]:
-    """Logits (K, height, w) that come in bands of rows, in another size, bilinearly and as bands of rows again.
-
-    Args:
-        bands: (K, rows, w) from top to bottom.
-        height: rows of all of them together.
-        size: rows and columns of what is yielded.
-    """
+    """Logits (K, height, w) in bands of rows from top to bottom, in another size, bilinearly and as bands again."""
     rows, columns = size
     # The centres of the new rows among the old ones, in float64: a row more or less shows in thousands of them.
     centres = ((torch.arange(rows, dtype=torch.float64) + 0.5) * height / rows - 0.5).clamp(0, height - 1)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from sanet.data.decoding import read_image, rgb
 from sanet.files import require_own, written
+from sanet.insight.figure import draw, require_figure
 from sanet.insight.groups import Encoding, Explainer
 from sanet.models.networks import SegmentationModel
 from sanet.structures import UsageError
@@ -44,8 +45,6 @@ def explain(
             SANet, one that takes other images than RGB, or a file that cannot be written, or that sanet did not write.
         SanetError: the image cannot be read.
     """
-    from sanet.insight.figure import draw, require_figure
-
     if not points:
         raise UsageError("points: name one or more, each by its column and its row")
     inputs = [] if isinstance(image, Image.Image) else [image]

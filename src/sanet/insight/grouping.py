@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sanet.data.source import SegmentationDataset
-from sanet.insight.groups import Encoding, Explainer, HeadMaps
+from sanet.insight.groups import Explainer
 from sanet.structures import LabelSet, UsageError
 from sanet.tables import percent, text_table
 
@@ -95,8 +95,9 @@ def grouping_scores(
             category = mask[tuple(place)]
             counts[category] += 1
             away = np.linalg.norm(ranked - place, axis=1)
-            for head, maps in enumerate(encoding.heads):
-                distances = _distances(maps, encoding, place, ranked)
+            for head, group in enumerate(encoding.groups(int(place[1]), int(place[0]))):
+                cells = ranked * group.distance.shape // encoding.size
+                distances = group.distance[cells[:, 0], cells[:, 1]]
                 sums[head, category] += roc_area(-distances, classes == category)
                 nearest = distances.argsort(stable=True)[: max(1, len(ranked) // 10)].numpy()
                 reach[head] += away[nearest].mean() / away.mean()
@@ -109,8 +110,6 @@ def _draw(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
     """(P, 2) points and (Q, 2) pixels to be ranked, as rows and columns; None where only one class was drawn."""
     labelled = np.argwhere(mask != labels.ignore_index)
-    if not len(labelled):
-        return None
     ranked = labelled[random.choice(len(labelled), min(pixels, len(labelled)), replace=False)]
     classes = np.unique(mask[ranked[:, 0], ranked[:, 1]])
     if len(classes) < 2:
@@ -119,16 +118,6 @@ def _draw(
     of_classes = [np.argwhere(mask == index) for index in classes]
     chosen = [places[random.choice(len(places), min(points, len(places)), replace=False)] for places in of_classes]
     return np.concatenate(chosen), ranked
-
-
-def _distances(maps: HeadMaps, encoding: Encoding, place: NDArray[np.int64], ranked: NDArray[np.int64]) -> Tensor:
-    """(Q,) distances of pixels from a point, both as rows and columns."""
-    height, width = encoding.size
-    rows, columns = maps.attention.shape[-2:]
-    cells = torch.from_numpy(ranked[:, 0] * rows // height), torch.from_numpy(ranked[:, 1] * columns // width)
-    row, column = maps.cell(int(place[1]), int(place[0]), encoding.size)
-    distances: Tensor = (maps.attention[:, cells[0], cells[1]] - maps.attention[:, row, column, None]).norm(dim=0)
-    return distances
 
 
 def roc_area(scores: Tensor, positive: NDArray[np.bool_]) -> float:

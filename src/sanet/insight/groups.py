@@ -42,12 +42,6 @@ class HeadMaps(NamedTuple):
     attention: Tensor
     output: Tensor
 
-    def cell(self, x: int, y: int, size: tuple[int, int]) -> tuple[int, int]:
-        """Row and column of the map cell that a pixel of an image of H and W lies in."""
-        height, width = size
-        rows, columns = self.main.shape[-2:]
-        return y * rows // height, x * columns // width
-
 
 class PixelGroup(NamedTuple):
     """What a head groups with a point.
@@ -100,7 +94,8 @@ class Encoding(NamedTuple):
             raise UsageError(f"point {x} {y} lies outside the image, which is {width} wide and {height} high")
         found = []
         for maps in self.heads:
-            row, column = maps.cell(x, y, self.size)
+            rows, columns = maps.main.shape[-2:]
+            row, column = y * rows // height, x * columns // width
             channel = int(maps.main[:, row, column].argmax())
             distance = (maps.attention - maps.attention[:, row, column, None, None]).norm(dim=0)
             output = maps.output[int(maps.output[:, row, column].argmax())]
@@ -134,7 +129,8 @@ class Explainer:
         self.shorter_side = self._inference.shorter_side
         self.network.to(self.device).to(memory_format=torch.channels_last).eval()
         head = self.network.head
-        self._modules = head.attention if isinstance(head, SANetHead) else nn.ModuleList()
+        found = head.attention if isinstance(head, SANetHead) else ()
+        self._modules = [module for module in found if isinstance(module, SqueezeAttention)]
         self.stages = tuple(head.numbers) if isinstance(head, SANetHead) else ()
 
     def require_heads(self) -> None:
@@ -166,19 +162,12 @@ class Explainer:
                     module.register_forward_pre_hook(lambda module, given: inputs.update({module: given[0]}))
                 )
             logits = self.network(images).logits[0]
-        heads = [
-            _head_maps(stage, module, inputs[module])
-            for stage, module in zip(self.stages, self._modules, strict=True)
-            if isinstance(module, SqueezeAttention)
-        ]
+        heads = []
+        for stage, module in zip(self.stages, self._modules, strict=True):
+            main, attention = (way(inputs[module])[0].float().cpu() for way in (module.main, module.attend))
+            heads.append(HeadMaps(stage, main, attention, attention * main + attention))
         # In bands: the logits of a photograph at its own size can take gigabytes.
         bands = resized_bands(logits.split(BAND, dim=1), logits.shape[1], (height, width))
         prediction = torch.cat([band.argmax(dim=0).cpu() for band in bands])
         rows, columns = images.shape[-2:]
         return Encoding((height, width), (rows, columns), self.network.labels, prediction, heads)
-
-
-def _head_maps(stage: int, module: SqueezeAttention, features: Tensor) -> HeadMaps:
-    """X_res, X_attn and X_out of a module on features (1, C, h, w)."""
-    attention, main = module.attend(features)[0].float().cpu(), module.main(features)[0].float().cpu()
-    return HeadMaps(stage, main, attention, attention * main + attention)

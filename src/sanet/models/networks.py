@@ -16,7 +16,7 @@ from sanet.models.backbones import Backbone
 from sanet.models.baselines.danet import DANetHead
 from sanet.models.baselines.encnet import EncNetHead
 from sanet.models.baselines.smp import SMP_HEADS
-from sanet.models.sanet import FCNHead, FCNSEHead, SANetHead, resize
+from sanet.models.sanet import FCNHead, FCNSEHead, HeadOutput, SANetHead, resize
 from sanet.models.store import StoredModel, saved_files
 from sanet.models.variants import SANetVariantHead
 from sanet.references import Kind, name_of
@@ -36,21 +36,14 @@ HEADS = Kind("network", NETWORKS)
 
 # No network of the literature has a whole number beyond this; a wrong one must not take all memory.
 LARGEST_OPTION = 2**12
+# Pixels; of the maps on which a head is tried.
+EXAMPLE_SIDES = (128, 192)
 
 
 class SegmentationModel(nn.Module, StoredModel):
     """A network of ``NETWORKS`` over a backbone: pixels in, per-class logits of the same size out.
 
-    Args:
-        network: a name of ``NETWORKS``, "my_lab.heads:PSP" of an opened module, or the class of a head.
-        backbone: a timm model name.
-        labels: the classes; K is their number.
-        output_stride: stride of the last feature stage.
-        pretrained_backbone: start the backbone from its ImageNet weights.
-        options: further arguments of the head, such as ``{"pooling": "max"}`` for ``SANetHead``.
-        shorter_side: shorter side, in pixels, at which the network sees images outside training; None: their own size.
-        in_chans: C, channels of the images.
-        value_range: largest value of images of integers.
+    See ``create_model`` for the arguments; ``options`` are the further ones of the head.
 
     Attributes:
         network: the name of the head.
@@ -89,8 +82,9 @@ class SegmentationModel(nn.Module, StoredModel):
             self.head = head(self.backbone.levels, len(labels), **self.options)
         except UsageError as error:
             raise UsageError(f"network {self.network!r}: {error}") from error
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"network {self.network!r} does not take {self.options}: {first_line(error)}") from error
+        except (AttributeError, TypeError, ValueError) as error:
+            hint = "; call super().__init__() first" if "Module.__init__()" in str(error) else ""
+            raise UsageError(f"network {self.network!r} with {self.options}: {first_line(error)}{hint}") from error
         self.register_buffer("mean", torch.tensor(self.backbone.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(self.backbone.std).view(1, -1, 1, 1))
 
@@ -131,7 +125,8 @@ def resolved_options(network: str, head: Callable[..., nn.Module], options: Mapp
     """Every option of a network's head: as given, else as the head has it by default.
 
     Raises:
-        UsageError: one that the head does not have, or of another kind than its default.
+        UsageError: one that the head does not have, of another kind than its default, or one that has no default and
+            is not given.
     """
     parameters = dict([*signature(head).parameters.items()][2:])
     for option, value in options.items():
@@ -139,6 +134,10 @@ def resolved_options(network: str, head: Callable[..., nn.Module], options: Mapp
         kind = _wanted(parameters[option].default, value)
         if kind:
             raise UsageError(f"network {network!r}: {option} {repr(value)[:80]}: {kind}")
+    try:
+        signature(head).bind("levels", "num_classes", **options)
+    except TypeError as error:
+        raise UsageError(f"network {network!r} as (levels, num_classes, **{dict(options)}): {error}") from error
     defaults = {name: found.default for name, found in parameters.items() if found.default is not Parameter.empty}
     return defaults | dict(options)
 
@@ -156,6 +155,55 @@ def _wanted(default: Any, value: Any) -> str:
             return "a list, of 16 at most"
         return next(filter(None, (_wanted(default[0], entry) for entry in value)), "")
     return ""
+
+
+def require_output(model: SegmentationModel) -> None:
+    """Try a network's head on the maps of two small images; the network and the generators stay as they are.
+
+    Raises:
+        UsageError: the head is no module, keeps layers where ``parameters()`` does not find them, or returns what no
+            loss or prediction can use.
+    """
+
+    def require(fits: bool, problem: str) -> None:
+        if not fits:
+            raise UsageError(f"network {model.network!r}: {problem}")
+
+    head, classes, (height, width) = model.head, len(model.labels), EXAMPLE_SIDES
+    initialised = isinstance(head, nn.Module) and "_modules" in vars(head)
+    require(initialised, f"{type(head).__name__} is no nn.Module, or does not call super().__init__()")
+    require(not (lost := _lost_layers(head)), f"training does not find the layers in {lost}; use nn.ModuleList for a "
+            "list, nn.ModuleDict for a dict, nn.ParameterList for parameters")  # fmt: skip
+    modes = [(module, module.training) for module in head.modules()]
+    sizes = [(level.channels, -(-height // level.stride), -(-width // level.stride)) for level in model.backbone.levels]
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        # Copies, as a layer may change its input in place, which a leaf that requires gradients does not allow.
+        maps = [torch.rand(2, *size, device=model.mean.device).requires_grad_().clone() for size in sizes]
+        output = head.eval()(maps)
+    for module, mode in modes:
+        module.training = mode
+    found = type(output).__name__
+    require(isinstance(output, HeadOutput), f"the head returns {found}, not a sanet.HeadOutput(readout, mask)")
+    for name, part in output._asdict().items():
+        if part is None and name in ("dense", "category"):
+            continue
+        shape = tuple(part.shape) if isinstance(part, Tensor) else (type(part).__name__,)
+        wanted = f"(B, K{'' if name == 'category' else ', h, w'}) with B = 2 and K = {classes}"
+        fits = len(shape) == (2 if name == "category" else 4) and shape[:2] == (2, classes)
+        require(fits, f"{name} is ({', '.join(map(str, shape))}), not {wanted}")
+        trains = part.requires_grad or name == "readout"
+        require(trains, f"no gradient reaches the features from {name}; compute it without detach() and no_grad()")
+
+
+def _lost_layers(head: nn.Module) -> str:
+    """Names of plain lists and dicts of layers or parameters, which ``parameters()`` leaves out."""
+    registered = {id(part) for part in (*head.modules(), *head.parameters())}
+
+    def lost(value: Any) -> bool:
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+        return any(isinstance(part, (nn.Module, nn.Parameter)) and id(part) not in registered for part in parts)
+
+    return ", ".join(name for module in head.modules() for name, value in vars(module).items() if lost(value))
 
 
 def create_model(
@@ -185,16 +233,20 @@ def create_model(
         **options: further arguments of the network's head, such as ``pooling="max"`` for "sanet".
 
     Raises:
-        UsageError: neither or both of ``num_classes`` and ``labels``; see also ``SegmentationModel``.
+        UsageError: neither or both of ``num_classes`` and ``labels``, or a head of one's own that ``require_output``
+            refuses; see also ``SegmentationModel``.
     """
     if (num_classes is None) == (labels is None):
         raise UsageError("give either num_classes or labels")
     if labels is None:
         count = num_classes or 0
         labels = LabelSet(tuple(f"class {index}" for index in range(count)), ignore_index=max(255, count))
-    return SegmentationModel(
+    model = SegmentationModel(
         network, backbone, labels, output_stride, pretrained_backbone, options, shorter_side, in_chans, value_range
     )
+    if model.network not in NETWORKS:
+        require_output(model)
+    return model
 
 
 def load_model(model: str | Path) -> SegmentationModel:

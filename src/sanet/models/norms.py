@@ -30,6 +30,15 @@ class BatchNormAct2d(norm_act.BatchNormAct2d):
         return output
 
 
+def conv_norm_relu(in_channels: int, out_channels: int, side: int) -> nn.Sequential:
+    """(B, C, h, w) -> (B, C', h, w): a convolution with windows of an odd side, its batch norm, and a ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, side, padding=side // 2, bias=False),
+        BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
 def tolerate_single_values(module: nn.Module) -> None:
     """Replace the batch norms in somebody else's network by these; their tensors and their names stay."""
     for parent in module.modules():

@@ -23,14 +23,13 @@ from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from torch import Tensor
 
 from sanet.config import MODEL
-from sanet.record import FORMAT, read_config, read_weights
+from sanet.record import FORMAT, enumerated, read_config, read_weights
 from sanet.structures import SanetError, UsageError, first_line
 
 HUB = "hf:"
 # Models that come with the package, by their names: streets is a SANet for streets seen from a car.
 BUNDLED = {"streets": Path(__file__).parent / "streets"}
 NAMES = (CONFIG_NAME, SAFETENSORS_SINGLE_FILE)
-LISTED = 12
 
 CARD = """---
 {{ card_data }}
@@ -152,10 +151,9 @@ def missing(model: Path) -> SanetError:
     with suppress(OSError, ValueError):
         places = sorted(model.parent.iterdir())
         names = [place.name for place in places if (place / MODEL).is_dir() or (place / CONFIG_NAME).is_file()]
-    beside = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
     named_as_there = re.fullmatch(r"[\w.-]+/[\w.-]+", str(model))
     hub = f"; for a model of the Hugging Face hub write {HUB}{model}" if named_as_there else ""
-    return SanetError(f"no folder {model}; runs and models in {model.parent}: {beside or 'none'}{hub}")
+    return SanetError(f"no folder {model}; runs and models in {model.parent}: {enumerated(names) or 'none'}{hub}")
 
 
 def short_names(models: Sequence[str | Path]) -> list[str]:

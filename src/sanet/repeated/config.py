@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
 
-from sanet.config import DataConfig, InferenceConfig, TrainConfig
+from sanet.config import DataConfig, InferenceConfig
 from sanet.settings import Options, check, within
-from sanet.structures import UsageError, choose
-
-Settings = TypeVar("Settings")
-# What a row may say beside settings of `sanet train`.
-LABEL, PUBLISHED = "label", "published"
+from sanet.structures import choose
 
 
 @dataclass(frozen=True)
@@ -50,76 +44,5 @@ class RepeatConfig:
     def __post_init__(self) -> None:
         check(self)
         for pair in self.comparisons:
-            if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-                raise UsageError(f"comparisons {pair!r}: each is a pair of rows, such as [sanet, fcn]")
             for name in pair:
                 choose("row in comparisons", name, tuple(self.rows))
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row, ready to be trained.
-
-    Attributes:
-        name: its key in ``RepeatConfig.rows``.
-        label: what a reader is shown.
-        config: its runs, but for seed and output.
-        published: scores in per cent that somebody has published of it, by name.
-    """
-
-    name: str
-    label: str
-    config: TrainConfig
-    published: Mapping[str, float]
-
-
-def rows_of(table: RepeatConfig) -> list[Row]:
-    """The rows of a table.
-
-    Raises:
-        UsageError: there are none, or one has a setting that does not exist.
-    """
-    if not table.rows:
-        raise UsageError("rows: name at least one, such as {fcn: {model: {name: fcn}}, sanet: {}}")
-    rows = []
-    for name, given in table.rows.items():
-        own = {key: value for key, value in (given or {}).items() if key not in (LABEL, PUBLISHED)}
-        for key in ("data", "seed", "output"):
-            if key in own or key in table.base:
-                raise UsageError(f"rows.{name}: {key} is the table's, the same for every row")
-        try:
-            config = settings_of(TrainConfig, _merged(table.base, own))
-        except UsageError as error:
-            raise UsageError(f"rows.{name}: {error}") from error
-        given = given or {}
-        label = str(given.get(LABEL, name))
-        rows.append(Row(name, label, replace(config, data=table.data), given.get(PUBLISHED, {})))
-    return rows
-
-
-def settings_of(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
-    """A dataclass of settings from nested mappings, as a YAML file has them.
-
-    Raises:
-        UsageError: a setting that does not exist, or a value that it cannot have.
-    """
-    default = kind()
-    known = {item.name: getattr(default, item.name) for item in fields(default)}  # type: ignore[arg-type]
-    built: dict[str, Any] = {}
-    for name, value in values.items():
-        choose("setting", name, tuple(known))
-        inner = known[name]
-        if is_dataclass(inner) and isinstance(value, Mapping):
-            built[name] = settings_of(type(inner), value)
-        else:
-            built[name] = tuple(value) if isinstance(value, list) and isinstance(inner, tuple) else value
-    return kind(**built)
-
-
-def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """``own`` over ``base``, section by section; terms and options replace as a whole."""
-    merged = dict(base)
-    for name, value in own.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping) and name not in ("terms", "options")
-        merged[name] = _merged(merged[name], value) if both else value
-    return merged

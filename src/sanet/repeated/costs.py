@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -10,8 +9,7 @@ import torch
 
 from sanet.config import MODEL
 from sanet.data.catalog import data_source
-from sanet.deploy.profile import count_macs
-from sanet.deploy.timing import Machine, Timing, in_turn, machine_of, time_pass
+from sanet.deploy.profile import Machine, count_macs, in_turn, machine_of, time_pass
 from sanet.inference.device import choose_device
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import load_model
@@ -20,37 +18,31 @@ from sanet.repeated.result import Repeated
 REPEATS = 30
 
 
-class RowCost(NamedTuple):
-    """Of one network: its parameters, the multiply-accumulates of one image, and the time of it."""
+class Costs(NamedTuple):
+    """Of one image, the first of the split.
 
-    parameters: int
-    macs: int
-    timing: Timing
+    Attributes:
+        size: its height and width in pixels, as "720x960".
+        machine: where times were taken.
+        rows: parameters, multiply-accumulates and seconds by the name of the row.
+    """
 
-
-@dataclass(frozen=True)
-class Costs:
-    """Of all rows, by name, for one image of this size in pixels, the first of the split."""
-
-    height: int
-    width: int
+    size: str
     machine: Machine
-    rows: dict[str, RowCost]
+    rows: dict[str, tuple[int, int, float]]
 
 
 def measured_costs(result: Repeated) -> Costs:
     """Count and time one network of every finished row, in turn."""
     image = data_source(result.config.data).open(result.split)[0].image[None]
-    cpu = any(row.row.config.accelerator == "cpu" for row in result.rows)
-    device = choose_device("cpu" if cpu else None)
+    device = choose_device("cpu" if any(row.config.accelerator == "cpu" for row in result.rows) else None)
     image = torch.randint_like(image, 0, 256).to(device)
-    networks = {row.row.name: load_model(row.directory / MODEL) for row in result.finished()}
+    networks = {row.name: load_model(row.directory / MODEL) for row in result.finished()}
     for network in networks.values():
         Predictor(network, str(device))  # puts the network itself where it runs, and how
     timings, _ = in_turn({name: partial(time_pass, network, image) for name, network in networks.items()}, REPEATS)
-    rows = {
-        name: RowCost(sum(part.numel() for part in network.parameters()), count_macs(network, image), timings[name])
-        for name, network in networks.items()
-        if name in timings
-    }
-    return Costs(image.shape[-2], image.shape[-1], machine_of(device), rows)
+    rows = {}
+    for name, timing in timings.items():
+        parameters = sum(part.numel() for part in networks[name].parameters())
+        rows[name] = parameters, count_macs(networks[name], image), timing.median
+    return Costs(f"{image.shape[-2]}x{image.shape[-1]}", machine_of(device), rows)

@@ -44,7 +44,7 @@ def chart(result: Repeated) -> str:
     """MIoU of every row, mean ± deviation, and every difference with its interval, as the URL of a PNG."""
     from matplotlib.figure import Figure
 
-    rows = [(found.row.label, found.spread("miou")) for found in result.finished()]
+    rows = [(found.label, found.spread("miou")) for found in result.finished()]
     pairs = result.comparisons()
     figure = Figure(figsize=(7, 1.2 + 0.32 * (len(rows) + len(pairs))), layout="constrained")
     heights = [len(rows), len(pairs)] if pairs else [len(rows)]
@@ -87,7 +87,7 @@ def examples(result: Repeated) -> list[tuple[str, Panels]]:
         masks = [("labels", mask)]
         for (found, seed), predictor in zip(finished, predictors, strict=True):
             miou = found.runs[seed].image_miou[str(sample.name)]
-            masks.append((f"{found.row.label}, {percent(miou)}", predictor(image)))
+            masks.append((f"{found.label}, {percent(miou)}", predictor(image)))
         labels = dataset.labels
         panels += [(text, data_url(colorize(thumbnail(found, WIDTH), labels), "PNG")) for text, found in masks]
         shown.append((str(sample.name), panels))

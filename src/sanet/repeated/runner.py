@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sanet import distributed, references
+import torch
+
+from sanet import distributed
 from sanet.config import CHECKPOINTS, MODEL, TrainConfig, plain
 from sanet.data.catalog import data_source
 from sanet.data.decoding import DataError
 from sanet.data.fingerprint import fingerprint
-from sanet.data.source import Source
 from sanet.evaluation.evaluate import evaluate
 from sanet.evaluation.protocol import digest_of
 from sanet.evaluation.results import SCORES, Evaluation, read_scores
 from sanet.files import written
-from sanet.repeated.config import RepeatConfig, Row, rows_of
+from sanet.models.networks import create_model
+from sanet.repeated.config import RepeatConfig
 from sanet.repeated.costs import measured_costs
+from sanet.repeated.key import differences, key_of_runs
 from sanet.repeated.page import write_page
-from sanet.repeated.result import Repeated, RowResult
+from sanet.repeated.result import Repeated, Row, rows_of
 from sanet.repeated.table import write_markdown, write_runs
-from sanet.structures import Interrupted, SanetError, first_line, say
+from sanet.structures import Interrupted, LabelSet, SanetError, UsageError, first_line, say
 from sanet.training.checkpoints import CheckpointFolder
-from sanet.training.fit import train
+from sanet.training.fit import require_names, train
 from sanet.training.metrics import read_metrics
+from sanet.training.optimization import create_optimizer
 from sanet.training.run import locked_run
 from sanet.training.saving import stoppable
+from sanet.training.task import SegmentationTask
 
 RUNS = "runs"
-# What does not decide how a run comes out; its seed is part of its name.
-INCIDENTAL = ("output", "num_workers", "accelerator", "checkpoint_minutes", "seed", "data", "loggers")
 STOPPED = "what is finished is kept, and the same command resumes"
 
 
@@ -47,57 +49,64 @@ def repeat(config: RepeatConfig) -> Repeated:
         config: rows, data and seeds.
 
     Raises:
-        UsageError: a row has a setting that does not exist, or there is no such dataset or split.
+        UsageError: a row has a setting, a name or an option that does not exist, or there is no such dataset or split;
+            nothing was trained.
         DataError: the dataset cannot be read.
         Interrupted: SIGTERM or Ctrl-C; what is finished is kept, and the same call resumes.
         SanetError: not one run finished.
     """
-    output = Path(config.output)
-    with locked_run(output), stoppable(lambda: STOPPED):
-        for result in _rounds(config):
-            if result.finished() and distributed.is_main_process():
-                _write(result, output)
-    if not result.finished():
-        raise SanetError("\n".join(["no run finished:", *result.failures()]))
-    return result
-
-
-def _rounds(config: RepeatConfig) -> Iterator[Repeated]:
-    """What there is after each seed; what ends all of it is raised after what there is then."""
-    source = data_source(config.data)
-    split = config.split or ("test" if "test" in source.splits else "val")
-    images = distributed.broadcast_from_main(lambda: _fingerprints(source, split))
-    rows = [RowResult(row, Path(config.output) / RUNS / _key(row, images)) for row in rows_of(config)]
-    found = Repeated(config, split, images, rows)
-    for seed in range(config.seeds):
+    with locked_run(Path(config.output)), stoppable(lambda: STOPPED):
+        found = _begun(config)
         try:
-            for index, result in enumerate(rows):
-                title = f"[{seed * len(rows) + index + 1}/{len(rows) * config.seeds}] {result.row.label}, seed {seed}"
-                _add(result, found, seed, title)
+            for seed in range(config.seeds):
+                for index, row in enumerate(found.rows, seed * len(found.rows) + 1):
+                    _add(row, found, seed, f"[{index}/{config.seeds * len(found.rows)}] {row.label}, seed {seed}")
+                _write(found)
         except (Exception, KeyboardInterrupt):
-            yield replace(found, stopped=True)
+            _write(replace(found, stopped=True))
             raise
-        yield found
+    if not found.finished():
+        raise SanetError("\n".join(["no run finished:", *found.failures()]))
+    return found
 
 
-def _fingerprints(source: Source, split: str) -> dict[str, Any]:
-    return {name: fingerprint(source, name) for name in {"train", "val", split} if name in source.splits}
+def _begun(config: RepeatConfig) -> Repeated:
+    """A table before its first run, once every row is known to name what exists."""
+    rows, source = rows_of(config), data_source(config.data)
+    for row in rows:
+        try:
+            require_names(row.config, source.labels)
+            _require_options(row.config, source.labels)
+        except UsageError as error:
+            raise UsageError(f"rows.{row.name}: {error}") from error
+    split = config.split or ("test" if "test" in source.splits else "val")
+    splits = {"train", "val", split} & {*source.splits}
+    images = distributed.broadcast_from_main(lambda: {name: fingerprint(source, name) for name in splits})
+    runs = Path(config.output) / RUNS
+    return Repeated(
+        config, split, images, [replace(row, runs_in=runs / key_of_runs(row.config, images)) for row in rows]
+    )
 
 
-def _key(row: Row, images: Mapping[str, Any]) -> str:
-    """Runs of one key come out alike: the settings that decide, the opened code, and the images and masks.
-
-    Tables in one folder share them.
-    """
-    settings = {name: value for name, value in plain(row.config).items() if name not in INCIDENTAL}
-    digest = digest_of([settings, references.digests(), [images.get(name) for name in ("train", "val")]])
-    return f"{settings['model']['name']}-{settings['model']['backbone']}-{digest[:8]}".replace(":", ".")
-
-
-def _add(result: RowResult, whole: Repeated, seed: int, title: str) -> None:
-    config = replace(result.row.config, output=str(result.directory_of(seed)), seed=seed)
+def _require_options(config: TrainConfig, labels: LabelSet) -> None:
+    """Raise a UsageError for a backbone or an option that does not exist; nothing is computed."""
+    settings = config.model
     try:
-        result.runs[seed] = _scored(whole, config, title)
+        with torch.device("meta"):
+            model = create_model(
+                settings.name, settings.backbone, None, labels, settings.output_stride, **settings.options
+            )
+            create_optimizer(SegmentationTask(model, config, None).model, config.optimizer)
+    except UsageError:
+        raise
+    except Exception:  # of somebody's own code, which ends its own runs alone
+        return
+
+
+def _add(row: Row, whole: Repeated, seed: int, title: str) -> None:
+    config = replace(row.config, output=str(row.directory_of(seed)), seed=seed)
+    try:
+        row.runs[seed] = _scored(whole, config, title)
     except (DataError, Interrupted):
         raise
     except Exception as error:  # whatever it is, the other rows need not suffer
@@ -105,7 +114,7 @@ def _add(result: RowResult, whole: Repeated, seed: int, title: str) -> None:
             raise  # the other processes may wait for this one, and have to end with it
         if not isinstance(error, SanetError):
             traceback.print_exc()
-        result.failures[seed] = first_line(error)
+        row.failures[seed] = first_line(error)
         say(f"{title}: not finished. {error}", error=True)
 
 
@@ -115,13 +124,16 @@ def _scored(whole: Repeated, config: TrainConfig, title: str) -> Evaluation:
     trained = distributed.broadcast_from_main((directory / MODEL).is_dir)
     what = [plain(whole.config.inference), whole.images[whole.split]]
     place = directory / f"{whole.split}-{digest_of(what)[:8]}"
-    kept = distributed.broadcast_from_main(lambda: _kept(place)) if trained else None
+    kept = distributed.broadcast_from_main(lambda: _kept(place, config)) if trained else None
+    begun = distributed.broadcast_from_main(lambda: bool(CheckpointFolder(directory / CHECKPOINTS).listed()))
     if distributed.is_main_process():
         say(f"{title}: {'finished already,' if kept else 'scoring' if trained else 'training'} {directory}")
+        others = [row.directory_of(config.seed) for row in whole.rows]
+        if not trained and not begun and (other := differences(config, whole.images, others)):
+            say(f"  not taken over: {other}")
     if kept is not None:
         return kept
     if not trained:
-        begun = distributed.broadcast_from_main(lambda: bool(CheckpointFolder(directory / CHECKPOINTS).listed()))
         train(config, resume=begun)
     return evaluate(
         directory / MODEL,
@@ -130,13 +142,14 @@ def _scored(whole: Repeated, config: TrainConfig, title: str) -> Evaluation:
         place,
         whole.config.inference,
         device="cpu" if config.accelerator == "cpu" else None,
+        metrics=config.metrics,
         history=read_metrics(directory),
         progress=distributed.is_main_process(),
         num_workers=config.num_workers,
     )
 
 
-def _kept(place: Path) -> Evaluation | None:
+def _kept(place: Path, config: TrainConfig) -> Evaluation | None:
     if not (place / SCORES).is_file():
         return None
     try:
@@ -144,15 +157,17 @@ def _kept(place: Path) -> Evaluation | None:
     except SanetError as error:
         say(f"scored again: {error}")
         return None
-    return evaluation if evaluation.image_sums is not None else None
+    return evaluation if evaluation.image_sums is not None and {*config.metrics} <= {*evaluation.metrics} else None
 
 
-def _write(result: Repeated, output: Path) -> None:
+def _write(result: Repeated) -> None:
     """All files; at once, without measuring anything, where something has stopped the table."""
+    if not result.finished() or not distributed.is_main_process():
+        return
     last = all(len(row.runs) + len(row.failures) == result.config.seeds for row in result.rows)
     costs = measured_costs(result) if result.config.costs and last and not result.stopped else None
     writers: dict[str, Any] = {"md": write_markdown, "csv": write_runs, "html": write_page}
     for ending, write in writers.items():
-        path = output / f"{result.config.name}.{ending}"
+        path = Path(result.config.output) / f"{result.config.name}.{ending}"
         with suppress(SanetError) if result.stopped else nullcontext(), written(path) as file:
             write(file, result, costs)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from math import isfinite, isnan
+from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any
 
 from sanet.evaluation.repeated import COVERAGE, RUNS_TO_JUDGE, Spread
+from sanet.references import name_of
 from sanet.repeated.costs import Costs
 from sanet.repeated.result import Repeated
 from sanet.structures import printable
@@ -21,34 +22,21 @@ Cells = tuple[list[str], list[list[str]]]
 
 def score_cells(result: Repeated, costs: Costs | None) -> Cells:
     """Header and rows: scores over the seeds, published ones beside them, and costs."""
-    published = any(row.row.published for row in result.rows)
-    header = [
-        "row",
-        "network",
-        "backbone",
-        "stride",
-        f"mIoU on {result.split}",
-        "pixel accuracy",
-        "mean accuracy",
-        "runs",
-    ]
-    header += ["published mIoU"] if published else []
-    header += ["parameters (M)", f"MACs (G) at {costs.height}x{costs.width}", "time (ms)"] if costs else []
+    published, metrics = any(row.published for row in result.rows), result.metrics()
+    header = ["row", "network", "backbone", "stride", f"mIoU on {result.split}", "pixel accuracy", "mean accuracy"]
+    header += [*metrics, "runs", *(["published mIoU"] if published else [])]
+    header += ["parameters (M)", f"MACs (G) at {costs.size}", "time (ms)"] if costs else []
     rows = []
     for found in result.rows:
-        model = found.row.config.model
-        names = ("miou", "pixel_accuracy", "mean_accuracy")
-        spreads = [spread_text(found.spread(name)) for name in names] if found.runs else [MISSING] * 3
-        cells = [found.row.label, printable(str(model.name)), model.backbone, str(model.output_stride), *spreads]
+        model = found.config.model
+        cells = [found.label, printable(name_of(model.name)), model.backbone, str(model.output_stride)]
+        cells += [spread_text(found.spread(name)) for name in ("miou", "pixel_accuracy", "mean_accuracy")]
+        cells += [spread_text(found.spread(name), ".4g", ".2g") for name in metrics]
         cells.append(f"{len(found.runs)} of {result.config.seeds}" if found.failures else str(len(found.runs)))
-        cells += (
-            [f"{found.row.published['miou']:.1f}" if "miou" in found.row.published else MISSING] if published else []
-        )
-        cost = costs.rows.get(found.row.name) if costs else None
-        if cost:
-            cells += [f"{cost.parameters / 1e6:.2f}", f"{cost.macs / 1e9:.2f}", f"{1e3 * cost.timing.median:.0f}"]
-        elif costs:
-            cells += [MISSING] * 3
+        cells += [_number(found.published.get("miou", nan), ".1f")] if published else []
+        if costs:
+            parameters, macs, seconds = costs.rows.get(found.name, (nan, nan, nan))
+            cells += [_number(parameters / 1e6, ".2f"), _number(macs / 1e9, ".2f"), _number(1e3 * seconds, ".0f")]
         rows.append(cells)
     return header, rows
 
@@ -58,9 +46,7 @@ def comparison_cells(result: Repeated) -> Cells:
     header = ["difference", "mIoU", INTERVAL, "published", "verdict"]
     rows = []
     for found in result.comparisons():
-        low, mean, high = (
-            _points(value) for value in (found.difference.low, found.difference.mean, found.difference.high)
-        )
+        mean, low, high = (_number(100 * value, "+.1f") for value in found.difference)
         interval = f"{low} to {high}" if found.judged else MISSING
         published = MISSING if found.published is None else f"{found.published:+.1f}"
         rows.append([f"{found.first} - {found.second}", mean, interval, published, found.verdict])
@@ -74,13 +60,13 @@ def class_cells(result: Repeated) -> Cells:
     rows = []
     for found in finished:
         values = [[run.scores.class_iou[name] for run in found.runs.values()] for name in names]
-        rows.append([found.row.label, *(percent(Spread.of(entry).mean) for entry in values)])
+        rows.append([found.label, *(percent(Spread.of(entry).mean) for entry in values)])
     return ["IoU", *names], rows
 
 
 def preface(result: Repeated, costs: Costs | None) -> list[str]:
     """What a reader has to know before the figures, a sentence or two each."""
-    configs = [found.row.config for found in result.rows]
+    configs = [found.config for found in result.rows]
     images = [next(iter(found.runs.values())).protocol for found in result.finished()]
     inference = result.config.inference
     scales = (
@@ -120,11 +106,11 @@ def _differences(result: Repeated) -> str:
     )
 
 
-def spread_text(spread: Spread) -> str:
-    """Mean ± deviation; the mean alone of one run; a dash where there was nothing to score."""
-    if isnan(spread.mean):
-        return MISSING
-    return f"{spread.mean:.1f}" if isnan(spread.deviation) else f"{spread.mean:.1f} ± {spread.deviation:.1f}"
+def spread_text(spread: Spread, mean: str = ".1f", deviation: str = ".1f") -> str:
+    """Mean ± deviation in these formats; the mean alone of one run; a dash where there was nothing to score."""
+    if isnan(spread.mean) or isnan(spread.deviation):
+        return _number(spread.mean, mean)
+    return f"{spread.mean:{mean}} ± {spread.deviation:{deviation}}"
 
 
 def write_markdown(path: Path, result: Repeated, costs: Costs | None) -> None:
@@ -154,22 +140,23 @@ def write_runs(path: Path, result: Repeated, costs: Costs | None) -> None:
     """A line for every run, as CSV: scores in [0, 1], seconds, and where the run lies."""
     records: list[dict[str, Any]] = []
     for found in result.finished():
-        cost = costs.rows.get(found.row.name) if costs else None
+        parameters, macs, seconds = costs.rows.get(found.name, (None,) * 3) if costs else (None,) * 3
         for seed, run in found.runs.items():
             scores = {name: value for name, value in asdict(run.scores).items() if isinstance(value, float)}
             records.append(
                 {
-                    "row": found.row.name,
-                    "network": found.row.config.model.name,
-                    "backbone": found.row.config.model.backbone,
+                    "row": found.name,
+                    "network": name_of(found.config.model.name),
+                    "backbone": found.config.model.backbone,
                     "seed": seed,
                     "split": result.split,
                     **scores,
+                    **{f"metric {name}": run.metrics.get(name) for name in result.metrics()},
                     **{f"iou {name}": value for name, value in run.scores.class_iou.items()},
-                    "published_miou": found.row.published.get("miou", 0) / 100 or None,
-                    "parameters": cost.parameters if cost else None,
-                    "macs": cost.macs if cost else None,
-                    "seconds": cost.timing.median if cost else None,
+                    "published_miou": found.published.get("miou", 0) / 100 or None,
+                    "parameters": parameters,
+                    "macs": macs,
+                    "seconds": seconds,
                     "run": found.directory_of(seed).name,
                 }
             )
@@ -179,8 +166,8 @@ def write_runs(path: Path, result: Repeated, costs: Costs | None) -> None:
         writer.writerows(records)
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}" if isfinite(share) else MISSING
+def _number(value: float, form: str) -> str:
+    return f"{value:{form}}" if isfinite(value) else MISSING
 
 
 def _each(values: Iterable[Any]) -> str:

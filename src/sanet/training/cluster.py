@@ -15,6 +15,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from sanet.config import Accelerator
+from sanet.inference.device import choose_device
 from sanet.structures import UsageError
 
 # The first process may check a large dataset while the others wait for it.
@@ -28,17 +29,17 @@ class Cluster:
     Attributes:
         machines: how many share the job.
         processes: on each of them.
-        gpu: whether every process has a GPU.
+        device: of this process.
     """
 
     machines: int
     processes: int
-    gpu: bool
+    device: torch.device
 
     @property
     def idle(self) -> int:
         """GPUs of this machine that a process which is alone leaves unused."""
-        return torch.cuda.device_count() - 1 if self.alone and self.gpu and torch.cuda.is_available() else 0
+        return torch.cuda.device_count() - 1 if self.alone and self.device.type == "cuda" else 0
 
     @property
     def alone(self) -> bool:
@@ -51,23 +52,26 @@ def joined(accelerator: Accelerator) -> Iterator[Cluster]:
     """Let the processes of a job find each other, and part at the end.
 
     Raises:
-        UsageError: a GPU is asked for, and there is none, or fewer than processes.
+        UsageError: a device is asked for that there is not, or there are fewer GPUs than processes.
     """
-    gpu = _has_gpu(accelerator)
+    device = choose_device(None if accelerator in ("auto", "gpu") else accelerator)
+    if accelerator == "gpu" and device.type == "cpu":
+        raise UsageError('accelerator "gpu": PyTorch finds none here; choose "cpu" or "auto"')
     environment = _environment()
     if environment is None or environment.world_size() == 1:
-        yield Cluster(1, 1, gpu)
+        yield Cluster(1, 1, device)
         return
-    local = _processes_here(environment)
-    if gpu and torch.cuda.device_count() < local:
+    local, gpu = _processes_here(environment), device.type == "cuda"
+    if device.type != "cpu" and torch.cuda.device_count() < local:
         raise UsageError(
             f"{local} processes on this machine, but {torch.cuda.device_count()} GPUs that each of "
             "them sees; start one for each (SLURM: --gpus-per-node, not --gpus-per-task)"
         )
     begun = not dist.is_initialized()
+    if gpu:
+        device = torch.device("cuda", environment.local_rank())
     if begun:
-        device = torch.device("cuda", environment.local_rank()) if gpu else None
-        if device is not None:
+        if gpu:
             torch.cuda.set_device(device)
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
         dist.init_process_group(
@@ -75,23 +79,16 @@ def joined(accelerator: Accelerator) -> Iterator[Cluster]:
             rank=environment.global_rank(),
             world_size=environment.world_size(),
             timeout=PATIENCE,
-            device_id=device,
+            device_id=device if gpu else None,
         )
     complete = False
     try:
-        yield Cluster(environment.world_size() // local, local, gpu)
+        yield Cluster(environment.world_size() // local, local, device)
         complete = True
     finally:
         # After a failure NCCL would wait for the others, who wait for this process; its end tells torchrun to end them.
         if begun and (complete or not gpu):
             dist.destroy_process_group()
-
-
-def _has_gpu(accelerator: Accelerator) -> bool:
-    found = torch.accelerator.is_available()
-    if accelerator == "gpu" and not found:
-        raise UsageError('accelerator "gpu": PyTorch finds none here; choose "cpu" or "auto"')
-    return found and accelerator != "cpu"
 
 
 def _environment() -> ClusterEnvironment | None:

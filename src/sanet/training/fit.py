@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,18 @@ from sanet.data.loading import Batching, evaluation_loader, training_loader
 from sanet.data.source import Source
 from sanet.data.transforms import BATCH_TRANSFORMS, TRANSFORMS, Augmentation
 from sanet.evaluation.evaluate import evaluate
+from sanet.evaluation.metrics import METRICS
 from sanet.evaluation.results import Evaluation
 from sanet.files import written_folder
 from sanet.models.networks import HEADS, SegmentationModel, create_model
 from sanet.models.store import escaped
 from sanet.references import Reference, name_of
-from sanet.structures import Batch, LabelSet, SanetError, UsageError, choose, first_line
+from sanet.structures import Batch, LabelSet, SanetError, UsageError, choose, first_line, say
 from sanet.training.callbacks import CALLBACKS, LOGGERS, create_callbacks, create_loggers
 from sanet.training.checkpoints import LOADER_DIED, AtomicCheckpointIO, CheckpointFolder, read_checkpoint
 from sanet.training.cluster import Cluster, joined
-from sanet.training.losses import LOSSES, class_weights
-from sanet.training.metrics import METRICS, read_metrics
+from sanet.training.losses import LOSSES, absent_terms, class_weights
+from sanet.training.metrics import read_metrics
 from sanet.training.optimization import OPTIMIZERS, SCHEDULES
 from sanet.training.run import (
     TENSORBOARD,
@@ -55,7 +57,7 @@ from sanet.training.run import (
 from sanet.training.saving import Saving, kept, stoppable
 from sanet.training.sharing import freeze_unused, synchronize_batch_norm
 from sanet.training.start import init_from, network_weights, require_fitting
-from sanet.training.task import SegmentationTask, logged_names
+from sanet.training.task import SegmentationTask, logged_names, monitor_mode
 
 # What a write that finds no room fails with.
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -79,10 +81,12 @@ class Run:
     Attributes:
         directory: holds config.yaml, metrics.csv, checkpoints/, model/ (the best), scores.json and report.html.
         evaluation: of the best checkpoint on the validation split.
+        chosen: which epoch that is, and by what.
     """
 
     directory: Path
     evaluation: Evaluation
+    chosen: str
 
 
 def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False) -> Run:
@@ -107,18 +111,21 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
         position = distributed.broadcast_from_main(lambda: position_in(config) if resume else refuse_used(config))
         source = data_source(config.data)
         require_names(config, source.labels)
-        if config.precision == "16-mixed" and not cluster.gpu:
+        if config.precision == "16-mixed" and cluster.device.type == "cpu":
             raise UsageError('precision "16-mixed": only on GPUs; choose "bf16-mixed" or "32-true"')
+        if cluster.device.type == "xpu":
+            raise UsageError('accelerator "xpu": Lightning does not train there; choose "cpu"')
         pixels = distributed.broadcast_from_main(lambda: checked_pixels(source))
         record = distributed.broadcast_from_main(lambda: record_of(source))
         if resume:
             distributed.broadcast_from_main(lambda: require_same(config, record, trust_changes))
         L.seed_everything(config.seed, verbose=False)
         model = _create(config, source, from_scratch=not resume)
+        _require_terms(config, model)
         task = SegmentationTask(model, config, class_weights(pixels, config.loss.class_weighting))
         if not cluster.alone:
             freeze_unused(model)
-            synchronize_batch_norm(model, cluster.gpu)
+            synchronize_batch_norm(model, cluster.device.type == "cuda")
         if position:
             require_fitting(model, position.checkpoint)
         loader = _loader(config, source, position)
@@ -132,7 +139,7 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
                 ckpt_path=position.checkpoint if position else None,
                 weights_only=True,
             )
-        return _finish(task, config)
+        return _finish(task, config, str(cluster.device))
 
 
 def require_names(config: TrainConfig, labels: LabelSet) -> None:
@@ -152,10 +159,10 @@ def require_names(config: TrainConfig, labels: LabelSet) -> None:
         kind.find(name)
 
 
-def _finish(task: SegmentationTask, config: TrainConfig) -> Run:
+def _finish(task: SegmentationTask, config: TrainConfig, device: str) -> Run:
     """Score the best checkpoint and save its network."""
     directory = Path(config.output)
-    folder = CheckpointFolder(directory / CHECKPOINTS, config.monitor_mode)
+    folder = CheckpointFolder(directory / CHECKPOINTS, monitor_mode(config))
     best = distributed.broadcast_from_main(folder.best)
     task.model.load_state_dict(network_weights(read_checkpoint(best)))
     evaluation = evaluate(
@@ -164,14 +171,26 @@ def _finish(task: SegmentationTask, config: TrainConfig) -> Run:
         "val",
         output=directory,
         inference=InferenceConfig(window=config.window),
-        device="cpu" if config.accelerator == "cpu" else None,
+        device=device,
+        metrics=config.metrics,
         history=read_metrics(directory),
         progress=distributed.is_main_process(),
         num_workers=config.num_workers,
     )
+    (epoch, value) = next(
+        (row["epoch"], row[config.monitor]) for row in task.history if folder.path(int(row["step"])) == best
+    )
+    why = (
+        f"the last, since {config.monitor} was never a number"
+        if isnan(value)
+        else f"chosen by {config.monitor} {value:.4f}"
+    )
+    chosen = f"epoch {epoch:.0f}, {why}"
     # All processes wait for the files, which any of them may read next.
-    distributed.broadcast_from_main(lambda: _save_model(task.model, directory / MODEL, _card(config, evaluation)))
-    return Run(directory, evaluation)
+    distributed.broadcast_from_main(
+        lambda: _save_model(task.model, directory / MODEL, _card(config, evaluation, chosen))
+    )
+    return Run(directory, evaluation, chosen)
 
 
 def _save_model(model: SegmentationModel, place: Path, card: dict[str, Any]) -> None:
@@ -220,6 +239,20 @@ def _create(config: TrainConfig, source: Source, from_scratch: bool) -> Segmenta
     return model.to(memory_format=torch.channels_last)
 
 
+def _require_terms(config: TrainConfig, model: SegmentationModel) -> None:
+    """Say which terms of the loss the network does not predict; a UsageError where it has no other."""
+    with torch.no_grad():
+        output = model.eval()(torch.zeros(1, model.in_chans, 64, 64))
+    model.train()
+    if not (absent := absent_terms(config.loss, output)):
+        return
+    name = name_of(config.model.name)
+    if all(term in absent or not config.loss.term(term)[0] for term in config.loss.terms):
+        raise UsageError(f"loss.terms: network {name!r} predicts no {' and no '.join(absent)}; name another term")
+    if distributed.is_main_process():
+        say(f"loss: {' and '.join(absent)} stay 0, since network {name!r} does not predict them")
+
+
 def _loader(config: TrainConfig, source: Source, position: Position | None) -> DataLoader[Batch]:
     transform = Augmentation(config.augmentation, config.transforms, source.labels.ignore_index)
     done = (position.epochs, position.batches) if position else (0, 0)
@@ -264,7 +297,7 @@ def _trainer(config: TrainConfig, cluster: Cluster, position: Position | None) -
     directory = Path(config.output)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return L.Trainer(
-        accelerator=config.accelerator,
+        accelerator=cluster.device.type,
         devices=cluster.processes,
         num_nodes=cluster.machines,
         # Buffers are the same everywhere, since batch norm is synchronised; the confusion matrix must not be.
@@ -281,7 +314,7 @@ def _trainer(config: TrainConfig, cluster: Cluster, position: Position | None) -
         logger=[TensorBoardLogger(directory, name="", version=TENSORBOARD), *create_loggers(config)],
         callbacks=[
             *create_callbacks(config),
-            Saving(config, CheckpointFolder(directory / CHECKPOINTS, config.monitor_mode)),
+            Saving(config, CheckpointFolder(directory / CHECKPOINTS, monitor_mode(config))),
             LearningRateMonitor("epoch"),
             ProgressBar(refresh_rate=5),
         ],
@@ -301,15 +334,17 @@ class ProgressBar(TQDMProgressBar):
         return metrics
 
 
-def _card(config: TrainConfig, evaluation: Evaluation) -> dict[str, Any]:
+def _card(config: TrainConfig, evaluation: Evaluation, chosen: str) -> dict[str, Any]:
     settings, scores = config.model, evaluation.scores
     rows = "\n".join(f"| {escaped(name)} | {iou:.3f} |" for name, iou in scores.class_iou.items())
-    chosen = (name_of(settings.name), settings.backbone, name_of(config.data.name))
-    network, backbone, data = map(escaped, chosen)
+    names = (name_of(settings.name), settings.backbone, name_of(config.data.name))
+    network, backbone, data = map(escaped, names)
+    further = "".join(f", {escaped(name)} {value:.3f}" for name, value in evaluation.metrics.items())
     return {
         "model_name": f"{network} on {data}",
         "details": f"Network {network}, backbone {backbone}, output stride {settings.output_stride}; trained "
         f"{config.epochs} epochs on {data}.\n\n"
-        f"On its validation split: mIoU {scores.miou:.3f}, pixel accuracy {scores.pixel_accuracy:.3f}.\n\n"
+        f"On its validation split, after {chosen}: mIoU {scores.miou:.3f}, pixel accuracy "
+        f"{scores.pixel_accuracy:.3f}{further}.\n\n"
         f"| class | IoU |\n|---|---|\n{rows}\n",
     }

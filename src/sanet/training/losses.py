@@ -170,6 +170,11 @@ LOSSES = Kind(
 )
 
 
+def absent_terms(settings: LossConfig, output: SegmentationOutput) -> list[str]:
+    """The chosen terms that stay 0, since the network does not predict what they compare."""
+    return [name for name in ("category", "dense") if name in settings.terms and getattr(output, name) is None]
+
+
 class SegmentationLoss(nn.Module):
     """The weighted sum of its terms; by default L = L_mask + 0.2 L_cat + 0.8 L_den, equation (6).
 

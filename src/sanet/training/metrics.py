@@ -1,45 +1,15 @@
-"""The metrics that a run logs: one row for every epoch; and metrics of one's own."""
+"""The metrics that a run logs: one row for every epoch."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from torchmetrics import Metric
 
 from sanet.config import METRICS as FILE
-from sanet.evaluation.confusion import ConfusionMatrix, Scores
+from sanet.evaluation.confusion import Scores
 from sanet.files import replaced
-from sanet.references import Kind
-from sanet.structures import LabelSet, UsageError
 
 Row = dict[str, float]
-
-# Called as update(prediction, mask) with labels (H, W) int64 of an image; ignored pixels are in the mask.
-METRICS = Kind(
-    "metrics",
-    {},
-    {f"torchmetrics.{package}": "torchmetrics:Metric" for package in ("classification", "segmentation")},
-)
-
-
-def create_metrics(settings: Mapping[str, Any], labels: LabelSet) -> dict[str, Metric]:
-    """Metrics by the names under which they are logged, as "val/boundary".
-
-    Raises:
-        UsageError: an unknown metric, options that it does not have, or a name that is taken.
-    """
-    metrics = {}
-    taken = score_values(ConfusionMatrix(labels).scores())
-    for name, reference in settings.items():
-        metrics[f"val/{name}"] = METRICS.build(reference)
-        if not isinstance(metrics[f"val/{name}"], Metric):
-            raise UsageError(f"metrics.{name}: {reference!r} is no torchmetrics.Metric")
-        if f"val/{name}" in taken:
-            raise UsageError(f"metrics.{name}: val/{name} is logged already; choose another name")
-    return metrics
 
 
 def score_values(scores: Scores) -> Row:

@@ -20,10 +20,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from sanet import distributed
 from sanet.config import CHECKPOINTS, TrainConfig
 from sanet.references import name_of
-from sanet.structures import Interrupted, SanetError
+from sanet.structures import Interrupted, SanetError, say
 from sanet.training.checkpoints import CheckpointFolder, read_checkpoint
 from sanet.training.metrics import Row, write_metrics
-from sanet.training.task import SegmentationTask
+from sanet.training.task import SegmentationTask, monitor_mode
 
 
 def kept(directory: Path) -> str:
@@ -83,7 +83,7 @@ class DeferredSignal:
 
 def out_of_patience(history: Sequence[Row], config: TrainConfig) -> bool:
     """Whether the last ``patience`` validations of a run have not been better than the best before them."""
-    sign = 1 if config.monitor_mode == "max" else -1
+    sign = 1 if monitor_mode(config) == "max" else -1
     values = [sign * row[config.monitor] for row in history if "val/miou" in row]
     values = [float("-inf") if isnan(value) else value for value in values]
     return (
@@ -145,9 +145,12 @@ class Saving(Checkpoint):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save, with the monitored value if the epoch has one, and stop when that is asked for or patience is over."""
         history = cast(SegmentationTask, pl_module).history
+        score = history[-1][self.config.monitor] if self._validates(trainer) else None
+        if score is not None and isnan(score) and distributed.is_main_process():
+            say(f"sanet: {self.config.monitor} is not a number after epoch {trainer.current_epoch}", error=True)
         distributed.broadcast_from_main(lambda: write_metrics(Path(self.config.output), history))
         # Losses are known for every epoch, but what was validated is what may be the best.
-        self._save(trainer, history[-1][self.config.monitor] if self._validates(trainer) else None)
+        self._save(trainer, score)
         trainer.should_stop |= out_of_patience(history, self.config)
         if self._agreed(pl_module)[0]:
             self._interrupt(trainer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
@@ -14,12 +14,13 @@ from sanet import distributed
 from sanet.config import InferenceConfig, TrainConfig
 from sanet.data.transforms import BATCH_TRANSFORMS, require_alike, seeded
 from sanet.evaluation.confusion import ConfusionMatrix, scores_of
+from sanet.evaluation.metrics import compute_metrics, create_metrics, update_metrics
 from sanet.inference.views import label_image
 from sanet.models.networks import SegmentationModel
 from sanet.references import name_of
-from sanet.structures import Batch, LabelSet, Sample, SanetError
+from sanet.structures import Batch, LabelSet, Sample, SanetError, UsageError
 from sanet.training.losses import SegmentationLoss
-from sanet.training.metrics import Row, create_metrics, score_values
+from sanet.training.metrics import Row, score_values
 from sanet.training.optimization import create_optimizer, create_schedule
 
 # What a checkpoint keeps beside what Lightning puts there.
@@ -31,6 +32,25 @@ def logged_names(config: TrainConfig, labels: LabelSet) -> tuple[str, ...]:
     losses = (f"train/{name}" for name in ("loss", *map(name_of, config.loss.terms)))
     metrics = (f"val/{name}" for name in config.metrics)
     return (*losses, *score_values(ConfusionMatrix(labels).scores()), *metrics)
+
+
+def monitor_mode(config: TrainConfig) -> Literal["max", "min"]:
+    """Whether the best of the monitored values is the largest or the smallest.
+
+    Raises:
+        UsageError: it is a metric that does not say so, or one that cannot be used.
+    """
+    if config.monitor_mode != "auto":
+        return config.monitor_mode
+    name = config.monitor.removeprefix("val/")
+    if name not in config.metrics:
+        return "min" if config.monitor.startswith("train/") else "max"
+    better = create_metrics({name: config.metrics[name]})[name].higher_is_better
+    if better is None:
+        raise UsageError(
+            f"--monitor {config.monitor}: the metric has no higher_is_better; add --monitor_mode max or min"
+        )
+    return "max" if better else "min"
 
 
 class SegmentationTask(L.LightningModule):
@@ -57,7 +77,7 @@ class SegmentationTask(L.LightningModule):
         self.loss = SegmentationLoss(config.loss, model.labels, class_weights)
         self.batch_transforms = [BATCH_TRANSFORMS.build(entry) for entry in config.batch_transforms]
         self.confusion = ConfusionMatrix(model.labels)
-        self.metrics = create_metrics(config.metrics, model.labels)
+        self.metrics = create_metrics(config.metrics)
         self.moved = nn.ModuleList(self.metrics.values())  # to the device of the task
         self.loss_names = tuple(f"train/{name}" for name in ("loss", *self.loss.names))
         self.inference = InferenceConfig(window=config.window)
@@ -129,8 +149,7 @@ class SegmentationTask(L.LightningModule):
         for image, mask in zip(batch.image, batch.mask, strict=True):
             prediction = label_image(lambda images: self.model(images).logits, image, self.inference)
             self.confusion.update(mask, prediction)
-            for metric in self.metrics.values():
-                metric.update(prediction, mask)
+            update_metrics(self.metrics, prediction, mask)
 
     def on_train_epoch_end(self) -> None:
         """Close the epoch's row: mean losses and, after a validation, the scores of the images of all processes.
@@ -141,9 +160,7 @@ class SegmentationTask(L.LightningModule):
         if (self.current_epoch + 1) % self.config.validate_every == 0:
             row |= score_values(scores_of(distributed.all_reduce_sum(self.confusion.counts), self.model.labels))
             self.confusion.reset()
-            for name, metric in self.metrics.items():
-                row[name] = float(metric.compute())
-                metric.reset()
+            row |= {f"val/{name}": value for name, value in compute_metrics(self.metrics).items()}
             self.log("val/miou", row["val/miou"], prog_bar=True)
         self.log_dict({name: value for name, value in row.items() if name != "val/miou"})
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]

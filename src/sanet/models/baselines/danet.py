@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sanet.models.backbones import Level
-from sanet.models.norms import BatchNorm2d
+from sanet.models.norms import conv_norm_relu
 from sanet.models.sanet import HeadOutput
 
 
@@ -87,9 +87,11 @@ class DANetHead(nn.Module):
         channels = levels[-1].channels
         hidden = max(1, channels // reduction)
         self.position = nn.Sequential(
-            _convolution(channels, hidden), PositionAttention(hidden), _convolution(hidden, hidden)
+            conv_norm_relu(channels, hidden, 3), PositionAttention(hidden), conv_norm_relu(hidden, hidden, 3)
         )
-        self.channel = nn.Sequential(_convolution(channels, hidden), ChannelAttention(), _convolution(hidden, hidden))
+        self.channel = nn.Sequential(
+            conv_norm_relu(channels, hidden, 3), ChannelAttention(), conv_norm_relu(hidden, hidden, 3)
+        )
         self.classifier = nn.Sequential(nn.Dropout2d(0.1), nn.Conv2d(hidden, num_classes, 1))
 
     def forward(self, features: list[Tensor]) -> HeadOutput:
@@ -97,9 +99,3 @@ class DANetHead(nn.Module):
         last = features[-1]
         mask = self.classifier(self.position(last) + self.channel(last))
         return HeadOutput(mask, mask)
-
-
-def _convolution(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), BatchNorm2d(out_channels), nn.ReLU(inplace=True)
-    )

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sanet.models.backbones import Level
-from sanet.models.norms import BatchNorm2d
+from sanet.models.norms import conv_norm_relu
 from sanet.models.sanet import HeadOutput
 
 
@@ -73,13 +73,9 @@ class EncNetHead(nn.Module):
 
     def __init__(self, levels: Sequence[Level], num_classes: int, hidden: int = 512, codewords: int = 32) -> None:
         super().__init__()
-        self.squeeze = nn.Sequential(
-            nn.Conv2d(levels[-1].channels, hidden, 3, padding=1, bias=False), BatchNorm2d(hidden), nn.ReLU(inplace=True)
-        )
+        self.squeeze = conv_norm_relu(levels[-1].channels, hidden, 3)
         self.encode = nn.Sequential(
-            nn.Conv2d(hidden, hidden, 1, bias=False),
-            BatchNorm2d(hidden),
-            nn.ReLU(inplace=True),
+            *conv_norm_relu(hidden, hidden, 1),
             Encoding(hidden, codewords),
             nn.BatchNorm1d(codewords),
             nn.ReLU(inplace=True),

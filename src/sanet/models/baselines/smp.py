@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -106,8 +107,7 @@ def _load(name: str) -> Any:
 
 def _channels(levels: Sequence[Level]) -> list[int]:
     """Of the six maps that a decoder expects; one that the backbone does not have has no channels."""
-    found = [level.channels for level in levels[-5:]]
-    return [3, *[0] * (5 - len(found)), *found]
+    return [3, *[0] * (5 - len(levels)), *(level.channels for level in levels[-5:])]
 
 
 def _check_pyramid(levels: Sequence[Level]) -> None:
@@ -194,30 +194,20 @@ def fpn(
     return SMPHead(levels, decoder, nn.Conv2d(decoder_segmentation_channels, num_classes, 1), stride=4)
 
 
-def unet(
-    levels: Sequence[Level], num_classes: int, decoder_channels: Sequence[int] = (256, 128, 64, 32, 16)
+# Decoders of one form, by their modules: Ronneberger et al., "U-Net", MICCAI 2015; Zhou et al., "UNet++", DLMIA 2018;
+# Fan et al., "MA-Net", IEEE Access 2020.
+U_SHAPED = {"unet": "UnetDecoder", "unetplusplus": "UnetPlusPlusDecoder", "manet": "MAnetDecoder"}
+
+
+def u_shaped(
+    module: str,
+    levels: Sequence[Level],
+    num_classes: int,
+    decoder_channels: Sequence[int] = (256, 128, 64, 32, 16),
 ) -> SMPHead:
-    """Ronneberger et al., "U-Net", MICCAI 2015."""
+    """A network of ``U_SHAPED``."""
     _check_pyramid(levels)
-    decoder = _load("unet").UnetDecoder(_channels(levels), decoder_channels)
-    return SMPHead(levels, decoder, nn.Conv2d(decoder_channels[-1], num_classes, 3, padding=1), stride=1)
-
-
-def unetplusplus(
-    levels: Sequence[Level], num_classes: int, decoder_channels: Sequence[int] = (256, 128, 64, 32, 16)
-) -> SMPHead:
-    """Zhou et al., "UNet++", DLMIA 2018."""
-    _check_pyramid(levels)
-    decoder = _load("unetplusplus").UnetPlusPlusDecoder(_channels(levels), decoder_channels)
-    return SMPHead(levels, decoder, nn.Conv2d(decoder_channels[-1], num_classes, 3, padding=1), stride=1)
-
-
-def manet(
-    levels: Sequence[Level], num_classes: int, decoder_channels: Sequence[int] = (256, 128, 64, 32, 16)
-) -> SMPHead:
-    """Fan et al., "MA-Net", IEEE Access 2020."""
-    _check_pyramid(levels)
-    decoder = _load("manet").MAnetDecoder(_channels(levels), decoder_channels)
+    decoder = getattr(_load(module), U_SHAPED[module])(_channels(levels), decoder_channels)
     return SMPHead(levels, decoder, nn.Conv2d(decoder_channels[-1], num_classes, 3, padding=1), stride=1)
 
 
@@ -231,17 +221,12 @@ def linknet(levels: Sequence[Level], num_classes: int) -> SMPHead:
 
 
 SMP_HEADS: dict[str, Callable[..., SMPHead]] = {
-    f"smp_{build.__name__}": build
-    for build in (
-        deeplabv3,
-        deeplabv3plus,
-        pspnet,
-        upernet,
-        segformer,
-        fpn,
-        unet,
-        unetplusplus,
-        manet,
-        linknet,
-    )
+    "smp_deeplabv3": deeplabv3,
+    "smp_deeplabv3plus": deeplabv3plus,
+    "smp_pspnet": pspnet,
+    "smp_upernet": upernet,
+    "smp_segformer": segformer,
+    "smp_fpn": fpn,
+    **{f"smp_{module}": partial(u_shaped, module) for module in U_SHAPED},
+    "smp_linknet": linknet,
 }
