@@ -6,6 +6,7 @@ import torch
 from scipy.ndimage import binary_erosion
 
 from sanet.evaluation.boundary import BoundaryIoU
+from sanet.evaluation.metrics import create_metrics
 
 
 def region(members, ignored, distance):
@@ -52,3 +53,9 @@ def test_it_sees_an_outline_that_iou_hardly_sees():
     iou = ((mask == 1) & (mask.roll(6, 1) == 1)).sum() / ((mask == 1) | (mask.roll(6, 1) == 1)).sum()
     assert iou > 0.9
     assert metric.class_iou()[1] < 0.65
+
+
+def test_it_is_named_without_opening_a_module():
+    options = {"num_classes": 3, "ignore_index": 11}
+    (metric,) = create_metrics({"x": {"name": "sanet.evaluation.boundary:BoundaryIoU", "options": options}}).values()
+    assert (metric.num_classes, metric.ignore_index, metric.ratio) == (3, 11, 0.02)

@@ -22,7 +22,9 @@ EXAMPLE = torch.arange(32 * 32).reshape(32, 32) // 512
 METRICS = Kind(
     "metrics",
     {},
-    {f"torchmetrics.{package}": "torchmetrics:Metric" for package in ("classification", "segmentation")},
+    dict.fromkeys(
+        ("torchmetrics.classification", "torchmetrics.segmentation", "sanet.evaluation.boundary"), "torchmetrics:Metric"
+    ),
 )
 
 

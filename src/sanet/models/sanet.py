@@ -208,7 +208,7 @@ class SANetHead(nn.Module):
             for number in self.numbers
         )
         channels = levels[-1].channels
-        self.mask = nn.Conv2d(len(heads) * num_classes, num_classes, 1)
+        self.mask: nn.Module = nn.Conv2d(len(heads) * num_classes, num_classes, 1)
         self.dense = nn.Conv2d(channels, num_classes, 1) if "dense" in branches else None
         self.category = (
             nn.Sequential(

@@ -34,18 +34,18 @@ class Stage(SqueezeAttention):
     ) -> None:
         super().__init__(channels, num_classes, downsample=downsample)
         self.main = _branch(channels, num_classes, hidden, reading)
-        self.attention = _branch(channels, num_classes, hidden, reading) if mechanism == "attention" else None
-        self.excitation = SqueezeExcitation(channels, residual=False) if mechanism == "excitation" else None
+        self.attention = (
+            _branch(channels, num_classes, hidden, reading) if mechanism == "attention" else nn.Sequential()
+        )
+        self.excitation = SqueezeExcitation(channels, residual=False) if mechanism == "excitation" else nn.Identity()
         self.adapt = nn.Conv2d(hidden, num_classes, 1) if reading == "C" else nn.Identity()
+        self.mechanism = mechanism
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, K, h, w)."""
-        if self.attention is not None:
-            attended: Tensor = self.adapt(super().forward(features))
-            return attended
-        if self.excitation is not None:
-            features = self.excitation(features)
-        merged: Tensor = self.adapt(self.main(features))
+        attends = self.mechanism == "attention"
+        maps = super().forward(features) if attends else self.main(self.excitation(features))
+        merged: Tensor = self.adapt(maps)
         return merged
 
 
@@ -66,7 +66,8 @@ class SumOfStages(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, n K, h, w) -> (B, K, h, w)."""
-        return maps.unflatten(1, (-1, self.num_classes)).sum(dim=1)
+        batch, _, height, width = maps.shape
+        return maps.view(batch, -1, self.num_classes, height, width).sum(dim=1)
 
 
 class SANetVariantHead(SANetHead):
