@@ -44,7 +44,10 @@ def use(*modules: str) -> None:
         try:
             _opened[name] = importlib.import_module(name)
         except Exception as error:  # whatever its code raises
-            raise UsageError(f"--import {name}: {type(error).__name__}: {first_line(error)}") from error
+            raise UsageError(
+                f"--import {name}: {type(error).__name__}: {first_line(error)}; modules are found where Python has "
+                "its own, and in the working directory"
+            ) from error
 
 
 def opened() -> list[str]:

@@ -16,10 +16,12 @@ from __future__ import annotations
 import operator
 import re
 import sys
+import sysconfig
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -69,6 +71,17 @@ def say(text: object, error: bool = False) -> None:
 def first_line(error: Exception) -> str:
     """What an error says, in one line, and without what would control the terminal that shows it."""
     return CONTROLS.sub("?", (str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
+# Where code is that is nobody's own.
+LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+
+
+def failure(error: Exception) -> str:
+    """What somebody's code failed with, and its last line that did, in one line."""
+    frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(LIBRARIES)]
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno}: {frames[-1].line})" if frames else ""
+    return f"{type(error).__name__}: {first_line(error)}{place}"
 
 
 class Sample(NamedTuple):

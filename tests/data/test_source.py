@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 from hashlib import sha256
@@ -308,3 +309,24 @@ def test_fingerprints_tell_names_images_and_masks_apart(tmp_path: Path) -> None:
         part: fingerprint(Scenes(seed=1), "val")[part] for part in ("images", "masks")
     }
     assert fingerprint(Scenes(seed=1), "val")["masks"] != scenes["masks"]
+
+
+class Careless(Source):
+    """A source whose code fails on every image, on one of them in a library."""
+
+    labels = LABELS
+    splits = ("train", "val")
+
+    def records(self, split: str) -> list[Record]:
+        return [Record(f"{split}{number}") for number in range(2)]
+
+    def read(self, record: Record) -> Sample:
+        return Sample(*json.loads("{" if record.name.endswith("1") else "{}")["mask"])
+
+
+def test_what_the_code_of_a_source_raises_is_said_of_each_image_with_its_line() -> None:
+    text = str(check_data(Careless()))
+    for name in ("train0", "train1", "val0", "val1"):
+        assert name in text
+    assert text.count("JSONDecodeError") == text.count("KeyError: 'mask'") == 2
+    assert len(re.findall(r"test_source\.py, line \d+: return Sample", text)) == 4

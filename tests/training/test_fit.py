@@ -161,7 +161,7 @@ def test_a_used_directory_is_refused(config):
 
 
 def test_there_must_be_something_to_resume(config):
-    with pytest.raises(SanetError, match="no checkpoint to resume from"):
+    with pytest.raises(SanetError, match="without a checkpoint to resume from"):
         train(config, resume=True)
 
 

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from sanet.data.decoding import DataError, load_mask, read_image, read_labels, shape_text
 from sanet.data.values import MaskCoding
-from sanet.structures import LabelSet, Sample, UsageError, first_line
+from sanet.structures import LabelSet, Sample, SanetError, UsageError, failure, first_line
 
 
 @dataclass(frozen=True)
@@ -197,8 +197,13 @@ def records_of(source: Source, split: str) -> Sequence[Record]:
 
 def read_sample(source: Source, record: Record) -> Sample:
     """What a source reads, if its types, shapes and range are those that are promised; else a DataError."""
-    with explained(source.root):
-        image, mask, name = sample = source.read(record)
+    try:
+        with explained(source.root):
+            image, mask, name = sample = source.read(record)
+    except SanetError:
+        raise
+    except Exception as error:  # whatever the code of a source raises
+        raise DataError(f"{record.name}: {failure(error)}") from error
     if image.ndim != 3 or image.shape[1:] != mask.shape or mask.dtype != torch.int64:
         raise DataError(
             f"{name}: an image of {image.dtype} {tuple(image.shape)} with a mask of {mask.dtype} {tuple(mask.shape)}; "

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sanet.evaluation.confusion import SCORE_NAMES
 from sanet.references import Kind
-from sanet.structures import SanetError, UsageError, first_line
+from sanet.structures import SanetError, UsageError, failure
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -85,4 +85,4 @@ def _named(name: str) -> Iterator[None]:
     except SanetError:
         raise
     except Exception as error:  # whatever its code raises
-        raise SanetError(f"metrics.{name}: {type(error).__name__}: {first_line(error)}") from error
+        raise SanetError(f"metrics.{name}: {failure(error)}") from error

@@ -158,9 +158,7 @@ def position_in(config: TrainConfig) -> Position:
     directory = Path(config.output)
     folder = CheckpointFolder(directory / CHECKPOINTS)
     if not folder.listed():
-        raise SanetError(
-            f"{folder.folder} has no checkpoint to resume from; delete {directory} and start without resume"
-        )
+        raise SanetError(f"{directory} is no run, or one without a checkpoint to resume from; start without --resume")
     closed = [module for module in _record_in(directory)["modules"] if not references.is_open(module)]
     if closed:
         words = " ".join(f"--import {module}" for module in closed)
