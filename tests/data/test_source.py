@@ -325,7 +325,7 @@ class Careless(Source):
 
 
 def test_what_the_code_of_a_source_raises_is_said_of_each_image_with_its_line() -> None:
-    text = str(check_data(Careless()))
+    text = " ".join(str(check_data(Careless())).split())  # however its lines are broken
     for name in ("train0", "train1", "val0", "val1"):
         assert name in text
     assert text.count("JSONDecodeError") == text.count("KeyError: 'mask'") == 2
