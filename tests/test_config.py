@@ -68,7 +68,7 @@ RED, GREEN = (255, 0, 0), (0, 255, 0)
         (lambda: DemoConfig(port=65_536), "port 65536: from 0 to 65535"),
         (lambda: DemoConfig(keep_minutes=float("nan")), "keep_minutes nan: from"),
         (lambda: TrainConfig(monitor_mode="most"), "Choices: auto, max, min"),
-        (lambda: TrainConfig(accelerator="tpu"), "Choices: auto, cpu, gpu, cuda"),
+        (lambda: TrainConfig(accelerator="tpu"), "Choices: auto, cpu, cuda, gpu, mps, xpu"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named_with_the_remedy(build, named):
