@@ -319,7 +319,7 @@ class TrainConfig:
     window: int = within(1024, *SIDES)
     metrics: Options = field(default_factory=dict)
     monitor: str = "val/miou"
-    monitor_mode: Literal["auto", "max", "min"] = field(default="auto", metadata={"before": "max"})
+    monitor_mode: Literal["auto", "max", "min"] = "auto"
     patience: int | None = within(None, 1, 100_000)
     checkpoint_minutes: float = within(10.0, 1e-9, 1e6)
     callbacks: tuple[Entry, ...] = ()

@@ -79,7 +79,8 @@ def test_a_default_that_changes_changes_no_saved_model(original, saved, monkeypa
     assert create_model("sanet", "test_resnet", num_classes=3, output_stride=32).options["downsample"] == 2
 
 
-@pytest.mark.parametrize("network", sorted(NETWORKS))
+# Networks that came with format 2 have all their options in their files.
+@pytest.mark.parametrize("network", sorted(NETWORKS.keys() - {"sanet_variant"}))
 def test_the_frozen_defaults_are_all_there(network):
     assert resolved_options(network, NETWORKS[network], {}) == FORMER_DEFAULTS.get(network, {})
 

@@ -19,7 +19,7 @@ from sanet.structures import Batch, SanetError, UsageError
 from sanet.training.fit import train
 from sanet.training.metrics import read_metrics
 from sanet.training.saving import out_of_patience
-from sanet.training.task import SegmentationTask, monitor_mode
+from sanet.training.task import SegmentationTask, with_monitor_mode
 
 JACCARD = {
     "name": "torchmetrics.classification:MulticlassJaccardIndex",
@@ -346,9 +346,16 @@ def test_a_metric_says_itself_which_values_are_better(config):
 )
 def test_losses_are_best_when_low_and_scores_when_high(monitor, mode):
     config = sanet.TrainConfig(monitor=monitor, metrics={"wrong": Wrong, "jaccard": JACCARD})
-    assert monitor_mode(config) == mode
+    assert with_monitor_mode(config).monitor_mode == mode
     for stated in ("max", "min"):
-        assert monitor_mode(dataclasses.replace(config, monitor_mode=stated)) == stated
+        assert with_monitor_mode(dataclasses.replace(config, monitor_mode=stated)).monitor_mode == stated
+
+
+def test_a_run_that_stated_the_mode_resumes_without_it(config):
+    train(dataclasses.replace(config, monitor_mode="max"))
+    resumed = train(dataclasses.replace(config, epochs=4), resume=True)
+    assert "chosen by val/miou" in resumed.chosen
+    assert "monitor_mode: max" in (resumed.directory / "config.yaml").read_text()
 
 
 def test_a_metric_that_does_not_say_which_values_are_better_needs_a_mode(config):

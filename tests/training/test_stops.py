@@ -20,7 +20,7 @@ from sanet.training import fit, run, saving
 from sanet.training.checkpoints import AtomicCheckpointIO, CheckpointFolder, read_checkpoint
 from sanet.training.fit import train
 from sanet.training.metrics import read_metrics
-from sanet.training.task import SegmentationTask
+from sanet.training.task import SegmentationTask, with_monitor_mode
 
 
 def killing(real, number=signal.SIGTERM):
@@ -81,7 +81,7 @@ def test_what_was_killed_before_its_first_checkpoint_begins_anew(config):
         shutil.rmtree(config.output, ignore_errors=True)
         (Path(config.output) / run.TENSORBOARD).mkdir(parents=True)
         (Path(config.output) / CHECKPOINTS).mkdir()
-        stored.save(Path(config.output) / CONFIG)
+        with_monitor_mode(stored).save(Path(config.output) / CONFIG)  # as a run stores it
         files.note(Path(config.output) / CONFIG, Path(config.output) / CONFIG)
 
     left(dataclasses.replace(config, seed=1))

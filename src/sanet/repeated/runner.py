@@ -33,7 +33,7 @@ from sanet.training.metrics import read_metrics
 from sanet.training.optimization import create_optimizer
 from sanet.training.run import locked_run
 from sanet.training.saving import stoppable
-from sanet.training.task import SegmentationTask
+from sanet.training.task import SegmentationTask, with_monitor_mode
 
 RUNS = "runs"
 STOPPED = "what is finished is kept, and the same command resumes"
@@ -72,11 +72,12 @@ def repeat(config: RepeatConfig) -> Repeated:
 
 def _begun(config: RepeatConfig) -> Repeated:
     """A table before its first run, once every row is known to name what exists."""
-    rows, source = rows_of(config), data_source(config.data)
-    for row in rows:
+    rows, source = [], data_source(config.data)
+    for row in rows_of(config):
         try:
             require_names(row.config, source.labels)
             _require_options(row.config, source.labels)
+            rows.append(replace(row, config=with_monitor_mode(row.config)))
         except UsageError as error:
             raise UsageError(f"rows.{row.name}: {error}") from error
     split = config.split or ("test" if "test" in source.splits else "val")

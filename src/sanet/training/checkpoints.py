@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from math import isnan
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -58,7 +58,7 @@ class CheckpointFolder:
         mode: whether the best score is the "max" or the "min".
     """
 
-    def __init__(self, folder: Path, mode: Literal["max", "min"] = "max") -> None:
+    def __init__(self, folder: Path, mode: str = "max") -> None:
         self.folder, self.mode = folder, mode
 
     def listed(self) -> list[Listed]:

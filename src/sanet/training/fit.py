@@ -57,7 +57,7 @@ from sanet.training.run import (
 from sanet.training.saving import Saving, kept, stoppable
 from sanet.training.sharing import freeze_unused, synchronize_batch_norm
 from sanet.training.start import init_from, network_weights, require_fitting
-from sanet.training.task import SegmentationTask, logged_names, monitor_mode
+from sanet.training.task import SegmentationTask, logged_names, with_monitor_mode
 
 # What a write that finds no room fails with.
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -106,6 +106,7 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
         SanetError: the run directory is not empty or in use, there is nothing to resume, the loss stops being finite,
             memory or disk are full, or a process that loads images was killed.
     """
+    config = with_monitor_mode(config)
     directory = Path(config.output)
     with joined(config.accelerator) as cluster, stoppable(partial(kept, directory)), locked_run(directory):
         position = distributed.broadcast_from_main(lambda: position_in(config) if resume else refuse_used(config))
@@ -162,7 +163,7 @@ def require_names(config: TrainConfig, labels: LabelSet) -> None:
 def _finish(task: SegmentationTask, config: TrainConfig, device: str) -> Run:
     """Score the best checkpoint and save its network."""
     directory = Path(config.output)
-    folder = CheckpointFolder(directory / CHECKPOINTS, monitor_mode(config))
+    folder = CheckpointFolder(directory / CHECKPOINTS, config.monitor_mode)
     best = distributed.broadcast_from_main(folder.best)
     task.model.load_state_dict(network_weights(read_checkpoint(best)))
     evaluation = evaluate(
@@ -244,12 +245,10 @@ def _require_terms(config: TrainConfig, model: SegmentationModel) -> None:
     with torch.no_grad():
         output = model.eval()(torch.zeros(1, model.in_chans, 64, 64))
     model.train()
-    if not (absent := absent_terms(config.loss, output)):
-        return
-    name = name_of(config.model.name)
+    absent, name = absent_terms(config.loss, output), name_of(config.model.name)
     if all(term in absent or not config.loss.term(term)[0] for term in config.loss.terms):
         raise UsageError(f"loss.terms: network {name!r} predicts no {' and no '.join(absent)}; name another term")
-    if distributed.is_main_process():
+    if absent and distributed.is_main_process():
         say(f"loss: {' and '.join(absent)} stay 0, since network {name!r} does not predict them")
 
 
@@ -314,7 +313,7 @@ def _trainer(config: TrainConfig, cluster: Cluster, position: Position | None) -
         logger=[TensorBoardLogger(directory, name="", version=TENSORBOARD), *create_loggers(config)],
         callbacks=[
             *create_callbacks(config),
-            Saving(config, CheckpointFolder(directory / CHECKPOINTS, monitor_mode(config))),
+            Saving(config, CheckpointFolder(directory / CHECKPOINTS, config.monitor_mode)),
             LearningRateMonitor("epoch"),
             ProgressBar(refresh_rate=5),
         ],

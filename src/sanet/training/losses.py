@@ -171,8 +171,9 @@ LOSSES = Kind(
 
 
 def absent_terms(settings: LossConfig, output: SegmentationOutput) -> list[str]:
-    """The chosen terms that stay 0, since the network does not predict what they compare."""
-    return [name for name in ("category", "dense") if name in settings.terms and getattr(output, name) is None]
+    """The terms with a weight that stay 0, since the network does not predict what they compare."""
+    chosen = [name for name in ("category", "dense") if name in settings.terms and settings.term(name)[0]]
+    return [name for name in chosen if getattr(output, name) is None]
 
 
 class SegmentationLoss(nn.Module):

@@ -23,7 +23,7 @@ from sanet.references import name_of
 from sanet.structures import Interrupted, SanetError, say
 from sanet.training.checkpoints import CheckpointFolder, read_checkpoint
 from sanet.training.metrics import Row, write_metrics
-from sanet.training.task import SegmentationTask, monitor_mode
+from sanet.training.task import SegmentationTask
 
 
 def kept(directory: Path) -> str:
@@ -83,7 +83,7 @@ class DeferredSignal:
 
 def out_of_patience(history: Sequence[Row], config: TrainConfig) -> bool:
     """Whether the last ``patience`` validations of a run have not been better than the best before them."""
-    sign = 1 if monitor_mode(config) == "max" else -1
+    sign = 1 if config.monitor_mode == "max" else -1
     values = [sign * row[config.monitor] for row in history if "val/miou" in row]
     values = [float("-inf") if isnan(value) else value for value in values]
     return (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -34,23 +35,23 @@ def logged_names(config: TrainConfig, labels: LabelSet) -> tuple[str, ...]:
     return (*losses, *score_values(ConfusionMatrix(labels).scores()), *metrics)
 
 
-def monitor_mode(config: TrainConfig) -> Literal["max", "min"]:
-    """Whether the best of the monitored values is the largest or the smallest.
+def with_monitor_mode(config: TrainConfig) -> TrainConfig:
+    """The settings with "max" or "min" in place of "auto", whether the best monitored value is the largest or smallest.
 
     Raises:
         UsageError: it is a metric that does not say so, or one that cannot be used.
     """
     if config.monitor_mode != "auto":
-        return config.monitor_mode
+        return config
     name = config.monitor.removeprefix("val/")
-    if name not in config.metrics:
-        return "min" if config.monitor.startswith("train/") else "max"
-    better = create_metrics({name: config.metrics[name]})[name].higher_is_better
+    better: bool | None = not config.monitor.startswith("train/")
+    if name in config.metrics:
+        better = create_metrics({name: config.metrics[name]})[name].higher_is_better
     if better is None:
         raise UsageError(
             f"--monitor {config.monitor}: the metric has no higher_is_better; add --monitor_mode max or min"
         )
-    return "max" if better else "min"
+    return replace(config, monitor_mode="max" if better else "min")
 
 
 class SegmentationTask(L.LightningModule):
