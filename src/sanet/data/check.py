@@ -142,7 +142,7 @@ def _decoded(found: Contents, source: Source) -> Facts:
             found.add(problems.UNREADABLE, record.image, str(error).removeprefix(f"{record.image} "))
     if record.mask:
         try:
-            mask = load_mask(record.mask, source.coding)
+            mask = source.stored_mask(record)
             inside = valid_pixels(record, mask.values.shape)
             facts.mask_size, facts.invalid = (mask.values.shape[1], mask.values.shape[0]), int((~inside).sum())
             facts.values, facts.palette, facts.lossy = value_counts(mask.values[inside]), mask.palette, mask.lossy

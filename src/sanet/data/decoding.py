@@ -138,13 +138,17 @@ def load_mask(path: Path, coding: MaskCoding) -> StoredMask:
 
 
 def read_labels(path: Path, labels: LabelSet, coding: MaskCoding) -> NDArray[np.int64]:
-    """(H, W) int64 class indices, or the ignore index, of a mask file.
+    """(H, W) int64 class indices, or the ignore index, of a mask file; see ``labels_of``."""
+    return labels_of(load_mask(path, coding), labels, coding, path)
+
+
+def labels_of(stored: StoredMask, labels: LabelSet, coding: MaskCoding, path: Path) -> NDArray[np.int64]:
+    """(H, W) int64 class indices, or the ignore index, of what a mask file holds.
 
     Raises:
         DataError: as for ``load_mask`` and ``decode_mask``; or the palette has the colours of the classes under other
             numbers.
     """
-    stored = load_mask(path, coding)
     if wrong := misplaced(stored.palette, labels, coding):
         raise DataError(f"{path}: {wrong}; {PALETTE_REMEDY}")
     return decode_mask(stored.values, labels, coding, path)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from sanet.data.decoding import DataError, load_mask, read_image, read_labels, shape_text
+from sanet.data.decoding import DataError, StoredMask, labels_of, load_mask, read_image, shape_text
 from sanet.data.values import MaskCoding
 from sanet.structures import LabelSet, Sample, SanetError, UsageError, failure, first_line
 
@@ -94,12 +94,21 @@ class Source(ABC):
             DataError: a file cannot be used as it is.
         """
         image_path, mask_path = record.files
-        image, mask = read_image(image_path), read_labels(mask_path, self.labels, self.coding)
-        if image.shape[:2] != mask.shape:
-            raise DataError(f"{mask_path} is {shape_text(mask)} but {image_path} is {shape_text(image)}")
+        image, stored = read_image(image_path), self.stored_mask(record)
+        if image.shape[:2] != stored.values.shape:
+            raise DataError(f"{mask_path} is {shape_text(stored.values)} but {image_path} is {shape_text(image)}")
+        mask = labels_of(stored, self.labels, self.coding, mask_path)
         if record.valid is not None:
             mask[~valid_pixels(record, mask.shape)] = self.labels.ignore_index
         return Sample(torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask), record.name)
+
+    def stored_mask(self, record: Record) -> StoredMask:
+        """The numbers of a record's mask, as ``coding`` understands them.
+
+        Raises:
+            DataError: the file cannot be used as it is.
+        """
+        return load_mask(record.files[1], self.coding)
 
     @property
     def reads_files(self) -> bool:
