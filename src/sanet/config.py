@@ -15,7 +15,7 @@ from sanet.settings import plain as plain
 from sanet.settings import require as require
 from sanet.structures import Color, UsageError
 
-MaskFormat = Literal["index", "color"]
+MaskFormat = Literal["auto", "index", "color"]
 ClassWeighting = Literal["none", "fourth_root", "sqrt", "log"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "xpu"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -38,51 +38,57 @@ class DataConfig:
     """Which dataset, and where it is.
 
     Args:
-        name: "scenes" (built in, needs no files), "folder" (your own images and masks), "camvid", "voc", "voc_aug", or
-            a source of your own, "my_module:Name".
+        name: "auto" (what is found in the root, and without one the scenes), "scenes" (built in, needs no files),
+            "folder" (your own images and masks), "camvid", "voc", "voc_aug", or a source of your own, "my_module:Name".
         root: folder that holds the dataset.
         classes: folder only: class names, in the order of their indices in the masks.
+        values: folder only: what the values, colours or names in the masks mean: {0: road, 255: crack}, or
+            {vehicle: [car, bus], ignore: [9]} to merge and to ignore.
+        masks: folder only: the folder, or the ending of names, that says what the masks are, where several could.
         colors: folder only: one RGB colour per class; the colours in the masks with mask_format "color".
         ignore_index: folder only: mask value that is ignored by the loss and the metrics.
         background: folder only: name of the class that means "none of the others".
-        mask_format: folder only: "index" (greyscale or palette PNG) or "color" (the exact RGB colours above).
+        mask_format: folder only: "index" (greyscale or palette PNG), "color" (exact RGB colours), or "auto": as the
+            first mask is stored.
         ignore_color: folder only: with mask_format "color", the colour that is ignored.
         allow_subset: voc and voc_aug only: a part of the published dataset is meant; its counts are not checked, and
             scores on it cannot be compared with published ones.
         options: further arguments of a source of your own.
     """
 
-    name: Chosen = "scenes"
+    name: Chosen = "auto"
     root: str | None = None
     classes: tuple[str, ...] = ()
     colors: tuple[Color, ...] = ()
     ignore_index: int = within(255, -(2**31), 2**31 - 1)
     background: str | None = None
-    mask_format: MaskFormat = "index"
+    mask_format: MaskFormat = "auto"
     ignore_color: Color | None = None
     allow_subset: bool = False
     options: Options = field(default_factory=dict)
+    values: Options = field(default_factory=dict, metadata={"before": {}})
+    masks: str | None = field(default=None, metadata={"before": None})
 
     def __post_init__(self) -> None:
         check(self, "data.")
-        if self.name == "folder" and not self.classes:
-            raise UsageError("data.classes must name the classes of your folder, such as [background, leaf]")
         if self.allow_subset and self.name not in COUNTED:
             raise UsageError(f"data.allow_subset: only for {', '.join(COUNTED)}; {self.name!r} has no published counts")
         if self.name == "scenes" and self.root is not None:
-            raise UsageError(f"data.root {self.root}: name the dataset as well, such as --data.name folder")
-        if self.name != "folder":
+            raise UsageError(
+                f"data.root {self.root}: the scenes are built in; leave data.name out, or name the dataset"
+            )
+        if self.name not in ("auto", "folder"):
             own = [item for item in fields(self) if item.name not in {"name", "root", "options", "allow_subset"}]
-            given = [item.name for item in own if getattr(self, item.name) != item.default]
+            given = [item.name for item in own if getattr(self, item.name) not in (item.default, {})]
             if given:
                 raise UsageError(f"data.{given[0]}: only for your own folder; the dataset {self.name!r} has its own")
-        if self.background is not None and self.background not in self.classes:
+        if self.background is not None and self.classes and self.background not in self.classes:
             raise UsageError(f"data.background {self.background!r} is not one of data.classes")
         used = [tuple(color) for color in (*self.colors, *filter(None, [self.ignore_color]))]
         if self.mask_format == "color" and len(set(used)) < len(used):
             raise UsageError("data.colors and data.ignore_color must all differ, or classes cannot be distinguished")
-        if self.mask_format == "color" and not self.colors:
-            raise UsageError('data.mask_format "color" needs data.colors, one RGB colour per class')
+        if self.mask_format == "color" and self.classes and not self.colors and not self.values:
+            raise UsageError('data.mask_format "color" needs data.colors, one RGB colour per class, or data.values')
         if self.mask_format == "index" and self.ignore_color is not None:
             raise UsageError('data.ignore_color belongs to data.mask_format "color"; use data.ignore_index here')
 

@@ -19,7 +19,7 @@ import sys
 import sysconfig
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -140,6 +140,8 @@ class LabelSet:
         background: index of the class that means "none of the others", or None.
         background_ignored: what is none of the classes has the ignore value, so that a network cannot be wrong there;
             a score with the background is given beside the other.
+        values: what stood for the classes in the masks, pairs of a value or "#rrggbb" and a class or "ignore"; empty
+            where a number is its class. Label sets that differ in it alone are equal.
 
     Raises:
         UsageError: no names, a name twice, one that is no name, colours that do not fit, an ``ignore_index`` that is a
@@ -151,6 +153,7 @@ class LabelSet:
     ignore_index: int = 255
     background: int | None = None
     background_ignored: bool = False
+    values: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         # YAML and JSON have lists only: make them hashable here, once.
@@ -166,6 +169,7 @@ class LabelSet:
                 f"choose one outside 0..{len(self.names) - 1}; where 0 means unlabelled and classes start at 1, write "
                 "masks with 255 for 0, and 1 less for every other value"
             )
+        object.__setattr__(self, "values", _checked_values(self.values))
         if not isinstance(self.background_ignored, bool):
             raise UsageError("background_ignored: true or false")
         if self.background is None:
@@ -211,6 +215,16 @@ def _checked_colors(colors: Any) -> tuple[Color, ...]:
     if not all(0 <= value <= 255 for color in triples for value in color):
         raise UsageError("colours are RGB triples of whole numbers, 0 to 255")
     return triples
+
+
+def _checked_values(values: Any) -> tuple[tuple[str, str], ...]:
+    try:
+        pairs = tuple((value, name) for value, name in values)
+    except (TypeError, ValueError):
+        pairs = ((None, None),)
+    if len(pairs) > MOST_CLASSES or not all(isinstance(text, str) for pair in pairs for text in pair):
+        raise UsageError("values of a label set: pairs of texts")
+    return pairs
 
 
 def _int32(name: str, value: Any) -> int:

@@ -31,10 +31,9 @@ EPILOG = "--import MODULE, with any command: open a module of your own, whose pa
 
 
 def positional(metavar: str, nargs: str | None = None) -> Any:
-    """A setting without a name; with ``nargs`` "+" or "*" it takes several words."""
-    return field(
-        default=() if nargs == "*" else MISSING, metadata={"how": {"metavar": metavar, "nargs": nargs}, "place": True}
-    )
+    """A setting without a name; with ``nargs`` "+" or "*" it takes several words, with "?" one or none."""
+    default = {"*": (), "?": None}.get(nargs or "", MISSING)
+    return field(default=default, metadata={"how": {"metavar": metavar, "nargs": nargs}, "place": True})
 
 
 def words(metavar: str | tuple[str, ...], default: Any = MISSING, **how: Any) -> Any:
@@ -114,7 +113,7 @@ class Parser(ArgumentParser):
 
 
 def create_parser(name: str, command: Any) -> Parser:
-    """The parser of a command, of words as texts; one without positional arguments also accepts files.
+    """The parser of a command, of words as texts; one that needs no positional arguments also accepts files.
 
     Args:
         name: its name.
@@ -123,7 +122,7 @@ def create_parser(name: str, command: Any) -> Parser:
     known = settings_in(command)
     about = parse_docstring(command.__doc__).short_description
     parser = Parser(f"sanet {name}", None, about, EPILOG, argument_default=SUPPRESS, allow_abbrev=False)
-    if not any(setting.item.metadata.get("place") for setting in known.values()):
+    if not any(item.metadata.get("place") and item.default is not None for item, *_ in known.values()):
         parser.add_argument("--config", action="append", help="YAML file with any of the options below")
     groups: dict[str, Any] = {"options": parser}
     usage = [parser.prog]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import json
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from shlex import quote
 
 from sanet.cli.parsing import FLAT, Command, model_in, positional, run_of
 from sanet.config import CHECKPOINTS, MODEL, DataConfig, InferenceConfig, TrainConfig
 from sanet.repeated.config import RepeatConfig
-from sanet.settings import WORKERS, Options, within
+from sanet.settings import WORKERS, Options, plain, within
 from sanet.structures import Interrupted, say
 
 
@@ -35,21 +36,52 @@ class Download(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckData(Command):
-    """List everything that is wrong with a dataset.
+    """Say what a dataset is, and list everything that is wrong with it.
 
     Args:
+        folder: the dataset's folder, as --data.root.
         data: the dataset.
+        sheet: picture to write, of training images with their labels laid over; "" for none.
     """
 
+    folder: str | None = positional("FOLDER", "?")
     data: DataConfig = field(default_factory=DataConfig)
+    sheet: str = "data-check.png"
 
     def __call__(self) -> int:
         from sanet.data.catalog import data_source
         from sanet.data.check import check_data
+        from sanet.files import require_own, written
+        from sanet.insight.sheet import data_sheet
 
-        report = check_data(data_source(self.data))
+        if self.sheet:
+            require_own(Path(self.sheet), option="--sheet")
+        config = replace(self.data, root=self.folder or self.data.root)
+        source = data_source(config)
+        report = check_data(source)
         say(report)
-        return 1 if report.errors else 0
+        if self.sheet and (picture := data_sheet(source, report)):
+            with written(Path(self.sheet), "--sheet") as aside:
+                picture.save(aside, "PNG")
+            say(f"images with their labels: {self.sheet}")
+        if report.errors:
+            return 1
+        say(f"train on it: sanet train {' '.join(quote(word) for word in train_words(config))}")
+        return 0
+
+
+def train_words(config: DataConfig) -> list[str]:
+    """The options of ``sanet train`` that name a dataset, without those that are as by default."""
+    given = {item.name: plain(getattr(config, item.name)) for item in fields(config)}
+    plain_default = {item.name: plain(getattr(DataConfig(), item.name)) for item in fields(config)}
+    words = [
+        word
+        for name, value in given.items()
+        if value != plain_default[name]
+        for word in (f"--data.{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    ]
+    name = Path(config.root).resolve().name if config.root else config.name
+    return [*words, "--output", f"runs/{name}"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -150,7 +150,7 @@ class Visualize(Command):
         images: files.
         models: run directories, model directories, hf:OWNER/NAME or exported files; streets is the bundled model.
         masks: ground truth of the images, in their order.
-        mask_format: index or color, of the masks.
+        mask_format: index, color, or auto, of the masks.
         output: the figure; its ending names the format.
         device: cpu, cuda, mps or xpu; by default the best there is.
         inference: inference settings.
@@ -159,7 +159,7 @@ class Visualize(Command):
     images: tuple[str, ...] = positional("IMAGE", nargs="+")
     models: tuple[str, ...] = words("MODEL")
     masks: tuple[str, ...] = words("MASK", ())
-    mask_format: MaskFormat = "index"
+    mask_format: MaskFormat = "auto"
     output: str = "visualization.png"
     device: str | None = None
     inference: InferenceConfig = field(default_factory=InferenceConfig, metadata=FLAT)

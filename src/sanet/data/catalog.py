@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from inspect import Parameter, signature
 
 from sanet.config import DataConfig
@@ -15,7 +16,7 @@ from sanet.references import Kind, name_of
 from sanet.structures import UsageError
 
 SOURCES = Kind("dataset", {"camvid": CamVid, "folder": Folder, "scenes": Scenes, "voc": VOC, "voc_aug": AugmentedVOC})
-FOLDER = ("classes", "colors", "ignore_index", "background", "mask_format", "ignore_color")
+SPLITS_OF_CAMVID = [f"{split}{kind}" for split in CamVid.splits for kind in ("", "annot")]
 NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 
@@ -27,14 +28,17 @@ def data_source(config: DataConfig) -> Source:
             have, or a missing one that it needs; or what is named is no source.
         DataError: the root folder does not exist, cannot be read or has no layout that is known.
     """
+    if config.name == "auto":
+        config = replace(config, name=recognised(config.root))
+    if config.name == "folder":
+        with explained(config.root):
+            return Folder(config)
     found = SOURCES.find(config.name)
     if isinstance(found, Source):
         return found
     if not (isinstance(found, type) and issubclass(found, Source)):
         raise UsageError(f"data.name {config.name!r}: derive it from sanet.Source")
     options = dict(config.options)
-    if config.name == "folder":
-        options |= {name: getattr(config, name) for name in FOLDER}
     if config.allow_subset:
         options["allow_subset"] = True
     if config.root is not None:
@@ -47,4 +51,15 @@ def data_source(config: DataConfig) -> Source:
         source: Source = SOURCES.build({"name": config.name, "options": options})
     if source.root is not None:
         existing_root(source.root)
+    source.settings = config
     return source
+
+
+def recognised(root: str | None) -> str:
+    """The name of the dataset in a folder; that of the built-in scenes without one."""
+    if root is None:
+        return "scenes"
+    place = existing_root(root)
+    if all((place / name).is_dir() for name in SPLITS_OF_CAMVID):
+        return "camvid"
+    return "voc" if (place / "VOCdevkit" / "VOC2012" / "JPEGImages").is_dir() else "folder"

@@ -6,10 +6,8 @@ files that lie with it and are not used.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import prod
@@ -20,17 +18,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sanet.data import problems
-from sanet.data.decoding import IMAGE_SUFFIXES, DataError, load_image, load_mask, misplaced
-from sanet.data.facts import Facts, KeptFacts, stamp_of
+from sanet.data.decoding import IMAGE_SUFFIXES, misplaced
+from sanet.data.facts import Facts, read_facts
+from sanet.data.listing import files_below
 from sanet.data.problems import Problem
 from sanet.data.report import DataReport, Finding
-from sanet.data.source import Record, Source, is_text, leaks, read_sample, records_of, valid_pixels
-from sanet.data.values import MaskCoding, meanings, value_counts, values_text
-from sanet.files import sum_of
+from sanet.data.source import Record, Source, is_text, leaks, read_sample, records_of
+from sanet.data.values import MaskCoding, color_coding, meanings, value_counts, values_text
 from sanet.structures import Color, LabelSet, SanetError, first_line
 
-# Decoding leaves the interpreter to others; more threads would mostly hold more large images in memory.
-THREADS = min(16, os.cpu_count() or 1)
 # Stray values come from smoothing where they are so many and each is on so few of the pixels, or where they are more
 # than any list of classes has. CamVid index masks, resized smoothly or saved as JPEG, stay below half that share.
 STRAY_VALUES, STRAY_SHARE, MOST_CLASSES = 5, 0.01, 256
@@ -67,12 +63,10 @@ def check_data(source: Source, progress: bool = True) -> DataReport:
     records = {split: records_of(source, split) for split in source.splits}
     # A line that is there twice is opened once.
     contents = [Contents(split, record) for split in records for record in dict.fromkeys(records[split])]
-    opened = tqdm(
-        _opened(source, contents), "check data", total=len(contents), unit=" images", delay=1, disable=not progress
-    )
+    _opened(source, contents, progress)
     coding = source.coding if source.reads_files else MaskCoding()
-    known, values = meanings(source.labels, coding), {value for found in opened for value in found.facts.values}
-    pattern = None if source.published or coding.format == "color" else _pattern(values, source.labels)
+    known, values = meanings(source.labels, coding), {value for found in contents for value in found.facts.values}
+    pattern = None if source.published or coding.table else _pattern(values, source.labels)
     for found in contents:
         _check_values(found, source, coding, known, pattern)
     _find_shared(contents, source)
@@ -92,74 +86,54 @@ def check_data(source: Source, progress: bool = True) -> DataReport:
         ignored={split: int(counts[-1]) for split, counts in tallies.items()},
         unused=unused,
         notes=source.notes,
+        values=_values_of(source.labels),
     )
 
 
-def _opened(source: Source, contents: Sequence[Contents]) -> Iterator[Contents]:
+def _values_of(labels: LabelSet) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for value, name in labels.values:
+        found.setdefault(name, []).append(value)
+    return {name: ", ".join(values[:4]) + " …" * (len(values) > 4) for name, values in found.items()}
+
+
+def _opened(source: Source, contents: Sequence[Contents], progress: bool) -> None:
     if not source.reads_files:
-        yield from (_of_sample(found, source) for found in contents)
+        for found in tqdm(contents, "check data", unit=" images", delay=1, disable=not progress):
+            _of_sample(found, source)
         return
-    kept = KeptFacts(source.coding, [found.record for found in contents])
-    with ThreadPoolExecutor(THREADS) as pool:
-        yield from pool.map(lambda found: _of_files(found, source, kept), contents)
-    kept.save()
+    for found, facts in zip(contents, read_facts(source, [found.record for found in contents], progress), strict=True):
+        found.facts = facts
+        _of_files(found, source.labels)
 
 
-def _of_sample(found: Contents, source: Source) -> Contents:
+def _of_sample(found: Contents, source: Source) -> None:
     """Of a source that reads in its own way, what it reads."""
     try:
         image, mask, _ = read_sample(source, found.record)
     except (SanetError, EOFError, ValueError) as error:
         found.add(problems.UNREADABLE, found.record.image, first_line(error).removeprefix(f"{found.record.name}: "))
-        return found
+        return
     digest = sha256(f"{image.dtype} {image.shape}".encode() + image.numpy().tobytes()).hexdigest()
     found.facts = Facts(digest, (mask.shape[1], mask.shape[0]), values=value_counts(mask.numpy()))
-    return found
 
 
-def _of_files(found: Contents, source: Source, kept: KeptFacts) -> Contents:
-    record, stamp = found.record, stamp_of(found.record)
-    facts = found.facts = kept.get(record, stamp) or _decoded(found, source)
-    if not found.findings:
-        kept.put(record, stamp, facts)
+def _of_files(found: Contents, labels: LabelSet) -> None:
+    record, facts = found.record, found.facts
+    if facts.image_error:
+        found.add(problems.UNREADABLE, record.image, facts.image_error)
+    if facts.colors:
+        known = " and all of them are in data.colors"
+        known = known if facts.colors.keys() <= meanings(labels, color_coding(labels)).keys() else ""
+        found.add(problems.COLORS, record.mask, f"{len(facts.colors)} colours{known}")
+    elif facts.mask_error:
+        found.add(problems.UNREADABLE, record.mask, facts.mask_error)
     if facts.transparent:
         found.add(problems.TRANSPARENT, record.image)
     if facts.size and facts.mask_size and facts.size != facts.mask_size:
         problem = problems.ROTATED if facts.stored_size == facts.mask_size else problems.SIZES
         sizes = f"{facts.mask_size[0]}x{facts.mask_size[1]}, the image {facts.size[0]}x{facts.size[1]}"
         found.add(problem, record.mask, sizes)
-    return found
-
-
-def _decoded(found: Contents, source: Source) -> Facts:
-    facts, record = Facts(), found.record
-    if record.image:
-        try:
-            image = load_image(record.image)
-            facts.digest, facts.transparent = sum_of(record.image), image.transparent
-            facts.size, facts.stored_size = (image.pixels.shape[1], image.pixels.shape[0]), image.size
-        except DataError as error:
-            found.add(problems.UNREADABLE, record.image, str(error).removeprefix(f"{record.image} "))
-    if record.mask:
-        try:
-            mask = source.stored_mask(record)
-            inside = valid_pixels(record, mask.values.shape)
-            facts.mask_size, facts.invalid = (mask.values.shape[1], mask.values.shape[0]), int((~inside).sum())
-            facts.values, facts.palette, facts.lossy = value_counts(mask.values[inside]), mask.palette, mask.lossy
-        except DataError as error:
-            _explain_mask(found, record.mask, source.labels, error)
-    return facts
-
-
-def _explain_mask(found: Contents, path: Path, labels: LabelSet, error: DataError) -> None:
-    colored = MaskCoding("color")
-    try:
-        colors = value_counts(load_mask(path, colored).values)
-    except DataError:
-        found.add(problems.UNREADABLE, path, str(error).removeprefix(f"{path} "))
-        return
-    known = " and all of them are in data.colors" if colors.keys() <= meanings(labels, colored).keys() else ""
-    found.add(problems.COLORS, path, f"{len(colors)} colours{known}")
 
 
 def _unused(source: Source, records: dict[str, Sequence[Record]]) -> tuple[list[Finding], dict[str, int]]:
@@ -167,7 +141,7 @@ def _unused(source: Source, records: dict[str, Sequence[Record]]) -> tuple[list[
     used = {path for found in records.values() for record in found for path in record.paths}
     counts: Counter[str] = Counter()
     findings = []
-    for path in _files_below(source.root) if source.root else ():
+    for path in files_below(source.root) if source.root else ():
         if path in used:
             continue
         suffix = path.suffix.lower()
@@ -178,13 +152,6 @@ def _unused(source: Source, records: dict[str, Sequence[Record]]) -> tuple[list[
             problem = problems.NESTED if suffix in IMAGE_SUFFIXES else problems.OTHER_FORMAT
             findings.append(Finding(problem, "all", path))
     return findings, dict(counts)
-
-
-def _files_below(root: Path) -> Iterator[Path]:
-    """In order, without what begins with a dot."""
-    for place, folders, names in os.walk(root):
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
 def _check_list(split: str, records: Sequence[Record], source: Source) -> Iterable[Finding]:
@@ -229,7 +196,7 @@ def _check_values(
     # 255 is meant as a class in a binary mask, even where it is the ignore value.
     binary = pattern is problems.BINARY
     wrong = {value: n for value, n in found.facts.values.items() if value not in known or (binary and value == 255)}
-    if found.facts.lossy:
+    if found.facts.lossy and (wrong or not coding.table):
         found.add(problems.LOSSY, mask, values_text(wrong, coding))
     elif wrong and pattern:
         found.add(pattern, mask, values_text(wrong, coding))
@@ -239,7 +206,7 @@ def _check_values(
         found.add(problems.SMOOTHED if smoothed else problems.UNKNOWN, mask, values_text(wrong, coding))
     elif found.facts.values and all(known[value] == ignored for value in found.facts.values):
         found.add(problems.UNLABELLED, mask)
-    elif found.facts.values.keys() == {0, 255} and ignored == 255 and not source.published:
+    elif found.facts.values.keys() == {0, 255} and ignored == 255 and not source.published and not coding.table:
         found.add(problems.ONE_BINARY, mask, values_text(found.facts.values, coding))
 
 

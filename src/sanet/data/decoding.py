@@ -137,6 +137,14 @@ def load_mask(path: Path, coding: MaskCoding) -> StoredMask:
         return StoredMask(values, _palette(image, values) if image.mode == "P" else {}, lossy)
 
 
+def stored_in_color(path: Path) -> bool:
+    """Whether a mask has colours, not numbers, in its pixels; a palette image has numbers."""
+    if path.suffix.lower() == ".mat":
+        return False
+    with _opened(path) as (image, _):
+        return image.mode in {"RGB", "RGBA"}
+
+
 def read_labels(path: Path, labels: LabelSet, coding: MaskCoding) -> NDArray[np.int64]:
     """(H, W) int64 class indices, or the ignore index, of a mask file; see ``labels_of``."""
     return labels_of(load_mask(path, coding), labels, coding, path)
@@ -181,7 +189,7 @@ def decode_mask(stored: Values, labels: LabelSet, coding: MaskCoding, path: Path
     if not known.all():
         unknown = values_text(value_counts(stored[~known]), coding)
         wanted = f"class (0 to {len(labels) - 1}) and not the ignore value {labels.ignore_index}"
-        wanted = wanted if coding.format == "index" else "colour of a class and not data.ignore_color"
+        wanted = wanted if not coding.table else "value of a class, nor one to ignore"
         raise DataError(f"{path}: {unknown}: no {wanted}; `sanet check-data` lists all such files")
     return classes
 

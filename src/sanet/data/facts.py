@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
@@ -19,14 +20,18 @@ from typing import Any
 
 import numpy as np
 import PIL
+from tqdm import tqdm
 
 from sanet.data import decoding, values
-from sanet.data.source import Record
-from sanet.data.values import MaskCoding
-from sanet.files import replaced
+from sanet.data.decoding import DataError, load_image, load_mask
+from sanet.data.source import Record, Source, valid_pixels
+from sanet.data.values import MaskCoding, value_counts
+from sanet.files import replaced, sum_of
 from sanet.structures import Color, SanetError
 
 Size = tuple[int, int]
+# Decoding leaves the interpreter to others; more threads would mostly hold more large images in memory.
+THREADS = min(16, os.cpu_count() or 1)
 UNSETTLED = 2_000_000_000  # nanoseconds within which some file systems give two changes the same time
 MOST_VALUES = 1000  # of a mask that is kept; what has more is no mask
 
@@ -44,6 +49,9 @@ class Facts:
     palette: dict[int, Color] = field(default_factory=dict)  # of the values, where the mask has one
     lossy: bool = False  # the format of the mask changes values
     invalid: int = 0  # pixels that ``Record.valid`` excludes
+    image_error: str = ""  # why the image cannot be used
+    mask_error: str = ""
+    colors: dict[int, int] = field(default_factory=dict)  # numbers of pixels, where the mask has colours and no numbers
 
 
 class KeptFacts:
@@ -52,7 +60,8 @@ class KeptFacts:
     def __init__(self, coding: MaskCoding, records: Sequence[Record]) -> None:
         folders = sorted({str(path.parent.absolute()) for record in records for path in record.paths})
         code = b"".join(Path(str(module.__file__)).read_bytes() for module in (decoding, values))
-        key = json.dumps([folders, asdict(coding), PIL.__version__, np.__version__, sha256(code).hexdigest()])
+        read = [coding.format, coding.variable]
+        key = json.dumps([folders, read, PIL.__version__, np.__version__, sha256(code).hexdigest()])
         place = os.environ.get("SANET_CACHE") or os.path.expanduser("~/.cache/sanet")
         self.path = Path(place, f"check-{sha256(key.encode()).hexdigest()[:32]}.json")
         self.before: dict[str, Any] = {}
@@ -66,19 +75,66 @@ class KeptFacts:
         if known != stamp:
             return None
         facts = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
-        colors = {int(value): tuple(color) for value, color in facts["palette"].items()}
-        return Facts(**facts | {"palette": colors, "values": {int(key): n for key, n in facts["values"].items()}})
+        palette = {int(value): tuple(color) for value, color in facts["palette"].items()}
+        counts = {name: {int(key): n for key, n in facts[name].items()} for name in ("values", "colors")}
+        return Facts(**facts | {"palette": palette} | counts)
 
     def put(self, record: Record, stamp: list[list[int]], facts: Facts) -> None:
         """Keep facts that were found after the files had this stamp."""
         settled = all(changed < time.time_ns() - UNSETTLED for _, *times in stamp for changed in times)
-        if settled and len(facts.values) <= MOST_VALUES and stamp_of(record) == stamp:
+        usable = not facts.image_error and not facts.mask_error and len(facts.values) <= MOST_VALUES
+        if settled and usable and stamp_of(record) == stamp:
             self.now[_key(record)] = [stamp, asdict(facts)]
 
     def save(self) -> None:
         """Write what is known, for the next time."""
         with suppress(OSError, SanetError), replaced(self.path) as aside:
             aside.write_text(json.dumps(self.now), encoding="utf-8")
+
+
+def read_facts(source: Source, records: Sequence[Record], progress: bool = True) -> list[Facts]:
+    """What is in the files of records, of a source that reads files: known from before, or decoded.
+
+    Args:
+        source: says how masks are stored.
+        records: a line that is there twice is opened once.
+        progress: show a progress bar, if it takes more than a moment.
+    """
+    kept = KeptFacts(source.coding, records)
+
+    def facts_of(record: Record) -> Facts:
+        stamp = stamp_of(record)
+        facts = kept.get(record, stamp) or _decoded(record, source)
+        kept.put(record, stamp, facts)
+        return facts
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = pool.map(facts_of, records)
+        facts = [*tqdm(found, "check data", total=len(records), unit=" images", delay=1, disable=not progress)]
+    kept.save()
+    return facts
+
+
+def _decoded(record: Record, source: Source) -> Facts:
+    facts = Facts()
+    if record.image:
+        try:
+            image = load_image(record.image)
+            facts.digest, facts.transparent = sum_of(record.image), image.transparent
+            facts.size, facts.stored_size = (image.pixels.shape[1], image.pixels.shape[0]), image.size
+        except DataError as error:
+            facts.image_error = str(error).removeprefix(f"{record.image} ")
+    if record.mask:
+        try:
+            mask = source.stored_mask(record)
+            inside = valid_pixels(record, mask.values.shape)
+            facts.mask_size, facts.invalid = (mask.values.shape[1], mask.values.shape[0]), int((~inside).sum())
+            facts.values, facts.palette, facts.lossy = value_counts(mask.values[inside]), mask.palette, mask.lossy
+        except DataError as error:
+            facts.mask_error = str(error).removeprefix(f"{record.mask} ")
+            with suppress(DataError):
+                facts.colors = value_counts(load_mask(record.mask, MaskCoding("color")).values)
+    return facts
 
 
 def _key(record: Record) -> str:

@@ -1,144 +1,161 @@
-"""Your own images and masks, in one of these layouts; the first one that the folders fit is taken.
+"""Your own images and masks in a folder: which classes there are, and how the masks hold them.
 
-VOC::
-
-    JPEGImages/  SegmentationClass/  ImageSets/Segmentation/train.txt, val.txt, test.txt
-
-Split folders, either way round::
-
-    train/images/  train/masks/  val/images/  val/masks/  test/images/  test/masks/
-    images/train/  masks/train/  images/val/  masks/val/  images/test/  masks/test/
-
-Flat, with or without lists, which lie beside the folders or in ``splits/``::
-
-    images/  masks/  train.txt, val.txt, test.txt
-
-Without lists every fifth image in order of name is in ``val`` and the others are in ``train``; there is no ``test``.
-A list has one image a line, by file name or by stem, of the folder of images and of no folder in it; an image on no
-list is not used, and counted.
-
-A mask has the name of its image, but for the suffix. Other names that are understood, whatever their case, are those
-of ``IMAGES``, ``MASKS`` and ``SPLITS``. A split needs its images, its masks and, in layouts with lists, its list;
-other lists, such as VOC's ``trainval.txt``, are not read.
+Where the files are is for ``layout.py``; what is not said is looked for in files of names, then in the masks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 
-from sanet.config import MaskFormat
-from sanet.data.decoding import DataError
-from sanet.data.listing import existing_root, pair_by_name, read_list
+from sanet.config import DataConfig
+from sanet.data.decoding import DataError, stored_in_color
+from sanet.data.facts import read_facts
+from sanet.data.layout import find_layout
+from sanet.data.listing import existing_root
+from sanet.data.names import find_names
 from sanet.data.source import Record, Source
-from sanet.data.values import MaskCoding
-from sanet.structures import Color, LabelSet
-
-IMAGES = ("images", "image", "imgs", "img")
-MASKS = ("masks", "mask", "labels", "label", "annotations")
-SPLITS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
+from sanet.data.values import IGNORE, MaskCoding, ValueMap, hex_of, packed, unpacked
+from sanet.structures import LabelSet, UsageError
 
 EVERY_FIFTH = (
     "there are no lists: every fifth image in order of name is in val, the others are in train. Images that follow "
     "each other, as frames of a film do, are then on both sides (data leakage), and scores are too high: write "
     "train.txt and val.txt"
 )
-
-
-VOC_LISTS = Path("ImageSets", "Segmentation")
-
-
-class Pairs(NamedTuple):
-    """Where the images and masks of a split are, and the names of those to use; None for all."""
-
-    images: Path
-    masks: Path
-    names: list[str] | None = None
-
-
-Layout = dict[str, Pairs]
+MOST_CLASSES = 64  # that are made out from the masks alone
 
 
 class Folder(Source):
-    """The dataset in a folder, with the classes that the user names; for the arguments see ``DataConfig``.
+    """The images and masks in a folder, of the classes that the settings, a file of names or the masks themselves say.
+
+    Args:
+        settings: see ``DataConfig``.
+
+    Attributes:
+        settings: with everything that was found out.
 
     Raises:
-        DataError: no such folder, a layout that is not known, two folders that could both be meant, or a list that
-            is no text.
-        UsageError: classes and colours do not fit together.
+        DataError: no such folder, images without masks, two kinds of masks that could be meant, a list that is no
+            text, or masks that do not say what their values mean.
+        UsageError: classes, colours and values do not fit together.
     """
 
-    def __init__(
-        self,
-        root: str | Path,
-        classes: Sequence[str],
-        colors: Sequence[Color] = (),
-        ignore_index: int = 255,
-        background: str | None = None,
-        mask_format: MaskFormat = "index",
-        ignore_color: Color | None = None,
-    ) -> None:
-        self.root = root = existing_root(root)
-        index = None if background is None else list(classes).index(background)
-        self.labels = LabelSet(tuple(classes), tuple(colors), ignore_index, index)
-        self.coding = MaskCoding(mask_format, ignore_color, colors_named=bool(colors) and mask_format == "index")
-        self.layout = _layout(root) or self._every_fifth(root)
-        self.splits = tuple(self.layout)
-        if not self.complete and all(pairs.names is None for pairs in self.layout.values()):
-            self.complete = tuple(folder for pairs in self.layout.values() for folder in (pairs.images, pairs.masks))
+    def __init__(self, settings: DataConfig) -> None:
+        self.root = root = existing_root(settings.root or ".")
+        layout = find_layout(root, settings.masks)
+        self.notes = tuple(layout.notes)
+        self.complete = () if layout.listed else layout.folders
+        self.listed = self._divided(layout.records)
+        self.splits = tuple(split for split in ("train", "val", "test") if split in self.listed)
+        in_color = self._in_color(settings)
+        self.coding = MaskCoding("color" if in_color else "index")
+        self.labels, self.coding = self._classes(settings, in_color)
+        self.settings = replace(
+            settings,
+            name="folder",
+            classes=self.labels.names,
+            colors=self.labels.colors,
+            values=dict(self.labels.values),
+            mask_format=self.coding.format,
+            ignore_index=self.labels.ignore_index,
+            ignore_color=None,
+        )
 
     def records(self, split: str) -> list[Record]:
         """The images of one split, in the order of its list or by name."""
-        return pair_by_name(*self.layout[split])
+        return self.listed[split]
 
-    def _every_fifth(self, root: Path) -> Layout:
-        images, masks = _entry(IMAGES, root), _entry(MASKS, root)
-        if not images or not masks:
-            found = ", ".join(f"{path.name}/" if path.is_dir() else path.name for path in sorted(root.iterdir())[:20])
-            raise DataError(
-                f"{root} has no layout that is known. Looked for: images/ and masks/; train/images/ and train/masks/; "
-                "images/train/ and masks/train/; or JPEGImages/, SegmentationClass/ and "
-                f"ImageSets/Segmentation/train.txt. Found: {found or 'nothing'}"
-            )
-        self.notes, self.complete = (EVERY_FIFTH,), (images, masks)
-        names = list(dict.fromkeys(record.name for record in pair_by_name(images, masks)))
-        train = [name for index, name in enumerate(names) if index % 5 != 4]
-        return {"train": Pairs(images, masks, train), "val": Pairs(images, masks, names[4::5])}
-
-
-def _layout(root: Path) -> Layout:
-    """Of the layouts in which something says what is in a split, the first one that the folders fit."""
-    if found := _listed(_entry(("jpegimages",), root), _entry(("segmentationclass",), root), root / VOC_LISTS):
+    def _divided(self, found: dict[str, list[Record]]) -> dict[str, list[Record]]:
+        """The records of every split; where nothing says them, made from those there are."""
+        if loose := found.pop("", None):
+            if found:
+                self.notes += (f"{len(loose)} images are in no split, and are not used",)
+            else:
+                found = {"train": loose}
+        if "val" not in found and "train" in found:
+            self.notes += (EVERY_FIFTH,)
+            names = sorted({record.name for record in found["train"]})
+            held = {*names[4::5]}
+            found["val"] = [record for record in found["train"] if record.name in held]
+            found["train"] = [record for record in found["train"] if record.name not in held]
         return found
-    splits = {split: _entry(names, root) for split, names in SPLITS.items()}
-    if found := _paired({split: (_entry(IMAGES, folder), _entry(MASKS, folder)) for split, folder in splits.items()}):
-        return found
-    images, masks = _entry(IMAGES, root), _entry(MASKS, root)
-    inner = {split: (_entry(names, images), _entry(names, masks)) for split, names in SPLITS.items()}
-    return _paired(inner) or _listed(images, masks, root, root / "splits")
 
+    def _in_color(self, settings: DataConfig) -> bool:
+        if settings.mask_format != "auto":
+            return settings.mask_format == "color"
+        for record in (record for records in self.listed.values() for record in records if record.mask):
+            with suppress(DataError):  # the check lists what cannot be read
+                return stored_in_color(record.files[1])
+        return False
 
-def _paired(folders: dict[str, tuple[Path | None, Path | None]]) -> Layout:
-    return {split: Pairs(images, masks) for split, (images, masks) in folders.items() if images and masks}
+    def _classes(self, settings: DataConfig, in_color: bool) -> tuple[LabelSet, MaskCoding]:
+        """The label set, and how the numbers of the masks become its indices."""
+        names, colors, ignored = settings.classes, settings.colors, settings.ignore_index
+        background = settings.background
+        if names and not settings.values and not in_color:
+            index = None if background is None else names.index(background)
+            return LabelSet(names, colors, ignored, index), MaskCoding(colors_named=bool(colors))
+        known, in_color = self._known(settings, in_color)
+        found = ValueMap(settings.values, known, in_color)
+        if names and not {*found.names} <= {*names}:
+            raise UsageError(f"data.classes lacks {', '.join(sorted({*found.names} - {*names}))} of data.values")
+        names = names or found.names
+        if not names:
+            raise UsageError("data.values: no class is left")
+        if found.in_color and not colors:
+            first = {name: number for number, name in reversed(found.numbers.items())}
+            colors = tuple(unpacked(first[name]) for name in names)
+        ignored = ignored if not 0 <= ignored < len(names) else 255 if len(names) < 256 else 65535
+        index = None if background is None else names.index(background)
+        labels = LabelSet(names, colors, ignored, index, values=found.pairs())
+        return labels, MaskCoding("color" if found.in_color else "index", found.table(names, ignored))
 
+    def _known(self, settings: DataConfig, in_color: bool) -> tuple[Mapping[int, str], bool]:
+        """Names of numbers or colours beside those that the settings have, and whether they are colours."""
+        if settings.classes and in_color:
+            if not settings.colors and not settings.values:
+                raise UsageError("the masks have colours: name them in data.colors, one RGB colour per class")
+            colors = [*settings.colors, *filter(None, [settings.ignore_color])]
+            return dict(zip(map(packed, colors), [*settings.classes, IGNORE], strict=False)), True
+        if settings.classes:
+            mapped = {str(key) for key in settings.values} | {str(value) for value in settings.values.values()}
+            rest = {index: name for index, name in enumerate(settings.classes) if name not in mapped}
+            return rest, False
+        folders = sorted({record.image.parent for found in self.listed.values() for record in found if record.image})
+        if names := find_names(existing_root(settings.root or "."), folders):
+            self.notes += (f"the classes are those of {names.path.name}",)
+            return names.known, names.in_color
+        if settings.values:
+            return {}, in_color
+        return self._seen(settings, in_color), in_color
 
-def _listed(images: Path | None, masks: Path | None, *folders: Path) -> Layout:
-    """The splits that have a list in one of the folders."""
-    if not images or not masks:
-        return {}
-    paths = {split: _entry(tuple(f"{name}.txt" for name in names), *folders) for split, names in SPLITS.items()}
-    return {split: Pairs(images, masks, read_list(path, images.name)) for split, path in paths.items() if path}
-
-
-def _entry(names: tuple[str, ...], *folders: Path | None) -> Path | None:
-    """The entry of the folders that has one of the names, whatever its case; None where there is none."""
-    existing = [folder for folder in folders if folder and folder.is_dir()]
-    found = [path for folder in existing for path in sorted(folder.iterdir()) if path.name.lower() in names]
-    if len(found) > 1:
-        raise DataError(f"{' and '.join(map(str, found))} could both be meant; rename or move all but one")
-    return found[0] if found else None
+    def _seen(self, settings: DataConfig, in_color: bool) -> dict[int, str]:
+        """Names for the values that the masks have, where it is clear that each is a class."""
+        records = [record for found in self.listed.values() for record in found]
+        counts: Counter[int] = Counter()
+        for facts in read_facts(self, records):
+            counts.update(facts.values)
+        values = sorted(counts)
+        total = sum(counts.values()) or 1
+        shares = {value: f"{hex_of(value) if in_color else value} ({counts[value] / total:.1%})" for value in values}
+        listed = ", ".join([*shares.values()][:12]) + f" and {len(values) - 12} more" * (len(values) > 12)
+        if in_color and 2 <= len(values) <= MOST_CLASSES:
+            self.notes += (f"the masks have the colours {listed}: each is a class; name them with data.values",)
+            return {value: hex_of(value) for value in values}
+        if (len(values) == 2 and values[0] == 0 and values[1] != settings.ignore_index) or values == [0, 255]:
+            self.notes += (f"the masks have the values {listed}: read as background and foreground",)
+            return {0: "background", values[1]: "foreground"}
+        classes = [value for value in values if value != settings.ignore_index]
+        whole = classes and classes[0] in (0, 1) and len(classes) > max(1, classes[-1] // 2) and classes[-1] < 255
+        if whole and not in_color:
+            self.notes += (f"the masks have the values {listed}: each is a class; name them with data.classes",)
+            return {value: f"class {value}" for value in range(classes[0], classes[-1] + 1)}
+        what = f"{len(values)} {'colours' if in_color else 'values'}, {listed or 'none'}"
+        example = ", ".join(f"'{hex_of(value)}': name" if in_color else f"{value}: name" for value in values[:4])
+        if len(values) > MOST_CLASSES and not in_color:
+            example = "background: [0-127], foreground: [128-255]"
+        remedy = f'say what they mean, as --data.values "{{{example}}}"'
+        raise DataError(f"{self.root}: the masks have {what}; no file names them: {remedy}")

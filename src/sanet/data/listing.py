@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
@@ -87,3 +88,10 @@ def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
         if path.suffix.lower() in suffixes:
             found.setdefault(composed(path.stem), []).append(path)
     return found
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """In order, without what begins with a dot."""
+    for place, folders, names in os.walk(root):
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))

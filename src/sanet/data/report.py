@@ -16,6 +16,7 @@ from sanet.structures import LabelSet, printable
 LINES = TextWrapper(
     118, initial_indent="    ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
 )
+NOTES = TextWrapper(118, initial_indent="- ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class DataReport:
         pixels: of every split, (K,) int64, the number of pixels of each class.
         ignored: of every split, the number of pixels with the ignore value.
         unused: files in the folder of the dataset that no split uses: how many of each kind, by kind and folder.
-        notes: what was decided about the dataset that its user may not expect.
+        notes: what was found out and decided about the dataset.
+        values: what stands for each class in the masks, where that is not its number.
     """
 
     labels: LabelSet
@@ -51,6 +53,7 @@ class DataReport:
     ignored: dict[str, int]
     unused: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    values: dict[str, str] = field(default_factory=dict)
 
     @property
     def errors(self) -> list[Finding]:
@@ -64,7 +67,8 @@ class DataReport:
             texts = {split: "x".join(map(str, found[index])) for split, found in self.sizes.items()}
             rows.append([title, *(texts.get(split, "none") for split in self.images)])
         for index, name in enumerate(self.labels.names):
-            rows.append([name, *(_share(int(counts[index]), int(counts.sum())) for counts in self.pixels.values())])
+            title = f"{name} ({self.values[name]})" if name in self.values else name
+            rows.append([title, *(_share(int(counts[index]), int(counts.sum())) for counts in self.pixels.values())])
         wholes = [int(counts.sum()) + self.ignored[split] for split, counts in self.pixels.items()]
         rows.append(["ignored", *map(_share, self.ignored.values(), wholes)])
         width = max(len(row[0]) for row in rows)
@@ -76,8 +80,9 @@ class DataReport:
         errors = len(self.errors)
         summary = f"errors: {errors}, warnings: {len(self.findings) - errors}" if self.findings else "nothing wrong"
         unused = printable(", ".join(f"{count} {kind}" for kind, count in self.unused.items()))
-        notes = ["\n".join(["NOTE", *LINES.wrap(note)]) for note in self.notes]
-        return "\n\n".join([self.table(), *groups, *notes, *([f"not used: {unused}"] if unused else []), summary])
+        notes = "\n".join(NOTES.fill(printable(note)) for note in self.notes)
+        parts = [notes, self.table(), *groups, f"not used: {unused}" if unused else "", summary]
+        return "\n\n".join(filter(None, parts))
 
     def _group(self, problem: Problem) -> str:
         """All findings of one kind, files with the same detail on one line."""

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from sanet.config import DataConfig
 from sanet.data.decoding import DataError, StoredMask, labels_of, load_mask, read_image, shape_text
 from sanet.data.values import MaskCoding
 from sanet.structures import LabelSet, Sample, SanetError, UsageError, failure, first_line
@@ -72,6 +73,7 @@ class Source(ABC):
         root: folder of the dataset, in which files that are not used are counted.
         complete: folders of which every image is meant to be used.
         notes: what was decided about the dataset that its user may not expect.
+        settings: those by which all that was found out about the dataset is found again; None: as they were given.
     """
 
     labels: LabelSet
@@ -82,6 +84,7 @@ class Source(ABC):
     root: Path | None = None
     complete: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    settings: DataConfig | None = None
 
     @abstractmethod
     def records(self, split: str) -> Sequence[Record]:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sanet.config import InferenceConfig, MaskFormat
-from sanet.data.decoding import read_image, read_labels, shape_text
-from sanet.data.values import MaskCoding
+from sanet.data.decoding import read_image, read_labels, shape_text, stored_in_color
+from sanet.data.values import coding_of, color_coding
 from sanet.files import written
 from sanet.inference.drawing import IGNORED, WRONG, Mask, RGBImage, error_map, overlay, shares
 from sanet.inference.predictor import Predictor
@@ -33,7 +33,7 @@ def visualize(
     models: Sequence[str | Path],
     output: str | Path,
     masks: Sequence[str | Path] = (),
-    mask_format: MaskFormat = "index",
+    mask_format: MaskFormat = "auto",
     device: str | None = None,
     inference: InferenceConfig = InferenceConfig(),
     progress: bool = True,
@@ -45,7 +45,7 @@ def visualize(
         models: model directories or exported files; their names are the columns.
         output: the figure; its ending names the format.
         masks: ground truth of the images, in their order; its classes are those of the models.
-        mask_format: "index" or "color", as of a dataset.
+        mask_format: "index", "color" or "auto", as of a dataset.
         device: name of the device: "cpu", "cuda", "mps" or "xpu"; by default the best there is.
         inference: inference settings of all models.
         progress: show a bar.
@@ -109,7 +109,8 @@ def _draw_image(
 
 
 def _read_mask(path: str | Path, labels: LabelSet, mask_format: MaskFormat, image: RGBImage) -> Mask:
-    mask = read_labels(Path(path), labels, MaskCoding(format=mask_format))
+    in_color = mask_format == "color" or (mask_format == "auto" and stored_in_color(Path(path)))
+    mask = read_labels(Path(path), labels, color_coding(labels) if in_color else coding_of(labels))
     if mask.shape != image.shape[:2]:
         raise UsageError(f"{path} is {shape_text(mask)}, its image {shape_text(image)}")
     return mask

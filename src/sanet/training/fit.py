@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import isnan
 from pathlib import Path
@@ -111,6 +111,7 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
     with joined(config.accelerator) as cluster, stoppable(partial(kept, directory)), locked_run(directory):
         position = distributed.broadcast_from_main(lambda: position_in(config) if resume else refuse_used(config))
         source = data_source(config.data)
+        config = replace(config, data=source.settings or config.data)
         require_names(config, source.labels)
         if config.precision == "16-mixed" and cluster.device.type == "cpu":
             raise UsageError('precision "16-mixed": only on GPUs; choose "bf16-mixed" or "32-true"')
