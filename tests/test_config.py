@@ -20,12 +20,11 @@ RED, GREEN = (255, 0, 0), (0, 255, 0)
 @pytest.mark.parametrize(
     ("build", "named"),
     [
-        (lambda: DataConfig("folder", "."), "data.classes"),
         (lambda: DataConfig("camvid", ".", classes=("a",)), "data.classes: only for your own folder"),
         (lambda: DataConfig("scenes", ignore_index=3), "data.ignore_index: only for your own folder"),
         (lambda: DataConfig("voc", ".", classes=("a",)), "data.classes: only for your own folder"),
         (lambda: DataConfig("folder", ".", ("a",), allow_subset=True), "data.allow_subset: only for voc, voc_aug"),
-        (lambda: DataConfig(root="photos"), "data.root photos: "),
+        (lambda: DataConfig("scenes", "photos"), "data.root photos: "),
         (lambda: DataConfig("camvid", ".", allow_subset=True), "'camvid' has no published counts"),
         (lambda: DataConfig("folder", ".", ("a",), background="b"), "'b' is not one of data.classes"),
         (lambda: DataConfig("folder", ".", ("a",), mask_format="colour"), "did you mean 'color'"),
@@ -35,7 +34,7 @@ RED, GREEN = (255, 0, 0), (0, 255, 0)
             lambda: DataConfig("folder", ".", ("a", "b"), (RED, GREEN), mask_format="color", ignore_color=RED),
             "must all differ",
         ),
-        (lambda: DataConfig("folder", ".", ("a",), ignore_color=RED), "data.ignore_color belongs"),
+        (lambda: DataConfig("folder", ".", ("a",), mask_format="index", ignore_color=RED), "data.ignore_color belongs"),
         (lambda: AugmentationConfig(crop=(31, 64)), "crop 31: from 32 to"),
         (lambda: AugmentationConfig(scale=(2.0, 0.5)), "smaller factor first"),
         (lambda: AugmentationConfig(hflip=1.1), "hflip 1.1: from 0 to 1"),

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sanet.data.decoding import DataError, load_image, load_mask, read_image, read_labels
-from sanet.data.values import MaskCoding
+from sanet.data.values import MaskCoding, color_coding
 from sanet.structures import LabelSet
 
-INDEX, COLOR = MaskCoding(), MaskCoding("color", ignore_color=(255, 255, 255))
 LABELS = LabelSet(("soil", "leaf", "stem"), ((0, 0, 0), (0, 128, 0), (10, 20, 30)))
+INDEX, COLOR = MaskCoding(), color_coding(LABELS, (255, 255, 255))
 # What row 0 and column 0 of the stored image show, for each value of the EXIF tag Orientation (EXIF 2.32, table 6).
 ORIENTATIONS = {
     1: ("top", "left"),
@@ -314,7 +314,7 @@ def test_one_bit_mask(tmp_path: Path) -> None:
 
 def test_colours_become_classes(tmp_path: Path) -> None:
     indices = random_indices(4)
-    Image.fromarray(np.array([*LABELS.colors, COLOR.ignore_color], np.uint8)[indices]).save(tmp_path / "a.png")
+    Image.fromarray(np.array([*LABELS.colors, (255, 255, 255)], np.uint8)[indices]).save(tmp_path / "a.png")
     mask = read_labels(tmp_path / "a.png", LABELS, COLOR)
     assert mask.dtype == np.int64
     np.testing.assert_array_equal(mask, np.where(indices == 3, 255, indices))

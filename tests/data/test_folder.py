@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from unicodedata import normalize
@@ -12,6 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from sanet.config import DataConfig
+from sanet.data.catalog import data_source
 from sanet.data.check import check_data
 from sanet.data.decoding import DataError
 from sanet.data.folder import Folder
@@ -41,7 +42,7 @@ def write_lists(folder: Path, lists: Mapping[str, str]) -> None:
 
 
 def open_root(root: Path) -> Folder:
-    return Folder(root, CLASSES)
+    return Folder(DataConfig("folder", str(root), CLASSES))
 
 
 def assert_holds(found: Folder, expected: Mapping[str, Sequence[str]]) -> None:
@@ -131,8 +132,9 @@ def test_colours(tmp_path: Path) -> None:
     write(tmp_path, "images", "masks", ["a"])
     shown = np.array([*colors, (255, 255, 255)], np.uint8)[np.where(mask_of("a") == 1, 3, mask_of("a"))]
     Image.fromarray(shown).save(tmp_path / "masks" / "a.png")
-    found = Folder(tmp_path, CLASSES, colors, 200, "leaf", "color", (255, 255, 255))
-    assert found.coding == MaskCoding("color", (255, 255, 255))
+    found = Folder(DataConfig("folder", str(tmp_path), CLASSES, colors, 200, "leaf", "color", (255, 255, 255)))
+    table = ((0, 0), (0x008000, 1), (0x090909, 2), (0xFFFFFF, 200))
+    assert found.coding == MaskCoding("color", table)
     assert (found.labels.names, found.labels.colors, found.labels.background) == (CLASSES, colors, 1)
     mask = found.open("train")[0].mask.numpy()
     np.testing.assert_array_equal(mask, np.where(mask_of("a") == 1, 200, mask_of("a")))
@@ -141,22 +143,26 @@ def test_colours(tmp_path: Path) -> None:
 def test_unknown_layout_says_what_it_saw(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "readme.txt").touch()
-    with pytest.raises(DataError, match=r"Looked for: images/ and masks/; .* Found: photos/, readme\.txt"):
+    with pytest.raises(DataError, match=r"no image has a mask\. Looked for .* Found: no image"):
         open_root(tmp_path)
 
 
 def test_empty_root_and_no_root(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="Found: nothing"):
+    with pytest.raises(DataError, match="Found: no image"):
         open_root(tmp_path)
     with pytest.raises(DataError, match=r"nowhere is not a folder"):
         open_root(tmp_path / "nowhere")
 
 
-def test_two_folders_that_could_be_meant(tmp_path: Path) -> None:
+def test_two_kinds_of_masks_that_could_be_meant(tmp_path: Path) -> None:
     write(tmp_path, "images", "masks", ["a"])
-    (tmp_path / "labels").mkdir()
-    with pytest.raises(DataError, match=r"labels and .*masks could both be meant"):
+    write(tmp_path, "images", "labels", ["a"])
+    with pytest.raises(DataError, match=r"--data\.masks labels or --data\.masks masks"):
         open_root(tmp_path)
+    chosen = Folder(DataConfig("folder", str(tmp_path), CLASSES, masks="labels"))
+    assert [record.mask for record in chosen.records("train")] == [tmp_path / "labels" / "a.png"]
+    with pytest.raises(DataError, match=r"no masks of the kind 'gt'; found: labels, masks"):
+        Folder(DataConfig("folder", str(tmp_path), CLASSES, masks="gt"))
 
 
 def test_list_that_is_no_text(tmp_path: Path) -> None:
@@ -169,15 +175,34 @@ def test_list_that_is_no_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "night/a.jpg", "images/night/a.jpg", "../a.jpg", "/images/a.jpg", r"images\a.jpg", "masks/a.png",
-        "images/a.jpg masks/b.png", "a.jpg b.png", "a.jpg,b.png", "a.jpg;b.png", "a\tb", "a.jpg\t1",
+        "a", "a.png", "images/a.png", "/home/me/data/images/a.png", r"C:\data\images\a.png", r"images\a.JPG",
+        "images/a.png masks/a.png", "a.png,a.png", "a.png;1", "a.png\t1", "./images/a.png /other/masks/a.png",
     ],
 )  # fmt: skip
-def test_lists_of_folders_and_columns_are_refused(tmp_path: Path, line: str) -> None:
+def test_lines_of_a_list_name_an_image_as_tools_write_them(tmp_path: Path, line: str) -> None:
     write(tmp_path, "images", "masks", ["a", "b"])
     write_lists(tmp_path, {"train": f"b\n{line}\n", "val": "b\n"})
-    with pytest.raises(DataError, match=rf"train\.txt: {re.escape(repr(line))}"):
-        Folder(tmp_path, CLASSES)
+    records = open_root(tmp_path).records("train")
+    files = [(tmp_path / "images" / f"{name}.png", tmp_path / "masks" / f"{name}.png") for name in "ba"]
+    assert [record.files for record in records] == files
+
+
+def test_a_column_of_a_list_names_another_mask(tmp_path: Path) -> None:
+    write(tmp_path, "images", "masks", ["a", "b"])
+    write_lists(tmp_path, {"train": "images/a.png masks/b.png\n", "val": "b\n"})
+    (record,) = open_root(tmp_path).records("train")
+    assert record.files == (tmp_path / "images" / "a.png", tmp_path / "masks" / "b.png")
+
+
+def test_a_line_that_could_be_two_images_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "images", "masks", ["a", "b"])
+    write(tmp_path, "images/night", "masks/night", ["a"])
+    write_lists(tmp_path, {"train": "night/a.png\nb\n", "val": "a.png\n"})
+    with pytest.raises(DataError, match=r"val\.txt: 'a\.png' could be .*images/a\.png and .*night/a\.png"):
+        open_root(tmp_path)
+    write_lists(tmp_path, {"val": "images/a.png\n"})
+    found = open_root(tmp_path)
+    assert [record.name for record in (*found.records("train"), *found.records("val"))] == ["night/a", "b", "a"]
 
 
 @pytest.mark.parametrize("lists", [{}, {"train": "fößchen\n", "val": "fo\u0308ßchen.png\n"}])
@@ -187,13 +212,158 @@ def test_names_are_the_same_however_their_accents_are_stored(tmp_path: Path, lis
     image.rename(image.with_stem(normalize("NFC", "fößchen")))
     mask.rename(mask.with_stem(normalize("NFD", "fößchen")))
     write_lists(tmp_path, lists)
-    found = Folder(tmp_path, CLASSES)
+    found = open_root(tmp_path)
     for split in lists or ["train"]:
         assert [(record.image and record.mask) is not None for record in found.records(split)] == [True]
 
 
 def test_the_split_that_is_chosen_without_lists_is_said(tmp_path: Path) -> None:
     write(tmp_path, "images", "masks", ["a", "b"])
-    assert "every fifth image" in str(check_data(Folder(tmp_path, CLASSES), progress=False))
+    assert "every fifth image" in str(check_data(open_root(tmp_path), progress=False))
     write_lists(tmp_path, {"train": "a\n", "val": "b\n"})
-    assert "NOTE" not in str(check_data(Folder(tmp_path, CLASSES), progress=False))
+    assert "every fifth" not in str(check_data(open_root(tmp_path), progress=False))
+
+
+def write_mask(path: Path, mask: NDArray[np.generic]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask).save(path)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("train/x_jpg.rf.1.jpg", "train/x_jpg.rf.1_mask.png"),
+        ("x.jpg", "x-label.png"),
+        ("photos/x.JPG", "gt/x.PNG"),
+        ("images/night/x.png", "masks/night/x_gt.png"),
+        ("images/x.ome.tif", "labels/x.tif"),
+        ("leftImg8bit/train/ulm/x_leftImg8bit.png", "gtFine/train/ulm/x_gtFine_labelIds.png"),
+        ("train/x.png", "trainannot/x.png"),
+        ("training/images/x.png", "training/GT/x.png"),
+        ("img/x.png", "ground-truth/deep/x.png"),
+        ("JPEGImages/x.png", "SegmentationClassPNG/x.png"),
+    ],
+)
+def test_an_image_finds_its_mask_where_tools_put_it(tmp_path: Path, image: str, mask: str) -> None:
+    values = np.arange(54, dtype=np.uint8).reshape(6, 9) % 3
+    for number in range(3):
+        write_mask(tmp_path / image.replace("x", f"x{number}"), np.zeros((6, 9, 3), np.uint8))
+        write_mask(tmp_path / mask.replace("x", f"x{number}"), values)
+    found = open_root(tmp_path)
+    records = [record for split in found.splits for record in found.records(split)]
+    assert len(records) == 3
+    for record in records:
+        np.testing.assert_array_equal(found.read(record).mask.numpy(), values)
+
+
+def test_pixels_outside_the_field_of_view_are_ignored(tmp_path: Path) -> None:
+    write(tmp_path, "images", "masks", ["a", "b"])
+    seen = np.zeros((6, 9), np.uint8)
+    seen[2:] = 255
+    for name in "ab":
+        write_mask(tmp_path / "fov" / f"{name}.png", seen)
+    found = open_root(tmp_path)
+    expected = np.where(seen == 255, mask_of("a"), 255)
+    np.testing.assert_array_equal(found.open("train")[0].mask.numpy(), expected)
+
+
+def test_a_table_names_everything(tmp_path: Path) -> None:
+    write(tmp_path, "x", "y", ["a", "b", "c"])
+    rows = [
+        "image,mask,split,group",
+        "x/a.png,y/b.png,train,p1",
+        "x\\b.png,y/a.png,valid,p2",
+        "x/c.png,y/c.png,test,p3",
+    ]
+    (tmp_path / "data.csv").write_text("\ufeff" + "\n".join(rows))
+    found = open_root(tmp_path)
+    assert [(found.records(split)[0].name, found.records(split)[0].group) for split in found.splits] == [
+        ("x/a", "p1"), ("x/b", "p2"), ("x/c", "p3"),
+    ]  # fmt: skip
+    np.testing.assert_array_equal(found.open("train")[0].mask.numpy(), mask_of("b"))
+    (tmp_path / "data.csv").write_text("image,mask\n../a.png,y/b.png\n")
+    with pytest.raises(DataError, match="outside of"):
+        open_root(tmp_path)
+
+
+def test_images_without_masks_are_said_and_left_out(tmp_path: Path) -> None:
+    write(tmp_path, "images", "masks", ["a", "b", "c"])
+    (tmp_path / "masks" / "b.png").unlink()
+    found = open_root(tmp_path)
+    assert [record.name for split in found.splits for record in found.records(split)] == ["a", "c"]
+    report = check_data(found, progress=False)
+    assert not report.errors
+    assert "1 images have no mask, and are not used: b" in str(report)
+
+
+def seen(tmp_path: Path, *masks: NDArray[np.generic], **settings: object) -> Folder:
+    for index, mask in enumerate(masks):
+        write_mask(tmp_path / "images" / f"{index}.png", np.zeros((*mask.shape[:2], 3), np.uint8))
+        write_mask(tmp_path / "masks" / f"{index}.png", mask)
+    found = data_source(DataConfig(root=str(tmp_path), **settings))  # type: ignore[arg-type]
+    assert isinstance(found, Folder)
+    return found
+
+
+def test_black_and_white_masks_are_background_and_foreground(tmp_path: Path) -> None:
+    found = seen(tmp_path, *[np.array([[0, 255], [255, 0]], np.uint8)] * 5)
+    assert found.labels.names == ("background", "foreground")
+    assert found.open("train")[0].mask.tolist() == [[0, 1], [1, 0]]
+    again = data_source(found.settings)
+    assert again.labels == found.labels
+    assert again.coding == found.coding
+
+
+def test_numbers_and_colours_without_names_are_classes(tmp_path: Path) -> None:
+    found = seen(tmp_path / "a", *[np.array([[1, 3, 2, 255]], np.uint8)] * 2)
+    assert found.labels.names == ("class 1", "class 2", "class 3")
+    assert found.open("train")[0].mask.tolist() == [[0, 2, 1, 255]]
+    colors = np.array([[[0, 0, 0], [250, 50, 83]]], np.uint8)
+    found = seen(tmp_path / "b", colors, colors)
+    assert found.labels.names == ("#000000", "#fa3253")
+    assert found.labels.colors == ((0, 0, 0), (250, 50, 83))
+    assert found.open("train")[0].mask.tolist() == [[0, 1]]
+
+
+def test_values_that_nobody_can_name_are_refused_with_their_shares(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"3 values, 0 \(50\.0%\), 126 \(25\.0%\), 255 .*--data\.values"):
+        seen(tmp_path, *[np.array([[0, 0, 126, 255]], np.uint8)] * 2)
+    found = seen(tmp_path, values={0: "sky", 126: "thin", 255: "thick"})
+    assert found.open("train")[0].mask.tolist() == [[0, 0, 1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "masks", "classes", "labels"),
+    [
+        ("_classes.csv", "Pixel Value, Class\n0, background\n1, Car\n2, Cow statue", [[0, 2]], None, [[0, 2]]),
+        ("labelmap.txt", "# label:color_rgb:parts:actions\nbackground:0,0,0::\ntool:250,50,83::", [[[0, 0, 0], [250, 50, 83]]],
+         ("background", "tool"), [[0, 1]]),
+        ("class_names.txt", "_background_\ncat\ndog\n", [[2, 1]], ("_background_", "cat", "dog"), [[2, 1]]),
+        ("label_colors.txt", "64 128 64\tAnimal\n192 0 128\tArchway", [[[192, 0, 128], [64, 128, 64]]],
+         ("Animal", "Archway"), [[1, 0]]),
+    ],
+)  # fmt: skip
+def test_files_of_names(
+    tmp_path: Path, name: str, text: str, masks: list[object], classes: tuple[str, ...] | None, labels: list[object]
+) -> None:
+    (tmp_path / name).write_text(text)
+    found = seen(tmp_path, *[np.array(masks, np.uint8)] * 2)
+    assert found.labels.names == (classes or ("background", "Car", "Cow statue"))
+    assert found.open("train")[0].mask.tolist() == labels
+
+
+def test_a_map_merges_and_ignores_beside_names(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("road\ncar\nbus\ntree\n")
+    masks = [np.array([[0, 1, 2, 3, 9]], np.uint8)] * 2
+    found = seen(tmp_path, *masks, values={"vehicle": ["car", "bus"], "ignore": [9]})
+    assert found.labels.names == ("road", "vehicle", "tree")
+    assert found.open("train")[0].mask.tolist() == [[0, 1, 1, 2, 255]]
+    named = seen(tmp_path, classes=("road", "car", "bus", "tree"), values={"ignore": [9]})
+    assert named.open("train")[0].mask.tolist() == [[0, 1, 2, 3, 255]]
+
+
+def test_stray_values_stay_errors_beside_a_map(tmp_path: Path) -> None:
+    found = seen(tmp_path, *[np.array([[0, 7, 255]], np.uint8)] * 2, values={0: "road", 255: "crack"})
+    assert "7 on 1 pixels" in str(check_data(found, progress=False))
+    with pytest.raises(DataError, match="7 on 1 pixels"):
+        found.open("train")[0]

@@ -25,7 +25,7 @@ from sanet.data.fingerprint import fingerprint, names_digest
 from sanet.data.listing import pair_by_name, read_list
 from sanet.data.scenes import Scenes
 from sanet.data.source import Record, Source
-from sanet.data.values import MaskCoding
+from sanet.data.values import MaskCoding, color_coding
 from sanet.structures import LabelSet, Sample, UsageError
 
 EXTENSION = Path(__file__).parents[1] / "extension"
@@ -298,7 +298,7 @@ def test_fingerprints_tell_names_images_and_masks_apart(tmp_path: Path) -> None:
         found = fingerprint(copy, "val")
         return {part for part in first if found[part] != first[part]}
 
-    assert changed(coding=MaskCoding("color")) == changed(labels=LabelSet(("soil", "leaf"))) == {"masks"}
+    assert changed(coding=color_coding(LABELS)) == changed(labels=LabelSet(("soil", "leaf"))) == {"masks"}
     vars(copy).update(coding=INDEX, labels=LABELS)
     assert changed(listed={"val": copy.listed["val"][:1]}) == {"names", "images", "masks"}
     (tmp_path / "copy" / "b.png").unlink()

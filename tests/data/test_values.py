@@ -11,11 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sanet.data.decoding import DataError, decode_mask
-from sanet.data.values import MaskCoding, packed_pixels, value_counts, values_text
-from sanet.structures import LabelSet
+from sanet.data.values import (
+    IGNORE,
+    MaskCoding,
+    ValueMap,
+    color_coding,
+    packed_pixels,
+    value_counts,
+    values_text,
+)
+from sanet.structures import LabelSet, UsageError
 
-INDEX, COLOR = MaskCoding(), MaskCoding("color", ignore_color=(255, 255, 255))
 LABELS = LabelSet(("soil", "leaf", "stem"), ((0, 0, 0), (0, 128, 0), (10, 20, 30)))
+INDEX, COLOR = MaskCoding(), color_coding(LABELS, (255, 255, 255))
 
 
 def test_values_are_counted() -> None:
@@ -47,7 +55,7 @@ def test_colours_against_a_loop_over_pixels(classes: int, seed: int, strange: bo
     palette = rng.permutation(np.unique(rng.integers(0, 2**24, 2 * classes + 9)))[: classes + 2]
     colors = np.stack([palette >> 16, palette >> 8 & 255, palette & 255], -1).astype(np.uint8)
     labels = LabelSet(tuple(map(str, range(classes))), tuple(map(tuple, colors[:classes].tolist())), 1000)
-    coding = MaskCoding("color", ignore_color=tuple(colors[classes].tolist()))
+    coding = color_coding(labels, tuple(colors[classes].tolist()))
     drawn = rng.integers(0, classes + 1, (5, 7))
     drawn[2, 3] = classes + 1 if strange else 0
     stored = packed_pixels(colors[drawn])
@@ -71,8 +79,12 @@ def test_counts_against_a_loop(stored: list[int]) -> None:
     [
         (INDEX, [[0, 7, 7], [4, 255, 1]], "7 on 2 pixels, 4 on 1 pixels: no class"),
         (INDEX, [[0, -1]], "-1 on 1 pixels"),
-        (COLOR, [[(0, 0, 0), (0, 128, 1)], [(255, 255, 255), (10, 20, 30)]], "(0, 128, 1) on 1 pixels: no colour"),
-        (MaskCoding("color"), [[(255, 255, 255)]], "(255, 255, 255) on 1 pixels"),
+        (
+            COLOR,
+            [[(0, 0, 0), (0, 128, 1)], [(255, 255, 255), (10, 20, 30)]],
+            "(0, 128, 1) on 1 pixels: no value of a class",
+        ),
+        (color_coding(LABELS), [[(255, 255, 255)]], "(255, 255, 255) on 1 pixels"),
     ],
 )
 def test_unknown_values_are_named(coding: MaskCoding, stored: Any, message: str) -> None:
@@ -84,3 +96,47 @@ def test_unknown_values_are_named(coding: MaskCoding, stored: Any, message: str)
             "some.png",
         )
     assert str(caught.value).startswith(f"some.png: {message}")
+
+
+@given(st.dictionaries(st.integers(-5, 300), st.sampled_from("abc"), min_size=1), st.integers(0, 99))
+def test_a_map_of_numbers_against_a_loop_over_pixels(given_map: dict[int, str], seed: int) -> None:
+    found = ValueMap(given_map, {})
+    assert found.names == tuple(dict.fromkeys(given_map.values()))
+    labels = LabelSet(found.names)
+    coding = MaskCoding("index", found.table(found.names, 255))
+    stored = np.random.default_rng(seed).choice([*given_map, 255], (4, 5))
+    expected = [[found.names.index(given_map[v]) if v in given_map else 255 for v in row] for row in stored.tolist()]
+    assert decode_mask(stored, labels, coding).tolist() == expected
+    again = ValueMap(dict(found.pairs()), {})
+    assert (again.numbers, again.names) == (found.numbers, found.names)
+
+
+@pytest.mark.parametrize(
+    ("given_map", "known", "numbers"),
+    [
+        ({0: "road", 255: "crack"}, {}, {0: "road", 255: "crack"}),
+        ({"road": 0, "crack": [255]}, {}, {0: "road", 255: "crack"}),
+        ({"road": "0-2", "ignore": [9]}, {}, {0: "road", 1: "road", 2: "road", 9: IGNORE}),
+        ({"#ff0000": "a", "b": ["#00ff00", [0, 0, 255]]}, {}, {0xFF0000: "a", 0xFF00: "b", 0xFF: "b"}),
+        ({"vehicle": ["car", "bus"]}, {0: "road", 1: "car", 2: "bus"}, {0: "road", 1: "vehicle", 2: "vehicle"}),
+        ({"car": "vehicle"}, {0: "road", 1: "car"}, {0: "road", 1: "vehicle"}),
+        ({"facade": ["facade"]}, {1: "facade", 4: "facade"}, {1: "facade", 4: "facade"}),
+    ],
+)
+def test_maps_as_people_write_them(given_map: dict[Any, Any], known: dict[int, str], numbers: dict[int, str]) -> None:
+    assert ValueMap(given_map, known).numbers == numbers
+
+
+@pytest.mark.parametrize(
+    ("given_map", "message"),
+    [
+        ({"raod": ["car"]}, "'car' is no number"),
+        ({0: "a", "b": [0]}, "0 is both 'a' and 'b'"),
+        ({0: "a", "#ffffff": "b"}, "numbers and colours"),
+        ({"a": [10**9]}, "1000000000 is no number"),
+        ({"a": None}, "None is no number"),
+    ],
+)
+def test_maps_that_cannot_be_are_refused(given_map: dict[Any, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ValueMap(given_map, {})

@@ -148,9 +148,8 @@ def _unused(source: Source, records: dict[str, Sequence[Record]]) -> tuple[list[
         kind = f"{suffix} files" if suffix else "files without an ending"
         kind = "images or masks" if suffix in IMAGE_SUFFIXES else kind
         counts[f"{kind} in {path.parent.relative_to(source.root or '')}"] += 1
-        if suffix in (*IMAGE_SUFFIXES, *OTHER_SUFFIXES) and any(folder in path.parents for folder in source.complete):
-            problem = problems.NESTED if suffix in IMAGE_SUFFIXES else problems.OTHER_FORMAT
-            findings.append(Finding(problem, "all", path))
+        if suffix in OTHER_SUFFIXES and any(folder in path.parents for folder in source.complete):
+            findings.append(Finding(problems.OTHER_FORMAT, "all", path))
     return findings, dict(counts)
 
 

@@ -138,11 +138,13 @@ def load_mask(path: Path, coding: MaskCoding) -> StoredMask:
 
 
 def stored_in_color(path: Path) -> bool:
-    """Whether a mask has colours, not numbers, in its pixels; a palette image has numbers."""
-    if path.suffix.lower() == ".mat":
+    """Whether a mask has colours, not numbers, in its pixels; a palette image has numbers. Only its head is read."""
+    require_file(path)
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.mode in {"RGB", "RGBA"}
+    except UNREADABLE:
         return False
-    with _opened(path) as (image, _):
-        return image.mode in {"RGB", "RGBA"}
 
 
 def read_labels(path: Path, labels: LabelSet, coding: MaskCoding) -> NDArray[np.int64]:

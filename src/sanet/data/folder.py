@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from sanet.config import DataConfig
 from sanet.data.decoding import DataError, stored_in_color
@@ -17,7 +18,7 @@ from sanet.data.layout import find_layout
 from sanet.data.listing import existing_root
 from sanet.data.names import find_names
 from sanet.data.source import Record, Source
-from sanet.data.values import IGNORE, MaskCoding, ValueMap, hex_of, packed, unpacked
+from sanet.data.values import IGNORE, MaskCoding, ValueMap, hex_of, packed, unpacked, value_counts
 from sanet.structures import LabelSet, UsageError
 
 EVERY_FIFTH = (
@@ -25,6 +26,7 @@ EVERY_FIFTH = (
     "each other, as frames of a film do, are then on both sides (data leakage), and scores are too high: write "
     "train.txt and val.txt"
 )
+PEEKED = 20  # masks that are looked at for how all of them are stored
 MOST_CLASSES = 64  # that are made out from the masks alone
 
 
@@ -43,12 +45,16 @@ class Folder(Source):
         UsageError: classes, colours and values do not fit together.
     """
 
+    root: Path
+
     def __init__(self, settings: DataConfig) -> None:
-        self.root = root = existing_root(settings.root or ".")
+        if settings.root is None:
+            raise UsageError("data.root must name the folder for the dataset 'folder': --data.root …")
+        self.root = root = existing_root(settings.root)
         layout = find_layout(root, settings.masks)
         self.notes = tuple(layout.notes)
         self.complete = () if layout.listed else layout.folders
-        self.listed = self._divided(layout.records)
+        self.listed = self._divided(layout.records, layout.listed)
         self.splits = tuple(split for split in ("train", "val", "test") if split in self.listed)
         in_color = self._in_color(settings)
         self.coding = MaskCoding("color" if in_color else "index")
@@ -68,14 +74,14 @@ class Folder(Source):
         """The images of one split, in the order of its list or by name."""
         return self.listed[split]
 
-    def _divided(self, found: dict[str, list[Record]]) -> dict[str, list[Record]]:
+    def _divided(self, found: dict[str, list[Record]], listed: bool) -> dict[str, list[Record]]:
         """The records of every split; where nothing says them, made from those there are."""
         if loose := found.pop("", None):
             if found:
                 self.notes += (f"{len(loose)} images are in no split, and are not used",)
             else:
                 found = {"train": loose}
-        if "val" not in found and "train" in found:
+        if "val" not in found and "train" in found and not listed:
             self.notes += (EVERY_FIFTH,)
             names = sorted({record.name for record in found["train"]})
             held = {*names[4::5]}
@@ -86,15 +92,28 @@ class Folder(Source):
     def _in_color(self, settings: DataConfig) -> bool:
         if settings.mask_format != "auto":
             return settings.mask_format == "color"
-        for record in (record for records in self.listed.values() for record in records if record.mask):
-            with suppress(DataError):  # the check lists what cannot be read
-                return stored_in_color(record.files[1])
-        return False
+        shown = [record.mask for record in self._peeked() if record.mask]
+        return 2 * sum(map(stored_in_color, shown)) > len(shown)
+
+    def _peeked(self) -> list[Record]:
+        records = [record for found in self.listed.values() for record in found if record.image and record.mask]
+        return records[:: max(1, len(records) // PEEKED)]
+
+    def _black_and_white(self) -> bool:
+        """Whether masks have 0 and 255 alone, and some has both."""
+        values: set[int] = set()
+        for record in self._peeked():
+            with suppress(DataError):  # the check lists it
+                values.update(value_counts(self.stored_mask(record).values))
+        return values == {0, 255}
 
     def _classes(self, settings: DataConfig, in_color: bool) -> tuple[LabelSet, MaskCoding]:
         """The label set, and how the numbers of the masks become its indices."""
         names, colors, ignored = settings.classes, settings.colors, settings.ignore_index
         background = settings.background
+        if len(names) == 2 and not settings.values and not in_color and self._black_and_white():
+            self.notes += (f"the masks have the values 0 and 255: read as {names[0]} and {names[1]}",)
+            settings = replace(settings, values={0: names[0], 255: names[1]})
         if names and not settings.values and not in_color:
             index = None if background is None else names.index(background)
             return LabelSet(names, colors, ignored, index), MaskCoding(colors_named=bool(colors))
@@ -125,7 +144,7 @@ class Folder(Source):
             rest = {index: name for index, name in enumerate(settings.classes) if name not in mapped}
             return rest, False
         folders = sorted({record.image.parent for found in self.listed.values() for record in found if record.image})
-        if names := find_names(existing_root(settings.root or "."), folders):
+        if names := find_names(self.root, folders):
             self.notes += (f"the classes are those of {names.path.name}",)
             return names.known, names.in_color
         if settings.values:

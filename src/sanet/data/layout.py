@@ -189,9 +189,9 @@ def _paired(images: list[File], masks: list[File], valid: list[File]) -> dict[st
         beside = partners(image)
         used.update(beside)
         fov = next(iter(outlines(image)), None)
-        mask: Path | None
-        for mask in beside or (None,):
-            found.setdefault(image.split or "", []).append(Record(_name(image), image.path, mask, fov))
+        records = found.setdefault(image.split or "", [])
+        records.append(Record(_name(image), image.path, beside[0] if beside else None, fov))
+        records += [Record(_name(image), None, mask) for mask in beside[1:]]
     for mask_file in masks:
         if mask_file.path not in used:
             split = mask_file.split if mask_file.split in splits else next(iter(splits), None)
@@ -261,18 +261,19 @@ class Finder:
         self.images: dict[str, list[Record]] = {}
         self.masks: dict[str, Path] = {}
         for record in records:
-            if record.image:
-                for tail in _tails(record.image.relative_to(root).as_posix()):
+            if file := record.image or record.mask:
+                for tail in _tails(file.relative_to(root).as_posix()):
                     self.images.setdefault(tail, []).append(record)
             if record.mask:
                 self.masks |= dict.fromkeys(_tails(record.mask.relative_to(root).as_posix()), record.mask)
 
     def __call__(self, path: Path, line: str) -> list[Record]:
         """The records that a line of a list names; one without files where it names none."""
-        columns = [line, *(re.split(r"\t|[,;] *|\s+", line)[:2] if re.search(r"[\t,;\s]", line) else ())]
-        for text in columns[:2]:
+        columns = [column for column in re.split(r"\t|[,;] *|\s+", line) if column]
+        several = sum(column.lower().endswith(IMAGE_SUFFIXES) for column in columns) > 1
+        for text in columns[:1] if several else (line, columns[0]):  # a name may have blanks
             if found := self._find(path, text):
-                mask = next(iter(self._mask(columns[2])), None) if len(columns) > 2 and text != line else None
+                mask = next(self._mask(columns[1]), None) if several else None
                 return [replace(record, mask=mask) for record in found[:1]] if mask else found
         return [Record(PurePosixPath(line.replace("\\", "/")).name)]
 

@@ -50,7 +50,7 @@ SHIFTED = Problem(
 )
 BINARY = Problem(
     "masks of 0 and 255 alone",
-    "masks stored as black and white: save 1 in place of 255, and name two classes",
+    "masks stored as black and white: name two classes, or say what the two values mean: data.values",
 )
 ONE_BINARY = Problem(
     "mask of 0 and 255 alone among others, where 255 is ignored",
@@ -58,7 +58,6 @@ ONE_BINARY = Problem(
     "warning",
 )
 PALETTES = Problem("palette with the colours of the classes under other numbers", PALETTE_REMEDY)
-NESTED = Problem("image or mask in a subfolder, where none is read", "move it up, beside the others")
 OTHER_FORMAT = Problem("image or mask in a format that is not read", f"save it as one of {', '.join(IMAGE_SUFFIXES)}")
 TRANSPARENT = Problem(
     "image with transparent pixels: the colours that are stored under them are used",

@@ -111,7 +111,7 @@ class Source(ABC):
         Raises:
             DataError: the file cannot be used as it is.
         """
-        return load_mask(record.files[1], self.coding)
+        return load_mask(record.mask or record.files[1], self.coding)
 
     @property
     def reads_files(self) -> bool:
