@@ -64,8 +64,8 @@ Look at:
   {OUTPUT}/streets/overlays         what the package's own model made of two streets
 Then try your own pictures, in photos/images with their masks in photos/masks:
   . .venv/bin/activate
-  sanet check-data --data.name folder --data.root photos --data.classes "[background, leaf]"
-  sanet train --data.name folder --data.root photos --data.classes "[background, leaf]" --output runs/leaf
+  sanet check-data photos
+  sanet train --data.root photos --output runs/leaf
   sanet predict photos/images --model runs/leaf""")
     return 0
 

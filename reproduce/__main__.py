@@ -1,4 +1,4 @@
-"""``python -m reproduce TABLE`` runs a table of the paper, and prints it; see also ``submit`` and ``coco-masks``."""
+"""``python -m reproduce TABLE`` runs a table of the paper, and prints it; see also ``submit`` and so on."""
 
 from __future__ import annotations
 
@@ -40,6 +40,12 @@ def parser() -> argparse.ArgumentParser:
     submit.add_argument("--competition", choices=("comp5", "comp6"), default="comp6")
     submit.add_argument("--scales", type=float, nargs="+", default=[1.0])
     submit.add_argument("--flip", action="store_true")
+    opening = commands.add_parser("open-test", help="score the finished runs of a recipe on test, and log it")
+    opening.add_argument("recipe", type=Path)
+    opening.add_argument("--root", required=True, help="folder of the dataset")
+    opening.add_argument("--output", required=True, help="folder of the runs")
+    opening.add_argument("--seeds", type=int, required=True, help="seeds that all rows were trained with")
+    opening.add_argument("--log", type=Path, default=Path("docs/results/test-openings.csv"))
     masks = commands.add_parser("coco-masks", help="make the masks of COCO's annotations")
     masks.add_argument("root")
     return made
@@ -54,6 +60,10 @@ def main() -> int:
             from reproduce.coco import render_masks
 
             print(render_masks(Path(given.root)))
+        elif given.command == "open-test":
+            from reproduce.opening import open_test
+
+            open_test(given.recipe, given.root, given.output, given.seeds, given.log)
         elif given.command == "submit":
             from reproduce.voc_server import submit
 

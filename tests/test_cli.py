@@ -88,8 +88,8 @@ def test_help_reads_without_torch(command):
         (["predict", "x.png", "--workers", "2"], "--engine ray"),
         (["demo", "--largest_megapixels", "179"], "largest_megapixels 179: from 1e-06 to 178"),
         (["train", "--data.name", "camvid"], "data.root must name the folder"),
-        (["check-data", "--data.name", "folder", "--data.root", "."], "data.classes must name the classes"),
-        (["train", "--data.root", "photos"], "data.root photos: "),
+        (["train", "--data.name", "folder"], "data.root must name the folder"),
+        (["train", "--data.name", "scenes", "--data.root", "photos"], "data.root photos: "),
     ],
 )
 def test_mistakes_are_answered_in_one_line_with_the_remedy(arguments, answer, capsys, tmp_path, monkeypatch):
@@ -271,9 +271,14 @@ def test_a_download_that_is_not_known_lists_what_there_is(tmp_path, capsys):
     assert "did you mean 'voc'?" in message
 
 
-def test_check_data_tells_by_its_exit_status(root, capsys):
+def test_check_data_tells_by_its_exit_status(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["check-data", str(root)]) == 0
+    shown = capsys.readouterr().out
+    assert f"sanet train --data.root {root}" in shown
+    assert Image.open("data-check.png").width > 100
     assert main(["check-data", *data_options(root)]) == 0
-    (root / "train" / "masks" / "train1.png").unlink()
+    (root / "train" / "images" / "train1.png").unlink()
     assert main(["check-data", *data_options(root)]) == 1
     assert "train1" in capsys.readouterr().out
 

@@ -15,7 +15,7 @@ from sanet.settings import plain as plain
 from sanet.settings import require as require
 from sanet.structures import Color, UsageError
 
-MaskFormat = Literal["auto", "index", "color"]
+MaskFormat = Literal["auto", "index", "color", "pages"]
 ClassWeighting = Literal["none", "fourth_root", "sqrt", "log"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "xpu"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -48,8 +48,8 @@ class DataConfig:
         colors: folder only: one RGB colour per class; the colours in the masks with mask_format "color".
         ignore_index: folder only: mask value that is ignored by the loss and the metrics.
         background: folder only: name of the class that means "none of the others".
-        mask_format: folder only: "index" (greyscale or palette PNG), "color" (exact RGB colours), or "auto": as the
-            first mask is stored.
+        mask_format: folder only: "index" (greyscale or palette PNG), "color" (exact RGB colours), "pages" (a page for
+            each class, the last on top; -1 in none), or "auto": the first or the second, as the masks are stored.
         ignore_color: folder only: with mask_format "color", the colour that is ignored.
         allow_subset: voc and voc_aug only: a part of the published dataset is meant; its counts are not checked, and
             scores on it cannot be compared with published ones.

@@ -336,7 +336,7 @@ def test_values_that_nobody_can_name_are_refused_with_their_shares(tmp_path: Pat
     ("name", "text", "masks", "classes", "labels"),
     [
         ("_classes.csv", "Pixel Value, Class\n0, background\n1, Car\n2, Cow statue", [[0, 2]], None, [[0, 2]]),
-        ("labelmap.txt", "# label:color_rgb:parts:actions\nbackground:0,0,0::\ntool:250,50,83::", [[[0, 0, 0], [250, 50, 83]]],
+        ("labelmap.txt", "# label:rgb:parts:actions\nbackground:0,0,0::\ntool:250,50,83::", [[[0, 0, 0], [250, 50, 83]]],
          ("background", "tool"), [[0, 1]]),
         ("class_names.txt", "_background_\ncat\ndog\n", [[2, 1]], ("_background_", "cat", "dog"), [[2, 1]]),
         ("label_colors.txt", "64 128 64\tAnimal\n192 0 128\tArchway", [[[192, 0, 128], [64, 128, 64]]],

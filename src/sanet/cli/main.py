@@ -18,8 +18,8 @@ HELP = """usage: sanet COMMAND [options]
 Semantic segmentation with Squeeze-and-Attention Networks.
 
 Examples, with your own images in photos/images and their masks in photos/masks:
-  sanet check-data --data.name folder --data.root photos --data.classes "[background, leaf]"
-  sanet train --data.name folder --data.root photos --data.classes "[background, leaf]" --output runs/leaf
+  sanet check-data photos
+  sanet train --data.root photos --output runs/leaf
   sanet evaluate runs/leaf --split val
   sanet predict holiday/*.jpg --model runs/leaf --output labelled
 

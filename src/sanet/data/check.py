@@ -94,7 +94,8 @@ def _values_of(labels: LabelSet) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for value, name in labels.values:
         found.setdefault(name, []).append(value)
-    return {name: ", ".join(values[:4]) + " …" * (len(values) > 4) for name, values in found.items()}
+    shown = {name: ", ".join(values[:4]) + " …" * (len(values) > 4) for name, values in found.items()}
+    return {name: text for name, text in shown.items() if text not in (name, str([*labels.names, name].index(name)))}
 
 
 def _opened(source: Source, contents: Sequence[Contents], progress: bool) -> None:
@@ -205,7 +206,7 @@ def _check_values(
         found.add(problems.SMOOTHED if smoothed else problems.UNKNOWN, mask, values_text(wrong, coding))
     elif found.facts.values and all(known[value] == ignored for value in found.facts.values):
         found.add(problems.UNLABELLED, mask)
-    elif found.facts.values.keys() == {0, 255} and ignored == 255 and not source.published and not coding.table:
+    elif found.facts.values.keys() == {0, 255} and known[255] == ignored and not source.published:
         found.add(problems.ONE_BINARY, mask, values_text(found.facts.values, coding))
 
 

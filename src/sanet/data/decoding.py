@@ -117,6 +117,8 @@ def load_mask(path: Path, coding: MaskCoding) -> StoredMask:
             return StoredMask(read_matrix(path, coding.variable), {})
         except (OSError, ValueError) as error:
             raise DataError(f"{path} cannot be read as a mask ({error}); replace it or remove it") from error
+    if coding.format == "pages":
+        return StoredMask(_last_page(path), {})
     with _opened(path) as (image, samples):
         lossy = image.format in {"JPEG", "MPO"}
         if coding.format == "color":
@@ -135,6 +137,22 @@ def load_mask(path: Path, coding: MaskCoding) -> StoredMask:
             values = np.rint(values * (samples.largest / stretched_to)).astype(np.int64)
         values = samples.largest - values if samples.inverted else values
         return StoredMask(values, _palette(image, values) if image.mode == "P" else {}, lossy)
+
+
+def _last_page(path: Path) -> NDArray[np.int64]:
+    """(H, W): the number, from 0, of the last page that is not 0; -1 where all are."""
+    require_file(path)
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            values = np.full(image.size[::-1], -1, np.int64)
+            for number in range(getattr(image, "n_frames", 1)):
+                image.seek(number)
+                if image.size[::-1] != values.shape:
+                    raise DataError(f"{path} has pages of several sizes; save one that holds all classes")
+                values[np.array(image.convert("I" if image.mode.startswith("I") else "L")) != 0] = number
+            return values
+    except UNREADABLE as error:
+        raise DataError(f"{path} cannot be read as an image ({error}); replace it or remove it") from error
 
 
 def stored_in_color(path: Path) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from sanet.config import DataConfig
 from sanet.data.decoding import DataError, stored_in_color
@@ -57,8 +58,10 @@ class Folder(Source):
         self.listed = self._divided(layout.records, layout.listed)
         self.splits = tuple(split for split in ("train", "val", "test") if split in self.listed)
         in_color = self._in_color(settings)
-        self.coding = MaskCoding("color" if in_color else "index")
-        self.labels, self.coding = self._classes(settings, in_color)
+        stored: Literal["index", "color", "pages"] = "color" if in_color else "index"
+        self.coding = MaskCoding("pages" if settings.mask_format == "pages" else stored)
+        self.labels, coding = self._classes(settings, in_color)
+        self.coding = replace(coding, format=self.coding.format)
         self.settings = replace(
             settings,
             name="folder",
@@ -154,9 +157,13 @@ class Folder(Source):
     def _seen(self, settings: DataConfig, in_color: bool) -> dict[int, str]:
         """Names for the values that the masks have, where it is clear that each is a class."""
         records = [record for found in self.listed.values() for record in found]
+        contents = read_facts(self, records)
         counts: Counter[int] = Counter()
-        for facts in read_facts(self, records):
+        for facts in contents:
             counts.update(facts.values)
+        if not counts:
+            why = next((facts.mask_error for facts in contents if facts.mask_error), "there are none")
+            raise DataError(f"{self.root}: none of its {len(records)} masks can be read; the first one {why}")
         values = sorted(counts)
         total = sum(counts.values()) or 1
         shares = {value: f"{hex_of(value) if in_color else value} ({counts[value] / total:.1%})" for value in values}
@@ -170,7 +177,8 @@ class Folder(Source):
         classes = [value for value in values if value != settings.ignore_index]
         whole = classes and classes[0] in (0, 1) and len(classes) > max(1, classes[-1] // 2) and classes[-1] < 255
         if whole and not in_color:
-            self.notes += (f"the masks have the values {listed}: each is a class; name them with data.classes",)
+            but = f", but {settings.ignore_index}, which is ignored" * (settings.ignore_index in counts)
+            self.notes += (f"the masks have the values {listed}: each is a class{but}; name them with data.classes",)
             return {value: f"class {value}" for value in range(classes[0], classes[-1] + 1)}
         what = f"{len(values)} {'colours' if in_color else 'values'}, {listed or 'none'}"
         example = ", ".join(f"'{hex_of(value)}': name" if in_color else f"{value}: name" for value in values[:4])

@@ -27,14 +27,14 @@ class MaskCoding:
     """How the numbers of a mask file become class indices.
 
     Args:
-        format: "index", numbers as they are stored (greyscale, or a palette PNG whatever its colours), or "color", the
-            exact RGB colours.
+        format: "index", numbers as they are stored (greyscale, or a palette PNG whatever its colours), "color", the
+            exact RGB colours, or "pages", the last page of a file that is not 0 in a pixel, from 0; -1 where all are.
         table: pairs of a stored number and its class index or the ignore index; without any, a number is its class.
         variable: of masks in .mat files, the name of the variable, then those of the fields that lead to the mask.
         colors_named: whether ``labels.colors`` were named for these masks; a palette must not contradict them then.
     """
 
-    format: Literal["index", "color"] = "index"
+    format: Literal["index", "color", "pages"] = "index"
     table: tuple[tuple[int, int], ...] = ()
     variable: tuple[str, ...] = ()
     colors_named: bool = False

@@ -109,9 +109,11 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
     config = with_monitor_mode(config)
     directory = Path(config.output)
     with joined(config.accelerator) as cluster, stoppable(partial(kept, directory)), locked_run(directory):
-        position = distributed.broadcast_from_main(lambda: position_in(config) if resume else refuse_used(config))
+        if not resume:
+            distributed.broadcast_from_main(lambda: refuse_used(config))
         source = data_source(config.data)
         config = replace(config, data=source.settings or config.data)
+        position = distributed.broadcast_from_main(lambda: position_in(config)) if resume else None
         require_names(config, source.labels)
         if config.precision == "16-mixed" and cluster.device.type == "cpu":
             raise UsageError('precision "16-mixed": only on GPUs; choose "bf16-mixed" or "32-true"')
