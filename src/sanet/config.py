@@ -42,9 +42,6 @@ class DataConfig:
             "folder" (your own images and masks), "camvid", "voc", "voc_aug", or a source of your own, "my_module:Name".
         root: folder that holds the dataset.
         classes: folder only: class names, in the order of their indices in the masks.
-        values: folder only: what the values, colours or names in the masks mean: {0: road, 255: crack}, or
-            {vehicle: [car, bus], ignore: [9]} to merge and to ignore.
-        masks: folder only: the folder, or the ending of names, that says what the masks are, where several could.
         colors: folder only: one RGB colour per class; the colours in the masks with mask_format "color".
         ignore_index: folder only: mask value that is ignored by the loss and the metrics.
         background: folder only: name of the class that means "none of the others".
@@ -54,6 +51,12 @@ class DataConfig:
         allow_subset: voc and voc_aug only: a part of the published dataset is meant; its counts are not checked, and
             scores on it cannot be compared with published ones.
         options: further arguments of a source of your own.
+        values: folder only: what the values, colours or names in the masks mean: {0: road, 255: crack}, or
+            {vehicle: [car, bus], ignore: [9]} to merge and to ignore.
+        masks: folder only: the folder, or the ending of names, that says what the masks are, where several could.
+        group: folder only: regular expression; images whose names have the same match (its first group, where it has
+            one) are in one split, such as those of a patient.
+        split: folder without splits only: {val: 0.2, test: 0.1, seed: 0} or {folds: 5, fold: 0}.
     """
 
     name: Chosen = "auto"
@@ -68,6 +71,8 @@ class DataConfig:
     options: Options = field(default_factory=dict)
     values: Options = field(default_factory=dict, metadata={"before": {}})
     masks: str | None = field(default=None, metadata={"before": None})
+    group: str | None = field(default=None, metadata={"before": None})
+    split: Options = field(default_factory=dict, metadata={"before": {}})
 
     def __post_init__(self) -> None:
         check(self, "data.")

@@ -275,7 +275,7 @@ CASES = {
                 (root / "images" / "d.png").unlink(),
             )
         ),
-        [(problems.NO_IMAGE, "train", "d.png", ""), (problems.OTHER_FORMAT, "all", "d.tga", "")],
+        [(problems.NO_IMAGE, "val", "d.png", ""), (problems.OTHER_FORMAT, "all", "d.tga", "")],
     ),
     "nothing to train on": Case(
         lambda root: [write_mask(root, name, np.full_like(MASK, 255)) for name in LISTS["train"]],

@@ -15,18 +15,14 @@ from typing import Literal
 from sanet.config import DataConfig
 from sanet.data.decoding import DataError, stored_in_color
 from sanet.data.facts import read_facts
-from sanet.data.layout import find_layout
+from sanet.data.layout import Layout, find_layout
 from sanet.data.listing import existing_root
 from sanet.data.names import find_names
 from sanet.data.source import Record, Source
+from sanet.data.splits import in_group, split_names
 from sanet.data.values import IGNORE, MaskCoding, ValueMap, hex_of, packed, unpacked, value_counts
 from sanet.structures import LabelSet, UsageError
 
-EVERY_FIFTH = (
-    "there are no lists: every fifth image in order of name is in val, the others are in train. Images that follow "
-    "each other, as frames of a film do, are then on both sides (data leakage), and scores are too high: write "
-    "train.txt and val.txt"
-)
 PEEKED = 20  # masks that are looked at for how all of them are stored
 MOST_CLASSES = 64  # that are made out from the masks alone
 
@@ -55,7 +51,7 @@ class Folder(Source):
         layout = find_layout(root, settings.masks)
         self.notes = tuple(layout.notes)
         self.complete = () if layout.listed else layout.folders
-        self.listed = self._divided(layout.records, layout.listed)
+        self.listed = self._divided(layout, settings)
         self.splits = tuple(split for split in ("train", "val", "test") if split in self.listed)
         in_color = self._in_color(settings)
         stored: Literal["index", "color", "pages"] = "color" if in_color else "index"
@@ -77,20 +73,27 @@ class Folder(Source):
         """The images of one split, in the order of its list or by name."""
         return self.listed[split]
 
-    def _divided(self, found: dict[str, list[Record]], listed: bool) -> dict[str, list[Record]]:
+    def _divided(self, layout: Layout, settings: DataConfig) -> dict[str, list[Record]]:
         """The records of every split; where nothing says them, made from those there are."""
-        if loose := found.pop("", None):
-            if found:
-                self.notes += (f"{len(loose)} images are in no split, and are not used",)
-            else:
-                found = {"train": loose}
-        if "val" not in found and "train" in found and not listed:
-            self.notes += (EVERY_FIFTH,)
-            names = sorted({record.name for record in found["train"]})
-            held = {*names[4::5]}
-            found["val"] = [record for record in found["train"] if record.name in held]
-            found["train"] = [record for record in found["train"] if record.name not in held]
-        return found
+        found = dict(layout.records)
+        if (loose := found.pop("", None)) and found:
+            self.notes += (f"{len(loose)} images are in no split, and are not used",)
+        divided = loose if loose and not found else found["train"] if "val" not in found and not layout.listed else None
+        if divided is None:
+            if settings.split:
+                raise UsageError(f"data.split: {self.root} has splits of its own, {', '.join(found)}")
+            return {part: [self._grouped(record, settings) for record in records] for part, records in found.items()}
+        names = list(dict.fromkeys(record.name for record in divided))
+        made = split_names(names, settings.split, settings.group)
+        self.notes += (made.rule,)
+        parts: dict[str, list[Record]] = {}
+        for record in divided:
+            grouped = replace(record, group=record.group or made.groups[record.name])
+            parts.setdefault(made.parts[record.name], []).append(grouped)
+        return {**found, **parts}
+
+    def _grouped(self, record: Record, settings: DataConfig) -> Record:
+        return record if settings.group is None else replace(record, group=in_group(record.name, settings.group))
 
     def _in_color(self, settings: DataConfig) -> bool:
         if settings.mask_format != "auto":
