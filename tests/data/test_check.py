@@ -193,6 +193,15 @@ def swap_palette(root: Path) -> None:
         image.save(path)
 
 
+def smooth(root: Path, name: str) -> Pixels:
+    """An image that is not noise, in place of one."""
+    pixels = np.array(
+        Image.fromarray(np.random.default_rng(5).integers(0, 250, (4, 6, 3), np.uint8)).resize((140, 100))
+    )
+    Image.fromarray(pixels).save(root / "images" / f"{name}.png")
+    return pixels
+
+
 def cut_out(root: Path) -> None:
     pixels = np.array(Image.open(root / "images" / "a.png").convert("RGBA"))
     pixels[:50, ..., 3] = 0
@@ -259,6 +268,13 @@ CASES = {
         swap_palette,
         [(problems.PALETTES, "train", "c.png", "1 has the colour of 'stem', 2 has the colour of 'leaf'")],
         DataConfig("folder", ".", CLASSES, COLORS),
+    ),
+    "much the same image": Case(
+        lambda root: Image.fromarray(smooth(root, "a").astype(np.uint8) + np.uint8(1)).save(root / "images" / "d.png"),
+        [
+            (problems.ALIKE, "val", None, "1 of 2 images (50.0%)"),
+            (problems.ALIKE, "val", "d.png", "images/a.png of train"),
+        ],
     ),
     "transparent pixels": Case(cut_out, [(problems.TRANSPARENT, "train", "a.png", "")]),
     "two frames": Case(save_frames, [(problems.UNREADABLE, "train", "a.png", "2 pages or frames")]),

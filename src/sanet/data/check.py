@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from sanet.data import problems
 from sanet.data.decoding import IMAGE_SUFFIXES, misplaced
+from sanet.data.duplicates import BITS, Pair, near_duplicates
 from sanet.data.facts import Facts, read_facts
 from sanet.data.listing import files_below
 from sanet.data.problems import Problem
@@ -76,7 +77,7 @@ def check_data(source: Source, progress: bool = True) -> DataReport:
     sizes = {split: [one.facts.size for one in found if one.facts.size] for split, found in by_split.items()}
     unread, unused = _unused(source, records)
     findings = [finding for split in records for finding in _check_list(split, records[split], source)]
-    findings += [*unread, *(finding for found in contents for finding in found.findings)]
+    findings += [*unread, *_alike(contents), *(finding for found in contents for finding in found.findings)]
     return DataReport(
         labels=source.labels,
         findings=findings if pattern else [*findings, *_check_classes(tallies, source.labels)],
@@ -257,6 +258,25 @@ def _find_shared(contents: list[Contents], source: Source) -> None:
             problem = problems.REPEATED if first.split == found.split or source.published else problems.SHARED
             found.add(problem, found.record.image, f"also in {first.split}, {first.record.image or first.record.name}")
         earlier.append(found)
+
+
+def _alike(contents: list[Contents]) -> Iterable[Finding]:
+    """Images that look like one of another split and have other bytes, after how many there are."""
+    looks: dict[str, dict[str, int]] = {}
+    digests = {str(found.record.image): found.facts.digest for found in contents}
+    for found in contents:
+        if found.facts.look is not None:
+            looks.setdefault(found.split, {})[str(found.record.image)] = found.facts.look
+    pairs: dict[tuple[str, str], list[Pair]] = {}
+    for pair in near_duplicates(looks):
+        if digests[pair.name] != digests[pair.other_name]:
+            pairs.setdefault((pair.split, pair.other_split), []).append(pair)
+    for (split, other), alike in pairs.items():
+        share = f"{len(alike)} of {len(looks[split])} images ({len(alike) / len(looks[split]):.1%})"
+        yield Finding(problems.ALIKE, split, None, f"{share} look like one of {other}")
+        for pair in alike:
+            detail = f"looks like {pair.other_name} of {other}; {pair.distance} of {BITS} bits differ"
+            yield Finding(problems.ALIKE, split, Path(pair.name), detail)
 
 
 def _tally(contents: list[Contents], labels: LabelSet, known: dict[int, int]) -> NDArray[np.int64]:

@@ -22,7 +22,7 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
-from sanet.data import decoding, values
+from sanet.data import decoding, duplicates, values
 from sanet.data.decoding import DataError, load_image, load_mask
 from sanet.data.source import Record, Source, valid_pixels
 from sanet.data.values import MaskCoding, value_counts
@@ -51,6 +51,7 @@ class Facts:
     invalid: int = 0  # pixels that ``Record.valid`` excludes
     image_error: str = ""  # why the image cannot be used
     mask_error: str = ""
+    look: int | None = None  # of the image, see ``sanet.data.duplicates``
     colors: dict[int, int] = field(default_factory=dict)  # numbers of pixels, where the mask has colours and no numbers
 
 
@@ -59,7 +60,7 @@ class KeptFacts:
 
     def __init__(self, coding: MaskCoding, records: Sequence[Record]) -> None:
         folders = sorted({str(path.parent.absolute()) for record in records for path in record.paths})
-        code = b"".join(Path(str(module.__file__)).read_bytes() for module in (decoding, values))
+        code = b"".join(Path(str(module.__file__)).read_bytes() for module in (decoding, duplicates, values))
         read = [coding.format, coding.variable]
         key = json.dumps([folders, read, PIL.__version__, np.__version__, sha256(code).hexdigest()])
         place = os.environ.get("SANET_CACHE") or os.path.expanduser("~/.cache/sanet")
@@ -121,6 +122,7 @@ def _decoded(record: Record, source: Source) -> Facts:
         try:
             image = load_image(record.image)
             facts.digest, facts.transparent = sum_of(record.image), image.transparent
+            facts.look = duplicates.look_of(image.pixels)
             facts.size, facts.stored_size = (image.pixels.shape[1], image.pixels.shape[0]), image.size
         except DataError as error:
             facts.image_error = str(error).removeprefix(f"{record.image} ")

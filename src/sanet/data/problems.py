@@ -77,3 +77,8 @@ SHARED = Problem(
     "data leakage: image, or group of images, that is in two splits", "leave it in one of them, or scores are too high"
 )
 REPEATED = Problem("image that is there twice", "remove one of the two, unless the dataset was published so", "warning")
+ALIKE = Problem(
+    "image that looks like one of another split, as a copy of it or the next frame of a film does",
+    "look at both; what shows the same thing belongs in one split, or scores are too high (data.group, or the lists)",
+    "warning",
+)
