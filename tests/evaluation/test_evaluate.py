@@ -15,7 +15,7 @@ import sanet
 from extension.my_lab.metrics import BoundaryF1
 from gloo import run_in_processes
 from sanet.cli.main import main
-from sanet.config import InferenceConfig
+from sanet.config import DataConfig, InferenceConfig
 from sanet.data.catalog import data_source
 from sanet.data.decoding import DataError
 from sanet.evaluation.evaluate import evaluate, evaluate_dataset
@@ -23,6 +23,7 @@ from sanet.evaluation.protocol import Protocol
 from sanet.evaluation.report import write_report
 from sanet.evaluation.results import read_scores
 from sanet.inference.predictor import Predictor
+from sanet.models.networks import create_model
 from sanet.structures import LabelSet, Sample, SanetError, UsageError
 
 NAMES = ("ground", "tree", "lamp")
@@ -350,3 +351,18 @@ def test_an_image_that_one_process_cannot_read_stops_all(unreadable):
 
     run()
     run_in_processes(2, run)
+
+
+def test_masks_without_names_are_those_of_the_model(tmp_path):
+    """A model that was trained on masks of 0 and 255 scores others of them, in a folder that says nothing."""
+    labels = LabelSet(("soil", "leaf"), values=(("0", "soil"), ("255", "leaf")))
+    model = create_model("fcn", "test_resnet", labels=labels)
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    for name in ("a7", "b9", "c3"):
+        values = np.random.default_rng(len(name)).choice(np.array([0, 255], np.uint8), (40, 40))
+        Image.fromarray(values).save(tmp_path / "masks" / f"{name}.png")
+        Image.fromarray(np.stack([values] * 3, -1)).save(tmp_path / "images" / f"{name}.png")
+    found = evaluate(model, DataConfig(root=str(tmp_path)), "val", progress=False)
+    assert found.labels.names == ("soil", "leaf")
+    assert found.confusion.sum() == 40 * 40

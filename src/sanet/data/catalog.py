@@ -13,7 +13,7 @@ from sanet.data.scenes import Scenes
 from sanet.data.source import Source, explained
 from sanet.data.voc import VOC, AugmentedVOC
 from sanet.references import Kind, name_of
-from sanet.structures import UsageError
+from sanet.structures import LabelSet, UsageError
 
 SOURCES = Kind("dataset", {"camvid": CamVid, "folder": Folder, "scenes": Scenes, "voc": VOC, "voc_aug": AugmentedVOC})
 SPLITS_OF_CAMVID = [f"{split}{kind}" for split in CamVid.splits for kind in ("", "annot")]
@@ -63,3 +63,9 @@ def recognised(root: str | None) -> str:
     if all((place / name).is_dir() for name in SPLITS_OF_CAMVID):
         return "camvid"
     return "voc" if (place / "VOCdevkit" / "VOC2012" / "JPEGImages").is_dir() else "folder"
+
+
+def labelled_as(config: DataConfig, labels: LabelSet) -> DataConfig:
+    """Settings of a folder whose masks were made as those that a model was trained on."""
+    values = dict(labels.values)
+    return replace(config, classes=labels.names, values=values, colors=labels.colors, ignore_index=labels.ignore_index)

@@ -159,6 +159,7 @@ class Folder(Source):
 
     def _seen(self, settings: DataConfig, in_color: bool) -> dict[int, str]:
         """Names for the values that the masks have, where it is clear that each is a class."""
+        self.named = False
         records = [record for found in self.listed.values() for record in found]
         contents = read_facts(self, records)
         counts: Counter[int] = Counter()

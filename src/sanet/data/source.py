@@ -73,6 +73,7 @@ class Source(ABC):
         root: folder of the dataset, in which files that are not used are counted.
         complete: folders of which every image is meant to be used.
         notes: what was decided about the dataset that its user may not expect.
+        named: somebody said which classes there are.
         settings: those by which all that was found out about the dataset is found again; None: as they were given.
     """
 
@@ -84,6 +85,7 @@ class Source(ABC):
     root: Path | None = None
     complete: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    named: bool = True
     settings: DataConfig | None = None
 
     @abstractmethod

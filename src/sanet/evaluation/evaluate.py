@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from sanet import distributed
 from sanet.config import OWN, DataConfig, InferenceConfig
-from sanet.data.catalog import data_source
+from sanet.data.catalog import data_source, labelled_as
 from sanet.data.loading import evaluation_loader
 from sanet.data.source import SegmentationDataset
 from sanet.evaluation.confusion import ConfusionMatrix, iou_of, scores_of, sums_of
@@ -75,8 +75,12 @@ def evaluate(
     wanted = create_metrics(metrics or {})
     if output is not None:
         distributed.broadcast_from_main(lambda: require_own(*files_in(Path(output))))
-    dataset = data_source(data).open(split)
+    source = data_source(data)
     predictor = Predictor(model, device, inference)
+    if not source.named:
+        source = data_source(labelled_as(data, predictor.labels))
+    data = source.settings or data
+    dataset = source.open(split)
     require_same_classes(predictor.labels, dataset.labels)
     if output is not None:
         distributed.broadcast_from_main(lambda: require_writable(Path(output)))
