@@ -49,6 +49,7 @@ def evaluate(
     history: list[dict[str, float]] | None = None,
     progress: bool = True,
     num_workers: int = 0,
+    facts: Mapping[str, Any] = {},
 ) -> Evaluation:
     """Score a model on one split of a dataset.
 
@@ -66,6 +67,7 @@ def evaluate(
         history: rows of a run's metrics, for the learning curves of the report.
         progress: show a progress bar.
         num_workers: processes that read images; 0 reads them in the main process.
+        facts: what else the scores and the report are to say.
 
     Raises:
         SanetError: the model's classes are not those of the dataset, in the same order; or a metric failed.
@@ -93,7 +95,7 @@ def evaluate(
 
     evaluation = evaluate_dataset(label, dataset, protocol, progress, num_workers, wanted)
     name = "in memory" if isinstance(model, SegmentationModel) else str(model)
-    evaluation = replace(evaluation, facts={"model": OWN if name == str(BUNDLED[OWN]) else name})
+    evaluation = replace(evaluation, facts={"model": OWN if name == str(BUNDLED[OWN]) else name, **facts})
     if output is not None and distributed.is_main_process():
         write_scores(Path(output) / SCORES, evaluation)
         write_report(Path(output) / REPORT, evaluation, history or [], f"{data.name} · {split}")

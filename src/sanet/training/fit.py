@@ -47,7 +47,9 @@ from sanet.training.optimization import OPTIMIZERS, SCHEDULES
 from sanet.training.run import (
     TENSORBOARD,
     Position,
+    copying_of,
     keep,
+    kept_copying,
     locked_run,
     position_in,
     record_of,
@@ -134,7 +136,7 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
             require_fitting(model, position.checkpoint)
         loader = _loader(config, source, position)
         trainer = _trainer(config, cluster, position)
-        distributed.broadcast_from_main(lambda: keep(config, record))
+        distributed.broadcast_from_main(lambda: keep(config, record | copying_of(config, source, resume)))
         with _explained(config, loader.batch_size):
             trainer.fit(
                 task,
@@ -180,16 +182,13 @@ def _finish(task: SegmentationTask, config: TrainConfig, device: str) -> Run:
         history=read_metrics(directory),
         progress=distributed.is_main_process(),
         num_workers=config.num_workers,
+        facts=kept_copying(directory),
     )
     (epoch, value) = next(
         (row["epoch"], row[config.monitor]) for row in task.history if folder.path(int(row["step"])) == best
     )
-    why = (
-        f"the last, since {config.monitor} was never a number"
-        if isnan(value)
-        else f"chosen by {config.monitor} {value:.4f}"
-    )
-    chosen = f"epoch {epoch:.0f}, {why}"
+    why = f"the last, since {config.monitor} was never a number" if isnan(value) else ""
+    chosen = f"epoch {epoch:.0f}, {why or f'chosen by {config.monitor} {value:.4f}'}"
     # All processes wait for the files, which any of them may read next.
     distributed.broadcast_from_main(
         lambda: _save_model(task.model, directory / MODEL, _card(config, evaluation, chosen))

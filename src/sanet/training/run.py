@@ -22,6 +22,7 @@ from sanet import distributed, files, references
 from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig, plain
 from sanet.data.fingerprint import fingerprint
 from sanet.data.source import Source
+from sanet.evaluation.copying import copy_nearest
 from sanet.evaluation.evaluate import files_in
 from sanet.models.store import HUB
 from sanet.settings import with_newer_fields
@@ -34,6 +35,7 @@ from sanet.yaml_files import read_mapping
 RECORD, FORMAT = "record.json", 2
 PACKAGES = ("sanet-segmentation", "torch", "torchvision", "timm", "lightning", "numpy")
 SPLITS = ("train", "val")
+COPYING = "copying the most similar training image's mask"
 # Where TensorBoard finds its events.
 TENSORBOARD = "tensorboard"
 # What may differ when a run resumes: where and how long it trains, not what is trained.
@@ -102,7 +104,23 @@ def record_of(source: Source) -> dict[str, Any]:
         "modules": references.opened(),
         "code": references.digests(),
         "data": {split: fingerprint(source, split) for split in SPLITS},
+        "notes": list(source.notes),
     }
+
+
+def copying_of(config: TrainConfig, source: Source, resume: bool) -> dict[str, Any]:
+    """What copying masks scores, see ``copy_nearest``, printed; of a run that resumes, as its record has it."""
+    if resume:
+        return kept_copying(Path(config.output))
+    copied = copy_nearest(source.open("train"), source.open("val"))
+    say(copied)
+    scores = copied.scores
+    return {COPYING: {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy, **copied.extent}}
+
+
+def kept_copying(directory: Path) -> dict[str, Any]:
+    """The same of a run that has begun, for its scores."""
+    return {key: value for key, value in _record_in(directory).items() if key == COPYING}
 
 
 def require_same(config: TrainConfig, record: dict[str, Any], trust_changes: bool) -> None:
