@@ -15,10 +15,11 @@ import sanet
 from brightness import small_run
 from sanet import references
 from sanet.config import ScheduleConfig
+from sanet.evaluation.results import read_scores
 from sanet.settings import key_of, plain, with_newer_fields, within
 from sanet.structures import SanetError, UsageError
 from sanet.training.fit import train
-from sanet.training.run import RECORD, changed
+from sanet.training.run import COPYING, RECORD, changed
 
 
 def own_term(output, batch, context):
@@ -56,6 +57,18 @@ def test_a_run_records_what_ran(begun, tmp_path):
     assert {"torch", "timm", "lightning", "torchvision", "sanet-segmentation"} <= record["versions"].keys()
     assert record["data"].keys() == {"train", "val"}
     assert record["data"]["train"] != record["data"]["val"]
+    assert record["notes"] == []
+    assert record[COPYING] == read_scores(tmp_path / "run").facts[COPYING]
+    assert (record[COPYING]["images"], record[COPYING]["training images"]) == (3, 10)
+    assert 0 < record[COPYING]["miou"] < 1
+
+
+def test_copying_is_scored_once(begun, tmp_path, monkeypatch):
+    before = (tmp_path / "run" / RECORD).read_text()
+    monkeypatch.delattr("sanet.training.run.copy_nearest")
+    train(begun, resume=True)
+    assert json.loads((tmp_path / "run" / RECORD).read_text())[COPYING] == json.loads(before)[COPYING]
+    assert COPYING in read_scores(tmp_path / "run").facts
 
 
 def test_objects_from_python_are_recorded_by_their_names(config):
@@ -157,3 +170,12 @@ def test_settings_that_differ_are_named_with_their_sections(config):
         config, seed=3, optimizer=sanet.OptimizerConfig(learning_rate=1.0), epochs=9, patience=2, accelerator="cpu"
     )
     assert changed(other, stored) == ["optimizer.learning_rate", "seed"]
+
+
+def test_a_folder_that_was_split_before_there_were_groups_stays_so(root):
+    config = sanet.DataConfig("folder", str(root), ("a",))
+    old = {name: value for name, value in plain(config).items() if name not in {"group", "split"}}
+    assert with_newer_fields(sanet.DataConfig, old)["split"] == {}
+    streets = sanet.DataConfig("camvid", str(root))
+    assert "split" not in key_of(streets)
+    assert with_newer_fields(sanet.DataConfig, plain(streets)) == plain(streets)

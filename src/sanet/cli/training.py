@@ -12,6 +12,7 @@ from sanet.config import CHECKPOINTS, MODEL, DataConfig, InferenceConfig, TrainC
 from sanet.repeated.config import RepeatConfig
 from sanet.settings import WORKERS, Options, plain, within
 from sanet.structures import Interrupted, say
+from sanet.tables import percent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,7 @@ class Train(Command):
         from sanet.training.checkpoints import CheckpointFolder
         from sanet.training.cluster import joined
         from sanet.training.fit import train
+        from sanet.training.run import COPYING
 
         config = replace(self.run, output=self.resume) if self.resume else self.run
         with joined(config.accelerator) as cluster:
@@ -117,6 +119,8 @@ class Train(Command):
                 raise Interrupted(f"{stop}; resume with: {remedy}", stop.status) from stop
             if distributed.is_main_process():
                 say(score_table(run.evaluation))
+                if copied := run.evaluation.facts.get(COPYING):
+                    say(f"{COPYING}: mean IoU {percent(copied['miou'])}")
                 say(f"kept:   {run.chosen}\nmodel:  {run.directory / MODEL}\nreport: {run.directory / 'report.html'}")
 
 
