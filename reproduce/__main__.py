@@ -46,6 +46,12 @@ def parser() -> argparse.ArgumentParser:
     opening.add_argument("--output", required=True, help="folder of the runs")
     opening.add_argument("--seeds", type=int, required=True, help="seeds that all rows were trained with")
     opening.add_argument("--log", type=Path, default=Path("docs/results/test-openings.csv"))
+    curves = commands.add_parser("readings", help="how fast the readings of the paper's head learn")
+    curves.add_argument("data", choices=("animals", "cracks"))
+    curves.add_argument("--root", required=True, help="folder of the dataset")
+    curves.add_argument("--epochs", type=int, required=True, help="the length of each training")
+    curves.add_argument("--output", default="runs/readings", help="folder for the runs")
+    curves.add_argument("--seeds", type=int, default=2, help="runs of each row")
     masks = commands.add_parser("coco-masks", help="make the masks of COCO's annotations")
     masks.add_argument("root")
     return made
@@ -64,6 +70,10 @@ def main() -> int:
             from reproduce.opening import open_test
 
             open_test(given.recipe, given.root, given.output, given.seeds, given.log)
+        elif given.command == "readings":
+            from reproduce.readings import run
+
+            run(given.data, given.root, given.epochs, given.output, given.seeds)
         elif given.command == "submit":
             from reproduce.voc_server import submit
 

@@ -170,12 +170,3 @@ def test_settings_that_differ_are_named_with_their_sections(config):
         config, seed=3, optimizer=sanet.OptimizerConfig(learning_rate=1.0), epochs=9, patience=2, accelerator="cpu"
     )
     assert changed(other, stored) == ["optimizer.learning_rate", "seed"]
-
-
-def test_a_folder_that_was_split_before_there_were_groups_stays_so(root):
-    config = sanet.DataConfig("folder", str(root), ("a",))
-    old = {name: value for name, value in plain(config).items() if name not in {"group", "split"}}
-    assert with_newer_fields(sanet.DataConfig, old)["split"] == {}
-    streets = sanet.DataConfig("camvid", str(root))
-    assert "split" not in key_of(streets)
-    assert with_newer_fields(sanet.DataConfig, plain(streets)) == plain(streets)
