@@ -8,6 +8,7 @@ from typing import Literal
 
 import yaml
 
+from sanet.reading import ImageReading
 from sanet.references import Reference, name_of
 from sanet.settings import SIDES, WORKERS, Chosen, Entry, Options, check, within
 from sanet.settings import checked_side as checked_side
@@ -57,6 +58,7 @@ class DataConfig:
         group: folder only: regular expression; images whose names have the same match (its first group, where it has
             one) are in one split, such as those of a patient.
         split: folder without splits only: {val: 0.2, test: 0.1, seed: 0} or {folds: 5, fold: 0}.
+        images: datasets of files only: images that are not RGB of 8 bits.
     """
 
     name: Chosen = "auto"
@@ -73,6 +75,7 @@ class DataConfig:
     masks: str | None = field(default=None, metadata={"before": None})
     group: str | None = field(default=None, metadata={"before": None})
     split: Options = field(default_factory=dict, metadata={"before": {}})
+    images: ImageReading = field(default_factory=ImageReading, metadata={"before": ImageReading()})
 
     def __post_init__(self) -> None:
         check(self, "data.")
@@ -83,7 +86,8 @@ class DataConfig:
                 f"data.root {self.root}: the scenes are built in; leave data.name out, or name the dataset"
             )
         if self.name not in ("auto", "folder"):
-            own = [item for item in fields(self) if item.name not in {"name", "root", "options", "allow_subset"}]
+            shared = {"name", "root", "options", "allow_subset", "images"}
+            own = [item for item in fields(self) if item.name not in shared]
             given = [item.name for item in own if getattr(self, item.name) not in (item.default, {})]
             if given:
                 raise UsageError(f"data.{given[0]}: only for your own folder; the dataset {self.name!r} has its own")

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sanet.reading import read_plain
 from sanet.structures import LabelSet, SanetError, UsageError, first_line
 
 FORMAT = 2
@@ -60,10 +61,11 @@ TYPES: dict[str, tuple[type, ...]] = {
     "shorter_side": (int, type(None)),
     "in_chans": (int,),
     "value_range": (int,),
+    "images": (dict, type(None)),
     "weights_sha256": (str,),
 }
 # What it means where a key that was added later is missing.
-BEFORE = {"in_chans": 3, "value_range": 255}
+BEFORE = {"in_chans": 3, "value_range": 255, "images": None}
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], str | None]:
@@ -105,7 +107,8 @@ def _arguments(content: Any) -> tuple[dict[str, Any], str | None]:
         raise UsageError(f"network, backbone: {LONGEST_NAME} characters or less")
     digest = content.pop("weights_sha256")
     del content["format"]
-    return content | {"labels": LabelSet(**content["labels"])}, None if former else digest
+    objects = {"labels": LabelSet(**content["labels"]), "images": read_plain(content["images"])}
+    return content | objects, None if former else digest
 
 
 def _upgraded(former: dict[str, Any]) -> dict[str, Any]:

@@ -197,14 +197,7 @@ def _read(path: Path, known: Mapping[str, Setting], of_run: bool) -> dict[str, A
         if not isinstance(found.get("data"), dict):
             raise SanetError(f"{path} is no configuration of a run")
         found = with_newer_fields(TrainConfig, found)
-    values = {}
-    for name, value in found.items():
-        if not any(word.startswith(f"{name}.") for word in known):
-            values[str(name)] = value
-        elif isinstance(value, Mapping):
-            values |= {f"{name}.{key}": entry for key, entry in value.items()}
-        else:  # as `model:` with nothing behind it
-            raise UsageError(f"{name} {value!r}: write its settings below it, or leave it out")
+    values = _dotted(found, known)
     if of_run:
         values = {renamed.OPTIONS.get(name, name): value for name, value in values.items()}
         data_only = "model" in known
@@ -213,6 +206,19 @@ def _read(path: Path, known: Mapping[str, Setting], of_run: bool) -> dict[str, A
     for name in values:
         if name not in known:
             raise UsageError(f"{path}: unknown setting {name}{_meant(name, known)}")
+    return values
+
+
+def _dotted(found: Mapping[str, Any], known: Mapping[str, Setting]) -> dict[str, Any]:
+    """Settings by dotted names, of sections and of those within them."""
+    values: dict[str, Any] = {}
+    for name, value in found.items():
+        if not any(word.startswith(f"{name}.") for word in known):
+            values[str(name)] = value
+        elif isinstance(value, Mapping):
+            values |= _dotted({f"{name}.{key}": entry for key, entry in value.items()}, known)
+        else:  # as `model:` with nothing behind it
+            raise UsageError(f"{name} {value!r}: write its settings below it, or leave it out")
     return values
 
 

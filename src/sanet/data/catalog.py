@@ -52,6 +52,10 @@ def data_source(config: DataConfig) -> Source:
     if source.root is not None:
         existing_root(source.root)
     source.settings = config
+    if config.images.of_values:
+        if not source.reads_files:
+            raise UsageError(f"data.images: {name_of(config.name)!r} reads images in its own way, not from files")
+        return source.reading(config.images)
     return source
 
 

@@ -23,9 +23,11 @@ from sanet.data.duplicates import BITS, Pair, near_duplicates
 from sanet.data.facts import Facts, read_facts
 from sanet.data.listing import files_below
 from sanet.data.problems import Problem
+from sanet.data.ranges import with_range
 from sanet.data.report import DataReport, Finding
 from sanet.data.source import Record, Source, is_text, leaks, read_sample, records_of
 from sanet.data.values import MaskCoding, color_coding, meanings, value_counts, values_text
+from sanet.reading import ImageReading
 from sanet.structures import Color, LabelSet, SanetError, first_line
 
 # Stray values come from smoothing where they are so many and each is on so few of the pixels, or where they are more
@@ -33,7 +35,7 @@ from sanet.structures import Color, LabelSet, SanetError, first_line
 STRAY_VALUES, STRAY_SHARE, MOST_CLASSES = 5, 0.01, 256
 # Endings of images that are not read.
 OTHER_SUFFIXES = (
-    *(".gif", ".jp2", ".j2k", ".jxl", ".avif", ".heic", ".heif", ".tga", ".dng", ".cr2", ".nef", ".arw"),
+    *(".jxl", ".avif", ".heic", ".heif", ".tga", ".dng", ".cr2", ".nef", ".arw"),
     *(".psd", ".exr", ".hdr", ".ico", ".pbm", ".pnm", ".pfm", ".jfif", ".svg", ".eps", ".webm", ".nii", ".dcm"),
 )
 
@@ -75,6 +77,9 @@ def check_data(source: Source, progress: bool = True) -> DataReport:
     by_split = {split: [found for found in contents if found.split == split] for split in records}
     tallies = {split: _tally(found, source.labels, known) for split, found in by_split.items()}
     sizes = {split: [one.facts.size for one in found if one.facts.size] for split, found in by_split.items()}
+    reading = source.images if any(found.findings for found in contents) else with_range(source, progress)
+    for found in contents:
+        _check_range(found, reading)
     unread, unused = _unused(source, records)
     findings = [finding for split in records for finding in _check_list(split, records[split], source)]
     findings += [*unread, *_alike(contents), *(finding for found in contents for finding in found.findings)]
@@ -88,6 +93,7 @@ def check_data(source: Source, progress: bool = True) -> DataReport:
         unused=unused,
         notes=source.notes,
         values=_values_of(source.labels),
+        reading=reading,
     )
 
 
@@ -136,6 +142,19 @@ def _of_files(found: Contents, labels: LabelSet) -> None:
         problem = problems.ROTATED if facts.stored_size == facts.mask_size else problems.SIZES
         sizes = f"{facts.mask_size[0]}x{facts.mask_size[1]}, the image {facts.size[0]}x{facts.size[1]}"
         found.add(problem, record.mask, sizes)
+
+
+def _check_range(found: Contents, reading: ImageReading) -> None:
+    """An image of which a channel has more than 5 % of its pixels on one side of the range of training."""
+    if not reading.low:
+        return
+    ends = zip(found.facts.spread, reading.low, reading.high, strict=True) if found.facts.spread else ()
+    for channel, ((below, above), low, high) in enumerate(ends):
+        if below < low or above > high:
+            value, side = (below, "up to") if below < low else (above, "from")
+            detail = f"channel {channel}: more than 5 % of its pixels are {side} {value:g}, outside {low:g} to {high:g}"
+            found.add(problems.OUTSIDE, found.record.image, detail)
+            return
 
 
 def _unused(source: Source, records: dict[str, Sequence[Record]]) -> tuple[list[Finding], dict[str, int]]:

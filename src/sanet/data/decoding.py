@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,14 @@ from sanet.data.matlab import read_matrix
 from sanet.data.values import MaskCoding, Values, classes_of, packed_pixels, value_counts, values_text
 from sanet.structures import Color, LabelSet, SanetError, UsageError
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PICTURES = (".bmp", ".gif", ".jp2", ".j2k", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+ARRAY = ".npy"
+IMAGE_SUFFIXES = (*PICTURES, ARRAY)
 # Pillow asks all of its some forty decoders otherwise, one of which starts Ghostscript.
-FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 LARGEST_FILE = 2**30  # bytes; no image that Pillow decodes has more
 # What Pillow trips over in damaged files, found by damaging many.
 UNREADABLE = (
@@ -30,8 +35,12 @@ UNREADABLE = (
     *(struct.error, Image.DecompressionBombError),
 )
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL = 258, 262, 277  # TIFF's tags
+SIZES_OF_JPEG2000 = b"\xff\x4f\xff\x51"  # the markers behind which a codestream says how its samples are stored
 # A fourth channel in which more than this share of the pixels is neither opaque nor transparent is no transparency.
 MOST_TRANSLUCENT = 0.1
+
+
+DEPTH_REMEDY = "set data.images.channels, such as 1 for grey, which measures it, or save it with 8"
 
 
 class DataError(SanetError):
@@ -54,7 +63,7 @@ class StoredMask(NamedTuple):
     lossy: bool = False  # its format changes numbers
 
 
-class _Samples(NamedTuple):
+class Samples(NamedTuple):
     """How the numbers of an opened file are stored."""
 
     largest: int  # that a number can be
@@ -69,15 +78,41 @@ def load_image(path: Path) -> StoredImage:
         DataError: the file is missing, damaged, no ordinary file or no image, has several frames, more than 8 bits a
             channel, or a fourth channel that is no transparency.
     """
-    with _opened(path) as (image, samples):
+    if path.suffix.lower() == ARRAY:
+        return _image_of_array(path)
+    with opened(path) as (image, samples):
         if samples.largest > 255:
             raise DataError(
-                f"{path} has more than 8 bits a channel, of which it does not say the range; save it with 8"
+                f"{path} has more than 8 bits a channel, of which it does not say the range; {DEPTH_REMEDY}"
             )
         try:
             return StoredImage(rgb(image), any(_alpha(image)[:-1]), image.size)
         except UsageError as error:
             raise DataError(f"{path} {error}") from error
+
+
+def _image_of_array(path: Path) -> StoredImage:
+    pixels = load_array(path)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        raise DataError(f"{path} has {pixels.dtype} of shape {pixels.shape}, not uint8 (H, W, 3); {DEPTH_REMEDY}")
+    pixels = np.array(np.broadcast_to(pixels[..., None], (*pixels.shape, 3)) if pixels.ndim == 2 else pixels)
+    return StoredImage(pixels, False, (pixels.shape[1], pixels.shape[0]))
+
+
+def load_array(path: Path) -> NDArray[Any]:
+    """The numbers of a .npy file, mapped from it; nothing is unpickled.
+
+    Raises:
+        DataError: the file is missing or damaged, or holds no integers or floats with pixels.
+    """
+    require_file(path)
+    try:
+        values: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(values, np.ndarray) or values.dtype.kind not in "buif" or not values.size:
+            raise ValueError("no integers or floats")
+    except UNREADABLE as error:
+        raise DataError(f"{path} cannot be read as an array ({error}); replace it or remove it") from error
+    return values
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -92,10 +127,13 @@ def rgb(image: Image.Image) -> NDArray[np.uint8]:
         UsageError: it has more than 8 bits a channel, or a fourth channel that is no transparency.
     """
     if image.mode.startswith(("I", "F")):
-        raise UsageError(f"has more than 8 bits a channel (mode {image.mode}); save it with 8")
+        raise UsageError(f"has more than 8 bits a channel (mode {image.mode}); {DEPTH_REMEDY}")
     alpha = _alpha(image)
     if sum(alpha[1:-1]) > MOST_TRANSLUCENT * sum(alpha):
-        raise UsageError("has a fourth channel that is no transparency, such as near infrared; save it as RGB")
+        raise UsageError(
+            "has a fourth channel that is no transparency, such as near infrared; set data.images.channels 4 if the "
+            "network is to see it, or save it as RGB"
+        )
     return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
 
@@ -119,8 +157,13 @@ def load_mask(path: Path, coding: MaskCoding) -> StoredMask:
             raise DataError(f"{path} cannot be read as a mask ({error}); replace it or remove it") from error
     if coding.format == "pages":
         return StoredMask(_last_page(path), {})
-    with _opened(path) as (image, samples):
-        lossy = image.format in {"JPEG", "MPO"}
+    if path.suffix.lower() == ARRAY:
+        stored = load_array(path)
+        if stored.ndim != 2 or stored.dtype.kind == "f":
+            raise DataError(f"{path} has {stored.dtype} of shape {stored.shape}; a mask is (H, W) of integers")
+        return StoredMask(stored.astype(np.int64), {})
+    with opened(path) as (image, samples):
+        lossy = image.format in {"JPEG", "MPO", "JPEG2000"}
         if coding.format == "color":
             if samples.largest > 255:
                 raise DataError(f"{path} has more than 8 bits a channel; save its colours with 8")
@@ -130,13 +173,20 @@ def load_mask(path: Path, coding: MaskCoding) -> StoredMask:
                 f"{path} has colours (mode {image.mode}), not class indices; save it as greyscale or palette "
                 'PNG, or give the classes\' colours and set mask_format to "color"'
             )
-        values = np.array(image, np.int64)
-        # Pillow stretches numbers of fewer bits to 8 or 16, in steps that can be taken back exactly.
-        stretched_to = {"L": 255, "I": 65535}.get(image.mode, 0)
-        if samples.largest < stretched_to:
-            values = np.rint(values * (samples.largest / stretched_to)).astype(np.int64)
-        values = samples.largest - values if samples.inverted else values
+        values = numbers(image, samples)
         return StoredMask(values, _palette(image, values) if image.mode == "P" else {}, lossy)
+
+
+def numbers(image: Image.Image, samples: Samples) -> NDArray[np.int64]:
+    """(H, W) int64 numbers as they are stored, of an opened image of one channel of integers."""
+    values = np.array(image, np.int64)
+    if image.format == "JPEG2000":  # Pillow shifts numbers of fewer bits to 8 or 16
+        return values // ((256 if image.mode == "L" else 65536) // (samples.largest + 1))
+    # Pillow stretches numbers of fewer bits to 8 or 16, in steps that can be taken back exactly.
+    stretched_to = {"L": 255, "I": 65535}.get(image.mode, 0)
+    if samples.largest < stretched_to:
+        values = np.rint(values * (samples.largest / stretched_to)).astype(np.int64)
+    return samples.largest - values if samples.inverted else values
 
 
 def _last_page(path: Path) -> NDArray[np.int64]:
@@ -214,7 +264,7 @@ def decode_mask(stored: Values, labels: LabelSet, coding: MaskCoding, path: Path
     return classes
 
 
-def shape_text(array: NDArray[np.generic]) -> str:
+def shape_text(array: NDArray[np.generic] | Tensor) -> str:
     """Width x height, as people write the sizes of images."""
     return f"{array.shape[1]}x{array.shape[0]}"
 
@@ -237,7 +287,7 @@ def require_file(path: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Image.Image, _Samples]]:
+def opened(path: Path) -> Iterator[tuple[Image.Image, Samples]]:
     """A decoded image; whatever Pillow trips over, also later within the block, is a DataError."""
     require_file(path)
     try:
@@ -257,18 +307,31 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, _Samples]]:
         raise DataError(f"{path} cannot be read as an image ({error}); replace it or remove it") from error
 
 
-def _samples_of(image: Image.Image, path: Path) -> _Samples:
+def _samples_of(image: Image.Image, path: Path) -> Samples:
     """How numbers are stored, of an image that was opened and not decoded yet."""
     channels = len(image.getbands())
     if image.format == "PNG":
         with path.open("rb") as file:
             bits = file.read(25)[24]
-        return _Samples(2**bits - 1, False, channels)
+        return Samples(2**bits - 1, False, channels)
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
         inverted = tags.get(PHOTOMETRIC) == 0 and image.mode in {"1", "L"}
-        return _Samples(2 ** max(tags.get(BITS_PER_SAMPLE, (1,))) - 1, inverted, tags.get(SAMPLES_PER_PIXEL, 1))
+        return Samples(2 ** max(tags.get(BITS_PER_SAMPLE, (1,))) - 1, inverted, tags.get(SAMPLES_PER_PIXEL, 1))
+    if image.format == "JPEG2000":
+        return Samples(2 ** _bits_of_jpeg2000(path) - 1, False, channels)
     if image.format == "PPM" and isinstance(arguments := image.tile[0].args, tuple):  # type: ignore[attr-defined]
-        return _Samples(arguments[1], False, channels)
+        return Samples(arguments[1], False, channels)
     largest = {"1": 1, "I": 65535}.get(image.mode, 255)
-    return _Samples(largest, image.format == "PPM" and image.mode == "1", channels)
+    return Samples(largest, image.format == "PPM" and image.mode == "1", channels)
+
+
+def _bits_of_jpeg2000(path: Path) -> int:
+    """The most of a channel; Pillow cuts those of colours down to 8."""
+    content = path.read_bytes()
+    place = content.find(SIZES_OF_JPEG2000) + len(SIZES_OF_JPEG2000)
+    count = int.from_bytes(content[place + 36 : place + 38])
+    kinds = content[place + 38 : place + 38 + 3 * count : 3]
+    if any(kind & 128 for kind in kinds):
+        raise ValueError("it has signed numbers")
+    return max(kind + 1 for kind in kinds)

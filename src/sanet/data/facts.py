@@ -20,13 +20,16 @@ from typing import Any
 
 import numpy as np
 import PIL
+import tifffile
 from tqdm import tqdm
 
-from sanet.data import decoding, duplicates, values
+from sanet.data import decoding, duplicates, images, values
 from sanet.data.decoding import DataError, load_image, load_mask
+from sanet.data.images import spread_of
 from sanet.data.source import Record, Source, valid_pixels
 from sanet.data.values import MaskCoding, value_counts
 from sanet.files import replaced, sum_of
+from sanet.reading import EIGHT_BITS, ImageReading
 from sanet.structures import Color, SanetError
 
 Size = tuple[int, int]
@@ -44,6 +47,7 @@ class Facts:
     size: Size | None = None  # of the image, upright
     stored_size: Size | None = None  # before the EXIF rotation
     transparent: bool = False
+    spread: list[list[float]] = field(default_factory=list)  # of each channel of stored values: see ``spread_of``
     mask_size: Size | None = None
     values: dict[int, int] = field(default_factory=dict)  # numbers of pixels
     palette: dict[int, Color] = field(default_factory=dict)  # of the values, where the mask has one
@@ -58,11 +62,12 @@ class Facts:
 class KeptFacts:
     """The facts of these records, whose masks are stored so, from one check to the next."""
 
-    def __init__(self, coding: MaskCoding, records: Sequence[Record]) -> None:
+    def __init__(self, coding: MaskCoding, records: Sequence[Record], reading: ImageReading = EIGHT_BITS) -> None:
         folders = sorted({str(path.parent.absolute()) for record in records for path in record.paths})
-        code = b"".join(Path(str(module.__file__)).read_bytes() for module in (decoding, duplicates, values))
-        read = [coding.format, coding.variable]
-        key = json.dumps([folders, read, PIL.__version__, np.__version__, sha256(code).hexdigest()])
+        code = b"".join(Path(str(module.__file__)).read_bytes() for module in (decoding, duplicates, images, values))
+        libraries = PIL.__version__, np.__version__, tifffile.__version__
+        how = coding.format, coding.variable, reading.without_range().plain()
+        key = json.dumps([folders, how, libraries, sha256(code).hexdigest()])
         place = os.environ.get("SANET_CACHE") or os.path.expanduser("~/.cache/sanet")
         self.path = Path(place, f"check-{sha256(key.encode()).hexdigest()[:32]}.json")
         self.before: dict[str, Any] = {}
@@ -75,10 +80,10 @@ class KeptFacts:
         known, facts = self.before.get(_key(record), (None, None))
         if known != stamp:
             return None
-        facts = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
+        sizes = {name: tuple(value) for name, value in facts.items() if name.endswith("size") and value}
         palette = {int(value): tuple(color) for value, color in facts["palette"].items()}
         counts = {name: {int(key): n for key, n in facts[name].items()} for name in ("values", "colors")}
-        return Facts(**facts | {"palette": palette} | counts)
+        return Facts(**facts | sizes | {"palette": palette} | counts)
 
     def put(self, record: Record, stamp: list[list[int]], facts: Facts) -> None:
         """Keep facts that were found after the files had this stamp."""
@@ -101,7 +106,7 @@ def read_facts(source: Source, records: Sequence[Record], progress: bool = True)
         records: a line that is there twice is opened once.
         progress: show a progress bar, if it takes more than a moment.
     """
-    kept = KeptFacts(source.coding, records)
+    kept = KeptFacts(source.coding, records, source.images)
 
     def facts_of(record: Record) -> Facts:
         stamp = stamp_of(record)
@@ -120,10 +125,13 @@ def _decoded(record: Record, source: Source) -> Facts:
     facts = Facts()
     if record.image:
         try:
-            image = load_image(record.image)
-            facts.digest, facts.transparent = sum_of(record.image), image.transparent
-            facts.look = duplicates.look_of(image.pixels)
-            facts.size, facts.stored_size = (image.pixels.shape[1], image.pixels.shape[0]), image.size
+            facts.digest = sum_of(record.image)
+            if source.images.of_values:
+                facts.size, facts.spread = spread_of(record.image, source.images)
+            else:
+                image = load_image(record.image)
+                facts.size, facts.stored_size = (image.pixels.shape[1], image.pixels.shape[0]), image.size
+                facts.transparent, facts.look = image.transparent, duplicates.look_of(image.pixels)
         except DataError as error:
             facts.image_error = str(error).removeprefix(f"{record.image} ")
     if record.mask:

@@ -64,6 +64,11 @@ TRANSPARENT = Problem(
     "paste it onto the background that is meant, if what is under transparency should not be used",
     "warning",
 )
+OUTSIDE = Problem(
+    "image of values far outside the range of the training images, which are clipped",
+    "check whether it is of another camera or unit; if not, set data.images.low and high to values that hold for all",
+    "warning",
+)
 NO_LABELS = Problem("train without a labelled pixel", "label its masks; all that they hold is ignored")
 ONE_CLASS = Problem(
     "split whose labelled pixels are all of one class",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sanet.data.facts import Size
 from sanet.data.problems import Problem
+from sanet.reading import EIGHT_BITS, ImageReading
 from sanet.structures import LabelSet, printable
 
 LINES = TextWrapper(
@@ -43,6 +44,7 @@ class DataReport:
         unused: files in the folder of the dataset that no split uses: how many of each kind, by kind and folder.
         notes: what was found out and decided about the dataset.
         values: what stands for each class in the masks, where that is not its number.
+        reading: how images are read, with the range of their values where they have one.
     """
 
     labels: LabelSet
@@ -54,6 +56,7 @@ class DataReport:
     unused: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     values: dict[str, str] = field(default_factory=dict)
+    reading: ImageReading = EIGHT_BITS
 
     @property
     def errors(self) -> list[Finding]:
@@ -80,7 +83,8 @@ class DataReport:
         errors = len(self.errors)
         summary = f"errors: {errors}, warnings: {len(self.findings) - errors}" if self.findings else "nothing wrong"
         unused = printable(", ".join(f"{count} {kind}" for kind, count in self.unused.items()))
-        notes = "\n".join(NOTES.fill(printable(note)) for note in self.notes)
+        said = (f"the network sees these values, by channel, as 0 to 1: {self.reading.text()}",)
+        notes = "\n".join(NOTES.fill(printable(note)) for note in (*self.notes, *(said if self.reading.low else ())))
         parts = [notes, self.table(), *groups, f"not used: {unused}" if unused else "", summary]
         return "\n\n".join(filter(None, parts))
 

@@ -9,8 +9,10 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -18,8 +20,10 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from sanet.config import DataConfig
-from sanet.data.decoding import DataError, StoredMask, labels_of, load_mask, read_image, shape_text
+from sanet.data.decoding import DataError, StoredMask, labels_of, load_mask, shape_text
+from sanet.data.images import image_of
 from sanet.data.values import MaskCoding
+from sanet.reading import EIGHT_BITS, ImageReading
 from sanet.structures import LabelSet, Sample, SanetError, UsageError, failure, first_line
 
 
@@ -68,6 +72,7 @@ class Source(ABC):
         labels: the classes.
         splits: names of the splits, such as ("train", "val", "test").
         coding: how ``read`` understands mask files.
+        images: how ``read`` understands image files; without a range it reads the values that are stored.
         unlabelled: those of the splits that have images only.
         published: the splits were published, so that a name is one image in all of them.
         root: folder of the dataset, in which files that are not used are counted.
@@ -80,6 +85,7 @@ class Source(ABC):
     labels: LabelSet
     splits: tuple[str, ...]
     coding: MaskCoding = MaskCoding()
+    images: ImageReading = EIGHT_BITS
     unlabelled: tuple[str, ...] = ()
     published: bool = False
     root: Path | None = None
@@ -93,19 +99,19 @@ class Source(ABC):
         """The images of one split in a stable order, incomplete records too."""
 
     def read(self, record: Record) -> Sample:
-        """Image (C, H, W) and mask (H, W) int64 of one record; here, of its files, whose images have 8-bit RGB.
+        """Image (C, H, W) and mask (H, W) int64 of one record; here, of its files, as ``images`` says.
 
         Raises:
             DataError: a file cannot be used as it is.
         """
         image_path, mask_path = record.files
-        image, stored = read_image(image_path), self.stored_mask(record)
-        if image.shape[:2] != stored.values.shape:
-            raise DataError(f"{mask_path} is {shape_text(stored.values)} but {image_path} is {shape_text(image)}")
+        image, stored = image_of(image_path, self.images), self.stored_mask(record)
+        if image.shape[1:] != stored.values.shape:
+            raise DataError(f"{mask_path} is {shape_text(stored.values)} but {image_path} is {shape_text(image[0])}")
         mask = labels_of(stored, self.labels, self.coding, mask_path)
         if record.valid is not None:
             mask[~valid_pixels(record, mask.shape)] = self.labels.ignore_index
-        return Sample(torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask), record.name)
+        return Sample(image, torch.from_numpy(mask), record.name)
 
     def stored_mask(self, record: Record) -> StoredMask:
         """The numbers of a record's mask, as ``coding`` understands them.
@@ -114,6 +120,13 @@ class Source(ABC):
             DataError: the file cannot be used as it is.
         """
         return load_mask(record.mask or record.files[1], self.coding)
+
+    def reading(self, images: ImageReading) -> Self:
+        """The same source, which reads image files in another way; itself if it has a way of its own."""
+        other = copy(self) if self.reads_files else self
+        if self.reads_files:
+            other.images = images
+        return other
 
     @property
     def reads_files(self) -> bool:
@@ -223,7 +236,8 @@ def read_sample(source: Source, record: Record) -> Sample:
             f"{name}: an image of {image.dtype} {tuple(image.shape)} with a mask of {mask.dtype} {tuple(mask.shape)}; "
             "a source reads images (C, H, W) and masks (H, W) of torch.int64"
         )
-    if image.is_floating_point():
+    stored = source.reads_files and source.images.of_values and not source.images.low
+    if image.is_floating_point() and not stored:
         low, high = image.min().item(), image.max().item()
         if not 0 <= low <= high <= 1:  # nor if they are no numbers
             raise DataError(

@@ -45,15 +45,18 @@ EXAMPLE_BATCH, EXAMPLE_SIDES = 2, (181, 203)
 
 
 class Logits(nn.Module):
-    """A network as exports have it: (B, C, H, W) uint8 in, (B, K, H, W) float32 logits out, nothing besides."""
+    """A network as exports have it: (B, C, H, W) uint8 in, (B, K, H, W) float32 logits out, nothing besides.
+
+    Of a network of stored values, these come in as float32, and are mapped to its range first.
+    """
 
     def __init__(self, network: SegmentationModel) -> None:
         super().__init__()
-        self.network, self.in_chans = network, network.in_chans
+        self.network, self.in_chans, self.images = network, network.in_chans, network.images
 
     def forward(self, images: Tensor) -> Tensor:
         """Images to logits."""
-        logits: Tensor = self.network(images).logits
+        logits: Tensor = self.network(self.images.scaled(images) if self.images.of_values else images).logits
         return logits
 
 
@@ -79,7 +82,7 @@ def export(model: SegmentationModel, path: str | Path, *, progress: bool = True)
         write(network, partial, metadata, progress)
         seconds = perf_counter() - start
         say("compare it with the network", progress)
-        cases = compare(network, open_exported(partial, "cpu"), model.in_chans)
+        cases = compare(network, open_exported(partial, "cpu"), model.in_chans, model.images)
         require_parity(cases, Path(path))
         size = partial.stat().st_size
     report = ParityReport(Path(path), metadata, size, seconds, torch.get_num_threads(), cases)
@@ -101,16 +104,19 @@ def prepare(model: SegmentationModel) -> Logits:
 
 def describe(model: SegmentationModel, format: ExportFormat) -> dict[str, Any]:
     """What every exported file says about its network."""
+    values = f"as stored, of which {model.images.text()} are mapped to 0 to 1 by channel"
     return {
         "sanet": version("sanet-segmentation"),
         "format": format,
         **model.description(),
         "input": {
             "name": INPUT,
-            "type": "uint8",
+            "type": "float32" if model.images.of_values else "uint8",
             "shape": ["batch", model.in_chans, "height", "width"],
             "meaning": f"images, RGB if of 3 channels, from 0 to {model.value_range}, not normalised, {SMALLEST_SIDE} "
-            "pixels or more a side",
+            "pixels or more a side"
+            if not model.images.of_values
+            else f"images, values {values}, {SMALLEST_SIDE} pixels or more a side",
         },
         "output": {
             "name": OUTPUT,
@@ -177,7 +183,7 @@ def trace(network: Logits) -> ExportedProgram:
     network = deepcopy(network).to(memory_format=torch.contiguous_format)
     replace_same_padding(network)
     sizes = {axis: Dim(name, min=1 if name == "batch" else SMALLEST_SIDE) for axis, name in SIZES.items()}
-    example = example_images(EXAMPLE_BATCH, *EXAMPLE_SIDES, seed=0, channels=network.in_chans)
+    example = example_images(EXAMPLE_BATCH, *EXAMPLE_SIDES, seed=0, channels=network.in_chans, reading=network.images)
     # By default a size that is not 1 in the example is taken never to be 1, but small images pool to one cell.
     with symbolic_sizes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         return torch.export.export(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sanet.files import written
 from sanet.inference.views import LogitsFunction
+from sanet.reading import EIGHT_BITS, ImageReading
 from sanet.structures import SanetError, first_line
 from sanet.tables import text_table
 
@@ -109,7 +110,9 @@ class ParityReport:
 
 
 @torch.inference_mode()
-def compare(eager: LogitsFunction, exported: LogitsFunction, channels: int = 3) -> tuple[ParityCase, ...]:
+def compare(
+    eager: LogitsFunction, exported: LogitsFunction, channels: int = 3, reading: ImageReading = EIGHT_BITS
+) -> tuple[ParityCase, ...]:
     """Run both over all ``CASES``, on smooth images and on noise in turn.
 
     Raises:
@@ -117,7 +120,7 @@ def compare(eager: LogitsFunction, exported: LogitsFunction, channels: int = 3) 
     """
     cases = []
     for number, (batch, height, width) in enumerate(CASES):
-        images = example_images(batch, height, width, number, channels)
+        images = example_images(batch, height, width, number, channels, reading)
         try:
             found, expected = exported(images), eager(images)
         except SanetError as error:
@@ -154,10 +157,16 @@ def differences(eager: Tensor, exported: Tensor) -> tuple[float, float]:
     return ((eager - exported).abs().max() / size).item(), equal.item()
 
 
-def example_images(batch: int, height: int, width: int, seed: int, channels: int = 3) -> Tensor:
-    """(B, C, H, W) uint8: noise, and a few colours that blend into each other, in turn."""
+def example_images(
+    batch: int, height: int, width: int, seed: int, channels: int = 3, reading: ImageReading = EIGHT_BITS
+) -> Tensor:
+    """(B, C, H, W) uint8: noise, and a few colours that blend into each other, in turn.
+
+    For a network of stored values these, as float32, some of them outside the range.
+    """
     random = torch.Generator().manual_seed(seed)
     noise = torch.randint(0, 256, (batch, channels, height, width), generator=random, dtype=torch.uint8)
     colors = 255 * torch.rand(batch, channels, 4, 5, generator=random)
     smooth = F.interpolate(colors, (height, width), mode="bilinear").round().to(torch.uint8)
-    return torch.stack([(smooth, noise)[(seed + index) % 2][index] for index in range(batch)])
+    images = torch.stack([(smooth, noise)[(seed + index) % 2][index] for index in range(batch)])
+    return reading.stored(images / 240 - 0.03) if reading.of_values else images

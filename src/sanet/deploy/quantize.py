@@ -121,7 +121,7 @@ def export_int8(
     """
     if calibration < 1:
         raise UsageError(f"calibration {calibration}: 1 image or more")
-    source = data_source(data)
+    source = data_source(data).reading(model.images)
     calibration_set, dataset = source.open(CALIBRATION_SPLIT), source.open(split)
     require_same_classes(model.labels, dataset.labels)
     network, metadata = prepare(model), describe(model, FORMAT)
@@ -130,11 +130,12 @@ def export_int8(
         start = perf_counter()
         in_float = Path(folder) / "float.onnx"
         write(network, in_float, metadata, progress)
-        require_parity(compare(network, open_exported(in_float, "cpu"), model.in_chans), Path(path))
+        require_parity(compare(network, open_exported(in_float, "cpu"), model.in_chans, model.images), Path(path))
         indices = evenly_spaced(len(calibration_set), calibration)
         say(f"calibrate on {len(indices)} images", progress)
         images = (calibration_set[index].image for index in indices)
-        quantize(in_float, partial, (resized(image, *inference.factors(*image.shape[-2:])) for image in images))
+        seen = (resized(image, *inference.factors(*image.shape[-2:])) for image in images)
+        quantize(in_float, partial, map(model.images.stored, seen) if model.images.of_values else seen)
         seconds = perf_counter() - start
         say(f"score both on {len(dataset)} images of {split}", progress)
         scores = score_both(dataset, network.network, partial, progress)
@@ -142,7 +143,7 @@ def export_int8(
         require_small_drop(cost, max_miou_drop, Path(path))
         metadata |= {"quantization": asdict(cost)}
         store_metadata(partial, metadata)
-        cases = compare(network, open_exported(partial, "cpu"), model.in_chans)
+        cases = compare(network, open_exported(partial, "cpu"), model.in_chans, model.images)
         size = partial.stat().st_size
     report = Int8Report(Path(path), metadata, size, seconds, torch.get_num_threads(), cases, cost)
     report.write()

@@ -29,7 +29,8 @@ from sanet.files import require_own, require_writable
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import SegmentationModel
 from sanet.models.store import BUNDLED
-from sanet.structures import LabelSet, SanetError
+from sanet.reading import FAR_OUTSIDE, OUTSIDE_TEXT, ImageReading
+from sanet.structures import LabelSet, SanetError, UsageError, say
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -84,16 +85,29 @@ def evaluate(
     data = source.settings or data
     dataset = source.open(split)
     require_same_classes(predictor.labels, dataset.labels)
+    require_same_reading(predictor.images, data)
+    # Scores are of the images as they are stored: what the model makes of them is no part of the ground truth.
+    stored = source.reads_files and predictor.images.of_values
+    dataset.source = source.reading(predictor.images.without_range())
     if output is not None:
         distributed.broadcast_from_main(lambda: require_writable(Path(output)))
     for metric in wanted.values():
         metric.to(predictor.device)
     protocol = Protocol.of(data, split, dataset.names, dataset.labels, predictor.inference)
 
+    outside = 0.0
+
     def label(image: Tensor) -> Tensor:
-        return predictor.label(image.to(predictor.device)).cpu()
+        nonlocal outside
+        image = image.to(predictor.device)
+        if stored:
+            outside = max(outside, predictor.images.outside(image))
+            image = predictor.seen(image)
+        return predictor.label(image).cpu()
 
     evaluation = evaluate_dataset(label, dataset, protocol, progress, num_workers, wanted)
+    if outside > FAR_OUTSIDE:
+        say(f"warning: of an image {outside:.1%} of a channel's pixels {OUTSIDE_TEXT}", error=True)
     name = "in memory" if isinstance(model, SegmentationModel) else str(model)
     evaluation = replace(evaluation, facts={"model": OWN if name == str(BUNDLED[OWN]) else name, **facts})
     if output is not None and distributed.is_main_process():
@@ -161,6 +175,16 @@ def require_same_classes(model: LabelSet, data: LabelSet) -> None:
         raise SanetError(
             f"the model's classes are {', '.join(model.names)}, but those of the data are {', '.join(data.names)}; "
             "a score would compare different things"
+        )
+
+
+def require_same_reading(images: ImageReading, data: DataConfig) -> None:
+    """Raise a UsageError where a dataset says that it has other images than a model takes."""
+    wanted, given = (data.images.channels, data.images.pages), (images.channels, images.pages)
+    if data.images.of_values and wanted != given:
+        raise UsageError(
+            f"data.images has channels {wanted[0]} and pages {wanted[1]}, but the model was trained with "
+            f"{given[0] or 'RGB of 8 bits'} and {given[1]}; leave data.images out, and the model's are used"
         )
 
 

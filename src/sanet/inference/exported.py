@@ -18,6 +18,7 @@ from torch import Tensor
 from sanet.config import checked_side
 from sanet.inference.device import choose_device
 from sanet.inference.views import SMALLEST_SIDE
+from sanet.reading import read_plain
 from sanet.structures import LabelSet, SanetError, UsageError, first_line
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class ExportedModel:
         labels: the classes.
         shorter_side: shorter side, in pixels, at which the network is to see images; None: their own size.
         in_chans: C, channels of the images.
+        reading: how image files are read, and which of their values are black and white to the network.
     """
 
     def __init__(self, path: Path, session: InferenceSession, metadata: dict[str, Any], device: torch.device) -> None:
@@ -49,26 +51,29 @@ class ExportedModel:
         except (KeyError, TypeError) as error:
             raise SanetError("it does not say which classes it has; it was not written by `sanet export`") from error
         self.shorter_side = checked_side("shorter_side", metadata.get("shorter_side"))
-        self.in_chans = metadata.get("in_chans", 3)
+        self.in_chans, self.reading = metadata.get("in_chans", 3), read_plain(metadata.get("images"))
+        if self.reading.channels not in (None, self.in_chans):
+            raise SanetError(f"it says that images have {self.in_chans} and {self.reading.channels} channels")
+        self.dtype, kind = (torch.float32, "float") if self.reading.of_values else (torch.uint8, "uint8")
         places = (*session.get_inputs(), *session.get_outputs())
         found = [(value.name, value.type, len(value.shape), value.shape[1:2]) for value in places]
-        expected = [(INPUT, "tensor(uint8)", 4, [self.in_chans]), (OUTPUT, "tensor(float)", 4, [len(self.labels)])]
+        expected = [(INPUT, f"tensor({kind})", 4, [self.in_chans]), (OUTPUT, "tensor(float)", 4, [len(self.labels)])]
         if found != expected:
             raise SanetError(f"its input and output are not {expected}, as its classes ask for, but {found}")
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) uint8 -> (B, K, H, W) float32 logits on the model's device.
+        """(B, C, H, W) uint8, or float32 stored values -> (B, K, H, W) float32 logits on the model's device.
 
         Raises:
             UsageError: images of another shape or dtype, or with a side below 32 pixels.
             SanetError: the network cannot run, or returns something of another shape.
         """
         shape = tuple(images.shape)
-        fits = images.dtype == torch.uint8 and images.ndim == 4 and shape[1] == self.in_chans
+        fits = images.dtype == self.dtype and images.ndim == 4 and shape[1] == self.in_chans
         if not fits or min(shape[2:]) < SMALLEST_SIDE:
             raise UsageError(
-                f"images are {images.dtype} of shape {shape}; give uint8 of (B, {self.in_chans}, H, W), with sides of "
-                f"{SMALLEST_SIDE} or more pixels"
+                f"images are {images.dtype} of shape {shape}; give {str(self.dtype).removeprefix('torch.')} of (B, "
+                f"{self.in_chans}, H, W), with sides of {SMALLEST_SIDE} or more pixels"
             )
         try:
             (logits,) = self.session.run([OUTPUT], {INPUT: images.cpu().numpy()})

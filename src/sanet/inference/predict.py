@@ -16,11 +16,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
 from sanet.config import InferenceConfig
-from sanet.data.decoding import DataError, read_image
+from sanet.data.decoding import DataError
+from sanet.data.images import shown, tensor_of
 from sanet.files import accept, aside_of, beside, discard, locked, require_own, sum_of
 from sanet.inference.drawing import LONGEST_JPEG, overlay, palette_image, shares, with_legend
 from sanet.inference.exported import is_exported
@@ -28,15 +31,20 @@ from sanet.inference.inputs import find_images
 from sanet.inference.journal import Job, Journal, Line, version
 from sanet.inference.predictor import Predictor
 from sanet.models.store import saved_files
+from sanet.reading import FAR_OUTSIDE, OUTSIDE_TEXT, ImageReading
 from sanet.structures import UsageError
 
 
 class Outcome(NamedTuple):
-    """Images that were labelled now, images whose results existed already, and a message for each unreadable one."""
+    """Images that were labelled now, images whose results existed already, and messages.
+
+    One for each unreadable image, and a warning for each whose values were far outside those of training.
+    """
 
     labelled: int
     kept: int
     failures: list[str]
+    warnings: tuple[str, ...] = ()
 
 
 class Engine:
@@ -103,7 +111,11 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
         with tqdm(desc="predict", unit=" images", total=len(jobs), initial=kept, disable=not progress) as bar:
             failures = _label_all(engine, left, journal, bar)
         journal.finish(jobs)
-    return Outcome(len(left) - len(failures), kept, [failures[job.image] for job in left if job.image in failures])
+    lines = (journal.lines.get(journal.name(job.mask), {}) for job in left if job.image not in failures)
+    warnings = [f"{line['image']}: {line['outside']:.1%} of a channel's pixels {OUTSIDE_TEXT}"
+                for line in lines if "outside" in line]  # fmt: skip
+    failed = [failures[job.image] for job in left if job.image in failures]
+    return Outcome(len(left) - len(failures), kept, failed, tuple(warnings))
 
 
 def _label_all(engine: Engine, jobs: Sequence[Job], journal: Journal, bar: tqdm[Any]) -> dict[str, str]:
@@ -136,18 +148,27 @@ def label_file(predictor: Predictor, job: Job) -> Line:
     """
     try:
         read = version(job.image)
-        image = read_image(Path(job.image))
+        stored = predictor.read(Path(job.image))
     except DataError as error:
         return {"image": job.image, "error": str(error)}
     except OSError as error:
         return {"image": job.image, "error": f"{job.image}: {error}"}
-    mask = predictor(image)
+    mask = predictor(stored)
+    image, outside = _for_people(stored, predictor.images)
     found = shares(mask, predictor.labels)
     blended = with_legend(overlay(image, mask, predictor.labels), predictor.labels, found)
     blended.thumbnail((LONGEST_JPEG, LONGEST_JPEG))  # smaller images stay as they are
     _save(palette_image(mask, predictor.labels), Path(job.mask), "PNG")
     _save(blended, Path(job.overlay), "JPEG", quality=92)
-    return {**job._asdict(), "shares": found, **read}
+    return {**job._asdict(), "shares": found, **read, **({"outside": outside} if outside > FAR_OUTSIDE else {})}
+
+
+def _for_people(stored: NDArray[Any], images: ImageReading) -> tuple[NDArray[np.uint8], float]:
+    """(H, W, 3) uint8 of an image as it is stored, and the share of its pixels outside the range of a channel."""
+    if not images.of_values:
+        return stored, 0.0
+    values = tensor_of(stored)
+    return shown(images.scaled(values)), round(images.outside(values), 6)
 
 
 def _save(image: Image.Image, path: Path, format: str, **options: Any) -> None:

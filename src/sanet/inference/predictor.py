@@ -12,6 +12,7 @@ from PIL import Image
 
 from sanet.config import InferenceConfig
 from sanet.data.decoding import UNREADABLE, read_image, rgb
+from sanet.data.images import array_of, stored_values, tensor_of
 from sanet.inference.device import choose_device
 from sanet.inference.exported import is_exported, open_exported
 from sanet.inference.views import LogitsFunction, label_image
@@ -36,6 +37,7 @@ class Predictor:
         labels: the classes that the indices of a mask stand for.
         device: where the model runs.
         in_chans: C, channels of the images.
+        images: how image files are read, and which of their values are black and white.
         logits_of: the model as a function from images, on the device, to logits.
         inference: as given, with the model's size where none was.
 
@@ -56,21 +58,24 @@ class Predictor:
             exported = open_exported(model, device)
             self.logits_of, self.labels, self.device = exported, exported.labels, exported.device
             self.inference = inference.resolved(exported.shorter_side)
-            self.in_chans, self.value_range = exported.in_chans, 255
+            self.in_chans, self.value_range, self.images = exported.in_chans, 255, exported.reading
+            if self.images.of_values:
+                self.logits_of = lambda images: exported(self.images.stored(images))
         else:
             network = model if isinstance(model, SegmentationModel) else load_model(model)
             self.device = choose_device(device)
             network.to(self.device).to(memory_format=torch.channels_last).eval()
             self.logits_of, self.labels = lambda images: network(images).logits, network.labels
             self.inference = inference.resolved(network.shorter_side)
-            self.in_chans, self.value_range = network.in_chans, network.value_range
+            self.in_chans, self.value_range, self.images = network.in_chans, network.value_range, network.images
 
     def __call__(self, image: NDArray[Any] | Image.Image | str | Path | torch.Tensor) -> NDArray[Any]:
         """Label every pixel.
 
         Args:
             image: (H, W, C), or (H, W) grey, uint8, of any size; a tensor (C, H, W) uint8 on any device; or a file or
-                a PIL image, whose EXIF rotation is applied. For a model of another range of values any integers.
+                a PIL image, whose EXIF rotation is applied. For a model of another range of values any integers; for
+                one of stored values these, integers or floats, as a file would have them.
 
         Returns:
             (H, W) class indices, uint8; uint16 for more than 256 classes.
@@ -79,21 +84,29 @@ class Predictor:
             UsageError: anything else, or an image without pixels.
             DataError: a file that cannot be read.
         """
-        labels = self.label(self._pixels(image).to(self.device))
+        labels = self.label(self.seen(self._pixels(image).to(self.device)))
         return labels.cpu().numpy().astype(np.uint8 if len(self.labels) <= 256 else np.uint16)
 
     @torch.inference_mode()
     def label(self, image: torch.Tensor) -> torch.Tensor:
-        """(C, H, W) -> (H, W) int64 class indices, both on the model's device."""
+        """(C, H, W), as ``seen`` gives it -> (H, W) int64 class indices, both on the model's device."""
         return label_image(self.logits_of, image, self.inference)
+
+    def seen(self, image: torch.Tensor) -> torch.Tensor:
+        """(C, H, W) as stored -> as the network takes it, which differs for models of stored values only."""
+        return self.images.scaled(image) if self.images.of_values else image
+
+    def read(self, path: Path) -> NDArray[Any]:
+        """(H, W, C) of a file, as this model wants it; a DataError where it cannot be."""
+        return stored_values(path, self.images) if self.images.of_values else read_image(path)
 
     def _pixels(self, image: Any) -> torch.Tensor:
         """An image of any of these kinds as (C, H, W)."""
         if isinstance(image, (str, Path)):
-            image = read_image(Path(image))
+            image = self.read(Path(image))
         elif isinstance(image, Image.Image):
             try:
-                image = rgb(image)
+                image = array_of(image) if self.images.of_values else rgb(image)
             except UsageError:
                 raise
             except UNREADABLE as error:  # its file is read only now
@@ -101,6 +114,8 @@ class Predictor:
         if not isinstance(image, (np.ndarray, torch.Tensor)):
             raise UsageError(f"the image is a {type(image).__name__}; give an array, a PIL image, a tensor or a file")
         dtype, shape = str(image.dtype).removeprefix("torch."), tuple(image.shape)
+        if self.images.of_values:
+            return self._stored(image)
         allowed = INTEGERS if self.value_range > 255 else INTEGERS[:1]
         if dtype not in allowed:
             raise UsageError(f"the image is {dtype}; give {' or '.join(allowed)}, from 0 to {self.value_range}")
@@ -116,3 +131,16 @@ class Predictor:
                 f"({self.in_chans}, H, W), with pixels"
             )
         return torch.as_tensor(image)
+
+    def _stored(self, image: NDArray[Any] | torch.Tensor) -> torch.Tensor:
+        """(C, H, W) float32 of an array (H, W, C), or (H, W) of one channel, or of a tensor (C, H, W)."""
+        if isinstance(image, np.ndarray):
+            image = tensor_of(image[..., None] if image.ndim == 2 else image) if image.dtype.kind in "buif" else image
+        wanted = f"(H, W, {self.in_chans}), or a tensor ({self.in_chans}, H, W), of the values that files store"
+        if not isinstance(image, torch.Tensor) or image.is_complex():
+            raise UsageError(f"the image is {image.dtype}; give integers or floats {wanted}")
+        if image.ndim != 3 or image.shape[0] != self.in_chans or 0 in image.shape:
+            raise UsageError(f"the image has shape {tuple(image.shape)} as (C, H, W); give {wanted}")
+        if not (values := image.float()).isfinite().all():
+            raise UsageError("the image has values that are infinite or no numbers; put numbers in their place")
+        return values

@@ -19,6 +19,7 @@ from sanet.models.baselines.smp import SMP_HEADS
 from sanet.models.sanet import FCNHead, FCNSEHead, HeadOutput, SANetHead, resize
 from sanet.models.store import StoredModel, saved_files
 from sanet.models.variants import SANetVariantHead
+from sanet.reading import EIGHT_BITS, ImageReading
 from sanet.references import Kind, name_of
 from sanet.structures import LabelSet, SegmentationOutput, UsageError, choose, first_line
 
@@ -68,6 +69,7 @@ class SegmentationModel(nn.Module, StoredModel):
         shorter_side: int | None = None,
         in_chans: int = 3,
         value_range: int = 255,
+        images: ImageReading = EIGHT_BITS,
     ) -> None:
         super().__init__()
         head = HEADS.find(network)
@@ -76,7 +78,9 @@ class SegmentationModel(nn.Module, StoredModel):
         self.shorter_side = checked_side("shorter_side", shorter_side)
         require("in_chans", [in_chans], 1, 1024)
         require("value_range", [value_range], 1, 2**32)
-        self.in_chans, self.value_range = in_chans, value_range
+        if images.of_values and images.channels != in_chans:
+            raise UsageError(f"images of {images.channels} channels, but in_chans {in_chans}")
+        self.in_chans, self.value_range, self.images = in_chans, value_range, images
         self.backbone = Backbone(backbone, output_stride, pretrained_backbone, in_chans)
         try:
             self.head = head(self.backbone.levels, len(labels), **self.options)
@@ -99,13 +103,15 @@ class SegmentationModel(nn.Module, StoredModel):
             "shorter_side": checked_side("shorter_side", self.shorter_side),
             "in_chans": self.in_chans,
             "value_range": self.value_range,
+            **({"images": self.images.plain()} if self.images.of_values else {}),
         }
 
     def forward(self, images: Tensor) -> SegmentationOutput:
         """Predict.
 
         Args:
-            images: (B, C, H, W), integers from 0 to ``value_range`` or float in [0, 1]; H and W at least 32.
+            images: (B, C, H, W), integers from 0 to ``value_range``, or as they are stored where the network has a
+                range for them, or float in [0, 1]; H and W at least 32.
 
         Returns:
             ``logits`` of (B, K, H, W), and the parts that the loss supervises.
@@ -115,7 +121,7 @@ class SegmentationModel(nn.Module, StoredModel):
         if images.shape[1] != self.in_chans:
             raise UsageError(f"images have {images.shape[1]} channels; this network takes {self.in_chans}")
         if not images.is_floating_point():
-            images = images.to(self.mean.dtype) / self.value_range
+            images = self.images.scaled(images) if self.images.low else images.to(self.mean.dtype) / self.value_range
         output = self.head(self.backbone((images - self.mean) / self.std))
         logits = resize(output.readout, images.shape[-2:])
         return SegmentationOutput(logits, output.mask, output.dense, output.category)
@@ -216,6 +222,7 @@ def create_model(
     shorter_side: int | None = None,
     in_chans: int = 3,
     value_range: int = 255,
+    images: ImageReading = EIGHT_BITS,
     **options: Any,
 ) -> SegmentationModel:
     """Build a network by name.
@@ -230,6 +237,7 @@ def create_model(
         shorter_side: shorter side, in pixels, at which the network sees images outside training; None: their own size.
         in_chans: C, channels of the images; ImageNet weights are adapted as timm does it.
         value_range: largest value of images of integers, such as 65535.
+        images: how its image files are read, where they are not RGB of 8 bits.
         **options: further arguments of the network's head, such as ``pooling="max"`` for "sanet".
 
     Raises:
@@ -242,7 +250,8 @@ def create_model(
         count = num_classes or 0
         labels = LabelSet(tuple(f"class {index}" for index in range(count)), ignore_index=max(255, count))
     model = SegmentationModel(
-        network, backbone, labels, output_stride, pretrained_backbone, options, shorter_side, in_chans, value_range
+        *(network, backbone, labels, output_stride, pretrained_backbone, options, shorter_side),
+        *(in_chans, value_range, images),
     )
     if model.network not in NETWORKS:
         require_output(model)

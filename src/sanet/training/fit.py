@@ -36,6 +36,7 @@ from sanet.evaluation.results import Evaluation
 from sanet.files import written_folder
 from sanet.models.networks import HEADS, SegmentationModel, create_model
 from sanet.models.store import escaped
+from sanet.reading import ImageReading
 from sanet.references import Reference, name_of
 from sanet.structures import Batch, LabelSet, SanetError, UsageError, choose, first_line, say
 from sanet.training.callbacks import CALLBACKS, LOGGERS, create_callbacks, create_loggers
@@ -55,6 +56,7 @@ from sanet.training.run import (
     record_of,
     refuse_used,
     require_same,
+    with_known_range,
 )
 from sanet.training.saving import Saving, kept, stoppable
 from sanet.training.sharing import freeze_unused, synchronize_batch_norm
@@ -113,6 +115,7 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
     with joined(config.accelerator) as cluster, stoppable(partial(kept, directory)), locked_run(directory):
         if not resume:
             distributed.broadcast_from_main(lambda: refuse_used(config))
+        config = distributed.broadcast_from_main(lambda: with_known_range(config))
         source = data_source(config.data)
         config = replace(config, data=source.settings or config.data)
         position = distributed.broadcast_from_main(lambda: position_in(config)) if resume else None
@@ -121,7 +124,8 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
             raise UsageError('precision "16-mixed": only on GPUs; choose "bf16-mixed" or "32-true"')
         if cluster.device.type == "xpu":
             raise UsageError('accelerator "xpu": Lightning does not train there; choose "cpu"')
-        pixels = distributed.broadcast_from_main(lambda: checked_pixels(source))
+        pixels, images = distributed.broadcast_from_main(lambda: checked_pixels(source))
+        source, config = source.reading(images), replace(config, data=replace(config.data, images=images))
         record = distributed.broadcast_from_main(lambda: record_of(source))
         if resume:
             distributed.broadcast_from_main(lambda: require_same(config, record, trust_changes))
@@ -205,8 +209,10 @@ def _save_model(model: SegmentationModel, place: Path, card: dict[str, Any]) -> 
             raise OSError(str(error)) from error
 
 
-def checked_pixels(source: Source) -> Tensor:
+def checked_pixels(source: Source) -> tuple[Tensor, ImageReading]:
     """(K,) int64 pixels of each class in the training split, once the dataset is found to be complete.
+
+    Beside them how images are read, with their range.
 
     Raises:
         DataError: it has no training or validation split, or faults, of which the message lists all.
@@ -222,19 +228,22 @@ def checked_pixels(source: Source) -> Tensor:
         raise DataError(f"the dataset has to be fixed first\n\n{report}")
     if source.reads_files:
         print(report)
-    return torch.from_numpy(report.pixels["train"])
+    return torch.from_numpy(report.pixels["train"]), report.reading
 
 
 def _create(config: TrainConfig, source: Source, from_scratch: bool) -> SegmentationModel:
-    settings = config.model
+    settings, images = config.model, source.images
+    if images.of_values and settings.in_chans not in (3, images.channels):
+        raise UsageError(f"model.in_chans {settings.in_chans}: data.images.channels {images.channels} decides it")
     model = create_model(
         settings.name,
         settings.backbone,
         labels=source.labels,
         output_stride=settings.output_stride,
         pretrained_backbone=settings.pretrained_backbone and from_scratch and settings.init_from is None,
-        in_chans=settings.in_chans,
+        in_chans=images.channels or settings.in_chans,
         value_range=settings.value_range,
+        images=images,
         **settings.options,
     )
     if settings.init_from is not None and from_scratch:

@@ -25,7 +25,8 @@ from sanet.data.source import Source
 from sanet.evaluation.copying import copy_nearest
 from sanet.evaluation.evaluate import files_in
 from sanet.models.store import HUB
-from sanet.settings import with_newer_fields
+from sanet.reading import ImageReading
+from sanet.settings import settings_of, with_newer_fields
 from sanet.structures import SanetError, UsageError, say
 from sanet.training.checkpoints import CheckpointFolder, read_checkpoint
 from sanet.training.saving import out_of_patience
@@ -65,6 +66,20 @@ def locked_run(directory: Path) -> Iterator[None]:
     with ExitStack() as stack:
         distributed.broadcast_from_main(lambda: stack.enter_context(files.locked(directory)))
         yield
+
+
+def with_known_range(config: TrainConfig) -> TrainConfig:
+    """With the range of values that the run has measured already, if it reads images in the same way."""
+    images, path = config.data.images, Path(config.output) / CONFIG
+    if not images.of_values or images.low or not path.is_file():
+        return config
+    stored = read_mapping(path).get("data")
+    try:
+        known = settings_of(ImageReading, stored["images"]) if isinstance(stored, dict) else images
+    except (LookupError, TypeError, UsageError):
+        return config
+    same = known.without_range() == images
+    return replace(config, data=replace(config.data, images=known)) if same else config
 
 
 def refuse_used(config: TrainConfig) -> None:
