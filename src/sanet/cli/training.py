@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from sanet.cli.parsing import FLAT, Command, model_in, positional, run_of
 from sanet.config import CHECKPOINTS, MODEL, DataConfig, InferenceConfig, TrainConfig
@@ -73,16 +75,23 @@ class CheckData(Command):
 
 def train_words(config: DataConfig) -> list[str]:
     """The options of ``sanet train`` that name a dataset, without those that are as by default."""
-    given = {item.name: plain(getattr(config, item.name)) for item in fields(config)}
-    plain_default = {item.name: plain(getattr(DataConfig(), item.name)) for item in fields(config)}
-    words = [
-        word
-        for name, value in given.items()
-        if value != plain_default[name]
-        for word in (f"--data.{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-    ]
-    name = Path(config.root).resolve().name if config.root else config.name
-    return [*words, "--output", f"runs/{name}"]
+    words = [word for option, value in _changed("--data", config) for word in (option, value)]
+    return [*words, "--output", f"runs/{Path(config.root).resolve().name if config.root else config.name}"]
+
+
+def _changed(option: str, section: Any) -> Iterator[tuple[str, str]]:
+    before = type(section)()
+    for item in fields(section):
+        value = getattr(section, item.name)
+        if value == getattr(before, item.name):
+            continue
+        if is_dataclass(value):
+            yield from _changed(f"{option}.{item.name}", value)
+        else:
+            yield (
+                f"{option}.{item.name}",
+                value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False),
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -295,8 +295,11 @@ def opened(path: Path) -> Iterator[tuple[Image.Image, Samples]]:
             frames = getattr(image, "n_frames", 1)
             # MPO is how cameras store a photograph with its previews; the photograph comes first.
             if frames > 1 and image.format != "MPO":
-                raise DataError(f"{path} has {frames} pages or frames, one of which may be meant; save that by itself")
-            samples = _samples_of(image, path)
+                raise DataError(
+                    f"{path} has {frames} pages or frames, one of which may be meant: save that by itself, or "
+                    "say what pages are with data.images.pages, those of masks with data.mask_format"
+                )
+            samples = samples_of(image, path)
             if samples.channels != len(image.getbands()):
                 raise DataError(
                     f"{path} has {samples.channels} channels; save the {len(image.getbands())} that are meant"
@@ -307,7 +310,7 @@ def opened(path: Path) -> Iterator[tuple[Image.Image, Samples]]:
         raise DataError(f"{path} cannot be read as an image ({error}); replace it or remove it") from error
 
 
-def _samples_of(image: Image.Image, path: Path) -> Samples:
+def samples_of(image: Image.Image, path: Path) -> Samples:
     """How numbers are stored, of an image that was opened and not decoded yet."""
     channels = len(image.getbands())
     if image.format == "PNG":

@@ -15,12 +15,14 @@ from typing import Literal
 from sanet.config import DataConfig
 from sanet.data.decoding import DataError, stored_in_color
 from sanet.data.facts import read_facts
+from sanet.data.images import reading_of
 from sanet.data.layout import Layout, find_layout
 from sanet.data.listing import existing_root
 from sanet.data.names import find_names
 from sanet.data.source import Record, Source
 from sanet.data.splits import in_group, split_names
 from sanet.data.values import IGNORE, MaskCoding, ValueMap, hex_of, packed, unpacked, value_counts
+from sanet.reading import EIGHT_BITS, ImageReading
 from sanet.structures import LabelSet, UsageError
 
 PEEKED = 20  # masks that are looked at for how all of them are stored
@@ -53,6 +55,7 @@ class Folder(Source):
         self.complete = () if layout.listed else layout.folders
         self.listed = self._divided(layout, settings)
         self.splits = tuple(split for split in ("train", "val", "test") if split in self.listed)
+        self.images = settings.images if settings.images.of_values else self._reading()
         in_color = self._in_color(settings)
         stored: Literal["index", "color", "pages"] = "color" if in_color else "index"
         self.coding = MaskCoding("pages" if settings.mask_format == "pages" else stored)
@@ -67,6 +70,7 @@ class Folder(Source):
             mask_format=self.coding.format,
             ignore_index=self.labels.ignore_index,
             ignore_color=None,
+            images=self.images,
         )
 
     def records(self, split: str) -> list[Record]:
@@ -94,6 +98,17 @@ class Folder(Source):
 
     def _grouped(self, record: Record, settings: DataConfig) -> Record:
         return record if settings.group is None else replace(record, group=in_group(record.name, settings.group))
+
+    def _reading(self) -> ImageReading:
+        """What all images that are looked at ask for; RGB of 8 bits where they differ, and those that are not named."""
+        found = set()
+        for record in self._peeked():
+            with suppress(DataError):  # the check lists it
+                found.add(reading_of(record.files[0]))
+        reading = found.pop() if len(found) == 1 else EIGHT_BITS
+        if reading.of_values:
+            self.notes += (f"images have {reading.channels} channels of more than 8 bits",)
+        return reading
 
     def _in_color(self, settings: DataConfig) -> bool:
         if settings.mask_format != "auto":

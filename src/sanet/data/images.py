@@ -19,6 +19,7 @@ from torchvision.io import ImageReadMode, decode_png
 
 from sanet.data.decoding import (
     ARRAY,
+    FORMATS,
     UNREADABLE,
     DataError,
     load_array,
@@ -26,8 +27,9 @@ from sanet.data.decoding import (
     opened,
     read_image,
     require_file,
+    samples_of,
 )
-from sanet.reading import FAR_OUTSIDE, ImageReading
+from sanet.reading import EIGHT_BITS, FAR_OUTSIDE, ImageReading
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MOST_VALUES = 2**29  # of an image; a damaged header may ask for any number of them
@@ -164,6 +166,32 @@ def _by_pillow(page: Any, path: Path) -> NDArray[Any]:
         f"{path} is compressed by {page.compression.name}: pip install 'sanet-segmentation[tiff]', which reads that, "
         "or save it without compression, or with deflate"
     )
+
+
+def reading_of(path: Path) -> ImageReading:
+    """How an image file asks to be read, by its head: with 8 bits a channel as RGB, else all its channels.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    require_file(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+        if path.suffix.lower() == ARRAY:
+            pixels = load_array(path)
+            channels = 1 if pixels.ndim == 2 else min(pixels.shape[0], pixels.shape[-1])
+            eight = pixels.dtype == np.uint8 and channels in (1, 3)
+        elif start in TIFF:
+            with tifffile.TiffFile(path) as tiff:
+                page: Any = tiff.pages[0]
+                channels, eight = page.samplesperpixel, page.bitspersample <= 8 and page.samplesperpixel <= 4
+        else:
+            with Image.open(path, formats=FORMATS) as image:
+                channels, eight = len(image.getbands()), samples_of(image, path).largest <= 255
+    except UNREADABLE as error:
+        raise DataError(f"{path} cannot be read as an image ({error}); replace it or remove it") from error
+    return EIGHT_BITS if eight else ImageReading(channels)
 
 
 def spread_of(path: Path, images: ImageReading) -> tuple[tuple[int, int], list[list[float]]]:
