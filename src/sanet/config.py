@@ -40,7 +40,9 @@ class DataConfig:
 
     Args:
         name: "auto" (what is found in the root, and without one the scenes), "scenes" (built in, needs no files),
-            "folder" (your own images and masks), "camvid", "voc", "voc_aug", or a source of your own, "my_module:Name".
+            "folder" (images and masks), a format of annotations ("coco", "cvat", "labelme", "labelstudio", "via",
+            "yolo", "geojson", or one of your own), "camvid", "voc", "voc_aug", or a source of your own,
+            "my_module:Name".
         root: folder that holds the dataset.
         classes: folder only: class names, in the order of their indices in the masks.
         colors: folder only: one RGB colour per class; the colours in the masks with mask_format "color".

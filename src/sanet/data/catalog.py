@@ -7,7 +7,11 @@ from inspect import Parameter, signature
 
 from sanet.config import DataConfig
 from sanet.data.camvid import CamVid
+from sanet.data.decoding import DataError
 from sanet.data.folder import Folder
+from sanet.data.formats.catalog import formats_of, names_format
+from sanet.data.formats.source import Annotated
+from sanet.data.layout import has_masks
 from sanet.data.listing import existing_root
 from sanet.data.scenes import Scenes
 from sanet.data.source import Source, explained
@@ -33,6 +37,9 @@ def data_source(config: DataConfig) -> Source:
     if config.name == "folder":
         with explained(config.root):
             return Folder(config)
+    if names_format(config.name):
+        with explained(config.root):
+            return Annotated(config)
     found = SOURCES.find(config.name)
     if isinstance(found, Source):
         return found
@@ -66,7 +73,15 @@ def recognised(root: str | None) -> str:
     place = existing_root(root)
     if all((place / name).is_dir() for name in SPLITS_OF_CAMVID):
         return "camvid"
-    return "voc" if (place / "VOCdevkit" / "VOC2012" / "JPEGImages").is_dir() else "folder"
+    if (place / "VOCdevkit" / "VOC2012" / "JPEGImages").is_dir():
+        return "voc"
+    reasons = formats_of(place)
+    if reasons and has_masks(place):
+        reasons["folder"] = "images with masks"
+    if len(reasons) > 1:
+        what = " or ".join(f"--data.name {name} ({reason})" for name, reason in reasons.items())
+        raise DataError(f"{root} could be read in {len(reasons)} ways; choose one: {what}")
+    return next(iter(reasons), "folder")
 
 
 def labelled_as(config: DataConfig, labels: LabelSet) -> DataConfig:

@@ -82,6 +82,7 @@ def check_data(source: Source, progress: bool = True) -> DataReport:
         _check_range(found, reading)
     unread, unused = _unused(source, records)
     findings = [finding for split in records for finding in _check_list(split, records[split], source)]
+    findings += [Finding(problems.ODD, "all", path, what) for path, what in source.odd]
     findings += [*unread, *_alike(contents), *(finding for found in contents for finding in found.findings)]
     return DataReport(
         labels=source.labels,

@@ -29,7 +29,6 @@ from sanet.data.images import spread_of
 from sanet.data.source import Record, Source, valid_pixels
 from sanet.data.values import MaskCoding, value_counts
 from sanet.files import replaced, sum_of
-from sanet.reading import EIGHT_BITS, ImageReading
 from sanet.structures import Color, SanetError
 
 Size = tuple[int, int]
@@ -60,13 +59,13 @@ class Facts:
 
 
 class KeptFacts:
-    """The facts of these records, whose masks are stored so, from one check to the next."""
+    """The facts of these records, whose masks are stored and read so, from one check to the next."""
 
-    def __init__(self, coding: MaskCoding, records: Sequence[Record], reading: ImageReading = EIGHT_BITS) -> None:
+    def __init__(self, source: Source, records: Sequence[Record]) -> None:
         folders = sorted({str(path.parent.absolute()) for record in records for path in record.paths})
         code = b"".join(Path(str(module.__file__)).read_bytes() for module in (decoding, duplicates, images, values))
         libraries = PIL.__version__, np.__version__, tifffile.__version__
-        how = coding.format, coding.variable, reading.without_range().plain()
+        how = source.coding.format, source.coding.variable, source.drawn, source.images.without_range().plain()
         key = json.dumps([folders, how, libraries, sha256(code).hexdigest()])
         place = os.environ.get("SANET_CACHE") or os.path.expanduser("~/.cache/sanet")
         self.path = Path(place, f"check-{sha256(key.encode()).hexdigest()[:32]}.json")
@@ -106,7 +105,7 @@ def read_facts(source: Source, records: Sequence[Record], progress: bool = True)
         records: a line that is there twice is opened once.
         progress: show a progress bar, if it takes more than a moment.
     """
-    kept = KeptFacts(source.coding, records, source.images)
+    kept = KeptFacts(source, records)
 
     def facts_of(record: Record) -> Facts:
         stamp = stamp_of(record)
@@ -148,7 +147,8 @@ def _decoded(record: Record, source: Source) -> Facts:
 
 
 def _key(record: Record) -> str:
-    return "\n".join(str(path and path.absolute()) for path in (record.image, record.mask, record.valid))
+    paths = [str(path and path.absolute()) for path in (record.image, record.mask, record.valid)]
+    return "\n".join([*paths, record.name])  # one file may hold the masks of many
 
 
 def stamp_of(record: Record) -> list[list[int]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from sanet.data.decoding import DataError
@@ -26,11 +28,13 @@ def fingerprint(source: Source, split: str) -> dict[str, str]:
     """
     records = sorted(records_of(source, split), key=lambda record: record.name)
     try:
-        contents = [_contents(source, record, split in source.unlabelled) for record in records]
+        once = cache(sum_of)  # one file may hold the masks of many
+        contents = [_contents(source, record, split in source.unlabelled, once) for record in records]
     except OSError as error:
         remedy = "`sanet check-data` lists all such files"
         raise DataError(f"{error.filename} cannot be read ({error.strerror}); {remedy}") from error
     reading = [source.labels.names, [*meanings(source.labels, source.coding).items()], source.coding.variable]
+    reading += [source.drawn] if source.drawn else []
     return {
         "names": names_digest(record.name for record in records),
         "images": _digest([image for image, _ in contents]),
@@ -43,7 +47,7 @@ def names_digest(names: Iterable[str]) -> str:
     return sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 
-def _contents(source: Source, record: Record, unlabelled: bool) -> tuple[Any, Any]:
+def _contents(source: Source, record: Record, unlabelled: bool, sum_of: Callable[[Path], str]) -> tuple[Any, Any]:
     image: Any = record.image.stat().st_size if record.image else None
     mask: Any = [sum_of(path) for path in (record.mask, record.valid) if path]
     if image is None or not (mask or unlabelled):

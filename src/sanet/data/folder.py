@@ -16,11 +16,11 @@ from sanet.config import DataConfig
 from sanet.data.decoding import DataError, stored_in_color
 from sanet.data.facts import read_facts
 from sanet.data.images import reading_of
-from sanet.data.layout import Layout, find_layout
+from sanet.data.layout import find_layout
 from sanet.data.listing import existing_root
 from sanet.data.names import find_names
 from sanet.data.source import Record, Source
-from sanet.data.splits import in_group, split_names
+from sanet.data.splits import divided
 from sanet.data.values import IGNORE, MaskCoding, ValueMap, hex_of, packed, unpacked, value_counts
 from sanet.reading import EIGHT_BITS, ImageReading
 from sanet.structures import LabelSet, UsageError
@@ -51,9 +51,9 @@ class Folder(Source):
             raise UsageError("data.root must name the folder for the dataset 'folder': --data.root …")
         self.root = root = existing_root(settings.root)
         layout = find_layout(root, settings.masks)
-        self.notes = tuple(layout.notes)
         self.complete = () if layout.listed else layout.folders
-        self.listed = self._divided(layout, settings)
+        self.listed, decided = divided(layout.records, settings, layout.listed)
+        self.notes = (*layout.notes, *decided)
         self.splits = tuple(split for split in ("train", "val", "test") if split in self.listed)
         self.images = settings.images if settings.images.of_values else self._reading()
         in_color = self._in_color(settings)
@@ -76,28 +76,6 @@ class Folder(Source):
     def records(self, split: str) -> list[Record]:
         """The images of one split, in the order of its list or by name."""
         return self.listed[split]
-
-    def _divided(self, layout: Layout, settings: DataConfig) -> dict[str, list[Record]]:
-        """The records of every split; where nothing says them, made from those there are."""
-        found = dict(layout.records)
-        if (loose := found.pop("", None)) and found:
-            self.notes += (f"{len(loose)} images are in no split, and are not used",)
-        divided = loose if loose and not found else found["train"] if "val" not in found and not layout.listed else None
-        if divided is None:
-            if settings.split:
-                raise UsageError(f"data.split: {self.root} has splits of its own, {', '.join(found)}")
-            return {part: [self._grouped(record, settings) for record in records] for part, records in found.items()}
-        names = list(dict.fromkeys(record.name for record in divided))
-        made = split_names(names, settings.split, settings.group)
-        self.notes += (made.rule,)
-        parts: dict[str, list[Record]] = {}
-        for record in divided:
-            grouped = replace(record, group=record.group or made.groups[record.name])
-            parts.setdefault(made.parts[record.name], []).append(grouped)
-        return {**found, **parts}
-
-    def _grouped(self, record: Record, settings: DataConfig) -> Record:
-        return record if settings.group is None else replace(record, group=in_group(record.name, settings.group))
 
     def _reading(self) -> ImageReading:
         """What all images that are looked at ask for; RGB of 8 bits where they differ, and those that are not named."""

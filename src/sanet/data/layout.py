@@ -107,6 +107,15 @@ def find_layout(root: Path, masks: str | None = None) -> Layout:
     return Layout({split: records for split, records in found.items() if records}, notes, tuple(folders))
 
 
+def has_masks(root: Path) -> bool:
+    """Whether some image in a folder has a mask, of whatever kind."""
+    try:
+        find_layout(root)
+    except DataError as error:
+        return "--data.masks" in str(error)
+    return True
+
+
 def _file(path: Path, root: Path) -> File:
     relative = PurePosixPath(path.relative_to(root).as_posix())
     role: Role | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import tarfile
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
@@ -16,7 +18,9 @@ from sanet.data.source import Record
 def existing_root(root: str | Path) -> Path:
     """The folder of a dataset that lies in files; a DataError where it does not exist."""
     if not Path(root).is_dir():
-        raise DataError(f"data.root {root} is not a folder")
+        packed = Path(root).is_file() and (zipfile.is_zipfile(root) or tarfile.is_tarfile(root))
+        remedy = "an archive: unpack it, and name the folder" if packed else "not a folder"
+        raise DataError(f"data.root {root} is {remedy}")
     return Path(root)
 
 

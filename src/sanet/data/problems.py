@@ -87,3 +87,4 @@ ALIKE = Problem(
     "look at both; what shows the same thing belongs in one split, or scores are too high (data.group, or the lists)",
     "warning",
 )
+ODD = Problem("annotation that is odd", "correct it where it is not meant", "warning")

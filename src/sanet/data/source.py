@@ -80,6 +80,8 @@ class Source(ABC):
         notes: what was decided about the dataset that its user may not expect.
         named: somebody said which classes there are.
         settings: those by which all that was found out about the dataset is found again; None: as they were given.
+        drawn: what else decides what ``stored_mask`` gives for a file, as a text.
+        odd: files in which something is odd that no check of files finds, and what.
     """
 
     labels: LabelSet
@@ -93,6 +95,8 @@ class Source(ABC):
     notes: tuple[str, ...] = ()
     named: bool = True
     settings: DataConfig | None = None
+    drawn: str = ""
+    odd: tuple[tuple[Path, str], ...] = ()
 
     @abstractmethod
     def records(self, split: str) -> Sequence[Record]:

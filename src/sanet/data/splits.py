@@ -8,10 +8,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from sanet.config import DataConfig
 from sanet.data.decoding import DataError
+from sanet.data.source import Record
 from sanet.structures import UsageError, choose
 
 DEFAULT = {"val": 0.2}
@@ -80,6 +83,44 @@ def split_names(names: Sequence[str], options: Mapping[Any, Any], pattern: str |
         {name: blocks[name] for name in names},
         f"nothing says the splits, so they are made: {which}{shown}; {rule}",
     )
+
+
+def divided(
+    found: Mapping[str, Sequence[Record]], settings: DataConfig, told: bool
+) -> tuple[dict[str, list[Record]], list[str]]:
+    """The records of every split, and what was decided: by their splits, or made where nothing says them.
+
+    Args:
+        found: records by split; under "" those of none.
+        settings: group and split.
+        told: somebody listed the splits, so that none is made of another.
+
+    Raises:
+        UsageError: a split is wanted of what has splits.
+        DataError: see ``split_names``.
+    """
+    records, notes = {part: [*members] for part, members in found.items() if part}, []
+    loose = [*found.get("", ())]
+    if loose and records:
+        notes.append(f"{len(loose)} images are in no split, and are not used")
+        loose = []
+    elif not loose and not told and "val" not in records:
+        loose = records.get("train", [])
+    if not loose:
+        if settings.split:
+            raise UsageError(f"data.split: {settings.root} has splits of its own, {', '.join(records)}")
+        if settings.group is not None:
+            records = {
+                part: [replace(record, group=in_group(record.name, settings.group)) for record in members]
+                for part, members in records.items()
+            }
+        return records, notes
+    made = split_names(list(dict.fromkeys(record.name for record in loose)), settings.split, settings.group)
+    parts: dict[str, list[Record]] = {}
+    for record in loose:
+        grouped = replace(record, group=record.group or made.groups[record.name])
+        parts.setdefault(made.parts[record.name], []).append(grouped)
+    return {**records, **parts}, [*notes, made.rule]
 
 
 def _checked(options: Mapping[Any, Any]) -> tuple[dict[str, float], int, int]:

@@ -49,7 +49,7 @@ def color_coding(labels: LabelSet, ignore_color: Color | None = None) -> MaskCod
 
 def coding_of(labels: LabelSet) -> MaskCoding:
     """How the masks were stored that a label set was made for; without its values, a number is its class."""
-    if not labels.values:
+    if not labels.values or not all(_numbers(value)[0] for value, _ in labels.values):
         return MaskCoding()
     found = ValueMap(dict(labels.values), {})
     return MaskCoding("color" if found.in_color else "index", found.table(labels.names, labels.ignore_index))

@@ -1,0 +1,258 @@
+"""What every annotation format holds: regions of an image, drawn one over the other; and masks made of them and back.
+
+Coordinates are pixels from the upper left corner of the image: pixel (x, y) covers [x, x + 1) by [y, y + 1). Every
+pixel that an outline touches belongs to its region, as labelme draws polygons with Pillow, and what is inside an odd
+number of outlines. What comes later in a file, or higher in its z-order, lies on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from contourpy import FillType, contour_generator
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from sanet.data.decoding import DataError
+
+Ring = NDArray[np.float64]  # (N, 2) columns and rows, not closed
+Bits = NDArray[np.bool_]
+
+MOST_POINTS, FARTHEST = 200_000, 1e6  # of a region, and pixels from the image's corner: more is a damaged file
+MOST_PIXELS = 178_956_970  # Pillow opens no larger image
+# Outlines are drawn this far inside their pixels, so that both who asks which pixel a corner is in and who asks what
+# is inside get the region back, also from coordinates that a tool rounds to two decimals.
+INSET = 0.01
+
+
+class Bitmap(NamedTuple):
+    """The pixels of a region, within a box."""
+
+    left: int
+    top: int
+    size: tuple[int, int]  # width and height
+    runs: NDArray[np.int64]  # lengths of runs of pixels row by row, outside and inside in turn, outside first
+
+    @classmethod
+    def of(cls, bits: Bits, left: int = 0, top: int = 0) -> Bitmap:
+        """From pixels (H, W), of which the rows and columns around the region are left out."""
+        rows, columns = np.flatnonzero(bits.any(1)), np.flatnonzero(bits.any(0))
+        if not len(rows):
+            return cls(left, top, (0, 0), np.zeros(0, np.int64))
+        inner = bits[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        return cls(left + int(columns[0]), top + int(rows[0]), inner.shape[::-1], runs_of(inner.ravel()))
+
+    def bits(self) -> Bits:
+        """The pixels of the box (H, W)."""
+        inside: Bits = np.repeat(np.arange(len(self.runs)) % 2 == 1, self.runs)
+        return inside.reshape(self.size[::-1])
+
+
+def runs_of(bits: Bits) -> NDArray[np.int64]:
+    """Lengths of the runs of pixels (N,) outside and inside in turn, outside first."""
+    changes = np.flatnonzero(np.diff(bits, prepend=False))
+    return np.diff(np.array([0, *changes.tolist(), len(bits)], np.int64))
+
+
+def bitmap(path: Path, box: Sequence[Any], runs: Any, limit: tuple[int, int]) -> Bitmap:
+    """From run lengths that a file gives for a box (left, top, width, height) of an image of size ``limit``.
+
+    Raises:
+        DataError: they do not fit each other, or the image; nothing is allocated then.
+    """
+    try:
+        left, top, width, height = map(int, box)
+        lengths = np.asarray(runs, np.int64)
+        fits = lengths.ndim == 1 and not (lengths < 0).any() and int(lengths.sum()) == width * height
+        fits &= 0 <= width <= limit[0] and 0 <= height <= limit[1] and int(lengths.max(initial=0)) <= MOST_PIXELS
+    except (TypeError, ValueError, OverflowError):
+        fits = False
+    if not fits:
+        raise DataError(f"{path}: a mask's run lengths do not fill its box in an image of {limit[0]}x{limit[1]}; "
+                        "export it again")  # fmt: skip
+    return Bitmap(left, top, (width, height), lengths)
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Part of an image.
+
+    Args:
+        label: its class; None where it has none.
+        rings: outlines (N, 2), of which an inner one is a hole.
+        bitmap: its pixels, of one that is no outline.
+    """
+
+    label: str | None
+    rings: tuple[Ring, ...] = ()
+    bitmap: Bitmap | None = None
+
+    def drawn(self, size: tuple[int, int]) -> tuple[int, int, Bits]:
+        """Column, row and pixels (h, w) of the part that lies in an image of this width and height."""
+        if self.bitmap:
+            left, top, bits = max(self.bitmap.left, 0), max(self.bitmap.top, 0), self.bitmap.bits()
+            shown = bits[top - self.bitmap.top :, left - self.bitmap.left :]
+            return left, top, shown[: max(size[1] - top, 0), : max(size[0] - left, 0)]
+        drawn = [_drawn(np.trunc(ring).astype(np.int64), size) for ring in self.rings]
+        left, top = min(part[0] for part in drawn), min(part[1] for part in drawn)
+        right = max(part[0] + part[2].shape[1] for part in drawn)
+        bottom = max(part[1] + part[2].shape[0] for part in drawn)
+        inside, outline = np.zeros((2, bottom - top, right - left), np.bool_)
+        for x, y, filled, inner in drawn:
+            place = np.s_[y - top : y - top + filled.shape[0], x - left : x - left + filled.shape[1]]
+            inside[place] ^= inner
+            outline[place] |= filled & ~inner
+        return left, top, inside | outline
+
+    def reach(self, size: tuple[int, int]) -> float:
+        """How many pixels it reaches out of an image of this width and height; 0 if it does not."""
+        if self.bitmap:
+            ends = np.array([[self.bitmap.left, self.bitmap.top], np.add(self.bitmap[:2], self.bitmap.size)])
+        else:
+            ends = np.concatenate(self.rings)
+        return max(0.0, float(-ends.min()), float((ends.max(0) - size).max()))
+
+
+def _drawn(corners: NDArray[np.int64], size: tuple[int, int]) -> tuple[int, int, Bits, Bits]:
+    """Column and row of what an outline draws in an image of this size; its pixels, and those within the outline."""
+    left, top = np.clip(corners.min(0), 0, size).tolist()
+    right, bottom = np.maximum(np.clip(corners.max(0) + 1, 0, size), (left, top)).tolist()
+    points, found = (corners - (left, top)).ravel().tolist(), []
+    for outline in (1, 0):
+        canvas = Image.new("L", (max(right - left, 1), max(bottom - top, 1)))
+        ImageDraw.Draw(canvas).polygon(points, fill=1, outline=outline)
+        found.append(np.array(canvas, np.bool_)[: bottom - top, : right - left])
+    return left, top, found[0], found[1]
+
+
+def line(label: str | None, points: Ring, width: int, size: tuple[int, int]) -> Region:
+    """A line that is so many pixels wide, as labelme draws it."""
+    left, top = np.maximum(np.trunc(points.min(0)).astype(int) - width, 0).tolist()
+    right, bottom = np.minimum(np.trunc(points.max(0)).astype(int) + width + 1, size).tolist()
+    canvas = Image.new("L", (max(right - left, 1), max(bottom - top, 1)))
+    ImageDraw.Draw(canvas).line((points - (left, top)).ravel().tolist(), fill=1, width=width)
+    return Region(label, bitmap=Bitmap.of(np.array(canvas, np.bool_), left, top))
+
+
+def box_ring(left: float, top: float, right: float, bottom: float, degrees: float = 0, about: Any = None) -> Ring:
+    """The outline of a box, turned clockwise about its middle or another point."""
+    ring = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float64)
+    return _turned(ring, degrees, ring.mean(0) if about is None else np.asarray(about))
+
+
+def ellipse_ring(x: float, y: float, across: float, down: float, degrees: float = 0) -> Ring:
+    """The outline of an ellipse about (x, y), from its two radii, turned clockwise."""
+    angles = np.linspace(0, 2 * np.pi, max(16, min(720, int(4 * max(abs(across), abs(down), 4)))), endpoint=False)
+    ring = np.stack([x + across * np.cos(angles), y + down * np.sin(angles)], 1)
+    return _turned(ring, degrees, np.array([x, y]))
+
+
+def _turned(ring: Ring, degrees: float, about: NDArray[np.float64]) -> Ring:
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    turned: Ring = (ring - about) @ np.array([[cos, sin], [-sin, cos]]) + about
+    return turned
+
+
+@dataclass(frozen=True, eq=False)
+class Annotation:
+    """The regions of one image.
+
+    Args:
+        name: the image's file below the folder of its split, such as "105.jpg".
+        image: the file; None where there is none.
+        size: width and height of the image in pixels, upright.
+        regions: in drawing order, the last on top.
+        split: "train", "val" or "test" where the export says so.
+        source: the file that it was read from.
+    """
+
+    name: str
+    image: Path | None
+    size: tuple[int, int]
+    regions: tuple[Region, ...]
+    split: str | None
+    source: Path
+
+
+def rasterise(annotation: Annotation, numbers: Mapping[str | None, int], unlabelled: int) -> NDArray[np.int32]:
+    """(H, W): for every pixel the number of the label that lies on top, or ``unlabelled``."""
+    values = np.full(annotation.size[::-1], unlabelled, np.int32)
+    for region in annotation.regions:
+        left, top, bits = region.drawn(annotation.size)
+        values[top : top + bits.shape[0], left : left + bits.shape[1]][bits] = numbers[region.label]
+    return values
+
+
+def trace(mask: NDArray[np.integer[Any]], names: Mapping[int, str], tolerance: float) -> tuple[Region, ...]:
+    """The regions of a mask (H, W): for each number with a name its connected parts, with their holes.
+
+    Args:
+        mask: numbers of classes.
+        names: the numbers that become regions, such as all but the background.
+        tolerance: pixels that an outline may move where it gets simpler; with 0 ``rasterise`` gives the mask back.
+    """
+    found = []
+    for number, name in names.items():
+        mark = Bitmap.of(mask == number)
+        if len(mark.runs):
+            found += [Region(name, rings) for rings in _outlines(mark.bits(), mark.left, mark.top, tolerance)]
+    return tuple(found)
+
+
+def without_holes(region: Region, size: tuple[int, int], tolerance: float = 0) -> list[Ring]:
+    """The outlines of parts that make up a region, which is cut through its holes, for formats that have none."""
+    if len(region.rings) == 1:
+        return [*region.rings]
+    left, top, bits = region.drawn(size)
+    return list(_cut(bits, left, top, tolerance)) if bits.any() else []
+
+
+def _cut(bits: Bits, left: int, top: int, tolerance: float) -> Iterator[Ring]:
+    for rings in _outlines(bits, left, top, tolerance):
+        if len(rings) == 1:
+            yield rings[0]
+            continue
+        # Through the middle hole, so that as many remain on either side.
+        middles = sorted(float(hole[:, 0].mean()) for hole in rings[1:])
+        x, y, part = Region(None, rings).drawn((left + bits.shape[1], top + bits.shape[0]))
+        column = min(max(round(middles[len(middles) // 2]) - x, 1), part.shape[1] - 1)
+        yield from _cut(part[:, :column], x, y, tolerance)
+        yield from _cut(part[:, column:], x + column, y, tolerance)
+
+
+def _outlines(bits: Bits, left: int, top: int, tolerance: float) -> Iterator[tuple[Ring, ...]]:
+    """Of every connected part its outline, then those of its holes."""
+    generator = contour_generator(z=np.pad(bits, 1).astype(np.float64), fill_type=FillType.OuterOffset)
+    parts, offsets = generator.filled(0.5 + INSET, 2.0)
+    for points, ends in zip(parts, offsets, strict=True):
+        rings = np.split(np.asarray(points) + (left - 0.5, top - 0.5), ends[1:-1].astype(int))
+        yield tuple(_simplified(ring[:-1], tolerance) for ring in rings)
+
+
+def _simplified(ring: Ring, tolerance: float) -> Ring:
+    """Fewer points, from which the others are no farther away than ``tolerance`` (Douglas and Peucker)."""
+    before, after = ring - np.roll(ring, 1, 0), np.roll(ring, -1, 0) - ring
+    ring = ring[np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]) > 1e-9]
+    if tolerance <= 0 or len(ring) <= 4:
+        return ring
+    kept = np.zeros(len(ring) + 1, np.bool_)
+    far = int(((ring - ring[0]) ** 2).sum(1).argmax())
+    kept[[0, far, len(ring)]] = True
+    closed, spans = np.vstack([ring, ring[:1]]), [(0, far), (far, len(ring))]
+    while spans:
+        start, end = spans.pop()
+        along, points = closed[end] - closed[start], closed[start + 1 : end] - closed[start]
+        if not len(points):
+            continue
+        share = np.clip(points @ along / max(float(along @ along), 1e-12), 0, 1)
+        distances = ((points - share[:, None] * along) ** 2).sum(1)
+        worst = int(distances.argmax())
+        if distances[worst] > tolerance**2:
+            kept[start + 1 + worst] = True
+            spans += [(start, start + 1 + worst), (start + 1 + worst, end)]
+    simple = ring[kept[:-1]]
+    return simple if len(simple) >= 3 else ring
