@@ -34,6 +34,7 @@ Commands:
 
 COMMANDS: dict[str, type[Command]] = {
     "download": training.Download,
+    "convert": training.Convert,
     "check-data": training.CheckData,
     "train": training.Train,
     "repeat": training.Repeat,

@@ -12,7 +12,7 @@ from typing import Any
 from sanet.cli.parsing import FLAT, Command, model_in, positional, run_of
 from sanet.config import CHECKPOINTS, MODEL, DataConfig, InferenceConfig, TrainConfig
 from sanet.repeated.config import RepeatConfig
-from sanet.settings import WORKERS, Options, plain, within
+from sanet.settings import WORKERS, Chosen, Options, plain, within
 from sanet.structures import Interrupted, say
 from sanet.tables import percent
 
@@ -35,6 +35,34 @@ class Download(Command):
         from sanet.data.download import download
 
         download(self.name, self.root, self.archive)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert(Command):
+    """Write a dataset, such as the export of an annotation tool, as images and masks, or in another format.
+
+    Args:
+        folder: the dataset's folder, as --data.root.
+        output: folder to write.
+        format: masks, or labelme, cvat, coco, yolo, labelstudio, via, geojson, or "my_module:Name".
+        data: the dataset.
+    """
+
+    folder: str = positional("SOURCE")
+    output: str = positional("OUT")
+    format: Chosen = "masks"
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def __call__(self) -> None:
+        from sanet.data.catalog import data_source
+        from sanet.data.formats.convert import convert
+
+        source = data_source(replace(self.data, root=self.folder))
+        for note in source.notes:
+            say(note)
+        for line in convert(source, self.output, self.format):
+            say(line)
+        say(f"written: {self.output}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from sanet.cli.parsing import FLAT, Command, model_in, positional, words
 from sanet.config import OWN, DataConfig, EngineName, ExportFormat, InferenceConfig, MaskFormat
 from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
-from sanet.settings import SIDES, within
+from sanet.settings import SIDES, Chosen, within
 from sanet.structures import UsageError, say
 
 
@@ -27,6 +27,9 @@ class Predict(Command):
         engine: local, or ray for all cores, GPUs and machines of a Ray cluster.
         workers: only with engine ray, largest number of processes; by default one for each GPU or core.
         device: cpu, cuda, mps or xpu; by default the best there is.
+        format: mask, or also annotations to correct in a tool: labelme, cvat, coco, yolo, labelstudio, via, geojson,
+            or a format of your own, "my_module:Name".
+        tolerance: with another format than mask, pixels that outlines may move where they get simpler.
         inference: inference settings.
     """
 
@@ -36,15 +39,20 @@ class Predict(Command):
     engine: EngineName = "local"
     workers: int | None = within(None, 1, 1_000_000)
     device: str | None = None
+    format: Chosen = "mask"
+    tolerance: float = within(0.5, 0, 100)
     inference: InferenceConfig = field(default_factory=InferenceConfig, metadata=FLAT)
 
     def __call__(self) -> int:
         from sanet.inference.predict import Engine, predict_collection
+        from sanet.inference.prelabels import prelabels_in, write_prelabels
         from sanet.inference.ray_engine import RayEngine
         from sanet.models.store import BUNDLED
 
         if self.workers is not None and self.engine != "ray":
             raise UsageError("workers: only with --engine ray; without it one process labels all images")
+        if self.format != "mask":
+            prelabels_in(self.output, self.format)
         # Not by its name: a folder of that name is the reader's, who has named none here.
         model = str(BUNDLED[OWN]) if self.model is None else model_in(self.model)
         if self.engine == "ray":
@@ -59,6 +67,9 @@ class Predict(Command):
             )
         outcome = predict_collection(engine, self.images, self.output)
         say(f"masks, overlays and predictions.jsonl: {self.output}")
+        if self.format != "mask":
+            labels = engine.predictor.labels
+            say(f"annotations: {write_prelabels(self.images, self.output, labels, self.format, self.tolerance)}")
         if outcome.kept:
             say(f"labelled: {outcome.labelled}, existed already: {outcome.kept}")
         for warning in outcome.warnings:

@@ -98,7 +98,7 @@ class Coco(Format):
         numbers = {name: index + 1 for index, name in enumerate(labels.names)}
         categories = [{"id": number, "name": name, "supercategory": ""} for name, number in numbers.items()]
         for split in dict.fromkeys(each.split for each in annotations):
-            images, entries = [], []
+            images, entries = [], list[dict[str, Any]]()
             for index, each in enumerate((each for each in annotations if each.split == split), 1):
                 place = posix(self.image_place(each).relative_to(split or ""))
                 images.append({"id": index, "file_name": place, "width": each.size[0], "height": each.size[1]})
@@ -133,7 +133,7 @@ def _bitmap(path: Path, shape: dict[str, Any], size: tuple[int, int]) -> Bitmap:
         )
     if isinstance(counts, str):
         try:
-            from pycocotools import mask
+            from pycocotools import mask  # type: ignore[import-untyped]
         except ImportError as error:
             raise UsageError(f"{path} has compressed run lengths; install sanet-segmentation[datasets]") from error
         try:

@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from sanet.data.decoding import DataError
-from sanet.data.folder import SPLITS
 from sanet.data.formats.format import TRIED, Files, Format, checked_ring, checked_size, head, posix, read_xml
 from sanet.data.formats.regions import Annotation, Bitmap, Region, bitmap, box_ring, ellipse_ring, line
+from sanet.data.layout import SPLITS
 from sanet.structures import LabelSet
 
 WIDTH = 1  # pixels, of polylines
@@ -49,7 +49,7 @@ class Cvat(Format):
         )
         regions = [region for shape in shapes if (region := self._region(path, given, shape, size))]
         subset = (element.get("subset") or "").lower()
-        split = next((split for split, names in SPLITS.items() if subset in names), None)
+        split = SPLITS.get(subset)
         parent = files.split(image.parent) if image else None
         return Annotation(
             image.name if image else PurePath(given).name, image, size, tuple(regions), split or parent, path
@@ -57,14 +57,17 @@ class Cvat(Format):
 
     def _region(self, path: Path, image: str, shape: Element, size: tuple[int, int]) -> Region | None:
         label, kind = shape.get("label") or None, shape.tag
-        number = lambda name, default=None: _number(path, shape, name, default)  # noqa: E731
+
+        def number(name: str, default: float | None = None) -> float:
+            return _number(path, shape, name, default)
+
         if kind == "box":
             box = [number(name) for name in ("xtl", "ytl", "xbr", "ybr")]
-            return Region(label, (checked_ring(path, box_ring(*box, number("rotation", 0))),))
+            return Region(label, (checked_ring(path, box_ring(box, number("rotation", 0))),))
         if kind == "ellipse":
             across, down = number("rx"), number("ry")
             checked_ring(path, [(across, down)])
-            ring = ellipse_ring(number("cx"), number("cy"), across, down, number("rotation", 0))
+            ring = ellipse_ring((number("cx"), number("cy")), (across, down), number("rotation", 0))
             return Region(label, (checked_ring(path, ring),))
         if kind == "mask":
             box = [number(name) for name in ("left", "top", "width", "height")]

@@ -1,4 +1,4 @@
-"""What a format of annotations is: how it is recognised, read and written; and reading that no file can make endless."""
+"""What a format of annotations is: how it is recognised, read and written; and reading that no file makes endless."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def checked_ring(path: Path, points: Any) -> Ring:
         raise DataError(f"{path}: an outline is no list of points ({error}); export it again") from error
     if count == 0:
         return np.zeros((0, 2))
-    if ring.ndim != 2 or ring.shape[1] != 2 or not np.abs(ring).max() <= FARTHEST:  # nor if one is no number
+    if ring.shape != (count, 2) or not np.abs(ring).max() <= FARTHEST:  # nor if one is no number
         raise DataError(f"{path}: an outline of {count} points; there are {MOST_POINTS} at most, of two numbers each "
                         f"that are not beyond {FARTHEST:g}: draw it again")  # fmt: skip
     return ring

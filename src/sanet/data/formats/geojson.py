@@ -73,7 +73,7 @@ def _outlines(region: Region, size: tuple[int, int]) -> list[tuple[Any, ...]]:
         return [region.rings]
     left, top, bits = region.drawn(size)
     parts = trace(bits.astype(np.uint8), {1: ""}, 0)
-    return [tuple(ring + (left, top) for ring in part.rings) for part in parts]
+    return [tuple(np.add(ring, (left, top)) for ring in part.rings) for part in parts]
 
 
 def _closed(ring: Any) -> Any:

@@ -70,16 +70,16 @@ class Labelme(Format):
         elif kind == "polygon":
             return Region(label, (ring,))
         elif kind == "rectangle":
-            return Region(label, (box_ring(*ring.min(0), *ring.max(0)),))
+            return Region(label, (box_ring([*ring.min(0), *ring.max(0)]),))
         elif kind == "circle":
             radius = float(np.hypot(*(ring[1] - ring[0])))
-            return Region(label, (ellipse_ring(*ring[0], radius, radius),))
+            return Region(label, (ellipse_ring(ring[0], (radius, radius)),))
         elif kind in {"line", "linestrip"}:
             self.note(path, f"a {kind}, labelled {label}: drawn {LINE} pixels wide, as labelme does")
             return line(label, ring, LINE, size)
         elif kind == "point":
             self.note(path, f"a point, labelled {label}: drawn with a radius of {POINT} pixels, as labelme does")
-            return Region(label, (ellipse_ring(*ring[0], POINT, POINT),))
+            return Region(label, (ellipse_ring(ring[0], (POINT, POINT)),))
         elif kind == "mask":
             return Region(label, bitmap=_mask(path, shape.get("mask"), ring))
         else:
@@ -91,10 +91,10 @@ class Labelme(Format):
         for each in annotations:
             place = folder / self.image_place(each)
             shapes = [_shape(region, each.size) for region in each.regions]
-            content = {"version": "5.3.0", "flags": {}, "shapes": shapes, "imagePath": place.name, "imageData": None,
-                       "imageHeight": each.size[1], "imageWidth": each.size[0]}  # fmt: skip
+            size = {"imageHeight": each.size[1], "imageWidth": each.size[0]}
+            known: dict[str, Any] = {"version": "5.3.0", "flags": {}, "imagePath": place.name, "imageData": None}
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.with_suffix(".json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+            place.with_suffix(".json").write_text(json.dumps(known | size | {"shapes": shapes}), encoding="utf-8")
 
 
 def _shape(region: Region, size: tuple[int, int]) -> dict[str, Any]:

@@ -62,7 +62,8 @@ class LabelStudio(Format):
         if image is None and not sizes:
             self.note(path, f"{given} has no size: not used")
             return None
-        size = checked_size(path, *(sizes[0] if sizes else (None, None)), image)
+        width, height = sizes[0] if sizes else (None, None)
+        size = checked_size(path, width, height, image)
         regions = [region for one in results if (region := self._region(path, given, one, size))]
         name = image.name if image else place.rpartition("/")[2]
         return Annotation(name, image, size, tuple(regions), files.split(image.parent) if image else None, path)
@@ -80,11 +81,11 @@ class LabelStudio(Format):
         elif shape == "rectangle":
             left, top = np.array([value["x"], value["y"]], float) * scale
             right, bottom = np.array([value["x"] + value["width"], value["y"] + value["height"]], float) * scale
-            ring = box_ring(left, top, right, bottom, turn, (left, top))
+            ring = box_ring([left, top, right, bottom], turn, (left, top))
         elif shape == "ellipse":
             (x, y), radii = np.array([[value["x"], value["y"]], [value["radiusX"], value["radiusY"]]], float) * scale
             checked_ring(path, [radii])
-            ring = ellipse_ring(x, y, *radii, turn)
+            ring = ellipse_ring((x, y), radii, turn)
         elif shape == "brush" and value.get("format") == "rle":
             return Region(label, bitmap=Bitmap.of(brush(path, value["rle"], size)))
         else:
@@ -96,7 +97,7 @@ class LabelStudio(Format):
         return Region(label, (checked_ring(path, ring),))
 
     def write(self, annotations: Sequence[Annotation], labels: LabelSet, folder: Path) -> None:
-        """As predictions to correct; regions with holes are cut through them, so that they stay holes; see ``Format``."""
+        """As predictions to correct; regions with holes are cut through, so that they stay holes; see ``Format``."""
         tasks = []
         for each in annotations:
             known = {"type": "polygonlabels", "from_name": "label", "to_name": "image", "original_width": each.size[0],

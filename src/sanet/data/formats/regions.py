@@ -55,7 +55,8 @@ class Bitmap(NamedTuple):
 def runs_of(bits: Bits) -> NDArray[np.int64]:
     """Lengths of the runs of pixels (N,) outside and inside in turn, outside first."""
     changes = np.flatnonzero(np.diff(bits, prepend=False))
-    return np.diff(np.array([0, *changes.tolist(), len(bits)], np.int64))
+    ends = np.concatenate([[0], changes, [len(bits)]]).astype(np.int64)
+    return ends[1:] - ends[:-1]
 
 
 def bitmap(path: Path, box: Sequence[Any], runs: Any, limit: tuple[int, int]) -> Bitmap:
@@ -138,14 +139,16 @@ def line(label: str | None, points: Ring, width: int, size: tuple[int, int]) -> 
     return Region(label, bitmap=Bitmap.of(np.array(canvas, np.bool_), left, top))
 
 
-def box_ring(left: float, top: float, right: float, bottom: float, degrees: float = 0, about: Any = None) -> Ring:
-    """The outline of a box, turned clockwise about its middle or another point."""
+def box_ring(box: Sequence[float], degrees: float = 0, about: Any = None) -> Ring:
+    """The outline of a box (left, top, right, bottom), turned clockwise about its middle or another point."""
+    left, top, right, bottom = box
     ring = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float64)
     return _turned(ring, degrees, ring.mean(0) if about is None else np.asarray(about))
 
 
-def ellipse_ring(x: float, y: float, across: float, down: float, degrees: float = 0) -> Ring:
-    """The outline of an ellipse about (x, y), from its two radii, turned clockwise."""
+def ellipse_ring(middle: Sequence[float], radii: Sequence[float], degrees: float = 0) -> Ring:
+    """The outline of an ellipse about a point, from its two radii, turned clockwise."""
+    (x, y), (across, down) = middle, radii
     angles = np.linspace(0, 2 * np.pi, max(16, min(720, int(4 * max(abs(across), abs(down), 4)))), endpoint=False)
     ring = np.stack([x + across * np.cos(angles), y + down * np.sin(angles)], 1)
     return _turned(ring, degrees, np.array([x, y]))
@@ -227,9 +230,10 @@ def _cut(bits: Bits, left: int, top: int, tolerance: float) -> Iterator[Ring]:
 def _outlines(bits: Bits, left: int, top: int, tolerance: float) -> Iterator[tuple[Ring, ...]]:
     """Of every connected part its outline, then those of its holes."""
     generator = contour_generator(z=np.pad(bits, 1).astype(np.float64), fill_type=FillType.OuterOffset)
-    parts, offsets = generator.filled(0.5 + INSET, 2.0)
+    parts, offsets = generator.filled(0.5 + INSET, 2.0)[:2]
     for points, ends in zip(parts, offsets, strict=True):
-        rings = np.split(np.asarray(points) + (left - 0.5, top - 0.5), ends[1:-1].astype(int))
+        moved = np.asarray(points, np.float64) + np.array((left - 0.5, top - 0.5))
+        rings = np.split(moved, np.asarray(ends, np.int64)[1:-1])
         yield tuple(_simplified(ring[:-1], tolerance) for ring in rings)
 
 

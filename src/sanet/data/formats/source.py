@@ -76,11 +76,20 @@ class Annotated(Source):
         """The images of one split, in the order of the export; the mask is the file of the annotations."""
         return self.listed[split]
 
-    def stored_mask(self, record: Record) -> StoredMask:
-        """The numbers of ``names``, drawn from the regions of a record."""
+    def annotation_of(self, record: Record) -> Annotation:
+        """The regions of a record as they are in its file.
+
+        Raises:
+            DataError: there are none; the file has changed.
+        """
         annotation = None if record.mask is None else self._by_name.get((record.mask, record.name))
         if annotation is None:
             raise DataError(f"{record.mask} has no annotation of {record.name}; the dataset has changed: begin again")
+        return annotation
+
+    def stored_mask(self, record: Record) -> StoredMask:
+        """The numbers of ``names``, drawn from the regions of a record."""
+        annotation = self.annotation_of(record)
         numbers: dict[str | None, int] = {name: number for number, name in self.names.items()}
         return StoredMask(rasterise(annotation, numbers | {None: numbers.get(UNNAMED, 0)}, self._unlabelled), {})
 

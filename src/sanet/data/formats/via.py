@@ -83,11 +83,11 @@ class Via(Format):
         ring = checked_ring(path, points)
         if kind == "rect":
             x, y, width, height = (shape[name] for name in ("x", "y", "width", "height"))
-            ring = box_ring(x, y, x + width, y + height)
+            ring = box_ring([x, y, x + width, y + height])
         elif kind in {"circle", "ellipse"}:
             radii = [shape["r"]] * 2 if kind == "circle" else [shape["rx"], shape["ry"]]
             checked_ring(path, [radii])
-            ring = ellipse_ring(shape["cx"], shape["cy"], *radii, np.degrees(shape.get("theta") or 0))
+            ring = ellipse_ring([shape["cx"], shape["cy"]], radii, np.degrees(shape.get("theta") or 0))
         elif kind == "polyline" and len(ring) > 1:
             self.note(path, f"{given}: a polyline, labelled {label}: drawn {WIDTH} pixel wide")
             return line(label, ring, WIDTH, checked_size(path, None, None, image))

@@ -52,7 +52,7 @@ class Yolo(Format):
                     self.note(path, f"line {number} is a box of {label}: not drawn")
                     continue
                 if len(words) < 7 or len(words) % 2 == 0 or label is None:
-                    raise DataError(f"{path}, line {number}: {text[:40]!r} is not the number of one of {len(names)} names "
+                    raise DataError(f"{path}, line {number}: {text[:40]!r} is not the number of one of the names "
                                     "and at least three points; export it again")  # fmt: skip
                 ring = checked_ring(path, np.array(words[1:], object).reshape(-1, 2)) * size
                 regions.append(Region(label, (checked_ring(path, ring),)))

@@ -1,0 +1,58 @@
+"""Predicted masks as annotations that a tool opens, so that they are corrected rather than drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sanet.data.decoding import FORMATS
+from sanet.data.formats.catalog import annotation_format
+from sanet.data.formats.regions import Annotation, trace
+from sanet.files import require_own, written_folder
+from sanet.inference.inputs import find_images
+from sanet.structures import LabelSet
+
+
+def prelabels_in(output: str | Path, format: Any) -> Path:
+    """The folder of pre-labels below that of predictions; before the work, its files must be ours.
+
+    Raises:
+        UsageError: the format is not known, or somebody else's files are there.
+    """
+    folder = Path(output) / type(annotation_format(format)).__name__.lower()
+    require_own(*folder.rglob("*"), root=folder.parent)
+    return folder
+
+
+def write_prelabels(inputs: Sequence[str], output: str | Path, labels: LabelSet, format: Any, tolerance: float) -> Path:
+    """Write the masks that ``predict_collection`` made of the same inputs as annotations of a format.
+
+    All classes but the background become regions, with their holes: labelme, CVAT, COCO and GeoJSON keep these (the
+    first three in masks rather than polygons); for the others a region is cut through them.
+
+    Args:
+        inputs: files, folders and globs.
+        output: the folder of the predictions; annotations come into a folder in it.
+        labels: the classes of the masks.
+        format: one of ``FORMATS``, or "my_module:Name".
+        tolerance: pixels that outlines may move where they get simpler.
+
+    Raises:
+        UsageError: see ``prelabels_in`` and ``find_images``.
+    """
+    folder, found = prelabels_in(output, format), []
+    names = {index: name for index, name in enumerate(labels.names) if index != labels.background}
+    for image, place in find_images(inputs, Path(output)).items():
+        path = Path(output, "masks", f"{place}.png")
+        if path.is_file():  # an image that could not be read has none
+            with Image.open(path, formats=FORMATS) as mask:
+                regions = trace(np.array(mask), names, tolerance)
+                name = f"{place.as_posix()}{image.suffix}"
+                found.append(Annotation(name, image, mask.size, regions, None, path))
+    with written_folder(folder) as aside:
+        annotation_format(format).write(found, labels, aside)
+    return folder
