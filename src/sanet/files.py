@@ -74,6 +74,12 @@ def require_own(
             raise refuse(_in_the_way(path) or path, option)
 
 
+def require_own_folder(path: Path, option: str = "--output") -> None:
+    """Make sure that ``written_folder`` may replace a folder: that all files in it are as sanet wrote them there."""
+    inside = (file for file in path.rglob("*") if file.is_symlink() or not file.is_dir())
+    require_own(*inside, *([] if path.is_dir() else [path]), root=path.parent, option=option)
+
+
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
     """A file, or a folder, to write beside ``path``: at the end complete and on the disk, after an error gone.
@@ -123,7 +129,7 @@ def written_folder(path: Path) -> Iterator[Path]:
     with beside(path) as aside:
         aside.mkdir(exist_ok=True)
         yield aside
-    require_own(*path.rglob("*"), root=path.parent)
+    require_own_folder(path)
     for file in (file for file in aside.rglob("*") if file.is_file()):
         note(file, path / file.relative_to(aside), path.parent)
     shutil.rmtree(path, ignore_errors=True)

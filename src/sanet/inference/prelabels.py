@@ -12,7 +12,7 @@ from PIL import Image
 from sanet.data.decoding import FORMATS
 from sanet.data.formats.catalog import annotation_format
 from sanet.data.formats.regions import Annotation, trace
-from sanet.files import require_own, written_folder
+from sanet.files import require_own_folder, written_folder
 from sanet.inference.inputs import find_images
 from sanet.structures import LabelSet
 
@@ -24,7 +24,7 @@ def prelabels_in(output: str | Path, format: Any) -> Path:
         UsageError: the format is not known, or somebody else's files are there.
     """
     folder = Path(output) / type(annotation_format(format)).__name__.lower()
-    require_own(*folder.rglob("*"), root=folder.parent)
+    require_own_folder(folder)
     return folder
 
 

@@ -18,7 +18,7 @@ from sanet.data.formats.catalog import annotation_format
 from sanet.data.formats.regions import Annotation, trace
 from sanet.data.formats.source import Annotated
 from sanet.data.source import Record, Source, read_sample, records_of
-from sanet.files import require_own, written_folder
+from sanet.files import require_own_folder, written_folder
 from sanet.structures import LabelSet, UsageError
 
 MASKS = "masks"
@@ -46,7 +46,7 @@ def convert(source: Source, output: str | Path, format: Any = MASKS, progress: b
     folder = Path(output)
     if source.root and folder.resolve() in (source.root.resolve(), *source.root.resolve().parents):
         raise UsageError(f"{output} holds the dataset that is read; choose another folder")
-    require_own(*folder.rglob("*"), root=folder.parent, option="OUT")
+    require_own_folder(folder, "OUT")
     writer = None if format == MASKS else annotation_format(format)
     every = [(split, record) for split in source.splits for record in records_of(source, split)]
     shown = tqdm(every, "convert", unit=" images", delay=2, disable=not progress)

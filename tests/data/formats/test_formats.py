@@ -1,0 +1,282 @@
+"""Every format gives back what it was given, through its files; and odd or hostile files are named, not obeyed."""
+
+from __future__ import annotations
+
+import json
+import resource
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from drawn import blobs, save_image, write_export, write_json
+from sanet import references
+from sanet.cli.main import main
+from sanet.data.catalog import data_source
+from sanet.data.check import check_data
+from sanet.config import DataConfig
+from sanet.data.decoding import DataError
+from sanet.data.fingerprint import fingerprint
+from sanet.data.folder import Folder
+from sanet.data.formats.catalog import FORMATS, annotation_format
+from sanet.data.formats.format import Format
+from sanet.data.formats.source import Annotated
+from sanet.structures import UsageError
+
+each_format = pytest.mark.parametrize("name", sorted(FORMATS.builtin))
+
+
+def masks_in(source, split="train"):
+    """By image, the names of the pixels' classes."""
+    names = np.array([*source.labels.names, *["?"] * 300])
+    return {sample.name: names[sample.mask.numpy()] for sample in source.open(split)}
+
+
+def expected(masks):
+    names = np.array(["background", "leaf", "stem", "soil"])
+    return {name.rpartition(".")[0]: names[mask] for name, mask in masks.items()}
+
+
+def assert_same(found, wanted):
+    assert found.keys() == wanted.keys()
+    assert all((found[name] == wanted[name]).all() for name in wanted)
+
+
+@each_format
+def test_a_format_is_recognised_and_gives_back_what_was_written(name, tmp_path):
+    masks = {"a.png": blobs(1), "b.png": blobs(2, (33, 71))}
+    write_export(name, tmp_path / "x", masks, "train")
+    write_export(name, tmp_path / "y", {"c.png": blobs(3)})
+    source = Annotated(tmp_path / "x")
+    assert type(source) is Annotated
+    assert_same(masks_in(source), expected(masks))
+    assert source.splits == ("train",)
+    assert source.labels.background == 0
+    assert_same(masks_in(Annotated(tmp_path / "y", name)), expected({"c.png": blobs(3)}))
+    assert not check_data(source, progress=False).errors
+
+
+@each_format
+def test_an_export_is_converted_to_every_other_format_and_to_masks(name, tmp_path):
+    masks = {"a.png": blobs(4), "b.png": blobs(5)}
+    write_export(name, tmp_path / "x", masks, "val")
+    assert main(["convert", str(tmp_path / "x"), str(tmp_path / "masks")]) == 0
+    classes = (tmp_path / "masks/classes.txt").read_text().split()
+    assert_same(masks_in(Folder(tmp_path / "masks", classes), "val"), expected(masks))
+    for other in FORMATS.builtin:
+        assert main(["convert", str(tmp_path / "x"), str(tmp_path / other), "--format", other]) == 0
+        assert_same(masks_in(Annotated(tmp_path / other), "val"), expected(masks))
+
+
+def test_converting_replaces_what_it_wrote_and_nothing_else(tmp_path, capsys):
+    write_export("coco", tmp_path / "x", {"a.png": blobs(1)})
+    command = ["convert", str(tmp_path / "x"), str(tmp_path / "out")]
+    assert main(command) == main(command) == 0
+    (tmp_path / "out/mine.txt").write_text("mine")
+    assert main(command) == 2
+    assert (tmp_path / "out/mine.txt").read_text() == "mine"
+    assert main(["convert", str(tmp_path / "x"), str(tmp_path)]) == 2
+    assert "choose another" in capsys.readouterr().err
+
+
+def test_two_images_of_one_name_are_not_written_over_each_other(tmp_path):
+    for split in ("train", "val"):
+        write_export("labelme", tmp_path / "x" / split, {"a.png": blobs(1)})
+    assert main(["convert", str(tmp_path / "x"), str(tmp_path / "out")]) == 1
+    assert main(["convert", str(tmp_path / "x"), str(tmp_path / "out"), "--format", "yolo"]) == 0
+
+
+class Mine(Format):
+    """A stranger's format: a text file of boxes."""
+
+    def recognises(self, root):
+        """By its ending."""
+        return "mine" if [*root.glob("*.mine")] else ""
+
+    def read(self, root):
+        """Nothing."""
+        return []
+
+    def write(self, annotations, labels, folder):
+        """The number of regions of each image."""
+        (folder / "all.mine").write_text("\n".join(f"{each.name} {len(each.regions)}" for each in annotations))
+
+
+def test_a_format_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.setitem(references._opened, __name__, object())
+    write_export("coco", tmp_path / "x", {"a.png": blobs(1)})
+    with pytest.raises(UsageError, match="annotation format"):
+        annotation_format("nothing")
+    with pytest.raises(UsageError, match="derive it"):
+        annotation_format(dict)
+    assert isinstance(annotation_format(Mine), Mine)
+    assert main(["convert", str(tmp_path / "x"), str(tmp_path / "out"), "--format", f"{__name__}:Mine"]) == 0
+    assert (tmp_path / "out/all.mine").read_text().startswith("a.png ")
+    with pytest.raises(DataError, match="no image with annotations"):
+        Annotated(tmp_path / "out", Mine)
+
+
+def test_the_dataset_by_its_name_and_what_decides_its_digest(tmp_path):
+    write_export("coco", tmp_path, {"a.png": blobs(1), "b.png": blobs(2)})
+    settings = DataConfig("annotated", str(tmp_path), options={"classes": ["background", "soil", "leaf", "stem"]})
+    source = data_source(settings)
+    assert source.names == {0: "background", 1: "soil", 2: "leaf", 3: "stem"}
+    assert source.labels.background == 0
+    plain = data_source(DataConfig("annotated", str(tmp_path)))
+    assert fingerprint(source, "train") != fingerprint(plain, "train")
+    assert fingerprint(source, "train")["images"] == fingerprint(plain, "train")["images"]
+    with pytest.raises(DataError, match=r"stem.*data\.options\.classes"):
+        Annotated(tmp_path, classes=["soil", "leaf"])
+    for _ in range(2):  # what is kept of a check is not taken for that of other classes
+        first, second = check_data(source, progress=False), check_data(plain, progress=False)
+        assert dict(zip(source.labels.names, first.pixels["train"].tolist(), strict=True)) == dict(
+            zip(plain.labels.names, second.pixels["train"].tolist(), strict=True)
+        )
+
+
+def test_a_background_is_there_where_something_is_in_no_region(tmp_path):
+    full = np.where(blobs(1) == 0, 1, blobs(1))
+    write_export("coco", tmp_path / "full", {"a.png": full})
+    source = Annotated(tmp_path / "full")
+    assert "background" not in source.labels.names
+    assert source.labels.background is None
+
+
+@pytest.mark.parametrize(("name", "text"), [("shape.json", ""), ("b.json", "{}")])
+def test_files_that_hold_nothing_are_listed(name, text, tmp_path):
+    write_export("labelme", tmp_path, {"a.png": blobs(1)})
+    (tmp_path / name).write_text(text)
+    assert [path.name for path, _ in Annotated(tmp_path, "labelme").findings] == [name]
+
+
+DEEP = "[" * 200_000
+HOSTILE = {
+    "deep": ("labelme", "a.json", lambda text: text.replace('"flags": {}', f'"flags": {DEEP}', 1)),
+    "cut short": ("labelme", "a.json", lambda text: text[: len(text) // 2]),
+    "no number": ("labelme", "a.json", lambda text: text.replace('"points": [[', '"points": [[NaN, 1], [', 1)),
+    "infinite": ("coco", "_annotations.coco.json", lambda text: text.replace('[[', "[[Infinity, 1, ", 1)),
+    "far": ("labelme", "a.json", lambda text: text.replace('"points": [[', '"points": [[1e300, 1], [', 1)),
+    "a million points": ("labelme", "a.json", lambda text: text.replace('"points": [[', '"points": [' + "[1, 1], " * 10**6 + "[", 1)),
+    "many values": ("coco", "_annotations.coco.json", lambda text: text.replace("{", '{"x": [' + "[]," * 9_000_000 + "[]],", 1)),
+    "huge image": ("coco", "_annotations.coco.json", lambda text: text.replace('"width": 60', '"width": 1000000000')),
+    "texts for points": ("labelme", "a.json", lambda text: text.replace('"points": [[', '"points": [["a", "b"], [', 1)),
+    "run lengths": ("coco", "_annotations.coco.json", lambda text: text.replace(
+        '"annotations": [', '"annotations": [{"image_id": 1, "category_id": 1, "segmentation": '
+        '{"size": [48, 60], "counts": [99999999999999]}},')),
+    "run lengths of another image": ("coco", "_annotations.coco.json", lambda text: text.replace(
+        '"annotations": [', '"annotations": [{"image_id": 1, "category_id": 1, "segmentation": '
+        '{"size": [99999, 99999], "counts": "abc"}},')),
+    "damaged run lengths": ("coco", "_annotations.coco.json", lambda text: text.replace(
+        '"annotations": [', '"annotations": [{"image_id": 1, "category_id": 1, "segmentation": '
+        '{"size": [48, 60], "counts": "oooooooooooo"}},')),
+    "entities": ("cvat", "annotations.xml", lambda text: text.replace(
+        "<annotations>", '<!DOCTYPE a [<!ENTITY b "bbbbbbbbbb"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">]><annotations>&c;')),
+    "a file of the system": ("cvat", "annotations.xml", lambda text: text.replace(
+        "<annotations>", '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><annotations>&b;')),
+    "no number in XML": ("cvat", "annotations.xml", lambda text: text.replace('z_order="1"', 'z_order="one"')),
+    "a mask's box": ("cvat", "annotations.xml", lambda text: text.replace(
+        "</image>", '<mask label="leaf" left="0" top="0" width="99999" height="99999" rle="9999800001"/></image>')),
+    "a video": ("cvat", "annotations.xml", lambda text: text.replace("<image", "<track/><image", 1)),
+    "nan in YOLO": ("yolo", "labels/train/a.txt", lambda text: "0 nan nan 0 1 1 1\n"),
+    "no class in YOLO": ("yolo", "labels/train/a.txt", lambda text: "7 0 0 0 1 1 1\n"),
+    "brush": ("labelstudio", "tasks.json", lambda text: text.replace(
+        '"result": [', '"result": [{"type": "brushlabels", "original_width": 60, "original_height": 48, "value": '
+        '{"format": "rle", "brushlabels": ["leaf"], "rle": [255, 255, 255, 255, 57, 154, 119, 239, 255]}},')),
+    "deep features": ("geojson", "a.geojson", lambda text: DEEP),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_files_are_refused_by_name_and_soon(case, tmp_path):
+    name, file, change = HOSTILE[case]
+    write_export(name, tmp_path, {"a.png": blobs(1)})
+    before = (tmp_path / file).read_text()
+    after = change(before)
+    assert after != before
+    (tmp_path / file).write_text(after)
+    begun, peak = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=Path(file).name):
+        Annotated(tmp_path, name)
+    assert time.monotonic() - begun < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 10**6  # kB
+
+
+def test_archives_and_files_are_not_opened(tmp_path):
+    write_export("coco", tmp_path / "x", {"a.png": blobs(1)})
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(tmp_path / "x/_annotations.coco.json")
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "x")
+    for name in ("x.zip", "x.tar.gz"):
+        with pytest.raises(DataError, match=f"{name} is an archive; unpack it"):
+            Annotated(tmp_path / name)
+    with pytest.raises(DataError, match="is a file"):
+        Annotated(tmp_path / "x/_annotations.coco.json", "coco")
+    with pytest.raises(DataError, match="is no folder"):
+        Annotated(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no annotations in one of the formats"):
+        Annotated(tmp_path / "empty")
+    write_export("labelme", tmp_path / "x", {"a.png": blobs(1)})
+    with pytest.raises(DataError, match="several formats"):
+        Annotated(tmp_path / "x")
+
+
+@pytest.mark.parametrize("given", ["../../secret.png", "/etc/secret.png", "C:\\me\\secret.png", "..\\..\\secret.png"])
+def test_a_name_leads_nowhere_but_into_the_export(given, tmp_path):
+    save_image(tmp_path / "secret.png")
+    root = tmp_path / "a/b"
+    write_export("coco", root, {"a.png": blobs(1)})
+    path = root / "_annotations.coco.json"
+    path.write_text(path.read_text().replace('"a.png"', json.dumps(given)))
+    (record,) = Annotated(root).records("train")
+    assert record.image is None
+    save_image(root / "secret.png")
+    (record,) = Annotated(root).records("train")
+    assert record.image == root / "secret.png"
+
+
+def test_numbered_labels_are_offered_as_one_class(tmp_path):
+    save_image(tmp_path / "a.png")
+    ring = [[1, 1], [9, 1], [9, 9]]
+    shapes = [{"label": label, "points": [[x + 9 * at, y] for x, y in ring]} for at, label in enumerate(["yolk1", "yolk12", "pan"])]
+    write_json(tmp_path / "a.json", {"shapes": shapes, "imagePath": "a.png"})
+    source = Annotated(tmp_path)
+    assert source.labels.names == ("background", "yolk1", "yolk12", "pan")
+    (note,) = [note for note in source.notes if "data.values" in note]
+    assert "yolk1, yolk12 look like" in note
+    assert note.endswith("the name yolk")
+
+
+def test_regions_without_a_class_are_ignored_or_named(tmp_path):
+    save_image(tmp_path / "a.png")
+    shapes = [{"label": "", "points": [[1, 1], [9, 1], [9, 9]]}, {"label": "pan", "points": [[20, 1], [29, 1], [29, 9]]}]
+    write_json(tmp_path / "a.json", {"shapes": shapes, "imagePath": "a.png"})
+    source = Annotated(tmp_path)
+    assert source.open("train")[0].mask[2, 8] == source.labels.ignore_index
+    assert "1 regions without a class" in source.findings[0][1]
+    named = Annotated(tmp_path, unnamed="lid")
+    assert named.names[int(named.open("train")[0].mask[2, 8])] == "lid"
+    write_json(tmp_path / "a.json", {"shapes": shapes[:1], "imagePath": "a.png"})
+    with pytest.raises(DataError, match="no region has a class"):
+        Annotated(tmp_path)
+    assert Annotated(tmp_path, unnamed="lid").labels.names == ("background", "lid")
+
+
+def test_what_is_odd_is_listed_by_file(tmp_path):
+    write_export("labelme", tmp_path, {"a.png": blobs(1), "b.png": blobs(2)})
+    shape = {"label": "leaf", "shape_type": "polygon", "points": [[-40, 1], [9, 1], [9, 99]]}
+    write_json(tmp_path / "a.json", {"shapes": [shape], "imagePath": "a.png"})
+    write_json(tmp_path / "b.json", {"shapes": [], "imagePath": "b.png"})
+    save_image(tmp_path / "c.png")
+    (tmp_path / "d.json").write_text("")
+    found = {(path.name, what.partition(":")[2].strip() or what) for path, what in Annotated(tmp_path).findings}
+    assert found == {
+        ("a.json", "1 regions reach up to 51 pixels out of it: cut there"),
+        ("b.json", "no region: all of it is unlabelled"),
+        ("c.png", "not used"),
+        ("d.json", "not used"),
+    }
