@@ -29,6 +29,8 @@ Competition = Literal["comp5", "comp6"]
 CONFIG, METRICS, CHECKPOINTS, MODEL = "config.yaml", "metrics.csv", "checkpoints", "model"
 # What the commands call the bundled model.
 OWN = "streets"
+# Datasets with classes of their own.
+OF_PUBLISHERS = ("camvid", "scenes", "voc", "voc_aug")
 
 # Datasets of which the number of images is published, and checked.
 COUNTED = ("voc", "voc_aug")
@@ -87,10 +89,8 @@ class DataConfig:
             raise UsageError(
                 f"data.root {self.root}: the scenes are built in; leave data.name out, or name the dataset"
             )
-        if self.name not in ("auto", "folder"):
-            shared = {"name", "root", "options", "allow_subset", "images"}
-            own = [item for item in fields(self) if item.name not in shared]
-            given = [item.name for item in own if getattr(self, item.name) not in (item.default, {})]
+        if self.name in OF_PUBLISHERS:
+            given = own_settings(self)
             if given:
                 raise UsageError(f"data.{given[0]}: only for your own folder; the dataset {self.name!r} has its own")
         if self.background is not None and self.classes and self.background not in self.classes:
@@ -102,6 +102,16 @@ class DataConfig:
             raise UsageError('data.mask_format "color" needs data.colors, one RGB colour per class, or data.values')
         if self.mask_format == "index" and self.ignore_color is not None:
             raise UsageError('data.ignore_color belongs to data.mask_format "color"; use data.ignore_index here')
+
+
+def own_settings(data: DataConfig) -> list[str]:
+    """Names of the settings that say what is in a dataset of one's own, of those that are given."""
+    shared = {"name", "root", "options", "allow_subset", "images"}
+    return [
+        item.name
+        for item in fields(data)
+        if item.name not in shared and getattr(data, item.name) not in (item.default, {})
+    ]
 
 
 @dataclass(frozen=True)

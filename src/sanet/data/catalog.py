@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from inspect import Parameter, signature
 
-from sanet.config import DataConfig
+from sanet.config import DataConfig, own_settings
 from sanet.data.camvid import CamVid
 from sanet.data.decoding import DataError
 from sanet.data.folder import Folder
@@ -45,6 +45,8 @@ def data_source(config: DataConfig) -> Source:
         return found
     if not (isinstance(found, type) and issubclass(found, Source)):
         raise UsageError(f"data.name {config.name!r}: derive it from sanet.Source")
+    if given := own_settings(config):
+        raise UsageError(f"data.{given[0]}: {name_of(config.name)!r} says by itself what is in it; leave it out")
     options = dict(config.options)
     if config.allow_subset:
         options["allow_subset"] = True
