@@ -34,7 +34,9 @@ def save_image(path: Path, size: tuple[int, int] = (60, 48), seed: int = 0) -> N
     Image.fromarray(pixels).save(path)
 
 
-def write_export(name: str, folder: Path, masks: dict[str, np.ndarray], split: str | None = None, tolerance: float = 0) -> None:
+def write_export(
+    name: str, folder: Path, masks: dict[str, np.ndarray], split: str | None = None, tolerance: float = 0
+) -> None:
     """An export in a format of these masks, with an image each."""
     writer, annotations = annotation_format(name), []
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,5 +55,7 @@ def write_json(path: Path, content: object) -> None:
 def far(found: np.ndarray, wanted: np.ndarray) -> int:
     """Pixels that differ farther than one pixel from where the wanted mask changes."""
     padded = np.pad(wanted, 1, mode="edge")
-    shifted = [padded[1 + y : 1 + y + wanted.shape[0], 1 + x : 1 + x + wanted.shape[1]] for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    shifted = [
+        padded[1 + y : 1 + y + wanted.shape[0], 1 + x : 1 + x + wanted.shape[1]] for y in (-1, 0, 1) for x in (-1, 0, 1)
+    ]
     return int(np.all([found != other for other in shifted], axis=0).sum())

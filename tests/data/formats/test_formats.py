@@ -11,28 +11,36 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from drawn import blobs, save_image, write_export, write_json
+from PIL import Image
+
 from sanet import references
 from sanet.cli.main import main
+from sanet.config import DataConfig
 from sanet.data.catalog import data_source
 from sanet.data.check import check_data
-from sanet.config import DataConfig
 from sanet.data.decoding import DataError
 from sanet.data.fingerprint import fingerprint
-from sanet.data.folder import Folder
 from sanet.data.formats.catalog import FORMATS, annotation_format
 from sanet.data.formats.format import Format
 from sanet.data.formats.source import Annotated
-from sanet.structures import UsageError
+from sanet.structures import LabelSet, UsageError
 
 each_format = pytest.mark.parametrize("name", sorted(FORMATS.builtin))
 
 
-def masks_in(source, split="train"):
+def opened(root, name="auto", **settings):
+    return data_source(DataConfig(name, str(root), **settings))
+
+
+def samples_in(source):
+    return [sample for split in source.splits for sample in source.open(split)]
+
+
+def masks_in(source):
     """By image, the names of the pixels' classes."""
     names = np.array([*source.labels.names, *["?"] * 300])
-    return {sample.name: names[sample.mask.numpy()] for sample in source.open(split)}
+    return {sample.name: names[sample.mask.numpy()] for sample in samples_in(source)}
 
 
 def expected(masks):
@@ -50,12 +58,12 @@ def test_a_format_is_recognised_and_gives_back_what_was_written(name, tmp_path):
     masks = {"a.png": blobs(1), "b.png": blobs(2, (33, 71))}
     write_export(name, tmp_path / "x", masks, "train")
     write_export(name, tmp_path / "y", {"c.png": blobs(3)})
-    source = Annotated(tmp_path / "x")
+    source = opened(tmp_path / "x")
     assert type(source) is Annotated
     assert_same(masks_in(source), expected(masks))
-    assert source.splits == ("train",)
+    assert source.splits == ("train", "val")
     assert source.labels.background == 0
-    assert_same(masks_in(Annotated(tmp_path / "y", name)), expected({"c.png": blobs(3)}))
+    assert_same(masks_in(opened(tmp_path / "y", name)), expected({"c.png": blobs(3)}))
     assert not check_data(source, progress=False).errors
 
 
@@ -64,11 +72,11 @@ def test_an_export_is_converted_to_every_other_format_and_to_masks(name, tmp_pat
     masks = {"a.png": blobs(4), "b.png": blobs(5)}
     write_export(name, tmp_path / "x", masks, "val")
     assert main(["convert", str(tmp_path / "x"), str(tmp_path / "masks")]) == 0
-    classes = (tmp_path / "masks/classes.txt").read_text().split()
-    assert_same(masks_in(Folder(tmp_path / "masks", classes), "val"), expected(masks))
+    assert (tmp_path / "masks/classes.txt").read_text().split()[0] == "background"
+    assert_same(masks_in(opened(tmp_path / "masks")), expected(masks))
     for other in FORMATS.builtin:
         assert main(["convert", str(tmp_path / "x"), str(tmp_path / other), "--format", other]) == 0
-        assert_same(masks_in(Annotated(tmp_path / other), "val"), expected(masks))
+        assert_same(masks_in(opened(tmp_path / other)), expected(masks))
 
 
 def test_converting_replaces_what_it_wrote_and_nothing_else(tmp_path, capsys):
@@ -116,20 +124,19 @@ def test_a_format_of_ones_own(tmp_path, monkeypatch):
     assert main(["convert", str(tmp_path / "x"), str(tmp_path / "out"), "--format", f"{__name__}:Mine"]) == 0
     assert (tmp_path / "out/all.mine").read_text().startswith("a.png ")
     with pytest.raises(DataError, match="no image with annotations"):
-        Annotated(tmp_path / "out", Mine)
+        opened(tmp_path / "out", f"{__name__}:Mine")
 
 
 def test_the_dataset_by_its_name_and_what_decides_its_digest(tmp_path):
-    write_export("coco", tmp_path, {"a.png": blobs(1), "b.png": blobs(2)})
-    settings = DataConfig("annotated", str(tmp_path), options={"classes": ["background", "soil", "leaf", "stem"]})
-    source = data_source(settings)
-    assert source.names == {0: "background", 1: "soil", 2: "leaf", 3: "stem"}
+    write_export("coco", tmp_path, {"a.png": blobs(1), "b.png": blobs(2)}, "train")
+    source = opened(tmp_path, "coco", classes=("background", "soil", "leaf", "stem"))
+    assert source.labels.names == ("background", "soil", "leaf", "stem")
     assert source.labels.background == 0
-    plain = data_source(DataConfig("annotated", str(tmp_path)))
+    plain = opened(tmp_path, "coco")
     assert fingerprint(source, "train") != fingerprint(plain, "train")
     assert fingerprint(source, "train")["images"] == fingerprint(plain, "train")["images"]
-    with pytest.raises(DataError, match=r"stem.*data\.options\.classes"):
-        Annotated(tmp_path, classes=["soil", "leaf"])
+    with pytest.raises(UsageError, match=r"data\.classes lacks background, stem"):
+        opened(tmp_path, "coco", classes=("soil", "leaf"))
     for _ in range(2):  # what is kept of a check is not taken for that of other classes
         first, second = check_data(source, progress=False), check_data(plain, progress=False)
         assert dict(zip(source.labels.names, first.pixels["train"].tolist(), strict=True)) == dict(
@@ -137,10 +144,24 @@ def test_the_dataset_by_its_name_and_what_decides_its_digest(tmp_path):
         )
 
 
+def test_a_map_merges_renames_and_ignores_labels_and_is_stored(tmp_path):
+    masks = {"a.png": blobs(1), "b.png": blobs(2)}
+    write_export("labelme", tmp_path, masks)
+    source = opened(tmp_path, values={"plant": ["leaf", "stem"], "ignore": ["soil"]})
+    names = np.array(["background", "plant", "plant", "?"])
+    assert_same(masks_in(source), {name.rpartition(".")[0]: names[mask] for name, mask in masks.items()})
+    again = data_source(source.settings)
+    assert again.labels == source.labels == LabelSet(("background", "plant"), background=0)
+    assert_same(masks_in(again), masks_in(source))
+    assert fingerprint(again, "train") == fingerprint(source, "train")
+    with pytest.raises(UsageError, match="'leav' is no number"):
+        opened(tmp_path, values={"plant": ["leav"]})
+
+
 def test_a_background_is_there_where_something_is_in_no_region(tmp_path):
     full = np.where(blobs(1) == 0, 1, blobs(1))
     write_export("coco", tmp_path / "full", {"a.png": full})
-    source = Annotated(tmp_path / "full")
+    source = opened(tmp_path / "full")
     assert "background" not in source.labels.names
     assert source.labels.background is None
 
@@ -149,7 +170,7 @@ def test_a_background_is_there_where_something_is_in_no_region(tmp_path):
 def test_files_that_hold_nothing_are_listed(name, text, tmp_path):
     write_export("labelme", tmp_path, {"a.png": blobs(1)})
     (tmp_path / name).write_text(text)
-    assert [path.name for path, _ in Annotated(tmp_path, "labelme").findings] == [name]
+    assert [path.name for path, _ in opened(tmp_path, "labelme").odd] == [name]
 
 
 DEEP = "[" * 200_000
@@ -199,7 +220,7 @@ def test_hostile_files_are_refused_by_name_and_soon(case, tmp_path):
     (tmp_path / file).write_text(after)
     begun, peak = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(DataError, match=Path(file).name):
-        Annotated(tmp_path, name)
+        opened(tmp_path, name)
     assert time.monotonic() - begun < 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 10**6  # kB
 
@@ -211,18 +232,19 @@ def test_archives_and_files_are_not_opened(tmp_path):
     with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "x")
     for name in ("x.zip", "x.tar.gz"):
-        with pytest.raises(DataError, match=f"{name} is an archive; unpack it"):
-            Annotated(tmp_path / name)
-    with pytest.raises(DataError, match="is a file"):
-        Annotated(tmp_path / "x/_annotations.coco.json", "coco")
-    with pytest.raises(DataError, match="is no folder"):
-        Annotated(tmp_path / "nothing")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no annotations in one of the formats"):
-        Annotated(tmp_path / "empty")
+        with pytest.raises(DataError, match=f"{name} is an archive: unpack it"):
+            opened(tmp_path / name)
+    for name in ("x/_annotations.coco.json", "nothing"):
+        with pytest.raises(DataError, match="is not a folder"):
+            opened(tmp_path / name, "coco")
     write_export("labelme", tmp_path / "x", {"a.png": blobs(1)})
-    with pytest.raises(DataError, match="several formats"):
-        Annotated(tmp_path / "x")
+    with pytest.raises(DataError, match=r"in 2 ways; choose one: --data\.name coco .* --data\.name labelme"):
+        opened(tmp_path / "x")
+    (tmp_path / "x/_annotations.coco.json").unlink()
+    (tmp_path / "x/masks").mkdir()
+    Image.fromarray(blobs(1)).save(tmp_path / "x/masks/a.png")
+    with pytest.raises(DataError, match=r"--data\.name labelme .* --data\.name folder"):
+        opened(tmp_path / "x")
 
 
 @pytest.mark.parametrize("given", ["../../secret.png", "/etc/secret.png", "C:\\me\\secret.png", "..\\..\\secret.png"])
@@ -232,38 +254,48 @@ def test_a_name_leads_nowhere_but_into_the_export(given, tmp_path):
     write_export("coco", root, {"a.png": blobs(1)})
     path = root / "_annotations.coco.json"
     path.write_text(path.read_text().replace('"a.png"', json.dumps(given)))
-    (record,) = Annotated(root).records("train")
+    (record,) = opened(root).records("train")
     assert record.image is None
     save_image(root / "secret.png")
-    (record,) = Annotated(root).records("train")
+    (record,) = opened(root).records("train")
     assert record.image == root / "secret.png"
 
 
 def test_numbered_labels_are_offered_as_one_class(tmp_path):
     save_image(tmp_path / "a.png")
     ring = [[1, 1], [9, 1], [9, 9]]
-    shapes = [{"label": label, "points": [[x + 9 * at, y] for x, y in ring]} for at, label in enumerate(["yolk1", "yolk12", "pan"])]
+    shapes = [
+        {"label": label, "points": [[x + 9 * at, y] for x, y in ring]}
+        for at, label in enumerate(["yolk1", "yolk12", "pan"])
+    ]
     write_json(tmp_path / "a.json", {"shapes": shapes, "imagePath": "a.png"})
-    source = Annotated(tmp_path)
+    source = opened(tmp_path)
     assert source.labels.names == ("background", "yolk1", "yolk12", "pan")
     (note,) = [note for note in source.notes if "data.values" in note]
     assert "yolk1, yolk12 look like" in note
-    assert note.endswith("the name yolk")
+    assert note.endswith('--data.values "{yolk: [yolk1, yolk12]}"')
+    assert opened(tmp_path, values={"yolk": ["yolk1", "yolk12"]}).labels.names == ("background", "yolk", "pan")
 
 
 def test_regions_without_a_class_are_ignored_or_named(tmp_path):
     save_image(tmp_path / "a.png")
-    shapes = [{"label": "", "points": [[1, 1], [9, 1], [9, 9]]}, {"label": "pan", "points": [[20, 1], [29, 1], [29, 9]]}]
+    shapes = [
+        {"label": "", "points": [[1, 1], [9, 1], [9, 9]]},
+        {"label": "pan", "points": [[20, 1], [29, 1], [29, 9]]},
+    ]
     write_json(tmp_path / "a.json", {"shapes": shapes, "imagePath": "a.png"})
-    source = Annotated(tmp_path)
+    source = opened(tmp_path)
     assert source.open("train")[0].mask[2, 8] == source.labels.ignore_index
-    assert "1 regions without a class" in source.findings[0][1]
-    named = Annotated(tmp_path, unnamed="lid")
-    assert named.names[int(named.open("train")[0].mask[2, 8])] == "lid"
+    assert "1 regions without a class" in source.odd[0][1]
+    named = opened(tmp_path, values={"lid": [""]})
+    assert named.labels.names[int(named.open("train")[0].mask[2, 8])] == "lid"
+    again = data_source(named.settings)
+    assert again.labels == named.labels
+    assert (again.open("train")[0].mask == named.open("train")[0].mask).all()
     write_json(tmp_path / "a.json", {"shapes": shapes[:1], "imagePath": "a.png"})
     with pytest.raises(DataError, match="no region has a class"):
-        Annotated(tmp_path)
-    assert Annotated(tmp_path, unnamed="lid").labels.names == ("background", "lid")
+        opened(tmp_path)
+    assert opened(tmp_path, values={"": "lid"}).labels.names == ("background", "lid")
 
 
 def test_what_is_odd_is_listed_by_file(tmp_path):
@@ -273,7 +305,7 @@ def test_what_is_odd_is_listed_by_file(tmp_path):
     write_json(tmp_path / "b.json", {"shapes": [], "imagePath": "b.png"})
     save_image(tmp_path / "c.png")
     (tmp_path / "d.json").write_text("")
-    found = {(path.name, what.partition(":")[2].strip() or what) for path, what in Annotated(tmp_path).findings}
+    found = {(path.name, what.partition(":")[2].strip() or what) for path, what in opened(tmp_path).odd}
     assert found == {
         ("a.json", "1 regions reach up to 51 pixels out of it: cut there"),
         ("b.json", "no region: all of it is unlabelled"),

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sanet.config import DataConfig
+from sanet.data.catalog import data_source
 from sanet.data.check import check_data
 from sanet.data.decoding import DataError
-from sanet.data.formats.source import Annotated
 
 
 @pytest.fixture
@@ -23,9 +24,9 @@ def exports():
 
 
 def test_labelme_gives_the_masks_that_its_author_made(exports):
-    source = Annotated(exports / "labelme_lines")
+    source = data_source(DataConfig(root=str(exports / "labelme_lines" / "labelme")))
     assert source.labels.names == ("background", "line")
-    for record in source.records("train"):
+    for record in (record for split in source.splits for record in source.records(split)):
         found = source.stored_mask(record).values
         wanted = np.array(Image.open(exports / f"labelme_lines/author_masks/{record.name}.png"))
         for number in (0, 1):
@@ -37,28 +38,46 @@ def test_labelme_gives_the_masks_that_its_author_made(exports):
 @pytest.mark.parametrize(
     ("name", "labels", "counts", "odd"),
     [
-        ("labelme_numbered", 14, {"train": 6}, "0.jpg is used"),
+        ("labelme_numbered", 14, {"train": 5, "val": 1}, "0.jpg is used"),
         ("coco_polygons", 11, {"train": 6, "val": 4}, "'facade' occurs 2 times"),
         ("via_kudzu", 2, {"train": 24, "val": 16}, "without a class"),
         ("via_rice_leaf", 3, {"train": 40, "val": 8}, "1 regions without a class"),
     ],
 )
 def test_samples_are_read(name, labels, counts, odd, exports):
-    source = Annotated(exports / name)
+    source = data_source(DataConfig(root=str(exports / name)))
     assert len(source.labels) == labels
     assert {split: len(source.records(split)) for split in source.splits} == counts
-    assert any(odd in what for _, what in source.findings)
+    assert any(odd in what for _, what in source.odd)
     assert all(record.image for split in source.splits for record in source.records(split))
     check_data(source, progress=False)
 
 
 def test_one_class_for_regions_that_have_none(exports):
-    source = Annotated(exports / "via_kudzu", unnamed="kudzu")
+    source = data_source(DataConfig(root=str(exports / "via_kudzu"), values={"kudzu": ["kudzu", ""]}))
     assert source.labels.names == ("background", "kudzu")
     assert {1} <= {int(value) for value in source.open("val")[0].mask.unique()} <= {0, 1}
 
 
-@pytest.mark.parametrize("name", ["cvat_segmentation_mask", "roboflow_masks", "drive", "crackforest"])
-def test_folders_of_masks_are_no_annotations(name, exports):
-    with pytest.raises(DataError, match="no annotations in one of the formats"):
-        Annotated(exports / name)
+@pytest.mark.parametrize(
+    ("name", "labels", "images"),
+    [
+        ("cvat_segmentation_mask", ("background", "tool"), 3),
+        ("roboflow_masks", None, 13),
+        ("roboflow_masks_small", None, 9),
+        ("drive", ("background", "foreground"), 20),
+        ("crackforest", ("background", "foreground"), 118),
+    ],
+)
+def test_folders_of_masks_explain_themselves(name, labels, images, exports):
+    source = data_source(DataConfig(root=str(exports / name)))
+    assert labels is None or source.labels.names == labels
+    assert sum(len(source.records(split)) for split in source.splits) == images
+    assert not check_data(source, progress=False).errors
+
+
+def test_what_cannot_be_read_by_itself_says_what_to_type(exports):
+    with pytest.raises(DataError, match=r"--data\.masks masks2 or --data\.masks masks3"):
+        data_source(DataConfig(root=str(exports / "hyta_clouds")))
+    source = data_source(DataConfig(root=str(exports / "stripped_line_ends")))
+    assert len(check_data(source, progress=False).errors) >= 10
