@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from sanet.config import DataConfig
+from sanet.data.catalog import data_source
 from sanet.data.formats.catalog import annotation_format
 from sanet.data.formats.regions import Annotation, trace
+from sanet.data.source import Source
 from sanet.structures import LabelSet
 
 LABELS = LabelSet(("leaf", "stem", "soil"))
@@ -47,15 +51,20 @@ def write_export(
     writer.write(annotations, LABELS, folder)
 
 
+def opened(root: Path, name: str = "auto", **settings: Any) -> Source:
+    """The dataset in a folder, as every command opens it."""
+    return data_source(DataConfig(name, str(root), **settings))
+
+
 def write_json(path: Path, content: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def far(found: np.ndarray, wanted: np.ndarray) -> int:
-    """Pixels that differ farther than one pixel from where the wanted mask changes."""
+    """Pixels that differ and have only neighbours of their own class: farther than one pixel from every outline."""
     padded = np.pad(wanted, 1, mode="edge")
     shifted = [
         padded[1 + y : 1 + y + wanted.shape[0], 1 + x : 1 + x + wanted.shape[1]] for y in (-1, 0, 1) for x in (-1, 0, 1)
     ]
-    return int(np.all([found != other for other in shifted], axis=0).sum())
+    return int(((found != wanted) & np.all([wanted == other for other in shifted], axis=0)).sum())

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn import blobs, save_image, write_export, write_json
+from drawn import blobs, opened, save_image, write_export, write_json
 from PIL import Image
 
 from sanet import references
 from sanet.cli.main import main
-from sanet.config import DataConfig
 from sanet.data.catalog import data_source
 from sanet.data.check import check_data
 from sanet.data.decoding import DataError
@@ -27,10 +26,6 @@ from sanet.data.formats.source import Annotated
 from sanet.structures import LabelSet, UsageError
 
 each_format = pytest.mark.parametrize("name", sorted(FORMATS.builtin))
-
-
-def opened(root, name="auto", **settings):
-    return data_source(DataConfig(name, str(root), **settings))
 
 
 def samples_in(source):
@@ -180,8 +175,10 @@ HOSTILE = {
     "no number": ("labelme", "a.json", lambda text: text.replace('"points": [[', '"points": [[NaN, 1], [', 1)),
     "infinite": ("coco", "_annotations.coco.json", lambda text: text.replace('[[', "[[Infinity, 1, ", 1)),
     "far": ("labelme", "a.json", lambda text: text.replace('"points": [[', '"points": [[1e300, 1], [', 1)),
-    "a million points": ("labelme", "a.json", lambda text: text.replace('"points": [[', '"points": [' + "[1, 1], " * 10**6 + "[", 1)),
-    "many values": ("coco", "_annotations.coco.json", lambda text: text.replace("{", '{"x": [' + "[]," * 9_000_000 + "[]],", 1)),
+    "a million points": ("labelme", "a.json", lambda text: text.replace(
+        '"points": [[', '"points": [' + "[1, 1], " * 10**6 + "[", 1)),
+    "many values": ("coco", "_annotations.coco.json", lambda text: text.replace(
+        "{", '{"x": [' + "[]," * 9_000_000 + "[]],", 1)),
     "huge image": ("coco", "_annotations.coco.json", lambda text: text.replace('"width": 60', '"width": 1000000000')),
     "texts for points": ("labelme", "a.json", lambda text: text.replace('"points": [[', '"points": [["a", "b"], [', 1)),
     "run lengths": ("coco", "_annotations.coco.json", lambda text: text.replace(
@@ -194,7 +191,8 @@ HOSTILE = {
         '"annotations": [', '"annotations": [{"image_id": 1, "category_id": 1, "segmentation": '
         '{"size": [48, 60], "counts": "oooooooooooo"}},')),
     "entities": ("cvat", "annotations.xml", lambda text: text.replace(
-        "<annotations>", '<!DOCTYPE a [<!ENTITY b "bbbbbbbbbb"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">]><annotations>&c;')),
+        "<annotations>",
+        '<!DOCTYPE a [<!ENTITY b "bbbbbbbbbb"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">]><annotations>&c;')),
     "a file of the system": ("cvat", "annotations.xml", lambda text: text.replace(
         "<annotations>", '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><annotations>&b;')),
     "no number in XML": ("cvat", "annotations.xml", lambda text: text.replace('z_order="1"', 'z_order="one"')),

@@ -193,7 +193,7 @@ def checked_ring(path: Path, points: Any) -> Ring:
     """
     try:
         count = len(points)
-        ring = np.asarray(points, np.float64).reshape(count, -1) if count <= MOST_POINTS else np.zeros(0)
+        ring = np.asarray(points, np.float64) if count <= MOST_POINTS else np.zeros(0)
     except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: an outline is no list of points ({error}); export it again") from error
     if count == 0:

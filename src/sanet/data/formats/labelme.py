@@ -73,13 +73,13 @@ class Labelme(Format):
             return Region(label, (box_ring([*ring.min(0), *ring.max(0)]),))
         elif kind == "circle":
             radius = float(np.hypot(*(ring[1] - ring[0])))
-            return Region(label, (ellipse_ring(ring[0], (radius, radius)),))
+            return Region(label, (ellipse_ring(ring[0] + 0.5, (radius, radius)),))
         elif kind in {"line", "linestrip"}:
             self.note(path, f"a {kind}, labelled {label}: drawn {LINE} pixels wide, as labelme does")
             return line(label, ring, LINE, size)
         elif kind == "point":
             self.note(path, f"a point, labelled {label}: drawn with a radius of {POINT} pixels, as labelme does")
-            return Region(label, (ellipse_ring(ring[0], (POINT, POINT)),))
+            return Region(label, (ellipse_ring(ring[0] + 0.5, (POINT, POINT)),))
         elif kind == "mask":
             return Region(label, bitmap=_mask(path, shape.get("mask"), ring))
         else:

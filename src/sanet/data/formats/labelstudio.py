@@ -77,7 +77,7 @@ class LabelStudio(Format):
         scale, turn = np.array(size) / 100, float(value.get("rotation") or 0)
         shape = KINDS.get(kind, kind)
         if shape == "polygon":
-            ring = checked_ring(path, value["points"]) * scale
+            ring = (checked_ring(path, value["points"]) * scale).round(4)  # 4.9999999 is 5
         elif shape == "rectangle":
             left, top = np.array([value["x"], value["y"]], float) * scale
             right, bottom = np.array([value["x"] + value["width"], value["y"] + value["height"]], float) * scale

@@ -239,8 +239,7 @@ def _outlines(bits: Bits, left: int, top: int, tolerance: float) -> Iterator[tup
 
 def _simplified(ring: Ring, tolerance: float) -> Ring:
     """Fewer points, from which the others are no farther away than ``tolerance`` (Douglas and Peucker)."""
-    before, after = ring - np.roll(ring, 1, 0), np.roll(ring, -1, 0) - ring
-    ring = ring[np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]) > 1e-9]
+    ring = _bends(_cornered(_bends(ring)))
     if tolerance <= 0 or len(ring) <= 4:
         return ring
     kept = np.zeros(len(ring) + 1, np.bool_)
@@ -260,3 +259,21 @@ def _simplified(ring: Ring, tolerance: float) -> Ring:
             spans += [(start, start + 1 + worst), (start + 1 + worst, end)]
     simple = ring[kept[:-1]]
     return simple if len(simple) >= 3 else ring
+
+
+def _bends(ring: Ring) -> Ring:
+    """The points of an outline at which it changes its direction."""
+    before, after = ring - np.roll(ring, 1, 0), np.roll(ring, -1, 0) - ring
+    bends: Ring = ring[np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]) > 1e-9]
+    return bends
+
+
+def _cornered(ring: Ring) -> Ring:
+    """With the corners that contours cut off, where they lie between two straight edges; steps of a slope stay cut."""
+    before, after, following = ring - np.roll(ring, 1, 0), np.roll(ring, -1, 0) - ring, np.roll(ring, -1, 0)
+    longer, shorter = np.abs(after).max(1), np.abs(after).min(1)
+    straight = (longer > 1) & (shorter < 1e-9)
+    places = np.flatnonzero((longer < 1) & (shorter > 1e-9) & np.roll(straight, 1) & np.roll(straight, -1))
+    level = np.abs(before[:, 1]) < 1e-9  # what leads to the corner
+    x, y = np.where(level, following[:, 0], ring[:, 0]), np.where(level, ring[:, 1], following[:, 1])
+    return np.insert(ring, places + 1, np.stack([x, y], 1)[places], axis=0)

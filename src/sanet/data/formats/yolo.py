@@ -55,12 +55,10 @@ class Yolo(Format):
                     raise DataError(f"{path}, line {number}: {text[:40]!r} is not the number of one of the names "
                                     "and at least three points; export it again")  # fmt: skip
                 ring = checked_ring(path, np.array(words[1:], object).reshape(-1, 2)) * size
-                regions.append(Region(label, (checked_ring(path, ring),)))
+                regions.append(Region(label, (checked_ring(path, ring.round(4)),)))
             found.append(Annotation(image.name, image, size, tuple(regions), files.split(path), path))
         if boxes and not any(each.regions for each in found):
             raise DataError(f"{root} has boxes only, and no outlines; export it for segmentation")
-        for image in known.values():
-            self.note(image, "no text file: not used")
         return found
 
     def _names(self, files: Files) -> dict[str, str]:
