@@ -34,7 +34,7 @@ from sanet.evaluation.evaluate import evaluate
 from sanet.evaluation.metrics import METRICS
 from sanet.evaluation.results import Evaluation
 from sanet.files import written_folder
-from sanet.models.networks import HEADS, SegmentationModel, create_model
+from sanet.models.networks import HEADS, SegmentationModel
 from sanet.models.store import escaped
 from sanet.reading import ImageReading
 from sanet.references import Reference, name_of
@@ -60,7 +60,7 @@ from sanet.training.run import (
 )
 from sanet.training.saving import Saving, kept, stoppable
 from sanet.training.sharing import freeze_unused, synchronize_batch_norm
-from sanet.training.start import init_from, network_weights, require_fitting
+from sanet.training.start import create_network, network_weights, require_fitting
 from sanet.training.task import SegmentationTask, logged_names, with_monitor_mode
 
 # What a write that finds no room fails with.
@@ -130,7 +130,7 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
         if resume:
             distributed.broadcast_from_main(lambda: require_same(config, record, trust_changes))
         L.seed_everything(config.seed, verbose=False)
-        model = _create(config, source, from_scratch=not resume)
+        model = create_network(config, source, from_scratch=not resume)
         _require_terms(config, model)
         task = SegmentationTask(model, config, class_weights(pixels, config.loss.class_weighting))
         if not cluster.alone:
@@ -229,26 +229,6 @@ def checked_pixels(source: Source) -> tuple[Tensor, ImageReading]:
     if source.reads_files:
         print(report)
     return torch.from_numpy(report.pixels["train"]), report.reading
-
-
-def _create(config: TrainConfig, source: Source, from_scratch: bool) -> SegmentationModel:
-    settings, images = config.model, source.images
-    if images.of_values and settings.in_chans not in (3, images.channels):
-        raise UsageError(f"model.in_chans {settings.in_chans}: data.images.channels {images.channels} decides it")
-    model = create_model(
-        settings.name,
-        settings.backbone,
-        labels=source.labels,
-        output_stride=settings.output_stride,
-        pretrained_backbone=settings.pretrained_backbone and from_scratch and settings.init_from is None,
-        in_chans=images.channels or settings.in_chans,
-        value_range=settings.value_range,
-        images=images,
-        **settings.options,
-    )
-    if settings.init_from is not None and from_scratch:
-        init_from(model, settings.init_from, settings.strict)
-    return model.to(memory_format=torch.channels_last)
 
 
 def _require_terms(config: TrainConfig, model: SegmentationModel) -> None:

@@ -1,4 +1,4 @@
-"""Weights to start from, and how they differ from those of a network."""
+"""The network of a run, and the weights that it starts from."""
 
 from __future__ import annotations
 
@@ -6,18 +6,46 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sanet import distributed
-from sanet.config import MODEL
-from sanet.models.networks import load_model
+from sanet.config import MODEL, TrainConfig
+from sanet.data.source import Source
+from sanet.models.networks import SegmentationModel, create_model, load_model
 from sanet.record import differences, enumerated
-from sanet.structures import SanetError, say
+from sanet.structures import SanetError, UsageError, say
 from sanet.training.callbacks import MovingAverage
 from sanet.training.checkpoints import SUFFIX, read_checkpoint
 
 # What Lightning puts before the names of the network's tensors in a checkpoint.
 PREFIX = "model."
+
+
+def create_network(config: TrainConfig, source: Source, from_scratch: bool) -> SegmentationModel:
+    """The network of a run, for the classes and the images of a source; weights come later unless it is from scratch.
+
+    Raises:
+        UsageError: another number of channels than the images have; see also ``create_model``.
+        SanetError: see ``init_from``.
+    """
+    settings, images = config.model, source.images
+    if images.of_values and settings.in_chans not in (3, images.channels):
+        raise UsageError(f"model.in_chans {settings.in_chans}: data.images.channels {images.channels} decides it")
+    model = create_model(
+        settings.name,
+        settings.backbone,
+        labels=source.labels,
+        output_stride=settings.output_stride,
+        pretrained_backbone=settings.pretrained_backbone and from_scratch and settings.init_from is None,
+        in_chans=images.channels or settings.in_chans,
+        value_range=settings.value_range,
+        images=images,
+        **settings.options,
+    )
+    if settings.init_from is not None and from_scratch:
+        init_from(model, settings.init_from, settings.strict)
+    return model.to(memory_format=torch.channels_last)
 
 
 def init_from(model: nn.Module, source: str, strict: bool) -> None:
