@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from inspect import Parameter, signature
 
-from sanet.config import DataConfig, own_settings
+from sanet.config import DataConfig
 from sanet.data.camvid import CamVid
 from sanet.data.decoding import DataError
 from sanet.data.folder import Folder
@@ -16,6 +16,7 @@ from sanet.data.listing import existing_root
 from sanet.data.scenes import Scenes
 from sanet.data.source import Source, explained
 from sanet.data.voc import VOC, AugmentedVOC
+from sanet.data_config import own_settings
 from sanet.references import Kind, name_of
 from sanet.structures import LabelSet, UsageError
 

@@ -157,7 +157,11 @@ def test_coco_shapes_crowds_and_categories(tmp_path):
         "a.png: a polygon of 2 points, labelled a: not drawn",
     ]
     write_json(tmp_path / "annotations/instances_train2017.json", coco(annotations[3:4]))
-    with pytest.raises(DataError, match=r"train2017\.json has boxes only"):
+    with pytest.raises(DataError, match=r"no outlines .*train2017\.json: no outlines, such as boxes"):
+        opened(tmp_path, "coco")
+    for name in ("instances", "stuff"):
+        write_json(tmp_path / f"annotations/{name}_train2017.json", coco(annotations[:1]))
+    with pytest.raises(DataError, match=r"instances_train2017\.json and .*stuff_train2017\.json both list a\.png"):
         opened(tmp_path, "coco")
 
 

@@ -74,7 +74,8 @@ def test_datumaro_reads_what_is_written(name, tmp_path):
     found = np.zeros_like(MASK)
     for part in sorted(item.annotations, key=lambda part: part.z_order):
         kind = part.type.name
-        assert kind in {"polygon", "mask"}
+        if kind == "bbox":  # beside the outline
+            continue
         if kind == "polygon":
             from pycocotools import mask as tools
 
@@ -90,7 +91,7 @@ def test_datumaro_reads_what_is_written(name, tmp_path):
     assert far(found, MASK) == 0
 
 
-@pytest.mark.parametrize("name", ["cvat", "coco", "yolo_ultralytics"])
+@pytest.mark.parametrize("name", ["cvat", "coco_instances"])
 def test_what_datumaro_writes_is_read(name, tmp_path):
     tool = pytest.importorskip("datumaro", reason="datumaro is not installed")
     from datumaro.components.media import Image as Media
@@ -99,7 +100,8 @@ def test_what_datumaro_writes_is_read(name, tmp_path):
     rings = [[5, 5, 30, 8, 20, 40], [40, 4, 55, 4, 55, 20, 40, 20]]
     parts = [tool.Polygon(ring, label=at, id=at, group=at, z_order=at) for at, ring in enumerate(rings)]
     item = tool.DatasetItem("a", subset="train", media=Media.from_numpy(pixels), annotations=parts)
-    dataset = tool.Dataset.from_iterable([item], categories=["leaf", "stem"])
+    other = item.wrap(id="b", subset="val")  # some exporters want both
+    dataset = tool.Dataset.from_iterable([item, other], categories=["leaf", "stem"])
     dataset.export(str(tmp_path / "x"), name, save_media=True)
     found = drawn_in(tmp_path / "x")
     assert [found[20, 20], found[10, 50], found[45, 50]] == [1, 2, 0]

@@ -32,18 +32,28 @@ class Coco(Format):
 
     def read(self, root: Path) -> list[Annotation]:
         """One annotation an image of each file; see ``Format``."""
-        files, found = Files(root), []
+        files, contents = Files(root), dict[Path, Any]()
         for path in files.named(".json"):
             content = read_json(path) if path.stat().st_size else None
             if not isinstance(content, dict) or any(not isinstance(content.get(key), list) for key in KEYS):
                 self.note(path, f"empty, or without the lists {', '.join(KEYS)}: not used")
-                continue
+            elif not any(isinstance(each, dict) and each.get("segmentation") for each in content["annotations"]):
+                self.note(path, "no outlines, such as boxes or captions only: not used")
+            else:
+                contents[path] = content
+        if not contents:
+            what = "; ".join(f"{path}: {what}" for path, what in self.findings[:6]) or "no JSON file"
+            raise DataError(f"{root} has no outlines ({what}); export it with polygons or masks")
+        found, first = [], dict[tuple[str | None, str], Path]()
+        for path, content in contents.items():
             try:
                 found += self._read(path, content, files)
             except (LookupError, TypeError, AttributeError) as error:
-                raise DataError(
-                    f"{path} is no COCO as it should be ({type(error).__name__}: {error}); export it again"
-                ) from error
+                what = f"{type(error).__name__}: {error}"
+                raise DataError(f"{path} is no COCO as it should be ({what}); export it again") from error
+        for each in found:
+            if (other := first.setdefault((each.split, each.name), each.source)) != each.source:
+                raise DataError(f"{other} and {each.source} both list {each.name}; move all but one of them away")
         return found
 
     def _read(self, path: Path, content: dict[str, Any], files: Files) -> list[Annotation]:
@@ -57,9 +67,6 @@ class Coco(Format):
             if entry["image_id"] not in drawn:
                 self.note(path, f"annotation {entry.get('id')} is of image {entry['image_id']}, which is not listed")
             drawn.setdefault(entry["image_id"], []).append(entry)
-        boxes = sum(not entry.get("segmentation") for entry in content["annotations"])
-        if boxes and boxes == len(content["annotations"]):
-            raise DataError(f"{path} has boxes only, and no outlines; export it with polygons or masks")
         found = []
         for entry in content["images"]:
             given = str(entry["file_name"])
