@@ -78,42 +78,59 @@ def evaluate(
     wanted = create_metrics(metrics or {})
     if output is not None:
         distributed.broadcast_from_main(lambda: require_own(*files_in(Path(output))))
-    source = data_source(data)
     predictor = Predictor(model, device, inference)
-    if not source.named:
-        source = data_source(labelled_as(data, predictor.labels))
-    data = source.settings or data
-    dataset = source.open(split)
-    require_same_classes(predictor.labels, dataset.labels)
-    require_same_reading(predictor.images, data)
-    # Scores are of the images as they are stored: what the model makes of them is no part of the ground truth.
-    stored = source.reads_files and predictor.images.of_values
-    dataset.source = source.reading(predictor.images.without_range())
+    dataset, data = _dataset_for(predictor, data, split)
     if output is not None:
         distributed.broadcast_from_main(lambda: require_writable(Path(output)))
     for metric in wanted.values():
         metric.to(predictor.device)
     protocol = Protocol.of(data, split, dataset.names, dataset.labels, predictor.inference)
 
-    outside = 0.0
-
-    def label(image: Tensor) -> Tensor:
-        nonlocal outside
-        image = image.to(predictor.device)
-        if stored:
-            outside = max(outside, predictor.images.outside(image))
-            image = predictor.seen(image)
-        return predictor.label(image).cpu()
-
+    label = _Labels(predictor, dataset)
     evaluation = evaluate_dataset(label, dataset, protocol, progress, num_workers, wanted)
-    if outside > FAR_OUTSIDE:
-        say(f"warning: of an image {outside:.1%} of a channel's pixels {OUTSIDE_TEXT}", error=True)
+    if label.outside > FAR_OUTSIDE:
+        say(f"warning: of an image {label.outside:.1%} of a channel's pixels {OUTSIDE_TEXT}", error=True)
     name = "in memory" if isinstance(model, SegmentationModel) else str(model)
     evaluation = replace(evaluation, facts={"model": OWN if name == str(BUNDLED[OWN]) else name, **facts})
     if output is not None and distributed.is_main_process():
         write_scores(Path(output) / SCORES, evaluation)
         write_report(Path(output) / REPORT, evaluation, history or [], f"{data.name} · {split}")
     return evaluation
+
+
+def _dataset_for(predictor: Predictor, data: DataConfig, split: str) -> tuple[SegmentationDataset, DataConfig]:
+    """The images of a split as they are stored, with the classes of a model where nothing else names them.
+
+    Scores are of the stored images: what the model makes of them is no part of the ground truth.
+    """
+    source = data_source(data)
+    if not source.named:
+        source = data_source(labelled_as(data, predictor.labels))
+    data = source.settings or data
+    dataset = source.open(split)
+    require_same_classes(predictor.labels, dataset.labels)
+    require_same_reading(predictor.images, data)
+    dataset.source = source.reading(predictor.images.without_range())
+    return dataset, data
+
+
+class _Labels:
+    """A predictor as a function from images (C, H, W) to labels (H, W) on the CPU.
+
+    Attributes:
+        outside: largest share of the pixels of a channel that were outside the model's range.
+    """
+
+    def __init__(self, predictor: Predictor, dataset: SegmentationDataset) -> None:
+        self.predictor, self.outside = predictor, 0.0
+        self.stored = dataset.source.reads_files and predictor.images.of_values
+
+    def __call__(self, image: Tensor) -> Tensor:
+        image = image.to(self.predictor.device)
+        if self.stored:
+            self.outside = max(self.outside, self.predictor.images.outside(image))
+            image = self.predictor.seen(image)
+        return self.predictor.label(image).cpu()
 
 
 def evaluate_dataset(
