@@ -14,7 +14,19 @@ from sanet.training import task
 SOURCE = Path(__file__).parents[1] / "src" / "sanet"
 # Low to high; a file imports from its own layer and those before it. Keys are folders and files of src/sanet.
 LAYERS = [
-    {"structures", "settings", "yaml_files", "config", "data_config", "reading", "distributed", "files", "references", "record", "tables"},
+    {
+        "structures",
+        "settings",
+        "yaml_files",
+        "config",
+        "data_config",
+        "reading",
+        "distributed",
+        "files",
+        "references",
+        "record",
+        "tables",
+    },
     {"models", "data", "inference"},
     {"training", "evaluation"},
     {"insight", "deploy", "demo"},

@@ -25,6 +25,7 @@ from sanet.data.problems import Problem
 from sanet.data.report import DataReport
 from sanet.data.scenes import LABELS, Scenes
 from sanet.data.source import Record, Source
+from sanet.reading import ImageReading
 from sanet.structures import LabelSet, Sample
 
 CLASSES = ("soil", "leaf", "stem")
@@ -213,6 +214,15 @@ def save_frames(root: Path) -> None:
     frames[0].save(root / "masks" / "a.png", save_all=True, append_images=frames[1:])
 
 
+def sixteen_bits(root: Path) -> None:
+    """Grey of 12 bits, but for e.png, of which some 6 % are beyond all others."""
+    for path in (root / "images").iterdir():
+        grey = np.array(Image.open(path).convert("L")).astype(np.uint16) * 16
+        if path.stem == "e":
+            grey[:, :9] += 4096
+        Image.fromarray(grey).save(path)
+
+
 CASES = {
     "unknown value": Case(stray, [(problems.UNKNOWN, "val", "d.png", "7 on 3 pixels, 9 on 1 pixels")]),
     "unknown colour": Case(stray_color, [(problems.UNKNOWN, "val", "d.png", "(1, 2, 3) on 3 pixels")], COLOR),
@@ -308,6 +318,11 @@ CASES = {
         in_every_mask(lambda mask: np.where(mask == 2, 0, mask)), [(problems.NOWHERE, "all", None, "stem")]
     ),
     "absent class": Case(leave_out_stem, [(problems.ABSENT, "train", None, "stem")]),
+    "another camera": Case(
+        sixteen_bits,
+        [(problems.OUTSIDE, "val", "e.png", "channel 0: more than 5 % of its pixels are from 5")],
+        replace(INDEX, images=ImageReading(channels=1)),
+    ),
     "nothing labelled": Case(
         lambda root: write_mask(root, "e", np.full_like(MASK, 255)), [(problems.UNLABELLED, "val", "e.png", "")]
     ),

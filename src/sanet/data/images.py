@@ -6,6 +6,9 @@ floats of any size. What its codecs leave out, such as LZW, is read by Pillow wh
 
 from __future__ import annotations
 
+import logging
+import lzma
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +34,11 @@ from sanet.data.decoding import (
 )
 from sanet.reading import EIGHT_BITS, FAR_OUTSIDE, ImageReading
 
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is raised
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MOST_VALUES = 2**29  # of an image; a damaged header may ask for any number of them
 MOST_PAGES = 64
+DAMAGED = (*UNREADABLE, zlib.error, lzma.LZMAError)
 ORIENTATION = 274  # TIFF's and EXIF's tag
 PREVIEW_OR_MASK = 5  # bits of TIFF's kind of page
 MINISWHITE, PALETTE = 0, 3  # TIFF's photometric interpretations
@@ -80,6 +85,8 @@ def stored_values(path: Path, images: ImageReading) -> NDArray[Any]:
             f"{path} has {found}, and data.images.channels is {images.channels}; correct the setting, or save the "
             "channels that are meant"
         )
+    if pixels.dtype.kind not in "buif":
+        raise DataError(f"{path} has numbers of {pixels.dtype}; integers and floats are read")
     require_finite(pixels, path)
     return pixels.astype(np.uint8) if pixels.dtype == np.bool_ else pixels
 
@@ -127,7 +134,7 @@ def _tiff(path: Path, images: ImageReading) -> NDArray[Any]:
                     "where they are the channels of one image"
                 )
             return np.concatenate([_page(page, path) for page in pages], axis=2)
-    except UNREADABLE as error:
+    except DAMAGED as error:
         raise DataError(f"{path} cannot be read as an image ({error}); replace it or remove it") from error
 
 
@@ -138,6 +145,9 @@ def _page(page: Any, path: Path) -> NDArray[Any]:
             f"{path} has a page {page.axes} of shape {page.shape}, {getattr(page.photometric, 'name', 'unknown')}; "
             f"channels of grey or colours, without a palette, are read, of up to {MOST_VALUES} values"
         )
+    size = page.parent.filehandle.size
+    if any(place + count > size for place, count in zip(page.dataoffsets, page.databytecounts, strict=True)):
+        raise ValueError("it is cut short")  # tifffile puts zeros there
     try:
         values: NDArray[Any] = page.asarray()
     except (ValueError, ImportError) as error:
@@ -189,7 +199,7 @@ def reading_of(path: Path) -> ImageReading:
         else:
             with Image.open(path, formats=FORMATS) as image:
                 channels, eight = len(image.getbands()), samples_of(image, path).largest <= 255
-    except UNREADABLE as error:
+    except DAMAGED as error:
         raise DataError(f"{path} cannot be read as an image ({error}); replace it or remove it") from error
     return EIGHT_BITS if eight else ImageReading(channels)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from sanet.data.decoding import read_image
+from sanet.data.images import image_of
 from sanet.data.source import SegmentationDataset
 from sanet.evaluation.confusion import ConfusionMatrix, Scores
 
@@ -112,4 +112,4 @@ def _image(dataset: SegmentationDataset, index: int) -> Tensor:
     """An image (C, H, W) without its mask, where that saves time."""
     if not dataset.source.reads_files:
         return dataset[index].image
-    return torch.from_numpy(read_image(dataset.records[index].files[0])).permute(2, 0, 1)
+    return image_of(dataset.records[index].files[0], dataset.source.images)

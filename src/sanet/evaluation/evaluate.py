@@ -200,8 +200,8 @@ def require_same_reading(images: ImageReading, data: DataConfig) -> None:
     wanted, given = (data.images.channels, data.images.pages), (images.channels, images.pages)
     if data.images.of_values and wanted != given:
         raise UsageError(
-            f"data.images has channels {wanted[0]} and pages {wanted[1]}, but the model was trained with "
-            f"{given[0] or 'RGB of 8 bits'} and {given[1]}; leave data.images out, and the model's are used"
+            f"the images of the data have data.images.channels {wanted[0]} and pages {wanted[1]}, but the model takes "
+            f"{given[0] or 'RGB of 8 bits'} and {given[1]}; score it on images such as those of its training"
         )
 
 
