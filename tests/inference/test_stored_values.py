@@ -223,4 +223,4 @@ def test_a_score_is_of_images_as_they_are_stored(model: Any, tmp_path: Path) -> 
     for seed in (8, 9):
         truth = np.array(Image.open(tmp_path / "val" / "masks" / f"{seed}.png"))
         counts += int((predictor(tmp_path / "val" / "images" / f"{seed}.tif") == truth).sum())
-    assert scores[1].counts.trace() == counts
+    assert scores[1].confusion.trace() == counts
