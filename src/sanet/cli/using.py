@@ -72,8 +72,6 @@ class Predict(Command):
             say(f"annotations: {write_prelabels(self.images, self.output, labels, self.format, self.tolerance)}")
         if outcome.kept:
             say(f"labelled: {outcome.labelled}, existed already: {outcome.kept}")
-        for warning in outcome.warnings:
-            say(f"warning: {warning}", error=True)
         for failure in outcome.failures:  # named at the end, after the others are done
             say(f"sanet: {failure}", error=True)
         return 1 if outcome.failures else 0

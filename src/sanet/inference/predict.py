@@ -32,19 +32,15 @@ from sanet.inference.journal import Job, Journal, Line, version
 from sanet.inference.predictor import Predictor
 from sanet.models.store import saved_files
 from sanet.reading import FAR_OUTSIDE, OUTSIDE_TEXT, ImageReading
-from sanet.structures import UsageError
+from sanet.structures import UsageError, say
 
 
 class Outcome(NamedTuple):
-    """Images that were labelled now, images whose results existed already, and messages.
-
-    One for each unreadable image, and a warning for each whose values were far outside those of training.
-    """
+    """Images that were labelled now, images whose results existed already, and a message for each unreadable one."""
 
     labelled: int
     kept: int
     failures: list[str]
-    warnings: tuple[str, ...] = ()
 
 
 class Engine:
@@ -111,11 +107,10 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
         with tqdm(desc="predict", unit=" images", total=len(jobs), initial=kept, disable=not progress) as bar:
             failures = _label_all(engine, left, journal, bar)
         journal.finish(jobs)
-    lines = (journal.lines.get(journal.name(job.mask), {}) for job in left if job.image not in failures)
-    warnings = [f"{line['image']}: {line['outside']:.1%} of a channel's pixels {OUTSIDE_TEXT}"
-                for line in lines if "outside" in line]  # fmt: skip
-    failed = [failures[job.image] for job in left if job.image in failures]
-    return Outcome(len(left) - len(failures), kept, failed, tuple(warnings))
+    for line in (journal.lines[journal.name(job.mask)] for job in left if job.image not in failures):
+        if "outside" in line:
+            say(f"warning: {line['image']}: {line['outside']:.1%} of a channel's pixels {OUTSIDE_TEXT}", error=True)
+    return Outcome(len(left) - len(failures), kept, [failures[job.image] for job in left if job.image in failures])
 
 
 def _label_all(engine: Engine, jobs: Sequence[Job], journal: Journal, bar: tqdm[Any]) -> dict[str, str]:
