@@ -27,6 +27,7 @@ from sanet.data.images import shown, tensor_of
 from sanet.files import accept, aside_of, beside, discard, locked, require_own, sum_of
 from sanet.inference.drawing import LONGEST_JPEG, overlay, palette_image, shares, with_legend
 from sanet.inference.exported import is_exported
+from sanet.inference.georeference import geotiff, placed
 from sanet.inference.inputs import find_images
 from sanet.inference.journal import Job, Journal, Line, version
 from sanet.inference.predictor import Predictor
@@ -76,8 +77,8 @@ def fingerprint_of(model: str, inference: InferenceConfig) -> str:
 def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path, progress: bool = True) -> Outcome:
     """Label images and write what was found below ``output``; what exists already is kept, of other images too.
 
-    For each image: ``masks/NAME.png`` (palette PNG of class indices, at the image's size), ``overlays/NAME.jpg`` (with
-    a legend), and a line of ``predictions.jsonl`` with each class's share of the pixels. At the end, the lines stand in
+    For each image: ``masks/NAME.png`` (palette PNG of class indices, at the image's size; ``NAME.tif`` of a GeoTIFF,
+    with its transform and coordinate system, where rasterio is installed), ``overlays/NAME.jpg`` (with a legend), and a line of ``predictions.jsonl`` with each class's share of the pixels. At the end, the lines stand in
     the order of the images, whatever the engine, behind those of other images. Paths in them start at ``output``.
 
     An image is done when its line says that this model, with these settings, has labelled it, when it still has the
@@ -93,9 +94,17 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
     classes, folder = len(engine.predictor.labels), Path(output)
     if classes > 256:
         raise UsageError(f"a palette PNG holds 256 classes, the model has {classes}; use sanet.Predictor")
+    images = find_images(inputs, folder)
+    geotiffs, unplaced = placed(images)
+    if unplaced:
+        say(unplaced, error=True)
     jobs = [
-        Job(str(path), str(folder / "masks" / f"{place}.png"), str(folder / "overlays" / f"{place}.jpg"))
-        for path, place in find_images(inputs, folder).items()
+        Job(
+            str(path),
+            str(folder / "masks" / f"{place}{'.tif' if path in geotiffs else '.png'}"),
+            str(folder / "overlays" / f"{place}.jpg"),
+        )
+        for path, place in images.items()
     ]
     with locked(folder):
         journal = Journal(folder)
@@ -153,8 +162,11 @@ def label_file(predictor: Predictor, job: Job) -> Line:
     found = shares(mask, predictor.labels)
     blended = with_legend(overlay(image, mask, predictor.labels), predictor.labels, found)
     blended.thumbnail((LONGEST_JPEG, LONGEST_JPEG))  # smaller images stay as they are
-    _save(palette_image(mask, predictor.labels), Path(job.mask), "PNG")
-    _save(blended, Path(job.overlay), "JPEG", quality=92)
+    if Path(job.mask).suffix == ".png":
+        _save(_encoded(palette_image(mask, predictor.labels), "PNG"), Path(job.mask))
+    else:
+        _save(geotiff(mask, predictor.labels, Path(job.image)), Path(job.mask))
+    _save(_encoded(blended, "JPEG", quality=92), Path(job.overlay))
     return {**job._asdict(), "shares": found, **read, **({"outside": outside} if outside > FAR_OUTSIDE else {})}
 
 
@@ -166,9 +178,13 @@ def _for_people(stored: NDArray[Any], images: ImageReading) -> tuple[NDArray[np.
     return shown(images.scaled(values)), round(images.outside(values), 6)
 
 
-def _save(image: Image.Image, path: Path, format: str, **options: Any) -> None:
-    """Write an image beside its place."""
+def _encoded(image: Image.Image, format: str, **options: Any) -> bytes:
     stream = BytesIO()  # Pillow does not say what is wrong with a disk
     image.save(stream, format, **options)
+    return stream.getvalue()
+
+
+def _save(content: bytes, path: Path) -> None:
+    """Write a file beside its place."""
     with beside(path) as aside:
-        aside.write_bytes(stream.getvalue())
+        aside.write_bytes(content)
