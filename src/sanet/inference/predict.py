@@ -78,8 +78,9 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
     """Label images and write what was found below ``output``; what exists already is kept, of other images too.
 
     For each image: ``masks/NAME.png`` (palette PNG of class indices, at the image's size; ``NAME.tif`` of a GeoTIFF,
-    with its transform and coordinate system, where rasterio is installed), ``overlays/NAME.jpg`` (with a legend), and a line of ``predictions.jsonl`` with each class's share of the pixels. At the end, the lines stand in
-    the order of the images, whatever the engine, behind those of other images. Paths in them start at ``output``.
+    with its transform and coordinate system, where rasterio is installed), ``overlays/NAME.jpg`` (with a legend), and a
+    line of ``predictions.jsonl`` with each class's share of the pixels. At the end, the lines stand in the order of the
+    images, whatever the engine, behind those of other images. Paths in them start at ``output``.
 
     An image is done when its line says that this model, with these settings, has labelled it, when it still has the
     size and the time of modification that the line says, and when its mask and overlay exist. Images that failed
