@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         TrainConfig as TrainConfig,
     )
     from sanet.data.catalog import data_source as data_source
+    from sanet.data.formats.format import Format as Format
+    from sanet.data.formats.regions import Annotation as Annotation, Region as Region
     from sanet.data.source import Record as Record, Source as Source
     from sanet.data.values import MaskCoding as MaskCoding
     from sanet.deploy.config import ProfileConfig as ProfileConfig
@@ -59,6 +61,8 @@ _HOMES = {
         *("ScheduleConfig", "TrainConfig"),
     ),
     "sanet.data.catalog": ("data_source",),
+    "sanet.data.formats.format": ("Format",),
+    "sanet.data.formats.regions": ("Annotation", "Region"),
     "sanet.data.source": ("Record", "Source"),
     "sanet.data.values": ("MaskCoding",),
     "sanet.deploy.config": ("ProfileConfig",),

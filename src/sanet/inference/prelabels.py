@@ -47,8 +47,8 @@ def write_prelabels(inputs: Sequence[str], output: str | Path, labels: LabelSet,
     folder, found = prelabels_in(output, format), []
     names = {index: name for index, name in enumerate(labels.names) if index != labels.background}
     for image, place in find_images(inputs, Path(output)).items():
-        path = Path(output, "masks", f"{place}.png")
-        if path.is_file():  # an image that could not be read has none
+        places = (Path(output, "masks", f"{place}{ending}") for ending in (".png", ".tif"))  # the latter of GeoTIFFs
+        if path := next((each for each in places if each.is_file()), None):  # what could not be read has none
             with Image.open(path, formats=FORMATS) as mask:
                 regions = trace(np.array(mask), names, tolerance)
                 name = f"{place.as_posix()}{image.suffix}"

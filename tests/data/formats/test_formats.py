@@ -310,3 +310,16 @@ def test_what_is_odd_is_listed_by_file(tmp_path):
         ("c.png", "not used"),
         ("d.json", "not used"),
     }
+
+
+def test_the_format_of_the_documentation(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "extension")
+    monkeypatch.setattr(references, "_opened", {})
+    references.use("my_lab")
+    mask = np.zeros((48, 60), np.uint8)
+    mask[5:20, 7:30], mask[30:40, 2:9] = 1, 3
+    write_export("coco", tmp_path / "x", {"a.png": mask}, "train")
+    own = "my_lab.formats:Boxes"
+    assert main(["convert", str(tmp_path / "x"), str(tmp_path / "out"), "--format", own, "--import", "my_lab"]) == 0
+    assert (tmp_path / "out/train/a.boxes").read_text() == "leaf 7 29 5 19\nsoil 2 8 30 39\n"
+    assert_same(masks_in(opened(tmp_path / "out", own)), expected({"a.png": mask}))
