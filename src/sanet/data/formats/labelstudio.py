@@ -11,11 +11,12 @@ from urllib.parse import unquote
 import numpy as np
 
 from sanet.data.decoding import DataError
-from sanet.data.formats.format import TRIED, Files, Format, checked_ring, checked_size, head, posix, read_json
+from sanet.data.formats.format import TRIED, Files, Format, checked_ring, checked_size, head, posix, understood
 from sanet.data.formats.regions import Annotation, Bitmap, Bits, Region, box_ring, ellipse_ring, without_holes
 from sanet.structures import LabelSet
 
 NAME = "tasks.json"
+MOST_RUNS = 1_000_000  # of a brush stroke, each of which takes some microseconds
 KINDS = {"polygonlabels": "polygon", "brushlabels": "brush", "rectanglelabels": "rectangle", "ellipselabels": "ellipse"}
 
 
@@ -33,16 +34,9 @@ class LabelStudio(Format):
     def read(self, root: Path) -> list[Annotation]:
         """One annotation a task; see ``Format``."""
         files, found = Files(root), []
-        for path in files.named(".json"):
-            content = read_json(path) if path.stat().st_size else None
-            if not isinstance(content, list):
-                self.note(path, "empty, or no list of tasks: not used")
-                continue
-            try:
+        for path, content in self.contents(files, list):
+            with understood(path, "Label Studio (JSON, not JSON-MIN)"):
                 found += [each for task in content if (each := self._read(path, task, files))]
-            except (LookupError, TypeError, AttributeError, ValueError) as error:
-                raise DataError(f"{path} is not as Label Studio exports JSON ({type(error).__name__}: {error}); choose "
-                                "JSON, not JSON-MIN, and export it again") from error  # fmt: skip
         return found
 
     def _read(self, path: Path, task: dict[str, Any], files: Files) -> Annotation | None:
@@ -140,14 +134,16 @@ def brush(path: Path, packed: Any, size: tuple[int, int]) -> Bits:
         lengths = [number(4) + 1 for _ in range(4)]
         if total != 4 * size[0] * size[1] or width != 8:
             raise ValueError(f"{total} values of {width} bits for {size[0]}x{size[1]} pixels")
-        values, done = np.zeros(total, np.uint8), 0
+        values, done, runs = np.zeros(total, np.uint8), 0, 0
         while done < total:
-            repeated, count = number(1), number(lengths[number(2)]) + 1
+            repeated, count, runs = number(1), number(lengths[number(2)]) + 1, runs + 1
+            if runs > MOST_RUNS:
+                raise ValueError(f"more than {MOST_RUNS} runs")
             if repeated:
                 values[done : done + count] = number(8)
             else:
-                plain = np.packbits(bits[place : place + 8 * count])
-                values[done : done + count] = plain[: total - done]
+                plain = np.packbits(bits[place : place + 8 * count])[: total - done]
+                values[done : done + len(plain)] = plain
                 place += 8 * count
             done += count
     except (TypeError, ValueError, OverflowError) as error:

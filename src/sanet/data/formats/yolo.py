@@ -15,7 +15,7 @@ from sanet.data.formats.regions import Annotation, Region, without_holes
 from sanet.structures import LabelSet
 
 IMAGES, LABELS, NAMES = "images", "labels", ("data.yaml", "dataset.yaml", "classes.txt")
-LARGEST_TEXT = 2**26  # bytes of the outlines of an image
+LARGEST_TEXT = 2**24  # bytes of the outlines of an image
 
 
 class Yolo(Format):
