@@ -73,7 +73,7 @@ class Coco(Format):
             regions = [part for one in drawn[entry["id"]] for part in self._regions(path, given, one, names, size)]
             if not drawn[entry["id"]]:
                 self.note(path, f"{given} has no annotation: all of it is unlabelled")
-            name = image.name if image else given.replace("\\", "/").rpartition("/")[2]
+            name = files.name(image) if image else given.replace("\\", "/").rpartition("/")[2]
             found.append(Annotation(name, image, size, tuple(regions), files.split(path), path))
         return found
 

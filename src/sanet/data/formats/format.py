@@ -18,7 +18,7 @@ from PIL import Image
 
 from sanet.data.decoding import FORMATS, IMAGE_SUFFIXES, UNREADABLE, DataError, require_file
 from sanet.data.formats.regions import FARTHEST, LONGEST, MOST_PIXELS, MOST_POINTS, Annotation, Ring
-from sanet.data.layout import SPLITS
+from sanet.data.layout import IMAGES, SPLITS
 from sanet.structures import LabelSet, SanetError
 
 MOST_MEMORY = 2**30  # bytes that a file may take once it is read
@@ -148,6 +148,15 @@ class Files:
         far = [path for path in same if not any(map(MASKS.search, path.parent.relative_to(self.root).parts))]
         near += [path for path in same if path.parent == beside] + (far if len(far) == 1 else [])
         return next((path for path in near if path in same), None)
+
+    def name(self, image: Path) -> str:
+        """Its name, or where others of its split have that, its path below the folders of the split and of images."""
+        same = [path for path in self.images[image.name.lower()] if not MASKS.search(path.parent.name)]
+        if sum(self.split(path.parent) == self.split(image.parent) for path in same) < 2:
+            return image.name
+        folders = image.relative_to(self.root).parts[:-1]
+        parts = [part for part in folders if part.lower() not in SPLITS and not IMAGES.fullmatch(part.lower())]
+        return "/".join([*parts, image.name])
 
     def split(self, path: Path) -> str | None:
         """The split that a file's place and name below the root speak of, such as val/ or instances_val2017.json."""

@@ -35,7 +35,7 @@ class GeoJson(Format):
                 features = content["features"] if isinstance(content, dict) else content
                 regions = [region for feature in features for region in self._regions(path, feature)]
             size = checked_size(path, None, None, image)
-            found.append(Annotation(image.name, image, size, tuple(regions), files.split(path), path))
+            found.append(Annotation(files.name(image), image, size, tuple(regions), files.split(path), path))
         return found
 
     def _regions(self, path: Path, feature: dict[str, Any]) -> list[Region]:

@@ -56,7 +56,7 @@ class Labelme(Format):
         size = checked_size(path, content.get("imageWidth"), content.get("imageHeight"), image)
         regions = [region for shape in content["shapes"] if (region := self._region(path, shape, size))]
         inside = image is not None and files.root in image.parents
-        name = f"{path.stem}{image.suffix if image else '.jpg'}" if not inside or image is None else image.name
+        name = f"{path.stem}{image.suffix if image else '.jpg'}" if not inside or image is None else files.name(image)
         return [Annotation(name, image, size, tuple(regions), files.split(path), path)]
 
     def _region(self, path: Path, shape: Any, size: tuple[int, int]) -> Region | None:

@@ -59,7 +59,7 @@ class LabelStudio(Format):
         width, height = sizes[0] if sizes else (None, None)
         size = checked_size(path, width, height, image)
         regions = [region for one in results if (region := self._region(path, given, one, size))]
-        name = image.name if image else place.rpartition("/")[2]
+        name = files.name(image) if image else place.rpartition("/")[2]
         return Annotation(name, image, size, tuple(regions), files.split(image.parent) if image else None, path)
 
     def _region(self, path: Path, given: str, result: dict[str, Any], size: tuple[int, int]) -> Region | None:
@@ -143,6 +143,8 @@ def brush(path: Path, packed: Any, size: tuple[int, int]) -> Bits:
                 values[done : done + count] = number(8)
             else:
                 plain = np.packbits(bits[place : place + 8 * count])[: total - done]
+                if len(plain) < min(count, total - done):
+                    raise ValueError("they end too early")
                 values[done : done + len(plain)] = plain
                 place += 8 * count
             done += count

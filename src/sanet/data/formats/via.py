@@ -58,11 +58,8 @@ class Via(Format):
                 self.note(path, f"the image {given} is missing: not used, since its size is not known")
                 continue
             drawn = [drawn for region in regions if (drawn := self._region(path, given, region, key, image))]
-            found.append(
-                Annotation(
-                    image.name, image, checked_size(path, None, None, image), tuple(drawn), files.split(path), path
-                )
-            )
+            size = checked_size(path, None, None, image)
+            found.append(Annotation(files.name(image), image, size, tuple(drawn), files.split(path), path))
         return found
 
     def _region(self, path: Path, given: str, region: dict[str, Any], key: str, image: Path) -> Region | None:

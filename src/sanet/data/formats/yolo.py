@@ -56,7 +56,7 @@ class Yolo(Format):
                                     "and at least three points; export it again")  # fmt: skip
                 ring = checked_ring(path, np.array(words[1:], object).reshape(-1, 2)) * size
                 regions.append(Region(label, (checked_ring(path, ring.round(4)),)))
-            found.append(Annotation(image.name, image, size, tuple(regions), files.split(path), path))
+            found.append(Annotation(files.name(image), image, size, tuple(regions), files.split(path), path))
         if boxes and not any(each.regions for each in found):
             raise DataError(f"{root} has boxes only, and no outlines; export it for segmentation")
         return found
