@@ -182,7 +182,8 @@ HOSTILE = {
     "huge image": ("coco", "_annotations.coco.json", lambda text: text.replace('"width": 60', '"width": 1000000000')),
     "a zigzag": ("labelme", "a.json", lambda text: text.replace(
         '"points": [[', '"points": [' + "[1, 1], [2, 99999], " * 5000 + "[", 1)),
-    "many elements": ("cvat", "annotations.xml", lambda text: text.replace("</image>", "<a/>" * 4_000_000 + "</image>")),
+    "many elements": ("cvat", "annotations.xml", lambda text: text.replace(
+        "</image>", "<a/>" * 5_000_000 + "</image>")),
     "texts for points": ("labelme", "a.json", lambda text: text.replace('"points": [[', '"points": [["a", "b"], [', 1)),
     "run lengths": ("coco", "_annotations.coco.json", lambda text: text.replace(
         '"annotations": [', '"annotations": [{"image_id": 1, "category_id": 1, "segmentation": '
