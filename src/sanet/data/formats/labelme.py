@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from sanet.data.decoding import UNREADABLE, DataError
-from sanet.data.formats.format import TRIED, Files, Format, checked_ring, checked_size, head, image_size
+from sanet.data.formats.format import TRIED, Files, Format, checked_ring, checked_size, head, image_size, understood
 from sanet.data.formats.regions import MOST_PIXELS, Annotation, Bitmap, Region, box_ring, ellipse_ring, line
 from sanet.files import replaced
 from sanet.structures import LabelSet
@@ -36,7 +36,11 @@ class Labelme(Format):
     def read(self, root: Path) -> list[Annotation]:
         """One annotation a JSON file; see ``Format``."""
         files = Files(root)
-        return [found for path, content in self.contents(files, dict) for found in self._read(path, content, files)]
+        found = []
+        for path, content in self.contents(files, dict):
+            with understood(path, "labelme"):
+                found += self._read(path, content, files)
+        return found
 
     def _read(self, path: Path, content: dict[str, Any], files: Files) -> list[Annotation]:
         if not isinstance(content.get("shapes"), list):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from sanet.data.formats.format import TRIED, Files, Format, checked_ring, checke
 from sanet.data.formats.regions import Annotation, Bitmap, Bits, Region, box_ring, ellipse_ring, without_holes
 from sanet.structures import LabelSet
 
-NAME = "tasks.json"
+NAME, INTERFACE = "tasks.json", "labels.xml"  # the interface is pasted into the project's settings
 MOST_RUNS = 1_000_000  # of a brush stroke, each of which takes some microseconds
 KINDS = {"polygonlabels": "polygon", "brushlabels": "brush", "rectanglelabels": "rectangle", "ellipselabels": "ellipse"}
 
@@ -41,7 +42,7 @@ class LabelStudio(Format):
 
     def _read(self, path: Path, task: dict[str, Any], files: Files) -> Annotation | None:
         given = next((str(value) for key, value in task["data"].items() if key in {"image", "img"}), "")
-        given = given or str(next(iter(task["data"].values())))
+        given = given or str(next(iter(task["data"].values()), ""))
         place = unquote(given.rpartition("?d=")[2])
         # An upload has a few signs and a hyphen before the name of its file.
         image = files.image(place, path.parent) or files.image(place.rpartition("/")[2].partition("-")[2], path.parent)
@@ -105,6 +106,14 @@ class LabelStudio(Format):
             image = f"/data/local-files/?d={posix(self.image_place(each))}"
             tasks.append({"data": {"image": image}, "predictions": [{"model_version": "sanet", "result": result}]})
         (folder / NAME).write_text(json.dumps(tasks), encoding="utf-8")
+        view = ElementTree.Element("View")
+        ElementTree.SubElement(view, "Image", {"name": "image", "value": "$image"})
+        choices = ElementTree.SubElement(view, "PolygonLabels", {"name": "label", "toName": "image"})
+        for name, color in zip(labels.names, labels.colors, strict=True):
+            ElementTree.SubElement(
+                choices, "Label", {"value": name, "background": "#{:02x}{:02x}{:02x}".format(*color)}
+            )
+        ElementTree.ElementTree(view).write(folder / INTERFACE, "utf-8")
 
     def image_place(self, annotation: Annotation) -> PurePath:
         """In images/, and there in a folder of its split."""
