@@ -22,6 +22,7 @@ from sanet.data.decoding import DataError
 from sanet.data.fingerprint import fingerprint
 from sanet.data.formats.catalog import FORMATS, annotation_format
 from sanet.data.formats.format import Format
+from sanet.data.formats.regions import rasterise
 from sanet.data.formats.source import Annotated
 from sanet.structures import LabelSet, UsageError
 
@@ -180,6 +181,10 @@ HOSTILE = {
     "many values": ("coco", "_annotations.coco.json", lambda text: text.replace(
         "{", '{"x": [' + "[]," * 9_000_000 + "[]],", 1)),
     "huge image": ("coco", "_annotations.coco.json", lambda text: text.replace('"width": 60', '"width": 1000000000')),
+    "a zigzag": ("labelme", "a.json", lambda text: text.replace(
+        '"points": [[', '"points": [' + "[1, 1], [2, 99999], " * 5000 + "[", 1)),
+    "many elements": ("cvat", "annotations.xml", lambda text: text.replace(
+        "</image>", "<a/>" * 5_000_000 + "</image>")),
     "texts for points": ("labelme", "a.json", lambda text: text.replace('"points": [[', '"points": [["a", "b"], [', 1)),
     "run lengths": ("coco", "_annotations.coco.json", lambda text: text.replace(
         '"annotations": [', '"annotations": [{"image_id": 1, "category_id": 1, "segmentation": '
@@ -323,3 +328,38 @@ def test_the_format_of_the_documentation(tmp_path, monkeypatch):
     assert main(["convert", str(tmp_path / "x"), str(tmp_path / "out"), "--format", own, "--import", "my_lab"]) == 0
     assert (tmp_path / "out/train/a.boxes").read_text() == "leaf 7 29 5 19\nsoil 2 8 30 39\n"
     assert_same(masks_in(opened(tmp_path / "out", own)), expected({"a.png": mask}))
+
+
+JUNK = [None, True, -1, 1e308, "", "x", "\ud800", [], [[]], [1], ["a", None], {}, {"a": []}, [[1, 2, 3]], 10**30]
+
+
+def places_in(content, before=()):
+    """Where the values of JSON are, as the keys that lead there."""
+    entries = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return [before, *(place for key, value in entries for place in places_in(value, (*before, key)))]
+
+
+@pytest.mark.parametrize("name", ["labelme", "coco", "via", "labelstudio", "geojson"])
+def test_whatever_stands_in_json_is_read_or_refused_by_name(name, tmp_path):
+    small = np.pad(np.ones((3, 4), np.uint8), 3)
+    small[4, 4] = 0  # a hole
+    write_export(name, tmp_path, {"a.png": small})
+    (path,) = tmp_path.rglob("*json")
+    before = path.read_text()
+    generator = np.random.default_rng(0)
+    every = places_in(json.loads(before))
+    for place in [every[index] for index in generator.permutation(len(every))[:60]]:
+        for junk in JUNK:
+            content = json.loads(before)
+            holder = content
+            for key in place[:-1]:
+                holder = holder[key]
+            if place:
+                holder[place[-1]] = junk
+            path.write_text(json.dumps(content if place else junk))
+            try:
+                read = annotation_format(name)
+                for each in read.read(tmp_path):
+                    rasterise(each, {region.label: 1 for region in each.regions}, 0)
+            except DataError as error:
+                assert str(tmp_path) in str(error)  # noqa: PT017

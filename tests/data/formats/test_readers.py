@@ -303,3 +303,11 @@ def test_geojson_shapes(tmp_path):
     found, source = masks_of(tmp_path)
     assert (found["a"] == pillow(lambda draw: draw.polygon([tuple(p) for p in RING], 1, 1))).all()
     assert [path.name for path, _ in source.odd] == ["a.geojson", "b.geojson"]
+
+
+def test_images_of_one_name_in_several_folders(tmp_path):
+    for folder in ("north", "south"):
+        save_image(tmp_path / folder / "1.png", SIZE)
+        write_json(tmp_path / folder / "1.json", {"shapes": [{"label": "a", "points": RING}], "imagePath": "1.png"})
+    source = opened(tmp_path)
+    assert {record.name for split in source.splits for record in source.records(split)} == {"north/1", "south/1"}

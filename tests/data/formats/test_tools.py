@@ -127,9 +127,7 @@ def test_label_studio_converts_what_is_written(tmp_path):
     annotations = [{"id": 1, "completed_by": 1, "was_cancelled": False, "result": tasks[0]["predictions"][0]["result"]}]
     tasks[0] |= {"id": 1, "annotations": annotations, "data": {"image": "images/a.png"}}
     write_json(tmp_path / "tasks.json", tasks)
-    labels = "".join(f'<Label value="{name}"/>' for name in LABELS.names)
-    shown = f'<PolygonLabels name="label" toName="image">{labels}</PolygonLabels>'
-    config = f'<View><Image name="image" value="$image"/>{shown}</View>'
+    config = (tmp_path / "x/labels.xml").read_text()
     made = converter.Converter(config, str(tmp_path), download_resources=False)
     made.convert_to_coco(str(tmp_path / "tasks.json"), str(tmp_path / "out"), is_dir=False)
     save_image(tmp_path / "out/images/a.png", SIZE)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sanet.data.decoding import DataError
-from sanet.data.formats.format import TRIED, Files, Format, checked_ring, checked_size, head, posix, read_json
+from sanet.data.formats.format import TRIED, Files, Format, checked_ring, checked_size, head, posix, understood
 from sanet.data.formats.regions import Annotation, Bitmap, Region, bitmap, runs_of
 from sanet.structures import LabelSet, UsageError
 
@@ -33,10 +33,9 @@ class Coco(Format):
     def read(self, root: Path) -> list[Annotation]:
         """One annotation an image of each file; see ``Format``."""
         files, contents = Files(root), dict[Path, Any]()
-        for path in files.named(".json"):
-            content = read_json(path) if path.stat().st_size else None
-            if not isinstance(content, dict) or any(not isinstance(content.get(key), list) for key in KEYS):
-                self.note(path, f"empty, or without the lists {', '.join(KEYS)}: not used")
+        for path, content in self.contents(files, dict):
+            if any(not isinstance(content.get(key), list) for key in KEYS):
+                self.note(path, f"without the lists {', '.join(KEYS)}: not used")
             elif not any(isinstance(each, dict) and each.get("segmentation") for each in content["annotations"]):
                 self.note(path, "no outlines, such as boxes or captions only: not used")
             else:
@@ -46,11 +45,8 @@ class Coco(Format):
             raise DataError(f"{root} has no outlines ({what}); export it with polygons or masks")
         found, first = [], dict[tuple[str | None, str], Path]()
         for path, content in contents.items():
-            try:
+            with understood(path, "COCO"):
                 found += self._read(path, content, files)
-            except (LookupError, TypeError, AttributeError) as error:
-                what = f"{type(error).__name__}: {error}"
-                raise DataError(f"{path} is no COCO as it should be ({what}); export it again") from error
         for each in found:
             if (other := first.setdefault((each.split, each.name), each.source)) != each.source:
                 raise DataError(f"{other} and {each.source} both list {each.name}; move all but one of them away")
@@ -77,7 +73,7 @@ class Coco(Format):
             regions = [part for one in drawn[entry["id"]] for part in self._regions(path, given, one, names, size)]
             if not drawn[entry["id"]]:
                 self.note(path, f"{given} has no annotation: all of it is unlabelled")
-            name = image.name if image else given.replace("\\", "/").rpartition("/")[2]
+            name = files.name(image) if image else given.replace("\\", "/").rpartition("/")[2]
             found.append(Annotation(name, image, size, tuple(regions), files.split(path), path))
         return found
 

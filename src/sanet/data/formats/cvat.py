@@ -52,7 +52,7 @@ class Cvat(Format):
         split = SPLITS.get(subset)
         parent = files.split(image.parent) if image else None
         return Annotation(
-            image.name if image else PurePath(given).name, image, size, tuple(regions), split or parent, path
+            files.name(image) if image else PurePath(given).name, image, size, tuple(regions), split or parent, path
         )
 
     def _region(self, path: Path, image: str, shape: Element, size: tuple[int, int]) -> Region | None:

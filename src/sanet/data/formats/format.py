@@ -7,6 +7,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -16,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from sanet.data.decoding import FORMATS, IMAGE_SUFFIXES, UNREADABLE, DataError, require_file
-from sanet.data.formats.regions import FARTHEST, MOST_PIXELS, MOST_POINTS, Annotation, Ring
-from sanet.data.layout import SPLITS
-from sanet.structures import LabelSet
+from sanet.data.formats.regions import FARTHEST, LONGEST, MOST_PIXELS, MOST_POINTS, Annotation, Ring
+from sanet.data.layout import IMAGES, SPLITS
+from sanet.structures import LabelSet, SanetError
 
 MOST_MEMORY = 2**30  # bytes that a file may take once it is read
 HEAD, TRIED, DEEPEST = 2**16, 20, 6  # bytes, files and folders that are looked at to recognise a format
@@ -59,6 +60,33 @@ class Format(ABC):
     def note(self, path: Path, what: str) -> None:
         """Keep what is odd about a file."""
         self.findings.append((path, what))
+
+    def contents(
+        self, files: Files, kind: type | tuple[type, ...], ending: str = ".json"
+    ) -> Iterator[tuple[Path, Any]]:
+        """What JSON files hold; those that are empty, or hold something else, are noted.
+
+        Raises:
+            DataError: one cannot be read.
+        """
+        for path in files.named(ending):
+            content = read_json(path) if path.stat().st_size else None
+            if not isinstance(content, kind):
+                self.note(path, f"empty, or no file of {type(self).__name__}: not used")
+                continue
+            yield path, content
+
+
+@contextmanager
+def understood(path: Path, tool: str) -> Iterator[None]:
+    """Say of a file which tool it is not from, where something in it is missing or of another type."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, SanetError):
+            raise
+        what = f"{type(error).__name__}: {error}"
+        raise DataError(f"{path} is not as {tool} exports it ({what}); export it again") from error
 
 
 class Files:
@@ -120,6 +148,15 @@ class Files:
         far = [path for path in same if not any(map(MASKS.search, path.parent.relative_to(self.root).parts))]
         near += [path for path in same if path.parent == beside] + (far if len(far) == 1 else [])
         return next((path for path in near if path in same), None)
+
+    def name(self, image: Path) -> str:
+        """Its name, or where others of its split have that, its path below the folders of the split and of images."""
+        same = [path for path in self.images[image.name.lower()] if not MASKS.search(path.parent.name)]
+        if sum(self.split(path.parent) == self.split(image.parent) for path in same) < 2:
+            return image.name
+        folders = image.relative_to(self.root).parts[:-1]
+        parts = [part for part in folders if part.lower() not in SPLITS and not IMAGES.fullmatch(part.lower())]
+        return "/".join([*parts, image.name])
 
     def split(self, path: Path) -> str | None:
         """The split that a file's place and name below the root speak of, such as val/ or instances_val2017.json."""
@@ -198,7 +235,8 @@ def checked_ring(path: Path, points: Any) -> Ring:
         raise DataError(f"{path}: an outline is no list of points ({error}); export it again") from error
     if count == 0:
         return np.zeros((0, 2))
-    if ring.shape != (count, 2) or not np.abs(ring).max() <= FARTHEST:  # nor if one is no number
+    fits = ring.shape == (count, 2) and np.abs(ring).max() <= FARTHEST  # nor if one is no number
+    if not fits or np.abs(np.diff(ring[:, 1])).sum() > LONGEST:
         raise DataError(f"{path}: an outline of {count} points; there are {MOST_POINTS} at most, of two numbers each "
                         f"that are not beyond {FARTHEST:g}: draw it again")  # fmt: skip
     return ring

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sanet.data.decoding import DataError
-from sanet.data.formats.format import TRIED, Files, Format, checked_ring, checked_size, head, read_json
+from sanet.data.formats.format import TRIED, Files, Format, checked_ring, checked_size, head, understood
 from sanet.data.formats.regions import Annotation, Region, trace
 from sanet.structures import LabelSet
 
@@ -27,19 +26,16 @@ class GeoJson(Format):
     def read(self, root: Path) -> list[Annotation]:
         """One annotation a .geojson file; see ``Format``."""
         files, found = Files(root), []
-        for path in files.named(".geojson"):
-            content = read_json(path)
+        for path, content in self.contents(files, (dict, list), ".geojson"):
             image = next((one for one in files.below(path.parent) if one.stem == path.stem), None)
             if image is None:
                 self.note(path, "its image is missing: not used, since its size is not known")
                 continue
-            try:
+            with understood(path, "GeoJSON"):
                 features = content["features"] if isinstance(content, dict) else content
                 regions = [region for feature in features for region in self._regions(path, feature)]
-            except (LookupError, TypeError, AttributeError) as error:
-                raise DataError(f"{path} is no GeoJSON of features ({type(error).__name__}: {error})") from error
             size = checked_size(path, None, None, image)
-            found.append(Annotation(image.name, image, size, tuple(regions), files.split(path), path))
+            found.append(Annotation(files.name(image), image, size, tuple(regions), files.split(path), path))
         return found
 
     def _regions(self, path: Path, feature: dict[str, Any]) -> list[Region]:

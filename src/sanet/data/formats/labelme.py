@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from sanet.data.decoding import UNREADABLE, DataError
-from sanet.data.formats.format import TRIED, Files, Format, checked_ring, checked_size, head, image_size, read_json
+from sanet.data.formats.format import TRIED, Files, Format, checked_ring, checked_size, head, image_size, understood
 from sanet.data.formats.regions import MOST_PIXELS, Annotation, Bitmap, Region, box_ring, ellipse_ring, line
 from sanet.files import replaced
 from sanet.structures import LabelSet
@@ -36,12 +36,15 @@ class Labelme(Format):
     def read(self, root: Path) -> list[Annotation]:
         """One annotation a JSON file; see ``Format``."""
         files = Files(root)
-        return [found for path in files.named(".json") for found in self._read(path, files)]
+        found = []
+        for path, content in self.contents(files, dict):
+            with understood(path, "labelme"):
+                found += self._read(path, content, files)
+        return found
 
-    def _read(self, path: Path, files: Files) -> list[Annotation]:
-        content = read_json(path) if path.stat().st_size else None
-        if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
-            self.note(path, "empty, or no file of labelme: not used")
+    def _read(self, path: Path, content: dict[str, Any], files: Files) -> list[Annotation]:
+        if not isinstance(content.get("shapes"), list):
+            self.note(path, "without shapes, so no file of labelme: not used")
             return []
         given = str(content.get("imagePath") or path.stem)
         # The file of the same name is what labelme opens; imagePath may be of before it was renamed.
@@ -57,7 +60,7 @@ class Labelme(Format):
         size = checked_size(path, content.get("imageWidth"), content.get("imageHeight"), image)
         regions = [region for shape in content["shapes"] if (region := self._region(path, shape, size))]
         inside = image is not None and files.root in image.parents
-        name = f"{path.stem}{image.suffix if image else '.jpg'}" if not inside or image is None else image.name
+        name = f"{path.stem}{image.suffix if image else '.jpg'}" if not inside or image is None else files.name(image)
         return [Annotation(name, image, size, tuple(regions), files.split(path), path)]
 
     def _region(self, path: Path, shape: Any, size: tuple[int, int]) -> Region | None:

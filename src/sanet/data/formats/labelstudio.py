@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import numpy as np
 
 from sanet.data.decoding import DataError
-from sanet.data.formats.format import TRIED, Files, Format, checked_ring, checked_size, head, posix, read_json
+from sanet.data.formats.format import TRIED, Files, Format, checked_ring, checked_size, head, posix, understood
 from sanet.data.formats.regions import Annotation, Bitmap, Bits, Region, box_ring, ellipse_ring, without_holes
 from sanet.structures import LabelSet
 
-NAME = "tasks.json"
+NAME, INTERFACE = "tasks.json", "labels.xml"  # the interface is pasted into the project's settings
+MOST_RUNS = 1_000_000  # of a brush stroke, each of which takes some microseconds
 KINDS = {"polygonlabels": "polygon", "brushlabels": "brush", "rectanglelabels": "rectangle", "ellipselabels": "ellipse"}
 
 
@@ -33,21 +35,14 @@ class LabelStudio(Format):
     def read(self, root: Path) -> list[Annotation]:
         """One annotation a task; see ``Format``."""
         files, found = Files(root), []
-        for path in files.named(".json"):
-            content = read_json(path) if path.stat().st_size else None
-            if not isinstance(content, list):
-                self.note(path, "empty, or no list of tasks: not used")
-                continue
-            try:
+        for path, content in self.contents(files, list):
+            with understood(path, "Label Studio (JSON, not JSON-MIN)"):
                 found += [each for task in content if (each := self._read(path, task, files))]
-            except (LookupError, TypeError, AttributeError, ValueError) as error:
-                raise DataError(f"{path} is not as Label Studio exports JSON ({type(error).__name__}: {error}); choose "
-                                "JSON, not JSON-MIN, and export it again") from error  # fmt: skip
         return found
 
     def _read(self, path: Path, task: dict[str, Any], files: Files) -> Annotation | None:
         given = next((str(value) for key, value in task["data"].items() if key in {"image", "img"}), "")
-        given = given or str(next(iter(task["data"].values())))
+        given = given or str(next(iter(task["data"].values()), ""))
         place = unquote(given.rpartition("?d=")[2])
         # An upload has a few signs and a hyphen before the name of its file.
         image = files.image(place, path.parent) or files.image(place.rpartition("/")[2].partition("-")[2], path.parent)
@@ -65,7 +60,7 @@ class LabelStudio(Format):
         width, height = sizes[0] if sizes else (None, None)
         size = checked_size(path, width, height, image)
         regions = [region for one in results if (region := self._region(path, given, one, size))]
-        name = image.name if image else place.rpartition("/")[2]
+        name = files.name(image) if image else place.rpartition("/")[2]
         return Annotation(name, image, size, tuple(regions), files.split(image.parent) if image else None, path)
 
     def _region(self, path: Path, given: str, result: dict[str, Any], size: tuple[int, int]) -> Region | None:
@@ -111,6 +106,14 @@ class LabelStudio(Format):
             image = f"/data/local-files/?d={posix(self.image_place(each))}"
             tasks.append({"data": {"image": image}, "predictions": [{"model_version": "sanet", "result": result}]})
         (folder / NAME).write_text(json.dumps(tasks), encoding="utf-8")
+        view = ElementTree.Element("View")
+        ElementTree.SubElement(view, "Image", {"name": "image", "value": "$image"})
+        choices = ElementTree.SubElement(view, "PolygonLabels", {"name": "label", "toName": "image"})
+        for name, color in zip(labels.names, labels.colors, strict=True):
+            ElementTree.SubElement(
+                choices, "Label", {"value": name, "background": "#{:02x}{:02x}{:02x}".format(*color)}
+            )
+        ElementTree.ElementTree(view).write(folder / INTERFACE, "utf-8")
 
     def image_place(self, annotation: Annotation) -> PurePath:
         """In images/, and there in a folder of its split."""
@@ -140,14 +143,18 @@ def brush(path: Path, packed: Any, size: tuple[int, int]) -> Bits:
         lengths = [number(4) + 1 for _ in range(4)]
         if total != 4 * size[0] * size[1] or width != 8:
             raise ValueError(f"{total} values of {width} bits for {size[0]}x{size[1]} pixels")
-        values, done = np.zeros(total, np.uint8), 0
+        values, done, runs = np.zeros(total, np.uint8), 0, 0
         while done < total:
-            repeated, count = number(1), number(lengths[number(2)]) + 1
+            repeated, count, runs = number(1), number(lengths[number(2)]) + 1, runs + 1
+            if runs > MOST_RUNS:
+                raise ValueError(f"more than {MOST_RUNS} runs")
             if repeated:
                 values[done : done + count] = number(8)
             else:
-                plain = np.packbits(bits[place : place + 8 * count])
-                values[done : done + count] = plain[: total - done]
+                plain = np.packbits(bits[place : place + 8 * count])[: total - done]
+                if len(plain) < min(count, total - done):
+                    raise ValueError("they end too early")
+                values[done : done + len(plain)] = plain
                 place += 8 * count
             done += count
     except (TypeError, ValueError, OverflowError) as error:

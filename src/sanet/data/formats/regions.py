@@ -22,7 +22,9 @@ from sanet.data.decoding import DataError
 Ring = NDArray[np.float64]  # (N, 2) columns and rows, not closed
 Bits = NDArray[np.bool_]
 
-MOST_POINTS, FARTHEST = 200_000, 1e6  # of a region, and pixels from the image's corner: more is a damaged file
+# Of an outline: points, pixels from the image's corner, and pixels up and down in all. More is a damaged file, and
+# takes Pillow minutes to fill.
+MOST_POINTS, FARTHEST, LONGEST = 100_000, 1e6, 2e6
 MOST_PIXELS = 178_956_970  # Pillow opens no larger image
 # Outlines are drawn this far inside their pixels, so that both who asks which pixel a corner is in and who asks what
 # is inside get the region back, also from coordinates that a tool rounds to two decimals.
@@ -98,15 +100,18 @@ class Region:
             left, top, bits = max(self.bitmap.left, 0), max(self.bitmap.top, 0), self.bitmap.bits()
             shown = bits[top - self.bitmap.top :, left - self.bitmap.left :]
             return left, top, shown[: max(size[1] - top, 0), : max(size[0] - left, 0)]
-        drawn = [_drawn(np.trunc(ring).astype(np.int64), size) for ring in self.rings]
-        left, top = min(part[0] for part in drawn), min(part[1] for part in drawn)
-        right = max(part[0] + part[2].shape[1] for part in drawn)
-        bottom = max(part[1] + part[2].shape[0] for part in drawn)
+        corners = [np.trunc(ring).astype(np.int64) for ring in self.rings]
+        places = [_place(ring, size) for ring in corners]
+        left, top = min(place[0] for place in places), min(place[1] for place in places)
+        if len(corners) == 1:
+            return left, top, _filled(corners[0], size, outline=1)
+        right, bottom = max(place[0] + place[2] for place in places), max(place[1] + place[3] for place in places)
         inside, outline = np.zeros((2, bottom - top, right - left), np.bool_)
-        for x, y, filled, inner in drawn:
-            place = np.s_[y - top : y - top + filled.shape[0], x - left : x - left + filled.shape[1]]
-            inside[place] ^= inner
-            outline[place] |= filled & ~inner
+        for ring, (x, y, width, height) in zip(corners, places, strict=True):
+            part = np.s_[y - top : y - top + height, x - left : x - left + width]
+            inner = _filled(ring, size, outline=0)
+            inside[part] ^= inner
+            outline[part] |= _filled(ring, size, outline=1) & ~inner
         return left, top, inside | outline
 
     def reach(self, size: tuple[int, int]) -> float:
@@ -118,16 +123,19 @@ class Region:
         return max(0.0, float(-ends.min()), float((ends.max(0) - size).max()))
 
 
-def _drawn(corners: NDArray[np.int64], size: tuple[int, int]) -> tuple[int, int, Bits, Bits]:
-    """Column and row of what an outline draws in an image of this size; its pixels, and those within the outline."""
+def _place(corners: NDArray[np.int64], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Column, row, width and height of the part of an image of this size that an outline covers."""
     left, top = np.clip(corners.min(0), 0, size).tolist()
-    right, bottom = np.maximum(np.clip(corners.max(0) + 1, 0, size), (left, top)).tolist()
-    points, found = (corners - (left, top)).ravel().tolist(), []
-    for outline in (1, 0):
-        canvas = Image.new("L", (max(right - left, 1), max(bottom - top, 1)))
-        ImageDraw.Draw(canvas).polygon(points, fill=1, outline=outline)
-        found.append(np.array(canvas, np.bool_)[: bottom - top, : right - left])
-    return left, top, found[0], found[1]
+    right, bottom = np.clip(corners.max(0) + 1, 0, size).tolist()
+    return left, top, right - left, bottom - top
+
+
+def _filled(corners: NDArray[np.int64], size: tuple[int, int], outline: int) -> Bits:
+    """The pixels of that part which are within an outline; with ``outline`` 1 those on it, too."""
+    left, top, width, height = _place(corners, size)
+    canvas = Image.new("L", (max(width, 1), max(height, 1)))
+    ImageDraw.Draw(canvas).polygon((corners - (left, top)).ravel().tolist(), fill=1, outline=outline)
+    return np.array(canvas, np.bool_)[:height, :width]
 
 
 def line(label: str | None, points: Ring, width: int, size: tuple[int, int]) -> Region:

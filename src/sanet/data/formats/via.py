@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sanet.data.decoding import DataError
-from sanet.data.formats.format import TRIED, Files, Format, checked_ring, checked_size, head, posix, read_json
+from sanet.data.formats.format import TRIED, Files, Format, checked_ring, checked_size, head, posix, understood
 from sanet.data.formats.regions import Annotation, Region, box_ring, ellipse_ring, line, without_holes
 from sanet.structures import LabelSet
 
@@ -30,22 +29,13 @@ class Via(Format):
     def read(self, root: Path) -> list[Annotation]:
         """One annotation an image of each file; see ``Format``."""
         files, found = Files(root), []
-        for path in files.named(".json"):
-            content = read_json(path) if path.stat().st_size else None
-            content = content.get("_via_img_metadata", content) if isinstance(content, dict) else None
-            try:
-                entries = [entry for entry in (content or {}).values() if isinstance(entry["regions"], (dict, list))]
-            except (LookupError, TypeError):
-                entries = []
-            if not entries:
-                self.note(path, "empty, or no file of VIA 2: not used")
+        for path, content in self.contents(files, dict):
+            entries = [*(content.get("_via_img_metadata") or content).values()]
+            if not all(isinstance(entry, dict) and isinstance(entry.get("regions"), (dict, list)) for entry in entries):
+                self.note(path, "no file of VIA 2: not used")
                 continue
-            try:
+            with understood(path, "VIA 2"):
                 found += self._read(path, entries, files)
-            except (LookupError, TypeError, AttributeError, ValueError) as error:
-                raise DataError(
-                    f"{path} is not as VIA 2 writes it ({type(error).__name__}: {error}); export it again"
-                ) from error
         return found
 
     def _read(self, path: Path, entries: list[dict[str, Any]], files: Files) -> list[Annotation]:
@@ -68,11 +58,8 @@ class Via(Format):
                 self.note(path, f"the image {given} is missing: not used, since its size is not known")
                 continue
             drawn = [drawn for region in regions if (drawn := self._region(path, given, region, key, image))]
-            found.append(
-                Annotation(
-                    image.name, image, checked_size(path, None, None, image), tuple(drawn), files.split(path), path
-                )
-            )
+            size = checked_size(path, None, None, image)
+            found.append(Annotation(files.name(image), image, size, tuple(drawn), files.split(path), path))
         return found
 
     def _region(self, path: Path, given: str, region: dict[str, Any], key: str, image: Path) -> Region | None:

@@ -15,7 +15,7 @@ from sanet.data.formats.regions import Annotation, Region, without_holes
 from sanet.structures import LabelSet
 
 IMAGES, LABELS, NAMES = "images", "labels", ("data.yaml", "dataset.yaml", "classes.txt")
-LARGEST_TEXT = 2**26  # bytes of the outlines of an image
+LARGEST_TEXT = 2**24  # bytes of the outlines of an image
 
 
 class Yolo(Format):
@@ -56,7 +56,7 @@ class Yolo(Format):
                                     "and at least three points; export it again")  # fmt: skip
                 ring = checked_ring(path, np.array(words[1:], object).reshape(-1, 2)) * size
                 regions.append(Region(label, (checked_ring(path, ring.round(4)),)))
-            found.append(Annotation(image.name, image, size, tuple(regions), files.split(path), path))
+            found.append(Annotation(files.name(image), image, size, tuple(regions), files.split(path), path))
         if boxes and not any(each.regions for each in found):
             raise DataError(f"{root} has boxes only, and no outlines; export it for segmentation")
         return found
