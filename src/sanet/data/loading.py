@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_colla
 
 from sanet import distributed
 from sanet.data.source import SegmentationDataset
-from sanet.data.transforms import seeded
+from sanet.data.transforms import Augmentation, seeded
+from sanet.data.windows import open_large
 from sanet.inference.device import choose_device
 from sanet.structures import Batch, Sample, UsageError
 
@@ -94,7 +95,14 @@ class Augmented(Dataset[Sample]):
         return len(self.dataset)
 
     def __getitem__(self, key: int) -> Sample:
-        sample = self.dataset[key % len(self.dataset)]
+        index = key % len(self.dataset)
+        if isinstance(self.transform, Augmentation):
+            large = open_large(self.dataset.source, self.dataset.records[index])
+            if large is not None:
+                with seeded(self.seed, key):
+                    sample = self.transform(large)
+                return sample._replace(mask=sample.mask.to(self.mask_type))
+        sample = self.dataset[index]
         sample = sample._replace(mask=sample.mask.to(self.mask_type))
         with seeded(self.seed, key):
             return self.transform(sample)

@@ -109,12 +109,9 @@ class Source(ABC):
             DataError: a file cannot be used as it is.
         """
         image_path, mask_path = record.files
-        image, stored = image_of(image_path, self.images), self.stored_mask(record)
-        if image.shape[1:] != stored.values.shape:
-            raise DataError(f"{mask_path} is {shape_text(stored.values)} but {image_path} is {shape_text(image[0])}")
-        mask = labels_of(stored, self.labels, self.coding, mask_path)
-        if record.valid is not None:
-            mask[~valid_pixels(record, mask.shape)] = self.labels.ignore_index
+        image, mask = image_of(image_path, self.images), labels_in(self, record)
+        if image.shape[1:] != mask.shape:
+            raise DataError(f"{mask_path} is {shape_text(mask)} but {image_path} is {shape_text(image[0])}")
         return Sample(image, torch.from_numpy(mask), record.name)
 
     def stored_mask(self, record: Record) -> StoredMask:
@@ -249,6 +246,18 @@ def read_sample(source: Source, record: Record) -> Sample:
                 "divide them by the largest value that there can be, such as 255, or let the source read integers"
             )
     return sample
+
+
+def labels_in(source: Source, record: Record) -> NDArray[np.int64]:
+    """(H, W) int64 class indices of a record's mask, or the ignore index.
+
+    Raises:
+        DataError: a file cannot be used as it is.
+    """
+    mask = labels_of(source.stored_mask(record), source.labels, source.coding, record.files[1])
+    if record.valid is not None:
+        mask[~valid_pixels(record, mask.shape)] = source.labels.ignore_index
+    return mask
 
 
 def valid_pixels(record: Record, shape: tuple[int, ...]) -> NDArray[np.bool_]:

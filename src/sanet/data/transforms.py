@@ -21,6 +21,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from sanet.config import AugmentationConfig
+from sanet.data.resampling import Taps, resampled
+from sanet.data.windows import LargeSample
 from sanet.references import Kind, name_of
 from sanet.structures import Batch, Sample, UsageError
 
@@ -88,8 +90,8 @@ class TrainingTransform:
         self.crop, self.scale = (crop[0], crop[1]), scale
         self.hflip, self.jitter, self.ignore_index = hflip, jitter, ignore_index
 
-    def __call__(self, sample: Sample) -> Sample:
-        """(C, H, W) and (H, W) of any size in, the crop's size out; dtypes stay."""
+    def __call__(self, sample: Sample | LargeSample) -> Sample:
+        """(C, H, W) and (H, W) of any size in, the crop's size out; dtypes stay, and of a large mask it is int64."""
         low, high = self.scale
         scale, top, left, flip, *strengths = torch.rand(7).tolist()
         order = torch.randperm(3).tolist()
@@ -97,8 +99,10 @@ class TrainingTransform:
         factor = low + (high - low) * scale
         rows = Span.place(height, factor, self.crop[0], top)
         columns = Span.place(width, factor, self.crop[1], left)
-        image = resized_part(sample.image, rows, columns)
-        mask = nearest_part(sample.mask, rows, columns)
+        if isinstance(sample, LargeSample):
+            image, mask = large_part(sample, rows, columns)
+        else:
+            image, mask = resized_part(sample.image, rows, columns), nearest_part(sample.mask, rows, columns)
         if self.jitter:
             image = color_jitter(image, [1 + self.jitter * (2 * strength - 1) for strength in strengths], order)
         grey = 0.5 if image.is_floating_point() else (int(_brightest(image)) + 1) // 2
@@ -125,6 +129,16 @@ def nearest_part(mask: Tensor, rows: Span, columns: Span) -> Tensor:
     """The kept part of a mask (H, W) resized to the nearest neighbour, as (h, w)."""
     height, width = mask.shape
     return torch.from_numpy(mask.numpy().take(rows.nearest(height), 0).take(columns.nearest(width), 1))
+
+
+def large_part(sample: LargeSample, rows: Span, columns: Span) -> tuple[Tensor, Tensor]:
+    """The same two parts of an image of which no more is read than they show."""
+    height, width = sample.mask.shape
+    across = Taps.of(width, columns.size, columns.source)
+    down = Taps.of(height, rows.size, rows.source)
+    pixels = sample.image_part(down.source, across.source)
+    image = resampled(pixels, down, across)
+    return image, sample.mask_part(rows.nearest(height), columns.nearest(width))
 
 
 def color_jitter(image: Tensor, strengths: list[float], order: list[int]) -> Tensor:
@@ -192,13 +206,14 @@ class Augmentation:
             TorchvisionTransform(made, ignore_index) if isinstance(made, v2.Transform) else made for made in built
         ]
 
-    def __call__(self, sample: Sample) -> Sample:
+    def __call__(self, sample: Sample | LargeSample) -> Sample:
         """An augmented sample; the mask keeps its type.
 
         Raises:
             UsageError: a transform that returns no sample of the same kind.
         """
-        sample, kind = self.first(sample), sample.mask.dtype
+        sample = self.first(sample)
+        kind = sample.mask.dtype
         for transform in self.others:
             changed = transform(sample._replace(mask=sample.mask.long()))
             require_alike(transform, sample, changed)
