@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from contextlib import suppress
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,26 @@ def test_every_number_of_an_array_is_read(tmp_path: Path, dtype: str) -> None:
         with path.open("wb") as file:
             np.save(file, values)
         np.testing.assert_array_equal(stored_values(path, ImageReading(3)), pixels)
+
+
+@pytest.mark.parametrize("compress", ["lzw", "deflate", "packbits", "lzma", "zstd"])
+@pytest.mark.parametrize(
+    ("dtype", "channels"), [("uint8", 3), ("uint8", 4), ("uint16", 1), ("uint16", 5), ("float32", 1)]
+)
+def test_a_compression_is_read_exactly_or_named(tmp_path: Path, compress: str, dtype: str, channels: int) -> None:
+    """What GDAL writes; all of it with imagecodecs, and without it what tifffile and Pillow have codes for."""
+    rasterio = pytest.importorskip("rasterio")
+    pixels, path = numbers(dtype, 40, 50, channels), tmp_path / "a.tif"
+    form = {"driver": "GTiff", "height": 40, "width": 50, "count": channels, "dtype": dtype, "interleave": "pixel"}
+    for predictor in (1, 3 if dtype == "float32" else 2):
+        more = {} if compress == "packbits" else {"predictor": predictor}
+        with rasterio.open(path, "w", **form, compress=compress, **more) as target:
+            target.write(np.moveaxis(pixels, -1, 0))
+        if find_spec("imagecodecs") is None and channels == 5 and compress in ("lzw", "zstd"):
+            with pytest.raises(DataError, match="pip install"):
+                stored_values(path, ImageReading(channels))
+        else:
+            np.testing.assert_array_equal(stored_values(path, ImageReading(channels)), pixels)
 
 
 def test_an_array_is_never_unpickled(tmp_path: Path) -> None:

@@ -18,12 +18,14 @@ from PIL import Image
 
 from sanet.cli.main import main
 from sanet.config import DataConfig
+from sanet.data import ranges
 from sanet.deploy.export import export
 from sanet.evaluation.evaluate import evaluate
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import create_model, load_model
 from sanet.reading import ImageReading
 from sanet.structures import LabelSet, SanetError, UsageError
+from sanet.training import fit
 
 Pixels = NDArray[Any]
 
@@ -128,6 +130,32 @@ def test_a_model_labels_what_it_was_not_trained_on(
         (bright,) = tmp_path.glob("bright.*")
         main(["predict", str(bright), "--model", str(run), "--output", str(tmp_path / "torch")])
         assert "range of values that the model was trained on" in capsys.readouterr().err
+
+
+def test_a_run_measures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A range is measured where a run begins; resuming, scoring and starting again after a kill take it as it was."""
+    write_data(tmp_path / "data", two_pages)
+    settings = ["--data.name", "folder", "--data.root", str(tmp_path / "data"), "--data.classes", "[a, b]",
+                "--data.images.channels", "2", "--data.images.pages", "channels", "--augmentation.crop", "[40, 40]",
+                "--model.name", "fcn", "--model.backbone", "test_resnet", "--model.pretrained_backbone", "false",
+                "--loss.terms", "{mask: 1}", "--num_workers", "0", "--accelerator", "cpu"]  # fmt: skip
+    run = tmp_path / "run"
+
+    def killed(*given: Any) -> Any:
+        raise SanetError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "evaluation_loader", killed)
+        assert main(["train", *settings, "--output", str(run), "--epochs", "1"]) == 1
+    stored = yaml.safe_load((run / "config.yaml").read_text())["data"]["images"]
+    assert len(stored["low"]) == 2
+    monkeypatch.setattr(ranges, "measured_range", killed)
+    assert main(["train", *settings, "--output", str(run), "--epochs", "1"]) in (0, None)
+    assert main(["train", "--resume", str(run), "--epochs", "2"]) in (0, None)
+    assert main(["evaluate", str(run), "--split", "val"]) in (0, None)
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["images"] == stored
+    assert load_model(run / "model").images.plain() == stored
+    assert main(["train", *settings, "--output", str(tmp_path / "other"), "--epochs", "1"]) == 1
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,7 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MOST_VALUES = 2**29  # of an image; a damaged header may ask for any number of them
 MOST_PAGES = 64
+NO_CODE = (ImportError, NotImplementedError)  # what tifffile says where another library has it
 DAMAGED = (*UNREADABLE, zlib.error, lzma.LZMAError)
 ORIENTATION = 274  # TIFF's and EXIF's tag
 PREVIEW_OR_MASK = 5  # bits of TIFF's kind of page
@@ -150,8 +151,8 @@ def _page(page: Any, path: Path) -> NDArray[Any]:
         raise ValueError("it is cut short")  # tifffile puts zeros there
     try:
         values: NDArray[Any] = page.asarray()
-    except (ValueError, ImportError) as error:
-        if "imagecodecs" not in str(error):
+    except (ValueError, *NO_CODE) as error:
+        if isinstance(error, ValueError) and "imagecodecs" not in str(error):
             raise
         return _by_pillow(page, path)
     if page.axes == "SYX":
@@ -172,9 +173,10 @@ def _by_pillow(page: Any, path: Path) -> NDArray[Any]:
         values = values[..., None] if values.ndim == 2 else values
         if values.shape[2] == page.samplesperpixel:
             return values
+    coding = getattr(page.compression, "name", "unknown")
     raise DataError(
-        f"{path} is compressed by {page.compression.name}: pip install 'sanet-segmentation[tiff]', which reads that, "
-        "or save it without compression, or with deflate"
+        f"{path} has {page.bitspersample} bits, compressed by {coding}: pip install 'sanet-segmentation[tiff]', which "
+        "reads that, or save it with 8, 16 or 32 bits, and without compression or with deflate"
     )
 
 

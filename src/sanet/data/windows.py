@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from sanet.data.decoding import ARRAY, FORMATS, DataError, load_array, read_image, require_file, shape_text
-from sanet.data.images import DAMAGED, ORIENTATION, TIFF, require_finite, stored_values, tensor_of
+from sanet.data.images import DAMAGED, NO_CODE, ORIENTATION, TIFF, require_finite, stored_values, tensor_of
 from sanet.data.source import Record, Source, labels_in
 from sanet.files import replaced
 from sanet.reading import ImageReading
@@ -123,7 +123,7 @@ def _direct(path: Path, images: ImageReading) -> Any:
     with path.open("rb") as file:
         if file.read(4) not in TIFF:
             return None
-    with suppress(*DAMAGED):
+    with suppress(*DAMAGED, *NO_CODE):
         found = TiffPart(path)
         eight = found.shape == (*found.shape[:2], 3) and found.dtype == np.uint8 and found.rgb
         if found.usable and found.shape[2] == channels and (images.of_values or eight):

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from sanet import distributed, files, references
-from sanet.config import CHECKPOINTS, CONFIG, MODEL, TrainConfig, plain
+from sanet.config import CHECKPOINTS, CONFIG, MODEL, DataConfig, TrainConfig, plain
 from sanet.data.fingerprint import fingerprint
 from sanet.data.source import Source
 from sanet.evaluation.copying import copy_nearest
@@ -92,7 +92,10 @@ def refuse_used(config: TrainConfig) -> None:
     begun = bool(CheckpointFolder(directory / CHECKPOINTS).listed())
     if not begun and found <= {CONFIG, RECORD, TENSORBOARD, CHECKPOINTS}:
         files.require_own(directory / CONFIG, directory / RECORD)
-        if CONFIG not in found or not changed(config, read_mapping(directory / CONFIG)):
+        config, nothing = with_known_range(config), DataConfig()
+        # What is left to be found out about the dataset was found out by that run as well.
+        left = {f"data.{name}" for name, value in vars(nothing).items() if getattr(config.data, name) == value}
+        if CONFIG not in found or set(changed(config, read_mapping(directory / CONFIG))) <= left:
             return
     if found:
         remedy = f"resume it: sanet train --resume {quote(str(directory))}" if begun else "delete it"
