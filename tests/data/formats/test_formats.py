@@ -200,6 +200,7 @@ HOSTILE = {
         '<!DOCTYPE a [<!ENTITY b "bbbbbbbbbb"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">]><annotations>&c;')),
     "a file of the system": ("cvat", "annotations.xml", lambda text: text.replace(
         "<annotations>", '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><annotations>&b;')),
+    "an encoding that is none": ("cvat", "annotations.xml", lambda text: text.replace("utf-8", "nan-8")),
     "no number in XML": ("cvat", "annotations.xml", lambda text: text.replace('z_order="1"', 'z_order="one"')),
     "a mask's box": ("cvat", "annotations.xml", lambda text: text.replace(
         "</image>", '<mask label="leaf" left="0" top="0" width="99999" height="99999" rle="9999800001"/></image>')),

@@ -205,7 +205,7 @@ def read_xml(path: Path) -> ElementTree.Element:
     content = _content(path, {b"<": 250, b"=": 150})
     try:
         return ElementTree.fromstring(content, ElementTree.XMLParser(target=_NoTypes()))
-    except (ElementTree.ParseError, ValueError) as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # LookupError: an unknown encoding
         raise DataError(f"{path} cannot be read as XML ({error}); export it again, or remove it") from error
 
 
