@@ -342,7 +342,8 @@ def test_each_fault_is_found_and_nothing_else(tmp_path: Path, case: Case) -> Non
 
 def test_every_kind_of_problem_has_a_case() -> None:
     kinds = {problem for problem in vars(problems).values() if isinstance(problem, Problem)}
-    assert kinds == {expected[0] for case in CASES.values() for expected in case.expected}
+    # What is odd in annotations is for tests/data/formats.
+    assert kinds - {problems.ODD} == {expected[0] for case in CASES.values() for expected in case.expected}
 
 
 def test_0_and_255_are_found_whatever_is_ignored(tmp_path: Path) -> None:
