@@ -41,12 +41,12 @@ SMOOTHED = Problem(
 )
 UNKNOWN = Problem(
     "value that is no class",
-    "name all classes in data.classes, in the order of their numbers (or all colours in data.colors), name the value "
-    "that is to be ignored (data.ignore_index or data.ignore_color), or correct the mask",
+    "name all classes in data.classes, in the order of their numbers (or all colours in data.colors), say in data.values "
+    "what the value means, or that it is to be ignored, or correct the mask",
 )
 SHIFTED = Problem(
     "labels that look shifted by one: no mask of the dataset has a 0",
-    "subtract 1 from every mask of the dataset, or name the class that is meant by 0 first in data.classes",
+    "say what the values mean (data.values), as {1: leaf, 2: stem}, or name the class that is meant by 0 first",
 )
 BINARY = Problem(
     "masks of 0 and 255 alone",
