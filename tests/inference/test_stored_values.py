@@ -22,6 +22,7 @@ from sanet.data import ranges
 from sanet.deploy.export import export
 from sanet.evaluation.evaluate import evaluate
 from sanet.inference.predictor import Predictor
+from sanet.insight.visualize import visualize
 from sanet.models.networks import create_model, load_model
 from sanet.reading import ImageReading
 from sanet.structures import LabelSet, SanetError, UsageError
@@ -252,3 +253,15 @@ def test_a_score_is_of_images_as_they_are_stored(model: Any, tmp_path: Path) -> 
         truth = np.array(Image.open(tmp_path / "val" / "masks" / f"{seed}.png"))
         counts += int((predictor(tmp_path / "val" / "images" / f"{seed}.tif") == truth).sum())
     assert scores[1].confusion.trace() == counts
+
+
+def test_models_of_stored_values_are_seen_beside_each_other(model: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", raw(40, 50))
+    model.save_pretrained(tmp_path / "model")
+    visualize([tmp_path / "a.npy"], [tmp_path / "model"], tmp_path / "a.png", device="cpu", progress=False)
+    assert Image.open(tmp_path / "a.png").size[0] > 100
+    shown, seen = (
+        Predictor(model, "cpu").shown(raw(40, 50)),
+        model.images.scaled(torch.from_numpy(raw(40, 50)[..., 0])[None, None].expand(1, 2, -1, -1)),
+    )
+    np.testing.assert_array_equal(shown[..., 2], (seen[0, 0] * 255).round().numpy())

@@ -16,14 +16,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
 from sanet.config import InferenceConfig
 from sanet.data.decoding import DataError
-from sanet.data.images import shown, tensor_of
+from sanet.data.images import tensor_of
 from sanet.files import accept, aside_of, beside, discard, locked, require_own, sum_of
 from sanet.inference.drawing import LONGEST_JPEG, overlay, palette_image, shares, with_legend
 from sanet.inference.exported import is_exported
@@ -32,7 +30,7 @@ from sanet.inference.inputs import find_images
 from sanet.inference.journal import Job, Journal, Line, version
 from sanet.inference.predictor import Predictor
 from sanet.models.store import saved_files
-from sanet.reading import FAR_OUTSIDE, OUTSIDE_TEXT, ImageReading
+from sanet.reading import FAR_OUTSIDE, OUTSIDE_TEXT
 from sanet.structures import UsageError, say
 
 
@@ -159,7 +157,8 @@ def label_file(predictor: Predictor, job: Job) -> Line:
     except OSError as error:
         return {"image": job.image, "error": f"{job.image}: {error}"}
     mask = predictor(stored)
-    image, outside = _for_people(stored, predictor.images)
+    image, reading = predictor.shown(stored), predictor.images
+    outside = round(reading.outside(tensor_of(stored)), 6) if reading.of_values else 0.0
     found = shares(mask, predictor.labels)
     blended = with_legend(overlay(image, mask, predictor.labels), predictor.labels, found)
     blended.thumbnail((LONGEST_JPEG, LONGEST_JPEG))  # smaller images stay as they are
@@ -169,14 +168,6 @@ def label_file(predictor: Predictor, job: Job) -> Line:
         _save(geotiff(mask, predictor.labels, Path(job.image)), Path(job.mask))
     _save(_encoded(blended, "JPEG", quality=92), Path(job.overlay))
     return {**job._asdict(), "shares": found, **read, **({"outside": outside} if outside > FAR_OUTSIDE else {})}
-
-
-def _for_people(stored: NDArray[Any], images: ImageReading) -> tuple[NDArray[np.uint8], float]:
-    """(H, W, 3) uint8 of an image as it is stored, and the share of its pixels outside the range of a channel."""
-    if not images.of_values:
-        return stored, 0.0
-    values = tensor_of(stored)
-    return shown(images.scaled(values)), round(images.outside(values), 6)
 
 
 def _encoded(image: Image.Image, format: str, **options: Any) -> bytes:

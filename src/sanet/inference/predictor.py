@@ -12,7 +12,7 @@ from PIL import Image
 
 from sanet.config import InferenceConfig
 from sanet.data.decoding import UNREADABLE, read_image, rgb
-from sanet.data.images import array_of, stored_values, tensor_of
+from sanet.data.images import array_of, shown, stored_values, tensor_of
 from sanet.inference.device import choose_device
 from sanet.inference.exported import is_exported, open_exported
 from sanet.inference.views import LogitsFunction, label_image
@@ -99,6 +99,10 @@ class Predictor:
     def read(self, path: Path) -> NDArray[Any]:
         """(H, W, C) of a file, as this model wants it; a DataError where it cannot be."""
         return stored_values(path, self.images) if self.images.of_values else read_image(path)
+
+    def shown(self, stored: NDArray[Any]) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 for people, of what ``read`` gives: of stored values the first channels, as they are seen."""
+        return shown(self.seen(tensor_of(stored))) if self.images.of_values else stored
 
     def _pixels(self, image: Any) -> torch.Tensor:
         """An image of any of these kinds as (C, H, W)."""

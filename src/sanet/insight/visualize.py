@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sanet.config import InferenceConfig, MaskFormat
-from sanet.data.decoding import read_image, read_labels, shape_text, stored_in_color
+from sanet.data.decoding import read_labels, shape_text, stored_in_color
 from sanet.data.values import coding_of, color_coding
 from sanet.files import written
 from sanet.inference.drawing import IGNORED, WRONG, Mask, RGBImage, error_map, overlay, shares
@@ -64,7 +64,8 @@ def visualize(
     predictors = {name: Predictor(model, device, inference) for name, model in named}
     if masks and len({predictor.labels.names for predictor in predictors.values()}) > 1:
         raise UsageError("the models have different classes, so that the masks cannot be those of all")
-    decoded = [read_image(Path(image)) for image in images]
+    first = next(iter(predictors.values()))
+    decoded = [first.shown(first.read(Path(image))) for image in images]
     lines = 2 if masks else 1
     heights = [image.shape[0] / image.shape[1] for image in decoded for _ in range(lines)]
     size = (WIDTH * (1 + len(models)), WIDTH * sum(heights) + 0.3 * len(heights) + 0.6)
@@ -72,9 +73,9 @@ def visualize(
     panes = figure.subplots(len(heights), 1 + len(models), squeeze=False, height_ratios=heights)
     legend: dict[tuple[str, Color], None] = {}
     for row, image in enumerate(tqdm(decoded, "visualize", unit=" images", disable=not progress)):
-        truth = _read_mask(masks[row], next(iter(predictors.values())).labels, mask_format, image) if masks else None
+        truth = _read_mask(masks[row], first.labels, mask_format, image) if masks else None
         block = panes[lines * row : lines * (row + 1)]
-        legend |= _draw_image(block, printable(Path(images[row]).name), image, predictors, truth)
+        legend |= _draw_image(block, Path(images[row]), image, predictors, truth)
     if masks:
         legend |= {("wrong", WRONG): None, ("not labelled", IGNORED): None}
     handles = [
@@ -86,7 +87,7 @@ def visualize(
 
 
 def _draw_image(
-    panes: NDArray[Any], name: str, image: RGBImage, predictors: dict[str, Predictor], truth: Mask | None
+    panes: NDArray[Any], path: Path, image: RGBImage, predictors: dict[str, Predictor], truth: Mask | None
 ) -> dict[tuple[str, Color], None]:
     """Fill one row of panes, or two with ground truth; returns the entries of the legend, each with its colour."""
     legend: dict[tuple[str, Color], None] = {}
@@ -95,11 +96,11 @@ def _draw_image(
         _show(pane, overlay(image, mask, labels, 0.7), title)
         legend.update({(name, labels.colors[labels.names.index(name)]): None for name in shares(mask, labels)})
 
-    _show(panes[0, 0], image, name)
+    _show(panes[0, 0], image, printable(path.name))
     if truth is not None:
         draw_mask(panes[1, 0], truth, next(iter(predictors.values())).labels, "ground truth")
     for column, (model, predictor) in enumerate(predictors.items(), 1):
-        mask, labels = predictor(image), predictor.labels
+        mask, labels = predictor(path), predictor.labels
         draw_mask(panes[0, column], mask, labels, model)
         if truth is not None:
             scored = truth != labels.ignore_index
