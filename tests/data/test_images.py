@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from sanet.config import DataConfig
+from sanet.data import ranges
 from sanet.data.catalog import data_source
 from sanet.data.check import check_data
 from sanet.data.decoding import DataError, load_mask, read_image
@@ -289,7 +290,9 @@ def test_percentiles_are_numpys(
     np.testing.assert_array_equal(np.array([low, high], np.float32), expected)
 
 
-def test_small_and_large_types_in_one_split(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", [7, 2**22])
+def test_small_and_large_types_in_one_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+    monkeypatch.setattr(ranges, "PART", part)
     images = [numbers(dtype, 30, 30, 2) for dtype in ("uint8", "int16", "float32", "uint32")]
     files = [tmp_path / f"{number}.npy" for number in range(4)]
     for path, pixels in zip(files, images, strict=True):

@@ -150,7 +150,8 @@ class Altered(torch.nn.Module):
 
     def __init__(self, network, alter):
         super().__init__()
-        self.network, self.alter, self.in_chans = network, alter, network.in_chans
+        self.network, self.alter = network, alter
+        self.in_chans, self.images = network.in_chans, network.images
 
     def forward(self, images):
         return self.alter(self.network(images))

@@ -38,6 +38,7 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MOST_VALUES = 2**29  # of an image; a damaged header may ask for any number of them
 MOST_PAGES = 64
+MOST_LOOKED_AT = 2**22  # pixels of an image
 NO_CODE = (ImportError, NotImplementedError)  # what tifffile says where another library has it
 DAMAGED = (*UNREADABLE, zlib.error, lzma.LZMAError)
 ORIENTATION = 274  # TIFF's and EXIF's tag
@@ -209,11 +210,14 @@ def reading_of(path: Path) -> ImageReading:
 def spread_of(path: Path, images: ImageReading) -> tuple[tuple[int, int], list[list[float]]]:
     """Width and height of an image of stored values, and of each channel the values beyond which 5 % of its pixels are.
 
+    Of a large image some four million pixels are looked at.
+
     Raises:
         DataError: see ``stored_values``.
     """
     values = stored_values(path, images)
     pixels = values.reshape(-1, values.shape[2])
+    pixels = pixels[:: max(1, len(pixels) // MOST_LOOKED_AT)]
     shares = [FAR_OUTSIDE, 1 - FAR_OUTSIDE]
     return (values.shape[1], values.shape[0]), np.quantile(pixels, shares, axis=0, method="nearest").T.tolist()
 

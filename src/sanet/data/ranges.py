@@ -22,6 +22,7 @@ from sanet.reading import ImageReading
 
 LOW, HIGH = 0.001, 0.999
 HALF = 2**16
+PART = 2**22  # pixels that are counted at once
 # All that integers of up to 16 bits can be.
 SMALL = np.arange(-(2**15), 2**16, dtype=np.float32)
 
@@ -52,13 +53,13 @@ def measured_range(
     """
     channels = images.channels or 0
     small, uppers = np.zeros((channels, len(SMALL)), np.int64), np.zeros((channels, HALF), np.int64)
-    large: list[Path] = []
+    large: dict[Path, None] = {}
     for path, planes in _planes(files, images, progress):
         if planes.dtype.kind in "ui" and planes.dtype.itemsize <= 2:
             for counts, plane in zip(small, planes, strict=True):
                 counts += np.bincount(plane.astype(np.int64) + 2**15, minlength=len(SMALL))
         else:
-            large.append(path)
+            large[path] = None
             for counts, plane in zip(uppers, planes, strict=True):
                 counts += np.bincount(_keys(plane) >> 16, minlength=HALF)
     places = _keys(SMALL)
@@ -101,10 +102,12 @@ class _Search:
 
 
 def _planes(files: Iterable[Path], images: ImageReading, progress: bool) -> Iterable[tuple[Path, NDArray[Any]]]:
-    """(C, pixels) of every file."""
+    """(C, pixels) of every file, in parts that take little memory."""
     for path in tqdm(files, "measure range", unit=" images", delay=2, disable=not progress):
         values = stored_values(path, images)
-        yield path, values.reshape(-1, values.shape[2]).T
+        pixels = values.reshape(-1, values.shape[2])
+        for start in range(0, len(pixels), PART):
+            yield path, pixels[start : start + PART].T
 
 
 def _keys(values: NDArray[Any]) -> NDArray[np.uint32]:
