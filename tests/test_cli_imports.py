@@ -21,6 +21,7 @@ NEEDED = {
     "download": ["voc", "--root", "x"],
     "evaluate": ["m"],
     "compare": ["x"],
+    "convert": ["x", "y"],
     "predict": ["x"],
     "explain": ["m", "x", "--point", "1", "1"],
     "grouping": ["m"],

@@ -41,8 +41,8 @@ SMOOTHED = Problem(
 )
 UNKNOWN = Problem(
     "value that is no class",
-    "name all classes in data.classes, in the order of their numbers (or all colours in data.colors), say in data.values "
-    "what the value means, or that it is to be ignored, or correct the mask",
+    "name all classes in data.classes, in the order of their numbers (or all colours in data.colors), say in "
+    "data.values what the value means, or that it is to be ignored, or correct the mask",
 )
 SHIFTED = Problem(
     "labels that look shifted by one: no mask of the dataset has a 0",

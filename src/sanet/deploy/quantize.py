@@ -122,6 +122,7 @@ def export_int8(
     if calibration < 1:
         raise UsageError(f"calibration {calibration}: 1 image or more")
     source = data_source(data).reading(model.images)
+    data = source.settings or data
     calibration_set, dataset = source.open(CALIBRATION_SPLIT), source.open(split)
     require_same_classes(model.labels, dataset.labels)
     network, metadata = prepare(model), describe(model, FORMAT)

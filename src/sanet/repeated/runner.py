@@ -73,6 +73,7 @@ def repeat(config: RepeatConfig) -> Repeated:
 def _begun(config: RepeatConfig) -> Repeated:
     """A table before its first run, once every row is known to name what exists."""
     rows, source = [], data_source(config.data)
+    config = replace(config, data=source.settings or config.data)
     for row in rows_of(config):
         try:
             require_names(row.config, source.labels)
