@@ -117,5 +117,5 @@ def test_damaged_lists(tmp_path: Path, count: int) -> None:
     names = [f"images/straße {index}.jpg" for index in range(9)]
     path = tmp_path / "train.txt"
     path.write_text("\n".join(names), encoding="utf-8")
-    assert read_list(path, "images") == [f"straße {index}" for index in range(9)]
-    assert check(path, path.read_bytes(), lambda path: read_list(path, "images"), count) > count // 10
+    assert read_list(path) == [f"straße {index}" for index in range(9)]
+    assert check(path, path.read_bytes(), lambda path: read_list(path), count) > count // 10

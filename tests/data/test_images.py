@@ -290,9 +290,7 @@ def test_percentiles_are_numpys(
     np.testing.assert_array_equal(np.array([low, high], np.float32), expected)
 
 
-@pytest.mark.parametrize("part", [7, 2**22])
-def test_small_and_large_types_in_one_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int) -> None:
-    monkeypatch.setattr(ranges, "PART", part)
+def test_small_and_large_types_in_one_split(tmp_path: Path) -> None:
     images = [numbers(dtype, 30, 30, 2) for dtype in ("uint8", "int16", "float32", "uint32")]
     files = [tmp_path / f"{number}.npy" for number in range(4)]
     for path, pixels in zip(files, images, strict=True):
@@ -300,6 +298,17 @@ def test_small_and_large_types_in_one_split(tmp_path: Path, monkeypatch: pytest.
     pixels = np.concatenate([image.reshape(-1, 2).astype(np.float32) for image in images])
     expected = np.quantile(pixels, [0.001, 0.999], axis=0, method="inverted_cdf")
     np.testing.assert_array_equal(np.float32(measured_range(files, ImageReading(2), False)), expected)
+
+
+def test_of_many_pixels_some_stand_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "MOST", 50_000)
+    pixels = np.random.default_rng(3).normal(size=(500, 600, 1))
+    np.save(tmp_path / "a.npy", pixels)
+    measured = [measured_range([tmp_path / "a.npy"], ImageReading(1), progress=False) for _ in range(2)]
+    assert measured[0] == measured[1]
+    (low,), (high,) = measured[0]
+    assert 0.0005 < (pixels < low).mean() < 0.0015
+    assert 0.0005 < (pixels > high).mean() < 0.0015
 
 
 def test_channels_of_few_values(tmp_path: Path) -> None:

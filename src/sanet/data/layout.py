@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
-from unicodedata import normalize
 
-from sanet.data.decoding import IMAGE_SUFFIXES, DataError, require_file
-from sanet.data.listing import files_below
+from sanet.data.decoding import IMAGE_SUFFIXES, DataError
+from sanet.data.listing import composed, files_below, lines_of
 from sanet.data.source import Record, names_text
 
 Role = Literal["image", "mask", "valid"]
@@ -145,11 +144,6 @@ def _file(path: Path, root: Path) -> File:
     return File(path, role, split, composed("/".join([*rest, stem])), kind)
 
 
-def composed(name: str) -> str:
-    """The name with letters and their accents in one character each; macOS stores file names the other way."""
-    return normalize("NFC", name)
-
-
 def _kinds(root: Path, images: list[File], masks: list[File], chosen: str | None) -> list[File]:
     """The masks of the kind that is meant, if it is clear which."""
     keys, stems = {file.key for file in images}, {_stem(file) for file in images}
@@ -253,14 +247,8 @@ def _lists(root: Path) -> Iterator[tuple[str, Path]]:
 
 def _listed(path: Path, records: list[Record], root: Path) -> list[Record]:
     """The records that the lines of a list name; what a line names that is not there has no files."""
-    require_file(path)
-    try:
-        # Windows editors put a byte order mark first, which would become part of the first name.
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error}); save it as UTF-8, one image a line") from error
     find = Finder(records, root)
-    return [record for line in lines if line.strip() for record in find(path, line.strip())]
+    return [record for line in lines_of(path) for record in find(path, line)]
 
 
 class Finder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,15 +23,11 @@ def existing_root(root: str | Path) -> Path:
     return Path(root)
 
 
-def read_list(path: Path, folder: str = ".") -> list[str]:
-    """The images of a list, one a line, without their suffixes.
-
-    Args:
-        path: the list.
-        folder: name of the folder of the images; a line may name it before the image, and no other.
+def lines_of(path: Path) -> list[str]:
+    """The lines of a list that have something in them.
 
     Raises:
-        DataError: there is no such file, it is no text, or a line names another folder or several files.
+        DataError: there is no such file, or it is no text.
     """
     require_file(path)
     try:
@@ -40,18 +35,14 @@ def read_list(path: Path, folder: str = ".") -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error}); save it as UTF-8, one image a line") from error
-    return [_listed_name(path, line.strip(), folder) for line in lines if line.strip()]
+    return [line.strip() for line in lines if line.strip()]
 
 
-def _listed_name(path: Path, line: str, folder: str) -> str:
-    columns = [column for column in re.split(r"[\s,;]+", line) if column.lower().endswith(IMAGE_SUFFIXES)]
-    if len(columns) > 1 or "\t" in line:
-        raise DataError(f"{path}: {line!r} has several columns; name one image a line, whose mask has the same name")
-    name = PurePosixPath(line)
-    if str(name.parent) not in {".", folder} or "\\" in line:
-        raise DataError(f"{path}: {line!r} names a folder; lists name images of {folder} alone, without folders")
+def read_list(path: Path) -> list[str]:
+    """The images of a list, one a line, without folders and suffixes; see ``lines_of``."""
+    names = [PurePosixPath(line) for line in lines_of(path)]
     # A dot may also be a part of the stem, so only the suffix of an image is removed.
-    return composed(name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name)
+    return [composed(name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name) for name in names]
 
 
 def composed(name: str) -> str:
