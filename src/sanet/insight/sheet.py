@@ -21,9 +21,10 @@ def data_sheet(source: Source, report: DataReport, count: int = 4) -> Image.Imag
 
     Args:
         source: the dataset.
-        report: of it; gives the shares of the classes.
+        report: of it; gives the shares of the classes, and the range of values.
         count: number of images.
     """
+    source = source.reading(report.reading)
     split = "train" if "train" in source.splits else source.splits[0]
     records = records_of(source, split)
     samples: list[Sample] = []
