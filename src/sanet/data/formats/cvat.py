@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from sanet.data.decoding import DataError
-from sanet.data.formats.format import TRIED, Files, Format, checked_ring, checked_size, head, posix, read_xml
+from sanet.data.formats.format import Files, Format, checked_ring, checked_size, first_with, posix, read_xml
 from sanet.data.formats.regions import Annotation, Bitmap, Region, bitmap, box_ring, ellipse_ring, line
 from sanet.data.layout import SPLITS
 from sanet.structures import LabelSet
@@ -22,8 +22,8 @@ class Cvat(Format):
 
     def recognises(self, root: Path) -> str:
         """An XML file has annotations."""
-        found = next((path for path in list(Files(root).named(".xml"))[:TRIED] if "<annotations" in head(path)), None)
-        return f"{found.relative_to(root)} has <annotations>" if found else ""
+        found = first_with(root, ".xml", "<annotations")
+        return f"{found} has <annotations>" if found else ""
 
     def read(self, root: Path) -> list[Annotation]:
         """One annotation an image element; see ``Format``."""

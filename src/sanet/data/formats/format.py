@@ -176,6 +176,13 @@ def head(path: Path) -> str:
         return ""
 
 
+def first_with(root: Path, ending: str, *texts: str) -> Path | None:
+    """The first file of an ending, below the root, whose head has all of some texts; few files are looked at."""
+    tried = list(Files(root).named(ending))[:TRIED]
+    found = next((path for path in tried if all(text in head(path) for text in texts)), None)
+    return found and found.relative_to(root)
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds.
 

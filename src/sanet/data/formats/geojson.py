@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sanet.data.formats.format import TRIED, Files, Format, checked_ring, checked_size, head, understood
+from sanet.data.formats.format import Files, Format, checked_ring, checked_size, first_with, understood
 from sanet.data.formats.regions import Annotation, Region, trace
 from sanet.structures import LabelSet
 
@@ -19,9 +19,8 @@ class GeoJson(Format):
 
     def recognises(self, root: Path) -> str:
         """A .geojson file has features."""
-        tried = list(Files(root).named(".geojson"))[:TRIED]
-        found = next((path for path in tried if '"Feature' in head(path)), None)
-        return f"{found.relative_to(root)} has features" if found else ""
+        found = first_with(root, ".geojson", '"Feature')
+        return f"{found} has features" if found else ""
 
     def read(self, root: Path) -> list[Annotation]:
         """One annotation a .geojson file; see ``Format``."""

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from sanet.data.decoding import UNREADABLE, DataError
-from sanet.data.formats.format import TRIED, Files, Format, checked_ring, checked_size, head, image_size, understood
+from sanet.data.formats.format import Files, Format, checked_ring, checked_size, first_with, image_size, understood
 from sanet.data.formats.regions import MOST_PIXELS, Annotation, Bitmap, Region, box_ring, ellipse_ring, line
 from sanet.files import replaced
 from sanet.structures import LabelSet
@@ -29,9 +29,8 @@ class Labelme(Format):
 
     def recognises(self, root: Path) -> str:
         """A JSON file has shapes, and says which image they are of."""
-        tried = list(Files(root).named(".json"))[:TRIED]
-        found = next((path for path in tried if '"shapes"' in (text := head(path)) and '"imagePath"' in text), None)
-        return f"{found.relative_to(root)} has shapes and an imagePath" if found else ""
+        found = first_with(root, ".json", '"shapes"', '"imagePath"')
+        return f"{found} has shapes and an imagePath" if found else ""
 
     def read(self, root: Path) -> list[Annotation]:
         """One annotation a JSON file; see ``Format``."""

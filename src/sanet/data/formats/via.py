@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sanet.data.formats.format import TRIED, Files, Format, checked_ring, checked_size, head, posix, understood
+from sanet.data.formats.format import Files, Format, checked_ring, checked_size, first_with, posix, understood
 from sanet.data.formats.regions import Annotation, Region, box_ring, ellipse_ring, line, without_holes
 from sanet.structures import LabelSet
 
@@ -22,9 +22,8 @@ class Via(Format):
 
     def recognises(self, root: Path) -> str:
         """A JSON file has regions with shape_attributes."""
-        tried = list(Files(root).named(".json"))[:TRIED]
-        found = next((path for path in tried if '"shape_attributes"' in head(path)), None)
-        return f"{found.relative_to(root)} has regions with shape_attributes" if found else ""
+        found = first_with(root, ".json", '"shape_attributes"')
+        return f"{found} has regions with shape_attributes" if found else ""
 
     def read(self, root: Path) -> list[Annotation]:
         """One annotation an image of each file; see ``Format``."""
