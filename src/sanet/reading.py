@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # An image of which a channel has more than this share below its range, or above it, is unlike those of training.
 FAR_OUTSIDE = 0.05
 OUTSIDE_TEXT = "are below or above the range of values that the model was trained on, and were clipped"
+Pages = Literal["refuse", "channels", "images"]
 LARGEST = 1e38  # so that float32 holds every difference
 
 
@@ -31,21 +32,22 @@ class ImageReading:
     Args:
         channels: number of channels, of any depth, such as 1 for grey or 4 for RGB and near infrared, which is then no
             transparency; by default images are RGB of 8 bits.
-        pages: of a TIFF with several pages: "refuse" it, or take them together as "channels".
+        pages: of a TIFF with several pages: "refuse" it, take them together as "channels", or each as one of several
+            "images", with the page of the same number of its mask.
         low: value of each channel, or the one of all, that is 0 to the network; by default it is measured over the
             training images, of whose pixels 0.1 % are below it.
         high: value that is 1 to the network; by default 0.1 % of the pixels are above it.
     """
 
     channels: int | None = within(None, 1, 64)
-    pages: Literal["refuse", "channels"] = "refuse"
+    pages: Pages = "refuse"
     low: tuple[float, ...] = within((), -LARGEST, LARGEST)
     high: tuple[float, ...] = within((), -LARGEST, LARGEST)
 
     def __post_init__(self) -> None:
         check(self, "data.images.")
         if self.channels is None:
-            if self.pages != "refuse" or self.low or self.high:
+            if self.pages == "channels" or self.low or self.high:
                 raise UsageError("data.images: name the number of channels as well, such as --data.images.channels 1")
             return
         for name in ("low", "high"):
@@ -67,8 +69,8 @@ class ImageReading:
         return replace(self, low=(), high=())
 
     def plain(self) -> dict[str, Any] | None:
-        """As config.json has it; None for RGB of 8 bits."""
-        return {**asdict(self), "low": list(self.low), "high": list(self.high)} if self.of_values else None
+        """As config.json has it; None for RGB of 8 bits in files of one page."""
+        return None if self == EIGHT_BITS else {**asdict(self), "low": list(self.low), "high": list(self.high)}
 
     def ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """``low`` and ``high``, (C, 1, 1) each, of the type and on the device of a tensor."""
@@ -113,7 +115,7 @@ def read_plain(content: Any) -> ImageReading:
     if not isinstance(content, dict) or content.keys() != {*names}:
         raise UsageError(f"images: {', '.join(names)}")
     found = ImageReading(**content)
-    if not found.low:
+    if found.of_values and not found.low:
         raise UsageError("images: low and high of every channel")
     return found
 

@@ -253,12 +253,9 @@ def load_for_long(ready):
 
 
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="no way to see who sent a signal")
-# A spawned process has threads of its libraries before it can block anything; PyTorch spawns on no system with
-# sigwaitinfo unless it is told to.
-@pytest.mark.parametrize("method", ["fork", "forkserver"])
-def test_a_process_that_loads_ends_with_the_one_that_asked_for_it_and_with_no_other(method):
+def test_a_process_that_loads_ends_with_the_one_that_asked_for_it_and_with_no_other():
     """Python waits at its end for every process that it has told to; one that does not listen would hang it."""
-    context = multiprocessing.get_context(method)
+    context = evaluation_loader(Noise(3), 1).multiprocessing_context
     ready = context.Event()
     process = context.Process(target=load_for_long, args=(ready,), daemon=True)
     process.start()

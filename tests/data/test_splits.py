@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sanet.config import DataConfig
 from sanet.data.decoding import DataError
-from sanet.data.splits import SLACK, Split, origin_of, split_names
+from sanet.data.source import Record
+from sanet.data.splits import SLACK, Split, divided, in_group, origin_of, split_names
 from sanet.structures import UsageError
 
 SPLIT = {"val": 0.2}
@@ -125,7 +127,7 @@ def test_properties(names: list[str], seed: int, shares: dict[str, float]) -> No
 @given(SIZES, st.integers(0, 5))
 def test_groups_stay_whole_and_the_share_is_not_exceeded_where_one_fits(sizes: list[int], seed: int) -> None:
     names = [f"p{group}-{index}" for group, size in enumerate(sizes) for index in range(size)]
-    found = split_names(names, {**SPLIT, "seed": seed}, r"p\d+")
+    found = split_names(names, {**SPLIT, "seed": seed}, {name: in_group(name, r"p\d+") for name in names})
     held = Counter(found.groups[name] for name, part in found.parts.items() if part == "val")
     assert all(count == sizes[int(group[1:])] for group, count in held.items())
     limit = SLACK * 0.2 * len(names)
@@ -155,9 +157,9 @@ def test_what_cannot_be_divided_is_refused() -> None:
     with pytest.raises(DataError, match="4 images in 1 groups"):
         split_names(["cow", "cow_flip", "cow_rot90", "cow_aug1"], SPLIT)
     with pytest.raises(DataError, match=r"finds nothing in 'x'"):
-        split_names(["p1", "x"], SPLIT, r"p\d")
+        in_group("x", r"p\d")
     with pytest.raises(UsageError, match="no regular expression"):
-        split_names(["p1", "x"], SPLIT, "(")
+        in_group("x", "(")
 
 
 @pytest.mark.parametrize(
@@ -174,3 +176,12 @@ def test_what_cannot_be_divided_is_refused() -> None:
 def test_settings_that_cannot_be(options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         split_names(["a", "b"], options)
+
+
+def test_groups_of_a_table_are_kept_where_splits_are_made() -> None:
+    """And without them the names would be cut elsewhere."""
+    records = [Record(f"{index:02}", group=f"patient {index % 5}") for index in range(30)]
+    found, notes = divided({"": records}, DataConfig("folder", "x"), told=False)
+    assert not {record.group for record in found["val"]} & {record.group for record in found["train"]}
+    assert len(found["val"]) == 6
+    assert "group" in notes[0]

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from sanet.data import decoding, duplicates, images, values
 from sanet.data.decoding import DataError, load_image, load_mask
 from sanet.data.images import spread_of
+from sanet.data.kept import cache_folder
 from sanet.data.source import Record, Source, valid_pixels
 from sanet.data.values import MaskCoding, value_counts
 from sanet.files import replaced, sum_of
@@ -67,8 +68,7 @@ class KeptFacts:
         libraries = PIL.__version__, np.__version__, tifffile.__version__
         how = source.coding.format, source.coding.variable, source.drawn, source.images.without_range().plain()
         key = json.dumps([folders, how, libraries, sha256(code).hexdigest()])
-        place = os.environ.get("SANET_CACHE") or os.path.expanduser("~/.cache/sanet")
-        self.path = Path(place, f"check-{sha256(key.encode()).hexdigest()[:32]}.json")
+        self.path = cache_folder() / f"check-{sha256(key.encode()).hexdigest()[:32]}.json"
         self.before: dict[str, Any] = {}
         with suppress(OSError, ValueError):
             self.before = dict(json.loads(self.path.read_text(encoding="utf-8")))

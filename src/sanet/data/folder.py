@@ -15,14 +15,15 @@ from typing import Literal
 from sanet.config import DataConfig
 from sanet.data.decoding import DataError, stored_in_color
 from sanet.data.facts import read_facts
-from sanet.data.images import reading_of
+from sanet.data.images import head_of
 from sanet.data.layout import find_layout
 from sanet.data.listing import existing_root
 from sanet.data.names import find_names
 from sanet.data.source import Record, Source
 from sanet.data.splits import divided
+from sanet.data.stacks import unstacked
 from sanet.data.values import IGNORE, MaskCoding, ValueMap, hex_of, packed, unpacked, value_counts
-from sanet.reading import EIGHT_BITS, ImageReading
+from sanet.reading import EIGHT_BITS, ImageReading, Pages
 from sanet.structures import LabelSet, UsageError
 
 PEEKED = 20  # masks that are looked at for how all of them are stored
@@ -52,10 +53,12 @@ class Folder(Source):
         self.root = root = existing_root(settings.root)
         layout = find_layout(root, settings.masks)
         self.complete = () if layout.listed else layout.folders
+        if settings.images.pages == "images":
+            layout.records = {split: unstacked(found) for split, found in layout.records.items()}
         self.listed, decided = divided(layout.records, settings, layout.listed)
         self.notes = (*layout.notes, *decided)
         self.splits = tuple(split for split in ("train", "val", "test") if split in self.listed)
-        self.images = settings.images if settings.images.of_values else self._reading()
+        self.images = settings.images if settings.images.of_values else self._reading(settings.images.pages)
         in_color = self._in_color(settings)
         stored: Literal["index", "color", "pages"] = "color" if in_color else "index"
         self.coding = MaskCoding("pages" if settings.mask_format == "pages" else stored)
@@ -77,13 +80,14 @@ class Folder(Source):
         """The images of one split, in the order of its list or by name."""
         return self.listed[split]
 
-    def _reading(self) -> ImageReading:
+    def _reading(self, pages: Pages) -> ImageReading:
         """What all images that are looked at ask for; RGB of 8 bits where they differ, and those that are not named."""
         found = set()
         for record in self._peeked():
             with suppress(DataError):  # the check lists it
-                found.add(reading_of(record.files[0]))
-        reading = found.pop() if len(found) == 1 else EIGHT_BITS
+                head = head_of(record.files[0])
+                found.add(EIGHT_BITS if head.eight else ImageReading(head.channels))
+        reading = replace(found.pop() if len(found) == 1 else EIGHT_BITS, pages=pages)
         if reading.of_values:
             self.notes += (f"images have {reading.channels} channels of more than 8 bits",)
         return reading

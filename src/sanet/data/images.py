@@ -10,7 +10,7 @@ import logging
 import lzma
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
@@ -32,7 +32,7 @@ from sanet.data.decoding import (
     require_file,
     samples_of,
 )
-from sanet.reading import EIGHT_BITS, FAR_OUTSIDE, ImageReading
+from sanet.reading import FAR_OUTSIDE, ImageReading
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is raised
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -61,7 +61,7 @@ def image_of(path: Path, images: ImageReading) -> Tensor:
 
 def tensor_of(values: NDArray[Any]) -> Tensor:
     """(H, W, C) numbers of any kind as (C, H, W) float32."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(values, -1, 0), np.float32))
+    return torch.from_numpy(np.array(np.moveaxis(values, -1, 0), np.float32, order="C"))
 
 
 def stored_values(path: Path, images: ImageReading) -> NDArray[Any]:
@@ -128,19 +128,24 @@ def _picture(path: Path) -> NDArray[Any]:
 def _tiff(path: Path, images: ImageReading) -> NDArray[Any]:
     try:
         with tifffile.TiffFile(path) as file:
-            found: list[Any] = [*file.pages]
-            pages = [page for page in found if not (page.subfiletype or 0) & PREVIEW_OR_MASK]
-            if len(pages) != 1 and (images.pages == "refuse" or len(pages) > MOST_PAGES):
+            pages = pages_of(file)
+            if len(pages) != 1 and (images.pages != "channels" or len(pages) > MOST_PAGES):
                 raise DataError(
-                    f"{path} has {len(pages)} pages; save the one that is meant, or set data.images.pages channels "
-                    "where they are the channels of one image"
+                    f"{path} has {len(pages)} pages; save the one that is meant, or set data.images.pages: channels "
+                    "where they are the channels of one image, images where each is one"
                 )
-            return np.concatenate([_page(page, path) for page in pages], axis=2)
+            return np.concatenate([page_values(page, path) for page in pages], axis=2)
     except DAMAGED as error:
         raise DataError(f"{path} cannot be read as an image ({error}); replace it or remove it") from error
 
 
-def _page(page: Any, path: Path) -> NDArray[Any]:
+def pages_of(file: tifffile.TiffFile) -> list[Any]:
+    """The pages of a TIFF that are neither previews nor masks of transparency."""
+    found: list[Any] = [*file.pages]
+    return [page for page in found if not (page.subfiletype or 0) & PREVIEW_OR_MASK]
+
+
+def page_values(page: Any, path: Path) -> NDArray[Any]:
     """(H, W, S) of one page of a TIFF."""
     if page.photometric == PALETTE or page.axes not in ("YX", "YXS", "SYX") or not 0 < page.size <= MOST_VALUES:
         raise DataError(
@@ -181,8 +186,16 @@ def _by_pillow(page: Any, path: Path) -> NDArray[Any]:
     )
 
 
-def reading_of(path: Path) -> ImageReading:
-    """How an image file asks to be read, by its head: with 8 bits a channel as RGB, else all its channels.
+class Head(NamedTuple):
+    """What the head of an image file says."""
+
+    size: tuple[int, int]  # width and height as stored
+    channels: int
+    eight: bool  # bits a channel, at most, and as many channels as pictures have
+
+
+def head_of(path: Path) -> Head:
+    """What an image file says before it is decoded.
 
     Raises:
         DataError: the file is missing or damaged.
@@ -192,19 +205,19 @@ def reading_of(path: Path) -> ImageReading:
         with path.open("rb") as file:
             start = file.read(4)
         if path.suffix.lower() == ARRAY:
-            pixels = load_array(path)
-            channels = 1 if pixels.ndim == 2 else min(pixels.shape[0], pixels.shape[-1])
-            eight = pixels.dtype == np.uint8 and channels in (1, 3)
-        elif start in TIFF:
+            values = load_array(path)
+            planes = values.ndim == 3 and values.shape[0] < values.shape[2]
+            height, width, channels = (*(np.moveaxis(values, 0, -1) if planes else values).shape, 1, 1)[:3]
+            return Head((width, height), channels, values.dtype == np.uint8 and channels in (1, 3))
+        if start in TIFF:
             with tifffile.TiffFile(path) as tiff:
                 page: Any = tiff.pages[0]
-                channels, eight = page.samplesperpixel, page.bitspersample <= 8 and page.samplesperpixel <= 4
-        else:
-            with Image.open(path, formats=FORMATS) as image:
-                channels, eight = len(image.getbands()), samples_of(image, path).largest <= 255
+                channels = page.samplesperpixel
+                return Head((page.imagewidth, page.imagelength), channels, page.bitspersample <= 8 and channels <= 4)
+        with Image.open(path, formats=FORMATS) as image:
+            return Head(image.size, len(image.getbands()), samples_of(image, path).largest <= 255)
     except DAMAGED as error:
         raise DataError(f"{path} cannot be read as an image ({error}); replace it or remove it") from error
-    return EIGHT_BITS if eight else ImageReading(channels)
 
 
 def spread_of(path: Path, images: ImageReading) -> tuple[tuple[int, int], list[list[float]]]:

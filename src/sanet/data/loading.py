@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -168,6 +169,8 @@ def _loader(dataset: Dataset[Sample], num_workers: int, **options: Any) -> DataL
     return DataLoader(
         dataset,  # type: ignore[arg-type]
         num_workers=num_workers,
+        # What Python 3.14 does in its place has threads that get signals before a worker can block them.
+        multiprocessing_context="fork" if num_workers and sys.platform == "linux" else None,
         collate_fn=batch_of,
         worker_init_fn=ignore_signals,
         pin_memory=choose_device().type == "cuda",

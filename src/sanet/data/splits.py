@@ -37,7 +37,7 @@ class Split(NamedTuple):
     rule: str  # in words
 
 
-def split_names(names: Sequence[str], options: Mapping[Any, Any], pattern: str | None = None) -> Split:
+def split_names(names: Sequence[str], options: Mapping[Any, Any], groups: Mapping[str, str] | None = None) -> Split:
     """Divide names into "train", "val" and, where it is wanted, "test".
 
     Copies of an image stay together, and so do names that differ in one number alone, the last one that varies:
@@ -46,27 +46,27 @@ def split_names(names: Sequence[str], options: Mapping[Any, Any], pattern: str |
     Args:
         names: every image once.
         options: {"val": share, "test": share, "seed": n}, or {"folds": k, "fold": i}: fold i of k is "val".
-        pattern: regular expression; its first group in a name, or all that it matches, is the name's group.
+        groups: the group of every name, where somebody says them.
 
     Raises:
         UsageError: settings that cannot be.
-        DataError: there are too few groups, or the pattern finds nothing in a name.
+        DataError: there are too few groups.
     """
     shares, folds, seed = _checked(options)
-    if pattern is not None:
-        groups = {name: in_group(name, pattern) for name in names}
-        blocks, rule = groups, f"by group, which is what data.group {pattern!r} finds"
+    runs: dict[str, str] = {}
+    if groups is not None:
+        blocks, rule = {name: groups[name] for name in names}, "each group is in one of them"
     else:
-        groups = {name: origin_of(name) for name in names}
-        runs = _runs(sorted(set(groups.values())))
-        sizes = Counter(runs[group] for group in groups.values())
+        origins = {name: origin_of(name) for name in names}
+        runs = _runs(sorted(set(origins.values())))
+        sizes = Counter(runs[origin] for origin in origins.values())
         several = {run for run, size in sizes.items() if size > 1}
         limit = SLACK * min(shares.values()) * len(names)
         cut = {run for run in several if len(several) < FEW or sizes[run] > limit}
-        blocks = {name: groups[name] if runs[groups[name]] in cut else runs[groups[name]] for name in names}
+        blocks = {name: origin if runs[origin] in cut else runs[origin] for name, origin in origins.items()}
         held = "; of each that is long, or where they are few, the last ones, as one block" if cut else ""
         rule = f"images whose names differ in a number alone (frames of a film), and copies, stay together{held}"
-    order = _order(blocks, {} if pattern is not None else {group: runs[group] for group in groups.values()}, seed)
+    order = _order(blocks, runs, seed)
     part_of = _folded(order, folds, options.get("fold", 0)) if folds else _shared(order, shares, len(names))
     parts = {name: part_of[blocks[name]] for name in names}
     counts = Counter(parts.values())
@@ -80,7 +80,7 @@ def split_names(names: Sequence[str], options: Mapping[Any, Any], pattern: str |
     shown = ", ".join(f"{counts[part]} in {part}" for part in ("train", *shares))
     return Split(
         parts,
-        {name: blocks[name] for name in names},
+        blocks,
         f"nothing says the splits, so they are made: {which}{shown}; {rule}",
     )
 
@@ -115,11 +115,15 @@ def divided(
                 for part, members in records.items()
             }
         return records, notes
-    made = split_names(list(dict.fromkeys(record.name for record in loose)), settings.split, settings.group)
+    if settings.group is not None:
+        loose = [replace(record, group=in_group(record.name, settings.group)) for record in loose]
+    told_groups = (
+        {record.name: record.group or record.name for record in loose} if any(r.group for r in loose) else None
+    )
+    made = split_names(list(dict.fromkeys(record.name for record in loose)), settings.split, told_groups)
     parts: dict[str, list[Record]] = {}
     for record in loose:
-        grouped = replace(record, group=record.group or made.groups[record.name])
-        parts.setdefault(made.parts[record.name], []).append(grouped)
+        parts.setdefault(made.parts[record.name], []).append(replace(record, group=made.groups[record.name]))
     return {**records, **parts}, [*notes, made.rule]
 
 

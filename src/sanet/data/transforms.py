@@ -21,7 +21,6 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from sanet.config import AugmentationConfig
-from sanet.data.resampling import Taps, resampled
 from sanet.data.windows import LargeSample
 from sanet.references import Kind, name_of
 from sanet.structures import Batch, Sample, UsageError
@@ -71,6 +70,11 @@ class Span(NamedTuple):
         kept = np.arange(self.start, self.start + self.kept)
         return (2 * kept + 1) * length // (2 * self.size)
 
+    def seen(self, length: int) -> tuple[slice, Span]:
+        """The pixels of the side before its resize that the kept ones show, and how the kept ones are made of these."""
+        first, behind = self.start * length // self.size, (self.start + self.kept) * length
+        return slice(first, -(-behind // self.size)), Span(self.kept, 0, self.kept, self.offset)
+
 
 class TrainingTransform:
     """Random scale, crop, flip and photometric jitter; see ``AugmentationConfig`` for the ranges.
@@ -100,9 +104,9 @@ class TrainingTransform:
         rows = Span.place(height, factor, self.crop[0], top)
         columns = Span.place(width, factor, self.crop[1], left)
         if isinstance(sample, LargeSample):
-            image, mask = large_part(sample, rows, columns)
-        else:
-            image, mask = resized_part(sample.image, rows, columns), nearest_part(sample.mask, rows, columns)
+            (seen_rows, rows), (seen_columns, columns) = rows.seen(height), columns.seen(width)
+            sample = sample.part(seen_rows, seen_columns)
+        image, mask = resized_part(sample.image, rows, columns), nearest_part(sample.mask, rows, columns)
         if self.jitter:
             image = color_jitter(image, [1 + self.jitter * (2 * strength - 1) for strength in strengths], order)
         grey = 0.5 if image.is_floating_point() else (int(_brightest(image)) + 1) // 2
@@ -129,16 +133,6 @@ def nearest_part(mask: Tensor, rows: Span, columns: Span) -> Tensor:
     """The kept part of a mask (H, W) resized to the nearest neighbour, as (h, w)."""
     height, width = mask.shape
     return torch.from_numpy(mask.numpy().take(rows.nearest(height), 0).take(columns.nearest(width), 1))
-
-
-def large_part(sample: LargeSample, rows: Span, columns: Span) -> tuple[Tensor, Tensor]:
-    """The same two parts of an image of which no more is read than they show."""
-    height, width = sample.mask.shape
-    across = Taps.of(width, columns.size, columns.source)
-    down = Taps.of(height, rows.size, rows.source)
-    pixels = sample.image_part(down.source, across.source)
-    image = resampled(pixels, down, across)
-    return image, sample.mask_part(rows.nearest(height), columns.nearest(width))
 
 
 def color_jitter(image: Tensor, strengths: list[float], order: list[int]) -> Tensor:

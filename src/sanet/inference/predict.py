@@ -22,6 +22,7 @@ from tqdm import tqdm
 from sanet.config import InferenceConfig
 from sanet.data.decoding import DataError
 from sanet.data.images import tensor_of
+from sanet.data.stacks import paged
 from sanet.files import accept, aside_of, beside, discard, locked, require_own, sum_of
 from sanet.inference.drawing import LONGEST_JPEG, overlay, palette_image, shares, with_legend
 from sanet.inference.exported import is_exported
@@ -94,6 +95,8 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
     if classes > 256:
         raise UsageError(f"a palette PNG holds 256 classes, the model has {classes}; use sanet.Predictor")
     images = find_images(inputs, folder)
+    if engine.predictor.images.pages == "images":
+        images = paged(images)
     geotiffs, unplaced = placed(images)
     if unplaced:
         say(unplaced, error=True)

@@ -103,7 +103,7 @@ class SegmentationModel(nn.Module, StoredModel):
             "shorter_side": checked_side("shorter_side", self.shorter_side),
             "in_chans": self.in_chans,
             "value_range": self.value_range,
-            **({"images": self.images.plain()} if self.images.of_values else {}),
+            **({"images": self.images.plain()} if self.images != EIGHT_BITS else {}),
         }
 
     def forward(self, images: Tensor) -> SegmentationOutput:
