@@ -31,8 +31,7 @@ class Coco(ToolFormat):
                 raise DataError(f"{other} and {each.source} both list {each.name}; move all but one of them away")
         return found
 
-    def entries(self, path: Path, content: Any) -> Iterator[Entry | str]:
-        """The images of a file that has outlines."""
+    def _entries(self, path: Path, content: Any) -> Iterator[Entry | str]:
         if any(not isinstance(content.get(key), list) for key in KEYS):
             yield f"without the lists {', '.join(KEYS)}: not used"
             return
@@ -55,8 +54,7 @@ class Coco(ToolFormat):
             size = (image.get("width"), image.get("height"))
             yield Entry(given, self.files.image(given, path.parent), drawn[image["id"]], size)
 
-    def regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
-        """Of an annotation with the name of its category, one for each polygon."""
+    def _regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
         label, entry = shape
         outlines = entry.get("segmentation")
         if entry.get("iscrowd"):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,17 +69,13 @@ def convert(source: Source, output: str | Path, format: Any = MASKS, progress: b
                 _write_mask(mask, source.labels, aside / MASKS / f"{record.name}.png")
         if writer:
             writer.write(annotations, source.labels, aside)
-        else:
-            _write_lists(annotations, source, aside)
+            return left_out
+        lists: dict[str | None, list[str]] = {split: [] for split in source.splits}
+        for each in annotations:
+            lists[each.split].append(each.name.rpartition(".")[0])
+        for title, lines in {**lists, "classes": source.labels.names}.items():
+            write_text(aside / f"{title}.txt", "".join(f"{line}\n" for line in lines))
     return left_out
-
-
-def _write_lists(annotations: Iterable[Annotation], source: Source, folder: Path) -> None:
-    lists: dict[str, list[str]] = {**{split: [] for split in source.splits}, "classes": [*source.labels.names]}
-    for each in annotations:
-        lists[each.split or ""].append(PurePath(each.name).with_suffix("").as_posix())
-    for title, lines in lists.items():
-        write_text(folder / f"{title}.txt", "".join(f"{line}\n" for line in lines))
 
 
 def _regions(source: Source, record: Record, mask: NDArray[np.int64]) -> tuple[Region, ...]:

@@ -8,13 +8,12 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from sanet.data.formats.format import Entry, ToolFormat, outline, polyline
+from sanet.data.formats.format import Entry, ToolFormat, outline
 from sanet.data.formats.regions import Annotation, Bitmap, Region, box_ring, ellipse_ring, run_lengths
 from sanet.data.layout import SPLITS
 from sanet.structures import LabelSet
 
 WIDTH = 1  # pixels, of polylines
-SHAPES = ("polygon", "box", "ellipse", "polyline", "mask", "points", "cuboid", "skeleton")
 
 
 class Cvat(ToolFormat):
@@ -24,23 +23,21 @@ class Cvat(ToolFormat):
     kind = Element
     signs = ("<annotations",)
 
-    def entries(self, path: Path, content: Any) -> Iterator[Entry | str]:
-        """The images of a file, with their shapes from the lowest to the highest."""
+    def _entries(self, path: Path, content: Any) -> Iterator[Entry | str]:
         if content.tag != "annotations":
             yield f"<{content.tag}> in place of <annotations>: not used"
-        elif content.find("track") is not None:
+            return
+        if content.find("track") is not None:
             raise ValueError('the tracks of a video, which are exported as "CVAT for images 1.1"')
-        for each in content.iter("image") if content.tag == "annotations" else ():
+        for each in content.iter("image"):
             given = each.get("name", "")
             image = self.files.image(given, path.parent)
-            shapes = sorted(
-                (shape for shape in each if shape.tag in SHAPES), key=lambda shape: _number(shape, "z_order", 0)
-            )
-            split = SPLITS.get((each.get("subset") or "").lower()) or (image and self.files.split(image.parent))
+            shapes = sorted((one for one in each if one.tag != "tag"), key=lambda one: _number(one, "z_order", 0))
+            split = SPLITS.get((each.get("subset") or "").lower())
+            split = split or (self.files.split(image.parent) if image else None)
             yield Entry(given, image, shapes, (each.get("width"), each.get("height")), split)
 
-    def regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
-        """Of an element."""
+    def _regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
         label, kind = shape.get("label") or None, shape.tag
 
         def numbers(*names: str) -> list[float]:
@@ -57,7 +54,7 @@ class Cvat(ToolFormat):
             yield Region(label, bitmap=run_lengths(numbers("left", "top", "width", "height"), runs, size))
         elif kind in {"polygon", "polyline"}:
             points = [pair.split(",") for pair in shape.get("points", "").split(";") if pair]
-            yield from outline(label, kind, points) if kind == "polygon" else polyline(label, kind, points, WIDTH, size)
+            yield from outline(label, kind, points, WIDTH if kind == "polyline" else 0, size)
         else:
             yield f"{kind}, labelled {label}, which is no region: not drawn"
 
@@ -66,9 +63,9 @@ class Cvat(ToolFormat):
         root = ElementTree.Element("annotations")
         ElementTree.SubElement(root, "version").text = "1.1"
         task = ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task")
-        known = ElementTree.SubElement(task, "labels")
+        names = ElementTree.SubElement(task, "labels")
         for name, color in zip(labels.names, labels.colors, strict=True):
-            label = ElementTree.SubElement(known, "label")
+            label = ElementTree.SubElement(names, "label")
             ElementTree.SubElement(label, "name").text = name
             ElementTree.SubElement(label, "color").text = "#{:02x}{:02x}{:02x}".format(*color)
             ElementTree.SubElement(label, "attributes")
@@ -78,8 +75,8 @@ class Cvat(ToolFormat):
             element = ElementTree.SubElement(root, "image", {"id": str(index), **given})
             for order, region in enumerate(each.regions):
                 kind, attributes = _written(region, each.size)
-                label = {"label": region.label or "", "source": "file", "occluded": "0", "z_order": str(order)}
-                ElementTree.SubElement(element, kind, label | attributes)
+                known = {"label": region.label or "", "source": "file", "occluded": "0", "z_order": str(order)}
+                ElementTree.SubElement(element, kind, known | attributes)
         ElementTree.indent(root)
         ElementTree.ElementTree(root).write(folder / "annotations.xml", "utf-8", True)
 

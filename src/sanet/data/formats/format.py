@@ -19,8 +19,8 @@ from sanet.structures import LabelSet, SanetError
 
 MOST_MEMORY = 2**30  # bytes that a file may take once it is read
 # Bytes of memory that a sign in a file brings, at most.
-COSTS = {".xml": {b"<": 250, b"=": 150}, ".txt": {b" ": 60}}
-COSTS_OF_JSON = {b",": 40, b"[": 100, b"{": 300}
+JSON = {b",": 40, b"[": 100, b"{": 300}
+COSTS = {".json": JSON, ".geojson": JSON, ".xml": {b"<": 250, b"=": 150}, ".txt": {b" ": 60}}
 HEAD, TRIED = 2**16, 20  # bytes and files that are looked at to recognise a format
 SIDEWAYS = 5  # EXIF orientations from here on exchange width and height
 
@@ -89,11 +89,11 @@ class ToolFormat(Format):
     signs: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def entries(self, path: Path, content: Any) -> Iterator[Entry | str]:
+    def _entries(self, path: Path, content: Any) -> Iterator[Entry | str]:
         """The images of a file."""
 
     @abstractmethod
-    def regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
+    def _regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
         """What a shape in an image of this width and height covers."""
 
     def recognises(self, root: Path) -> str:
@@ -114,7 +114,7 @@ class ToolFormat(Format):
                 if not isinstance(content, self.kind):
                     self.note(path, f"empty, or no file of {type(self).__name__}: not used")
                     continue
-                for entry in self.entries(path, content):
+                for entry in self._entries(path, content):
                     if isinstance(entry, str):
                         self.note(path, entry)
                     elif annotation := self._annotation(path, entry):
@@ -137,7 +137,7 @@ class ToolFormat(Format):
                 return None
         size = _image_size(entry.image) if entry.image and unsized else _checked_size(*entry.size)
         regions = []
-        for region in (region for shape in entry.shapes for region in self.regions(shape, size)):
+        for region in (region for shape in entry.shapes for region in self._regions(shape, size)):
             if isinstance(region, Region):
                 regions.append(region)
             else:
@@ -148,23 +148,18 @@ class ToolFormat(Format):
         return Annotation(name, entry.image, size, tuple(regions), entry.split or self.files.split(path), path)
 
 
-def outline(label: str | None, kind: str, points: Any) -> Iterator[Region | str]:
-    """The region within points (N, 2), if they are enough."""
+def outline(
+    label: str | None, kind: str, points: Any, width: int = 0, size: tuple[int, int] = (0, 0)
+) -> Iterator[Region | str]:
+    """The region within points (N, 2), or of a line through them in an image of a size, if they are enough."""
     ring = checked_ring(points)
-    if len(ring) < 3:
+    if len(ring) < (2 if width else 3):
         yield f"a {kind} of {len(ring)} points, labelled {label}: not drawn"
-    else:
-        yield Region(label, (ring,))
-
-
-def polyline(label: str | None, kind: str, points: Any, width: int, size: tuple[int, int]) -> Iterator[Region | str]:
-    """The region of a line through points (N, 2), if they are enough."""
-    ring = checked_ring(points)
-    if len(ring) < 2:
-        yield f"a {kind} of {len(ring)} points, labelled {label}: not drawn"
-    else:
+    elif width:
         yield f"a {kind}, labelled {label}: drawn {width} pixel{'s' if width > 1 else ''} wide"
         yield line(label, ring, width, size)
+    else:
+        yield Region(label, (ring,))
 
 
 def write_text(path: Path, content: Any) -> None:
@@ -197,8 +192,7 @@ def _content(path: Path) -> Any:
     ending = path.suffix.lower()
     with path.open("rb") as file:
         content = file.read(MOST_MEMORY // 2)
-    costs = COSTS.get(ending, COSTS_OF_JSON)
-    needed = 2 * path.stat().st_size + sum(content.count(sign) * cost for sign, cost in costs.items())
+    needed = 2 * path.stat().st_size + sum(content.count(sign) * cost for sign, cost in COSTS[ending].items())
     if needed > MOST_MEMORY:
         raise DataError(f"{path} would take some {needed >> 20} MB of memory, of which {MOST_MEMORY >> 20} are used at "
                         "most; export it in parts")  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sanet.data.formats.format import Entry, ToolFormat, write_text
-from sanet.data.formats.regions import Annotation, Region, Ring, checked_ring, trace
+from sanet.data.formats.regions import Annotation, Region, checked_ring, outlines
 from sanet.structures import LabelSet
 
 
@@ -20,13 +20,11 @@ class GeoJson(ToolFormat):
     kind = (dict, list)
     signs = ('"Feature',)
 
-    def entries(self, path: Path, content: Any) -> Iterator[Entry | str]:
-        """The image of the file's name."""
+    def _entries(self, path: Path, content: Any) -> Iterator[Entry | str]:
         features = content["features"] if isinstance(content, dict) else content
         yield Entry(path.stem, self.files.twin(path), features)
 
-    def regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
-        """Of a feature."""
+    def _regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
         properties, geometry = shape.get("properties") or {}, shape["geometry"]
         label = (properties.get("classification") or {}).get("name") or properties.get("name")
         parts = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}.get(geometry["type"])
@@ -50,14 +48,7 @@ class GeoJson(ToolFormat):
                  "geometry": {"type": "Polygon",
                               "coordinates": [np.vstack([ring, ring[:1]]).round(2).tolist() for ring in rings]}}
                 for region in each.regions
-                for rings in _outlines(region, each.size)
+                for rings in ([region.rings] if region.rings else outlines(*region.drawn(each.size)))
             ]  # fmt: skip
             place = (folder / self.image_place(each)).with_suffix(".geojson")
             write_text(place, {"type": "FeatureCollection", "features": features})
-
-
-def _outlines(region: Region, size: tuple[int, int]) -> list[tuple[Ring, ...]]:
-    if region.rings:
-        return [region.rings]
-    left, top, bits = region.drawn(size)
-    return [tuple(np.add(ring, (left, top)) for ring in part.rings) for part in trace(bits.astype(np.uint8), {1: ""}, 0)]

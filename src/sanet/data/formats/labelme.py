@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sanet.data.formats.format import Entry, ToolFormat, outline, polyline, write_text
+from sanet.data.formats.format import Entry, ToolFormat, outline, write_text
 from sanet.data.formats.regions import MOST_PIXELS, Annotation, Bitmap, Region, box_ring, checked_ring, ellipse_ring
 from sanet.files import replaced
 from sanet.structures import LabelSet
@@ -26,8 +26,7 @@ class Labelme(ToolFormat):
 
     signs = ('"shapes"', '"imagePath"')
 
-    def entries(self, path: Path, content: Any) -> Iterator[Entry | str]:
-        """The image that a file names, is beside, or holds."""
+    def _entries(self, path: Path, content: Any) -> Iterator[Entry | str]:
         if not isinstance(content.get("shapes"), list):
             yield "without shapes, so no file of labelme: not used"
             return
@@ -42,8 +41,7 @@ class Labelme(ToolFormat):
             yield f"its image is called {given}: {image.name} is used"
         yield Entry(given, image, content["shapes"], (content.get("imageWidth"), content.get("imageHeight")))
 
-    def regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
-        """Of a shape."""
+    def _regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
         label, kind = str(shape.get("label") or "") or None, shape.get("shape_type") or "polygon"
         ring = checked_ring(shape.get("points") or ())
         wanted = {"rectangle": 2, "circle": 2, "line": 2, "point": 1, "mask": 2}.get(kind, len(ring))
@@ -57,7 +55,7 @@ class Labelme(ToolFormat):
             radius = float(np.hypot(*(ring[1] - ring[0])))
             yield from outline(label, kind, ellipse_ring(ring[0] + 0.5, (radius, radius)))
         elif kind in {"line", "linestrip"}:
-            yield from polyline(label, kind, ring, LINE, size)
+            yield from outline(label, kind, ring, LINE, size)
         elif kind == "point":
             yield f"a point, labelled {label}: drawn with a radius of {POINT} pixels, as labelme does"
             yield from outline(label, kind, ellipse_ring(ring[0] + 0.5, (POINT, POINT)))
@@ -71,21 +69,22 @@ class Labelme(ToolFormat):
         """Regions with holes become masks, which labelme has from 5.3 on; see ``Format``."""
         for each in annotations:
             place = folder / self.image_place(each)
-            known = {"version": "5.3.0", "flags": {}, "imagePath": place.name, "imageData": None}
+            known: dict[str, Any] = {"version": "5.3.0", "flags": {}, "imagePath": place.name, "imageData": None}
             size = {"imageHeight": each.size[1], "imageWidth": each.size[0]}
-            shapes = {"shapes": [_written(region, each.size) for region in each.regions]}
-            write_text(place.with_suffix(".json"), known | size | shapes)
+            shapes = [_written(region, each.size) for region in each.regions]
+            write_text(place.with_suffix(".json"), {**known, **size, "shapes": shapes})
 
 
 def _written(region: Region, size: tuple[int, int]) -> dict[str, Any]:
-    known = {"label": region.label or "", "group_id": None, "description": "", "flags": {}, "mask": None}
+    known: dict[str, Any] = {"label": region.label or "", "group_id": None, "description": "", "flags": {}}
     if len(region.rings) == 1:
-        return known | {"shape_type": "polygon", "points": region.rings[0].round(3).tolist()}
+        return {**known, "mask": None, "shape_type": "polygon", "points": region.rings[0].round(3).tolist()}
     left, top, bits = region.drawn(size)
     stream = BytesIO()
     Image.fromarray(bits).save(stream, "PNG")
     points = [[left, top], [left + bits.shape[1] - 1, top + bits.shape[0] - 1]]
-    return known | {"shape_type": "mask", "points": points, "mask": base64.b64encode(stream.getvalue()).decode()}
+    mask = base64.b64encode(stream.getvalue()).decode()
+    return {**known, "mask": mask, "shape_type": "mask", "points": points}
 
 
 def _pixels(text: Any) -> Any:

@@ -11,16 +11,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from sanet.data.formats.format import Entry, ToolFormat, outline, write_text
-from sanet.data.formats.regions import (
-    Annotation,
-    Bitmap,
-    Bits,
-    Region,
-    box_ring,
-    checked_ring,
-    ellipse_ring,
-    without_holes,
-)
+from sanet.data.formats.regions import Annotation, Bitmap, Region, box_ring, checked_ring, ellipse_ring, without_holes
 from sanet.structures import LabelSet
 
 NAME, INTERFACE = "tasks.json", "labels.xml"  # the interface is pasted into the project's settings
@@ -33,8 +24,7 @@ class LabelStudio(ToolFormat):
     kind = list
     signs = (r"\A\s*\[", '"data"', '"result"')
 
-    def entries(self, path: Path, content: Any) -> Iterator[Entry | str]:
-        """The images of the tasks, with the results of one annotation of each."""
+    def _entries(self, path: Path, content: Any) -> Iterator[Entry | str]:
         for task in content:
             data = task["data"]
             given = str(data.get("image") or data.get("img") or next(iter(data.values()), ""))
@@ -49,10 +39,9 @@ class LabelStudio(ToolFormat):
             results = [one for one in (drawn[-1]["result"] if drawn else ()) if "value" in one]
             first = results[0] if results else {}
             size = (first.get("original_width"), first.get("original_height"))
-            yield Entry(given, image, results, size, image and self.files.split(image.parent))
+            yield Entry(given, image, results, size, self.files.split(image.parent) if image else None)
 
-    def regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
-        """Of a result, whose lengths are percents of the image's."""
+    def _regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
         kind, value = str(shape.get("type")), shape["value"]
         names = value.get(kind) or ()
         label = str(names[0]) if names else None
@@ -104,7 +93,7 @@ class LabelStudio(ToolFormat):
         return PurePath("images", annotation.split or "", annotation.name)
 
 
-def brush(packed: Any, size: tuple[int, int]) -> Bits:
+def brush(packed: Any, size: tuple[int, int]) -> Any:
     """(H, W) bool of Label Studio's run lengths, which hold the four channels of every pixel; opacity counts.
 
     After the number of values (32 bits), bits a value less 1 (5) and four lengths less 1 (4 each), there come runs: 1
@@ -115,7 +104,7 @@ def brush(packed: Any, size: tuple[int, int]) -> Bits:
     """
     bits, place = np.unpackbits(np.array(packed, np.uint8)), 0
 
-    def taken(count: int) -> Bits:
+    def taken(count: int) -> Any:
         nonlocal place
         place += count
         if place > len(bits):

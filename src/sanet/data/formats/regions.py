@@ -134,7 +134,8 @@ class Region:
 
 def _box(corners: NDArray[np.int64], size: tuple[int, int]) -> list[int]:
     """First column and row, and those behind the last, of the part of an image of this size that an outline covers."""
-    return np.clip([corners.min(0), corners.max(0) + 1], 0, size).ravel().tolist()
+    box: list[int] = np.clip([corners.min(0), corners.max(0) + 1], 0, size).ravel().tolist()
+    return box
 
 
 def _filled(corners: NDArray[np.int64], size: tuple[int, int], outline: int) -> tuple[int, int, Bits]:
@@ -216,8 +217,8 @@ def trace(mask: NDArray[np.integer[Any]], names: Mapping[int, str], tolerance: f
     found = []
     for number, name in names.items():
         mark = Bitmap.of(mask == number)
-        if len(mark.runs):
-            found += [Region(name, rings) for rings in _outlines(mark.bits(), mark.left, mark.top, tolerance)]
+        if mark.size[0]:
+            found += [Region(name, rings) for rings in outlines(mark.left, mark.top, mark.bits(), tolerance)]
     return tuple(found)
 
 
@@ -227,7 +228,7 @@ def without_holes(region: Region, size: tuple[int, int]) -> list[Ring]:
 
 
 def _cut(left: int, top: int, bits: Bits) -> Iterator[Ring]:
-    for rings in _outlines(bits, left, top, 0):
+    for rings in outlines(left, top, bits):
         if len(rings) == 1:
             yield rings[0]
             continue
@@ -239,8 +240,8 @@ def _cut(left: int, top: int, bits: Bits) -> Iterator[Ring]:
         yield from _cut(x + column, y, part[:, column:])
 
 
-def _outlines(bits: Bits, left: int, top: int, tolerance: float) -> Iterator[tuple[Ring, ...]]:
-    """Of every connected part its outline, then those of its holes."""
+def outlines(left: int, top: int, bits: Bits, tolerance: float = 0) -> Iterator[tuple[Ring, ...]]:
+    """Of every connected part of pixels that begin at a column and row its outline, then those of its holes."""
     generator = contour_generator(z=np.pad(bits, 1).astype(np.float64), fill_type=FillType.OuterOffset)
     parts, offsets = generator.filled(0.5 + INSET, 2.0)[:2]
     for points, ends in zip(parts, offsets, strict=True):
@@ -254,23 +255,18 @@ def _simplified(ring: Ring, tolerance: float) -> Ring:
     ring = _bends(_cornered(_bends(ring)))
     if tolerance <= 0 or len(ring) <= 4:
         return ring
-    kept = np.zeros(len(ring) + 1, np.bool_)
     far = int(((ring - ring[0]) ** 2).sum(1).argmax())
-    kept[[0, far, len(ring)]] = True
-    closed, spans = np.vstack([ring, ring[:1]]), [(0, far), (far, len(ring))]
+    closed, spans, kept = np.vstack([ring, ring[:1]]), [(0, far), (far, len(ring))], {0, far}
     while spans:
         start, end = spans.pop()
-        along, points = closed[end] - closed[start], closed[start + 1 : end] - closed[start]
-        if not len(points):
-            continue
+        along, points = closed[end] - closed[start], closed[start : end + 1] - closed[start]
         share = np.clip(points @ along / max(float(along @ along), 1e-12), 0, 1)
         distances = ((points - share[:, None] * along) ** 2).sum(1)
-        worst = int(distances.argmax())
-        if distances[worst] > tolerance**2:
-            kept[start + 1 + worst] = True
-            spans += [(start, start + 1 + worst), (start + 1 + worst, end)]
-    simple = ring[kept[:-1]]
-    return simple if len(simple) >= 3 else ring
+        worst = start + int(distances.argmax())
+        if distances.max() > tolerance**2:
+            kept.add(worst)
+            spans += [(start, worst), (worst, end)]
+    return ring[sorted(kept)] if len(kept) > 2 else ring
 
 
 def _bends(ring: Ring) -> Ring:
@@ -282,7 +278,8 @@ def _bends(ring: Ring) -> Ring:
 
 def _cornered(ring: Ring) -> Ring:
     """With the corners that contours cut off, where they lie between two straight edges; steps of a slope stay cut."""
-    before, after, following = ring - np.roll(ring, 1, 0), np.roll(ring, -1, 0) - ring, np.roll(ring, -1, 0)
+    before, following = ring - np.roll(ring, 1, 0), np.roll(ring, -1, 0)
+    after = following - ring
     longer, shorter = np.abs(after).max(1), np.abs(after).min(1)
     straight = (longer > 1) & (shorter < 1e-9)
     places = np.flatnonzero((longer < 1) & (shorter > 1e-9) & np.roll(straight, 1) & np.roll(straight, -1))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sanet.data.formats.format import Entry, ToolFormat, outline, polyline, write_text
+from sanet.data.formats.format import Entry, ToolFormat, outline, write_text
 from sanet.data.formats.regions import Annotation, Region, box_ring, ellipse_ring, without_holes
 from sanet.structures import LabelSet
 
@@ -21,8 +21,7 @@ class Via(ToolFormat):
 
     signs = ('"shape_attributes"',)
 
-    def entries(self, path: Path, content: Any) -> Iterator[Entry | str]:
-        """The images of a file, with the class of each shape."""
+    def _entries(self, path: Path, content: Any) -> Iterator[Entry | str]:
         every = [*(content.get("_via_img_metadata") or content).values()]
         if not all(isinstance(entry, dict) and isinstance(entry.get("regions"), (dict, list)) for entry in every):
             yield "no file of VIA 2: not used"
@@ -38,8 +37,7 @@ class Via(ToolFormat):
             shapes = [(region["region_attributes"].get(key), region["shape_attributes"]) for region in regions]
             yield Entry(given, self.files.image(given, path.parent), shapes)
 
-    def regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
-        """Of the value of its attribute, and its shape."""
+    def _regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
         value, given = shape
         chosen = [name for name, on in value.items() if on] if isinstance(value, dict) else [value]  # of checkboxes
         label, kind = " ".join(str(name).strip() for name in chosen if name) or None, given["name"]
@@ -52,9 +50,7 @@ class Via(ToolFormat):
             yield from outline(label, kind, ellipse_ring([given["cx"], given["cy"]], radii, turned))
         else:
             points = list(zip(given.get("all_points_x", ()), given.get("all_points_y", ()), strict=True))
-            yield from (
-                polyline(label, kind, points, WIDTH, size) if kind == "polyline" else outline(label, kind, points)
-            )
+            yield from outline(label, kind, points, WIDTH if kind == "polyline" else 0, size)
 
     def write(self, annotations: Sequence[Annotation], labels: LabelSet, folder: Path) -> None:
         """Regions with holes are cut through them, so that they stay holes; see ``Format``."""

@@ -47,16 +47,14 @@ class Yolo(ToolFormat):
             raise DataError(f"{path} has no names of classes; add them, such as `names: [leaf]`")
         return super().read(root)
 
-    def entries(self, path: Path, content: Any) -> Iterator[Entry | str]:
-        """The image in images/ of a file in labels/."""
+    def _entries(self, path: Path, content: Any) -> Iterator[Entry | str]:
         parts = [*path.relative_to(self.files.root).parts]
         if LABELS in parts[:-1]:
             parts[len(parts) - 1 - parts[::-1].index(LABELS)] = IMAGES
             lines = [text for text in content.splitlines() if text.strip()]
             yield Entry(path.stem, self.files.twin(self.files.root.joinpath(*parts)), lines)
 
-    def regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
-        """Of a line."""
+    def _regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
         words = shape.split()
         label = self.names.get(words[0])
         if len(words) == 5:
