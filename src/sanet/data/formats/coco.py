@@ -12,7 +12,7 @@ import numpy as np
 from sanet.data.decoding import DataError
 from sanet.data.formats.format import Entry, ToolFormat, outline, write_text
 from sanet.data.formats.regions import Annotation, Bitmap, Region, run_lengths, runs_of
-from sanet.structures import LabelSet, UsageError
+from sanet.structures import LabelSet
 
 NAME = "_annotations.coco.json"
 KEYS = ("images", "annotations", "categories")
@@ -108,5 +108,5 @@ def _bitmap(shape: dict[str, Any], size: tuple[int, int]) -> Bitmap:
     try:
         from pycocotools import mask  # type: ignore[import-untyped]
     except ImportError as error:
-        raise UsageError("COCO with compressed run lengths; install sanet-segmentation[datasets]") from error
+        raise ValueError("compressed run lengths, for which sanet-segmentation[datasets] must be installed") from error
     return Bitmap.of(mask.decode({"size": sides, "counts": counts.encode()}) > 0)

@@ -52,16 +52,14 @@ class Labelme(ToolFormat):
         elif kind == "rectangle":
             yield from outline(label, kind, box_ring([*ring.min(0), *ring.max(0)]))
         elif kind == "circle":
-            radius = float(np.hypot(*(ring[1] - ring[0])))
-            yield from outline(label, kind, ellipse_ring(ring[0] + 0.5, (radius, radius)))
+            yield from outline(label, kind, ellipse_ring(ring[0] + 0.5, [np.hypot(*(ring[1] - ring[0]))] * 2))
         elif kind in {"line", "linestrip"}:
             yield from outline(label, kind, ring, LINE, size)
         elif kind == "point":
             yield f"a point, labelled {label}: drawn with a radius of {POINT} pixels, as labelme does"
             yield from outline(label, kind, ellipse_ring(ring[0] + 0.5, (POINT, POINT)))
         elif kind == "mask":
-            left, top = map(int, ring[0])
-            yield Region(label, bitmap=Bitmap.of(_pixels(shape["mask"]), left, top))
+            yield Region(label, bitmap=Bitmap.of(_pixels(shape["mask"]), *map(int, ring[0])))
         else:
             yield f"a {kind}, labelled {label}, which is no region: not drawn"
 

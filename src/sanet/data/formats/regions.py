@@ -224,20 +224,20 @@ def trace(mask: NDArray[np.integer[Any]], names: Mapping[int, str], tolerance: f
 
 def without_holes(region: Region, size: tuple[int, int]) -> list[Ring]:
     """The outlines of parts that make up a region, which is cut through its holes, for formats that have none."""
-    return [*region.rings] if len(region.rings) == 1 else [*_cut(*region.drawn(size))]
-
-
-def _cut(left: int, top: int, bits: Bits) -> Iterator[Ring]:
-    for rings in outlines(left, top, bits):
+    if len(region.rings) == 1:
+        return [*region.rings]
+    found = []
+    for rings in outlines(*region.drawn(size)):
         if len(rings) == 1:
-            yield rings[0]
+            found.append(rings[0])
             continue
         # Through the middle hole, so that as many remain on either side.
         middles = sorted(float(hole[:, 0].mean()) for hole in rings[1:])
-        x, y, part = Region(None, rings).drawn((left + bits.shape[1], top + bits.shape[0]))
-        column = min(max(round(middles[len(middles) // 2]) - x, 1), part.shape[1] - 1)
-        yield from _cut(x, y, part[:, :column])
-        yield from _cut(x + column, y, part[:, column:])
+        left, top, bits = Region(None, rings).drawn(size)
+        column = min(max(round(middles[len(middles) // 2]) - left, 1), bits.shape[1] - 1)
+        for half in (Bitmap.of(bits[:, :column], left, top), Bitmap.of(bits[:, column:], left + column, top)):
+            found += without_holes(Region(None, bitmap=half), size)
+    return found
 
 
 def outlines(left: int, top: int, bits: Bits, tolerance: float = 0) -> Iterator[tuple[Ring, ...]]:
