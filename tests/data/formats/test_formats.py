@@ -210,6 +210,9 @@ HOSTILE = {
     "brush": ("labelstudio", "tasks.json", lambda text: text.replace(
         '"result": [', '"result": [{"type": "brushlabels", "original_width": 60, "original_height": 48, "value": '
         '{"format": "rle", "brushlabels": ["leaf"], "rle": [255, 255, 255, 255, 57, 154, 119, 239, 255]}},')),
+    "a brush of a number": ("labelstudio", "tasks.json", lambda text: text.replace(
+        '"result": [', '"result": [{"type": "brushlabels", "original_width": 60, "original_height": 48, "value": '
+        '{"format": "rle", "brushlabels": ["leaf"], "rle": 9000000000}},')),
     "deep features": ("geojson", "a.geojson", lambda text: DEEP),
 }  # fmt: skip
 

@@ -195,13 +195,13 @@ def test_yolo_polygons(names, tmp_path):
     (tmp_path / "data.yaml").write_text(f"train: ../train/images\nnc: 2\n{names}")
     found, source = masks_of(tmp_path)
     assert off(found["b"], pillow(lambda draw: draw.polygon([tuple(p) for p in RING], 1, 1))) < 0.05
-    assert [(path.name, what.partition(":")[0]) for path, what in source.odd] == [
-        ("a.txt", "line 2 is a box of a"),
-        ("gone.txt", "its image is missing"),
+    assert [(path.name, what.rpartition(":")[0]) for path, what in source.odd] == [
+        ("a.txt", "a: a box of a (0 0.5 0.5 0.1 0.1)"),
+        ("gone.txt", "the image gone is missing"),
         ("b.png", "no annotation"),
     ]
     (tmp_path / "train/labels/a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
-    with pytest.raises(DataError, match="boxes only"):
+    with pytest.raises(DataError, match=r"no outlines .*a\.txt: a: a box of a"):
         opened(tmp_path)
 
 
@@ -282,8 +282,7 @@ def test_label_studio_shapes(repeated, tmp_path):
         "/data/upload/3/1a2b-a.png has 2 annotations: the last is used",
         "/data/upload/3/1a2b-a.png: a region with the labels e, f: the first is taken",
         "/data/upload/3/1a2b-a.png: keypointlabels, labelled k, which is no region: not drawn",
-        "the image s3://x/gone.png is missing",
-        "s3://x/gone.png has no size: not used",
+        "the image s3://x/gone.png is missing: not used, since its size is not known",
     ]
 
 
@@ -297,12 +296,13 @@ def test_geojson_shapes(tmp_path):
             "geometry": {"type": "MultiPolygon", "coordinates": [[closed]]},
         },
         {"type": "Feature", "properties": None, "geometry": {"type": "Point", "coordinates": [1, 1]}},
+        {"type": "Feature", "properties": None, "geometry": {"type": "Polygon", "coordinates": [closed[:2]]}},
     ]
     write_json(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": features})
     write_json(tmp_path / "b.geojson", {"type": "FeatureCollection", "features": []})
     found, source = masks_of(tmp_path)
     assert (found["a"] == pillow(lambda draw: draw.polygon([tuple(p) for p in RING], 1, 1))).all()
-    assert [path.name for path, _ in source.odd] == ["a.geojson", "b.geojson"]
+    assert [path.name for path, _ in source.odd] == ["a.geojson", "a.geojson", "b.geojson"]
 
 
 def test_images_of_one_name_in_several_folders(tmp_path):

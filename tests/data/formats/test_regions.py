@@ -12,16 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageDraw
 
-from sanet.data.decoding import DataError
 from sanet.data.formats.regions import (
     Annotation,
     Bitmap,
     Region,
-    bitmap,
     box_ring,
     ellipse_ring,
     line,
     rasterise,
+    run_lengths,
     trace,
     without_holes,
 )
@@ -139,5 +138,5 @@ def test_lines_boxes_and_ellipses():
     ],
 )
 def test_run_lengths_that_do_not_fit_are_refused(box, runs):
-    with pytest.raises(DataError, match=r"here\.json"):
-        bitmap(Path("here.json"), box, runs, (20, 20))
+    with pytest.raises((ValueError, ArithmeticError)):  # of which ``ToolFormat`` makes a DataError that names the file
+        run_lengths(box, runs, (20, 20))

@@ -16,18 +16,8 @@ from sanet.data.formats.yolo import Yolo
 from sanet.references import Kind, name_of
 from sanet.structures import UsageError
 
-FORMATS = Kind(
-    "annotation format",
-    {
-        "coco": Coco,
-        "cvat": Cvat,
-        "geojson": GeoJson,
-        "labelme": Labelme,
-        "labelstudio": LabelStudio,
-        "via": Via,
-        "yolo": Yolo,
-    },
-)
+BUILTIN = (Coco, Cvat, GeoJson, Labelme, LabelStudio, Via, Yolo)
+FORMATS = Kind("annotation format", {each.__name__.lower(): each for each in BUILTIN})
 
 
 def names_format(name: Any) -> bool:
@@ -52,5 +42,4 @@ def annotation_format(name: Any) -> Format:
 
 def formats_of(root: Path) -> dict[str, str]:
     """The built-in formats that a folder is in, and why."""
-    made = {name: annotation_format(name) for name in FORMATS.builtin}
-    return {name: reason for name, each in made.items() if (reason := each.recognises(root))}
+    return {name: reason for name, each in FORMATS.builtin.items() if (reason := each().recognises(root))}

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 from sanet.data.decoding import DataError
 from sanet.data.formats.catalog import annotation_format
-from sanet.data.formats.regions import Annotation, trace
+from sanet.data.formats.format import write_text
+from sanet.data.formats.regions import Annotation, Region, trace
 from sanet.data.formats.source import Annotated
 from sanet.data.source import Record, Source, read_sample, records_of
 from sanet.files import require_own_folder, written_folder
@@ -49,51 +49,48 @@ def convert(source: Source, output: str | Path, format: Any = MASKS, progress: b
     require_own_folder(folder, "OUT")
     writer = None if format == MASKS else annotation_format(format)
     every = [(split, record) for split in source.splits for record in records_of(source, split)]
-    shown = tqdm(every, "convert", unit=" images", delay=2, disable=not progress)
-    annotations: list[Annotation] = []
-    lists: dict[str, list[str]] = {split: [] for split in source.splits}
+    annotations, left_out = list[Annotation](), list[str]()
     places: dict[str, Path] = {}
     with written_folder(folder) as aside:
-        for split, record in shown:
+        for split, record in tqdm(every, "convert", unit=" images", delay=2, disable=not progress):
             if record.image is None or record.mask is None:
+                left_out.append(f"{record.name} has no {'mask' if record.image else 'image'}: left out")
                 continue
+            mask = read_sample(source, record).mask.numpy()
+            regions = _regions(source, record, mask) if writer else ()
             name = f"{record.name}{record.image.suffix}"
-            annotation = Annotation(name, record.image, (0, 0), (), split, record.mask)
-            place = Path("images", name) if writer is None else Path(writer.image_place(annotation))
+            annotations.append(Annotation(name, record.image, mask.shape[::-1], regions, split, record.mask))
+            place = writer.image_place(annotations[-1]) if writer else Path("images", name)
             if (other := places.setdefault(place.with_suffix("").as_posix().lower(), record.image)) != record.image:
                 raise DataError(f"{other} and {record.image} would both be written to {place}; rename one of them")
             (aside / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(record.image, aside / place)
-            mask = read_sample(source, record).mask
-            if writer is None:
+            if not writer:
                 _write_mask(mask, source.labels, aside / MASKS / f"{record.name}.png")
-                lists[split].append(record.name)
-            else:
-                size = (mask.shape[1], mask.shape[0])
-                annotations.append(replace(annotation, size=size, regions=tuple(_regions(source, record, mask))))
-        if writer is not None:
+        if writer:
             writer.write(annotations, source.labels, aside)
-        for title, lines in {**lists, "classes": source.labels.names}.items() if writer is None else ():
-            (aside / f"{title}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return [f"{record.name} has no {'mask' if record.image else 'image'}: left out" for _, record in every
-            if record.image is None or record.mask is None]  # fmt: skip
+            return left_out
+        lists: dict[str | None, list[str]] = {split: [] for split in source.splits}
+        for each in annotations:
+            lists[each.split].append(each.name.rpartition(".")[0])
+        for title, lines in {**lists, "classes": source.labels.names}.items():
+            write_text(aside / f"{title}.txt", "".join(f"{line}\n" for line in lines))
+    return left_out
 
 
-def _regions(source: Source, record: Record, mask: Tensor) -> Iterable[Any]:
+def _regions(source: Source, record: Record, mask: NDArray[np.int64]) -> tuple[Region, ...]:
     """The regions of the classes: as they were drawn, or the outlines of a mask."""
     background = source.labels.background
     if not isinstance(source, Annotated):
-        named = {index: name for index, name in enumerate(source.labels.names) if index != background}
-        return trace(mask.numpy(), named, 0)
+        return trace(mask, {number: name for number, name in enumerate(source.labels.names) if number != background}, 0)
     classes = dict(source.labels.values)
-    drawn = source.annotation_of(record).regions
-    kept = (replace(region, label=classes.get(region.label or "")) for region in drawn)
-    return [region for region in kept if region.label in source.labels.names]
+    drawn = (replace(region, label=classes.get(region.label or "")) for region in source.annotation_of(record).regions)
+    return tuple(region for region in drawn if region.label in source.labels.names)
 
 
-def _write_mask(mask: Tensor, labels: LabelSet, path: Path) -> None:
+def _write_mask(mask: NDArray[np.int64], labels: LabelSet, path: Path) -> None:
     small = len(labels) < 256 and 0 <= labels.ignore_index < 256
-    image = Image.fromarray(mask.numpy().astype(np.uint8 if small else np.uint16))
+    image = Image.fromarray(mask.astype(np.uint8 if small else np.uint16))
     if small:
         image.putpalette(labels.palette)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,8 +17,6 @@ from contourpy import FillType, contour_generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from sanet.data.decoding import DataError
-
 Ring = NDArray[np.float64]  # (N, 2) columns and rows, not closed
 Bits = NDArray[np.bool_]
 
@@ -61,23 +59,36 @@ def runs_of(bits: Bits) -> NDArray[np.int64]:
     return ends[1:] - ends[:-1]
 
 
-def bitmap(path: Path, box: Sequence[Any], runs: Any, limit: tuple[int, int]) -> Bitmap:
+def run_lengths(box: Sequence[Any], runs: Any, limit: tuple[int, int]) -> Bitmap:
     """From run lengths that a file gives for a box (left, top, width, height) of an image of size ``limit``.
 
     Raises:
-        DataError: they do not fit each other, or the image; nothing is allocated then.
+        ValueError: they do not fit each other, or the image; nothing is allocated then.
     """
-    try:
-        left, top, width, height = map(int, box)
-        lengths = np.asarray(runs, np.int64)
-        fits = lengths.ndim == 1 and not (lengths < 0).any() and int(lengths.sum()) == width * height
-        fits &= 0 <= width <= limit[0] and 0 <= height <= limit[1] and int(lengths.max(initial=0)) <= MOST_PIXELS
-    except (TypeError, ValueError, OverflowError):
-        fits = False
+    left, top, width, height = map(int, box)
+    lengths = np.asarray(runs, np.int64)
+    fits = lengths.ndim == 1 and not (lengths < 0).any() and int(lengths.sum()) == width * height
+    fits &= 0 <= width <= limit[0] and 0 <= height <= limit[1] and int(lengths.max(initial=0)) <= MOST_PIXELS
     if not fits:
-        raise DataError(f"{path}: a mask's run lengths do not fill its box in an image of {limit[0]}x{limit[1]}; "
-                        "export it again")  # fmt: skip
+        raise ValueError(f"a mask's run lengths do not fill its box in an image of {limit[0]}x{limit[1]}")
     return Bitmap(left, top, (width, height), lengths)
+
+
+def checked_ring(points: Any) -> Ring:
+    """Points (N, 2) of an outline.
+
+    Raises:
+        ValueError: they are no such numbers, too many, or far away from every image.
+    """
+    count = len(points)
+    ring = np.asarray(points, np.float64) if 0 < count <= MOST_POINTS else np.zeros((0, 2))
+    fits = ring.shape == (count, 2) and (count == 0 or np.abs(ring).max() <= FARTHEST)  # nor if one is no number
+    if not fits or np.abs(np.diff(ring[:, 1])).sum() > LONGEST:
+        raise ValueError(
+            f"an outline of {count} points; there are {MOST_POINTS} at most, of two numbers each that are not beyond "
+            f"{FARTHEST:g}"
+        )
+    return ring
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,17 +112,15 @@ class Region:
             shown = bits[top - self.bitmap.top :, left - self.bitmap.left :]
             return left, top, shown[: max(size[1] - top, 0), : max(size[0] - left, 0)]
         corners = [np.trunc(ring).astype(np.int64) for ring in self.rings]
-        places = [_place(ring, size) for ring in corners]
-        left, top = min(place[0] for place in places), min(place[1] for place in places)
         if len(corners) == 1:
-            return left, top, _filled(corners[0], size, outline=1)
-        right, bottom = max(place[0] + place[2] for place in places), max(place[1] + place[3] for place in places)
+            return _filled(corners[0], size, outline=1)
+        left, top, right, bottom = _box(np.concatenate(corners), size)
         inside, outline = np.zeros((2, bottom - top, right - left), np.bool_)
-        for ring, (x, y, width, height) in zip(corners, places, strict=True):
-            part = np.s_[y - top : y - top + height, x - left : x - left + width]
-            inner = _filled(ring, size, outline=0)
+        for ring in corners:
+            x, y, inner = _filled(ring, size, outline=0)
+            part = np.s_[y - top : y - top + inner.shape[0], x - left : x - left + inner.shape[1]]
             inside[part] ^= inner
-            outline[part] |= _filled(ring, size, outline=1) & ~inner
+            outline[part] |= _filled(ring, size, outline=1)[2] & ~inner
         return left, top, inside | outline
 
     def reach(self, size: tuple[int, int]) -> float:
@@ -123,19 +132,18 @@ class Region:
         return max(0.0, float(-ends.min()), float((ends.max(0) - size).max()))
 
 
-def _place(corners: NDArray[np.int64], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Column, row, width and height of the part of an image of this size that an outline covers."""
-    left, top = np.clip(corners.min(0), 0, size).tolist()
-    right, bottom = np.clip(corners.max(0) + 1, 0, size).tolist()
-    return left, top, right - left, bottom - top
+def _box(corners: NDArray[np.int64], size: tuple[int, int]) -> list[int]:
+    """First column and row, and those behind the last, of the part of an image of this size that an outline covers."""
+    box: list[int] = np.clip([corners.min(0), corners.max(0) + 1], 0, size).ravel().tolist()
+    return box
 
 
-def _filled(corners: NDArray[np.int64], size: tuple[int, int], outline: int) -> Bits:
-    """The pixels of that part which are within an outline; with ``outline`` 1 those on it, too."""
-    left, top, width, height = _place(corners, size)
-    canvas = Image.new("L", (max(width, 1), max(height, 1)))
+def _filled(corners: NDArray[np.int64], size: tuple[int, int], outline: int) -> tuple[int, int, Bits]:
+    """Column, row and pixels of that part: those within an outline; with ``outline`` 1 those on it, too."""
+    left, top, right, bottom = _box(corners, size)
+    canvas = Image.new("L", (max(right - left, 1), max(bottom - top, 1)))
     ImageDraw.Draw(canvas).polygon((corners - (left, top)).ravel().tolist(), fill=1, outline=outline)
-    return np.array(canvas, np.bool_)[:height, :width]
+    return left, top, np.array(canvas, np.bool_)[: bottom - top, : right - left]
 
 
 def line(label: str | None, points: Ring, width: int, size: tuple[int, int]) -> Region:
@@ -157,7 +165,7 @@ def box_ring(box: Sequence[float], degrees: float = 0, about: Any = None) -> Rin
 def ellipse_ring(middle: Sequence[float], radii: Sequence[float], degrees: float = 0) -> Ring:
     """The outline of an ellipse about a point, from its two radii, turned clockwise."""
     (x, y), (across, down) = middle, radii
-    angles = np.linspace(0, 2 * np.pi, max(16, min(720, int(4 * max(abs(across), abs(down), 4)))), endpoint=False)
+    angles = np.linspace(0, 2 * np.pi, max(16, int(min(720, 4 * max(abs(across), abs(down))))), endpoint=False)
     ring = np.stack([x + across * np.cos(angles), y + down * np.sin(angles)], 1)
     return _turned(ring, degrees, np.array([x, y]))
 
@@ -209,34 +217,31 @@ def trace(mask: NDArray[np.integer[Any]], names: Mapping[int, str], tolerance: f
     found = []
     for number, name in names.items():
         mark = Bitmap.of(mask == number)
-        if len(mark.runs):
-            found += [Region(name, rings) for rings in _outlines(mark.bits(), mark.left, mark.top, tolerance)]
+        if mark.size[0]:
+            found += [Region(name, rings) for rings in outlines(mark.left, mark.top, mark.bits(), tolerance)]
     return tuple(found)
 
 
-def without_holes(region: Region, size: tuple[int, int], tolerance: float = 0) -> list[Ring]:
+def without_holes(region: Region, size: tuple[int, int]) -> list[Ring]:
     """The outlines of parts that make up a region, which is cut through its holes, for formats that have none."""
     if len(region.rings) == 1:
         return [*region.rings]
-    left, top, bits = region.drawn(size)
-    return list(_cut(bits, left, top, tolerance)) if bits.any() else []
-
-
-def _cut(bits: Bits, left: int, top: int, tolerance: float) -> Iterator[Ring]:
-    for rings in _outlines(bits, left, top, tolerance):
+    found = []
+    for rings in outlines(*region.drawn(size)):
         if len(rings) == 1:
-            yield rings[0]
+            found.append(rings[0])
             continue
         # Through the middle hole, so that as many remain on either side.
         middles = sorted(float(hole[:, 0].mean()) for hole in rings[1:])
-        x, y, part = Region(None, rings).drawn((left + bits.shape[1], top + bits.shape[0]))
-        column = min(max(round(middles[len(middles) // 2]) - x, 1), part.shape[1] - 1)
-        yield from _cut(part[:, :column], x, y, tolerance)
-        yield from _cut(part[:, column:], x + column, y, tolerance)
+        left, top, bits = Region(None, rings).drawn(size)
+        column = min(max(round(middles[len(middles) // 2]) - left, 1), bits.shape[1] - 1)
+        for half in (Bitmap.of(bits[:, :column], left, top), Bitmap.of(bits[:, column:], left + column, top)):
+            found += without_holes(Region(None, bitmap=half), size)
+    return found
 
 
-def _outlines(bits: Bits, left: int, top: int, tolerance: float) -> Iterator[tuple[Ring, ...]]:
-    """Of every connected part its outline, then those of its holes."""
+def outlines(left: int, top: int, bits: Bits, tolerance: float = 0) -> Iterator[tuple[Ring, ...]]:
+    """Of every connected part of pixels that begin at a column and row its outline, then those of its holes."""
     generator = contour_generator(z=np.pad(bits, 1).astype(np.float64), fill_type=FillType.OuterOffset)
     parts, offsets = generator.filled(0.5 + INSET, 2.0)[:2]
     for points, ends in zip(parts, offsets, strict=True):
@@ -250,23 +255,18 @@ def _simplified(ring: Ring, tolerance: float) -> Ring:
     ring = _bends(_cornered(_bends(ring)))
     if tolerance <= 0 or len(ring) <= 4:
         return ring
-    kept = np.zeros(len(ring) + 1, np.bool_)
     far = int(((ring - ring[0]) ** 2).sum(1).argmax())
-    kept[[0, far, len(ring)]] = True
-    closed, spans = np.vstack([ring, ring[:1]]), [(0, far), (far, len(ring))]
+    closed, spans, kept = np.vstack([ring, ring[:1]]), [(0, far), (far, len(ring))], {0, far}
     while spans:
         start, end = spans.pop()
-        along, points = closed[end] - closed[start], closed[start + 1 : end] - closed[start]
-        if not len(points):
-            continue
+        along, points = closed[end] - closed[start], closed[start : end + 1] - closed[start]
         share = np.clip(points @ along / max(float(along @ along), 1e-12), 0, 1)
         distances = ((points - share[:, None] * along) ** 2).sum(1)
-        worst = int(distances.argmax())
-        if distances[worst] > tolerance**2:
-            kept[start + 1 + worst] = True
-            spans += [(start, start + 1 + worst), (start + 1 + worst, end)]
-    simple = ring[kept[:-1]]
-    return simple if len(simple) >= 3 else ring
+        worst = start + int(distances.argmax())
+        if distances.max() > tolerance**2:
+            kept.add(worst)
+            spans += [(start, worst), (worst, end)]
+    return ring[sorted(kept)] if len(kept) > 2 else ring
 
 
 def _bends(ring: Ring) -> Ring:
@@ -278,7 +278,8 @@ def _bends(ring: Ring) -> Ring:
 
 def _cornered(ring: Ring) -> Ring:
     """With the corners that contours cut off, where they lie between two straight edges; steps of a slope stay cut."""
-    before, after, following = ring - np.roll(ring, 1, 0), np.roll(ring, -1, 0) - ring, np.roll(ring, -1, 0)
+    before, following = ring - np.roll(ring, 1, 0), np.roll(ring, -1, 0)
+    after = following - ring
     longer, shorter = np.abs(after).max(1), np.abs(after).min(1)
     straight = (longer > 1) & (shorter < 1e-9)
     places = np.flatnonzero((longer < 1) & (shorter > 1e-9) & np.roll(straight, 1) & np.roll(straight, -1))

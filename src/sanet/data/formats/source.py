@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from sanet.config import DataConfig
-from sanet.data.decoding import DataError, StoredMask
+from sanet.data.decoding import IMAGE_SUFFIXES, DataError, StoredMask
 from sanet.data.formats.catalog import annotation_format
-from sanet.data.formats.format import Files
+from sanet.data.formats.files import Files
 from sanet.data.formats.regions import Annotation, rasterise
 from sanet.data.listing import existing_root
 from sanet.data.source import Record, Source, names_text
@@ -47,17 +46,18 @@ class Annotated(Source):
         self.root = existing_root(settings.root)
         reader = annotation_format(settings.name)
         read = reader.read(self.root)
-        odd = [*reader.findings]
-        if not read:
-            what = "; ".join(f"{path}: {what}" for path, what in odd[:6])
-            raise DataError(f"{self.root} has no image with annotations. {what}")
-        odd += [(each.source, f"{each.name}: {what}") for each in read for what in _odd(each)]
+        if not any(each.regions for each in read):
+            what = "; ".join(f"{path}: {what}" for path, what in reader.findings[:6])
+            raise DataError(
+                f"{self.root} has no image with annotations, or no outlines in them ({what}); export it with polygons "
+                "or masks"
+            )
         used = {each.image for each in read}
-        images = (path for same in Files(self.root).images.values() for path in same)
-        odd += [(path, "no annotation: not used") for path in images if path not in used]
-        self.odd = tuple(odd)
+        unused = (path for path in Files(self.root).named(*IMAGE_SUFFIXES) if path not in used)
+        odd = ((each.source, f"{each.name}: {what}") for each in read for what in _odd(each))
+        self.odd = (*reader.findings, *odd, *((path, "no annotation: not used") for path in unused))
         self._by_name = {(each.source, _name(each)): each for each in read}
-        self.names, self._unlabelled = self._found(read)
+        self.names, self._unlabelled = _names(read)
         self.labels, self.coding = self._classes(settings)
         self.drawn = json.dumps([type(reader).__name__, [*self.names.values()], self._unlabelled])
         records: dict[str, list[Record]] = {}
@@ -68,7 +68,9 @@ class Annotated(Source):
         self.notes = (
             f"annotations in the format {type(reader).__name__}, {len(read)} images",
             *decided,
-            *self._notes(),
+            f"the classes are {names_text(self.labels.names)}; what is in no region is "
+            f"{self.names.get(self._unlabelled, 'ignored')}",
+            *_numbered(self.labels.names),
         )
         self.settings = replace(settings, classes=self.labels.names, values=dict(self.labels.values))
 
@@ -89,34 +91,22 @@ class Annotated(Source):
 
     def stored_mask(self, record: Record) -> StoredMask:
         """The numbers of ``names``, drawn from the regions of a record."""
-        annotation = self.annotation_of(record)
         numbers: dict[str | None, int] = {name: number for number, name in self.names.items()}
-        return StoredMask(rasterise(annotation, numbers | {None: numbers.get(UNNAMED, 0)}, self._unlabelled), {})
-
-    def _found(self, read: Sequence[Annotation]) -> tuple[dict[int, str], int]:
-        """The names that occur by their numbers, and the number of what is in no region."""
-        found = dict.fromkeys(region.label or UNNAMED for each in read for region in each.regions)
-        background = next((name for name in found if name in BACKGROUND), None)
-        if background is None and not all(_covered(each) for each in read):
-            background = BACKGROUND[0]
-        names = [*([background] if background else []), *(name for name in found if name != background)]
-        return dict(enumerate(names)), 0 if background else len(names)
+        numbers[None] = numbers.get(UNNAMED, 0)
+        return StoredMask(rasterise(self.annotation_of(record), numbers, self._unlabelled), {})
 
     def _classes(self, settings: DataConfig) -> tuple[LabelSet, MaskCoding]:
-        known = {number: name if name != UNNAMED else IGNORE for number, name in self.names.items()}
         given = dict(settings.values)
-        if UNNAMED in self.names.values():
-            number = next(number for number, name in self.names.items() if name == UNNAMED)
-            given = {number if key == UNNAMED else key: _numbered(value, number) for key, value in given.items()}
         if settings.classes:  # of a model, or of a run: a map may name what this export does not have
-            given = {key: value for key, value in given.items() if key in (*known, *known.values())} or given
-        found = ValueMap(given, known)
+            known = (*self.names, *self.names.values())
+            given = {key: value for key, value in given.items() if key in known} or given
+        found = ValueMap(given, self.names)
+        if UNNAMED in found.names:
+            found = ValueMap({**given, UNNAMED: IGNORE}, self.names)
         names = settings.classes or found.names
-        if not {*found.names} <= {*names}:
-            raise UsageError(
-                f"data.classes lacks {names_text(sorted({*found.names} - {*names}))}, which the export has"
-            )
-        if not names or not {*found.names} - {*BACKGROUND}:
+        if missing := {*found.names} - {*names}:
+            raise UsageError(f"data.classes lacks {names_text(sorted(missing))}, which the export has")
+        if not {*found.names} - {*BACKGROUND}:
             raise DataError(
                 f"{self.root}: no region has a class; name the one that all have: --data.values \"{{'': name}}\""
             )
@@ -126,45 +116,40 @@ class Annotated(Source):
         labels = LabelSet(names, settings.colors, ignored, background, values=values)
         return labels, MaskCoding(table=found.table(names, ignored))
 
-    def _notes(self) -> list[str]:
-        shown = self.names.get(self._unlabelled, "ignored")
-        notes = [f"the classes are {names_text(self.labels.names)}; what is in no region is {shown}"]
-        alike: dict[str, list[str]] = {}
-        for name in self.labels.names:
-            if match := NUMBERED.fullmatch(name):
-                alike.setdefault(match[1], []).append(name)
-        for base, names in alike.items():
-            if len(names) > 1:
-                option = f'--data.values "{{{base}: [{", ".join(names)}]}}"'
-                notes.append(f"{names_text(names)} look like regions of one class with a number each; if so: {option}")
-        return notes
+
+def _names(read: Sequence[Annotation]) -> tuple[dict[int, str], int]:
+    """The names that occur by their numbers, and the number of what is in no region."""
+    found = dict.fromkeys(region.label or UNNAMED for each in read for region in each.regions)
+    background = next((name for name in found if name in BACKGROUND), None)
+    covering = {name or None: 1 for name in found}
+    if background is None and not all(rasterise(each, covering, 0).all() for each in read):
+        background = BACKGROUND[0]
+    names = [*([background] if background else []), *(name for name in found if name != background)]
+    return dict(enumerate(names)), 0 if background else len(names)
 
 
-def _numbered(value: Any, number: int) -> Any:
-    """A value of a map with the number of regions without a class in place of their name."""
-    if isinstance(value, (list, tuple)):
-        return [number if one == UNNAMED else one for one in value]
-    return value
+def _numbered(names: Sequence[str]) -> Iterator[str]:
+    """Names that may be of one class, and the map that makes them one."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        if match := NUMBERED.fullmatch(name):
+            alike.setdefault(match[1], []).append(name)
+    for base, same in alike.items():
+        if len(same) > 1:
+            option = f'--data.values "{{{base}: [{", ".join(same)}]}}"'
+            yield f"{names_text(same)} look like regions of one class with a number each; if so: {option}"
 
 
 def _name(annotation: Annotation) -> str:
     return annotation.name.rpartition(".")[0] or annotation.name
 
 
-def _covered(annotation: Annotation) -> bool:
-    numbers = {region.label: 1 for region in annotation.regions}
-    return bool(rasterise(annotation, numbers, 0).all())
-
-
-def _odd(annotation: Annotation) -> list[str]:
-    """What is odd about the regions of an image, in words."""
-    found = []
+def _odd(annotation: Annotation) -> Iterator[str]:
+    """What is odd about the regions of an image."""
     unnamed = sum(region.label is None for region in annotation.regions)
     if unnamed:
-        found.append(f"{unnamed} regions without a class, ignored unless data.values names them: {{'': name}}")
-    reaches = [region.reach(annotation.size) for region in annotation.regions]
-    if far := [reach for reach in reaches if reach > NEAR]:
-        found.append(f"{len(far)} regions reach up to {max(far):.0f} pixels out of it: cut there")
+        yield f"{unnamed} regions without a class, ignored unless data.values names them: {{'': name}}"
+    if far := [reach for region in annotation.regions if (reach := region.reach(annotation.size)) > NEAR]:
+        yield f"{len(far)} regions reach up to {max(far):.0f} pixels out of it: cut there"
     if not annotation.regions:
-        found.append("no region: all of it is unlabelled")
-    return found
+        yield "no region: all of it is unlabelled"

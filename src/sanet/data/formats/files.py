@@ -1,0 +1,91 @@
+"""The files of an export, and which image a name in them means."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path, PureWindowsPath
+
+from sanet.data.decoding import IMAGE_SUFFIXES
+from sanet.data.layout import IMAGES, SPLITS
+
+DEEPEST = 6  # folders below each other, in an export
+MASKS = re.compile(r"mask|label|annot|segment|ground.?truth|^gt", re.I)  # in the names of folders
+
+
+class Files:
+    """The files of an export.
+
+    Args:
+        root: its folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def named(self, *endings: str) -> Iterator[Path]:
+        """Those with one of these endings, in order."""
+        return (path for path in self._all if path.name.lower().endswith(endings))
+
+    @cached_property
+    def _all(self) -> list[Path]:
+        """All of them but those of folders that begin with a dot, or are nested deeper than exports are."""
+        found = []
+        for place, folders, names in os.walk(self.root):
+            depth = len(Path(place).relative_to(self.root).parts)
+            folders[:] = sorted(name for name in folders if not name.startswith(".")) if depth < DEEPEST else []
+            found += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
+        return found
+
+    @cached_property
+    def _images(self) -> dict[str, list[Path]]:
+        """The images by name, whatever its case."""
+        found: dict[str, list[Path]] = {}
+        for path in self.named(*IMAGE_SUFFIXES):
+            found.setdefault(path.name.lower(), []).append(path)
+        return found
+
+    @cached_property
+    def _twins(self) -> dict[str, Path]:
+        return {_stem(path): path for path in self.named(*IMAGE_SUFFIXES)}
+
+    def twin(self, path: Path) -> Path | None:
+        """The image beside a file that differs from it in its suffix alone."""
+        return self._twins.get(_stem(path))
+
+    def image(self, given: str, beside: Path) -> Path | None:
+        """The image that a file names: below its folder, else the only one of that name in the export's other folders.
+
+        No name leads out of the export, such as one of another computer or with ``..`` in it; its last part counts.
+        Folders of masks hold files of the same names, and are left out.
+        """
+        place = PureWindowsPath(given)  # splits at / and at \
+        if not place.parts:
+            return None
+        same = self._images.get(place.parts[-1].lower(), [])
+        inside = not place.anchor and ".." not in place.parts
+        parts = [*([place.parts] if inside else []), place.parts[-1:]]
+        near = [folder.joinpath(*part) for part in parts for folder in (beside, beside / "images")]
+        far = [path for path in same if not any(map(MASKS.search, path.parent.relative_to(self.root).parts))]
+        near += [path for path in same if path.parent == beside] + (far if len(far) == 1 else [])
+        return next((path for path in near if path in same), None)
+
+    def name(self, image: Path) -> str:
+        """Its name, or where others of its split have that, its path below the folders of the split and of images."""
+        same = [path for path in self._images[image.name.lower()] if not MASKS.search(path.parent.name)]
+        if sum(self.split(path.parent) == self.split(image.parent) for path in same) < 2:
+            return image.name
+        folders = image.relative_to(self.root).parts[:-1]
+        parts = [part for part in folders if part.lower() not in SPLITS and not IMAGES.fullmatch(part.lower())]
+        return "/".join([*parts, image.name])
+
+    def split(self, path: Path) -> str | None:
+        """The split that a file's place and name below the root speak of, such as val/ or instances_val2017.json."""
+        words = [word for part in path.relative_to(self.root).parts for word in re.split(r"[^a-z]+", part.lower())]
+        return next((SPLITS[word] for word in words if word in SPLITS), None)
+
+
+def _stem(path: Path) -> str:
+    return path.with_suffix("").as_posix().lower()
