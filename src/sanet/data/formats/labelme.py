@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from io import BytesIO
@@ -15,6 +14,7 @@ from PIL import Image
 
 from sanet.data.formats.format import Entry, ToolFormat, outline, write_text
 from sanet.data.formats.regions import MOST_PIXELS, Annotation, Bitmap, Region, box_ring, checked_ring, ellipse_ring
+from sanet.data.kept import cache_folder
 from sanet.files import replaced
 from sanet.structures import LabelSet
 
@@ -99,9 +99,8 @@ def _unpacked(text: Any) -> Path:
         content = base64.b64decode(text, validate=True)
     except (TypeError, ValueError) as error:
         raise ValueError(f"its image is not there, and the copy within is damaged: {error}") from error
-    folder = Path(os.environ.get("SANET_CACHE") or os.path.expanduser("~/.cache/sanet"))
     suffix = ".png" if content.startswith(b"\x89PNG") else ".jpg"
-    place = folder / "images" / f"{sha256(content).hexdigest()[:32]}{suffix}"
+    place = cache_folder("images") / f"{sha256(content).hexdigest()[:32]}{suffix}"
     if not place.is_file():
         with replaced(place) as aside:
             aside.write_bytes(content)
