@@ -20,7 +20,7 @@ from tqdm import tqdm
 from sanet.data import problems
 from sanet.data.decoding import IMAGE_SUFFIXES, misplaced
 from sanet.data.duplicates import BITS, Pair, near_duplicates
-from sanet.data.facts import Facts, read_facts
+from sanet.data.facts import STRAY_SHARE, STRAY_VALUES, Facts, read_facts
 from sanet.data.listing import files_below
 from sanet.data.problems import Problem
 from sanet.data.ranges import with_range
@@ -30,9 +30,7 @@ from sanet.data.values import MaskCoding, color_coding, meanings, value_counts, 
 from sanet.reading import ImageReading
 from sanet.structures import Color, LabelSet, SanetError, first_line
 
-# Stray values come from smoothing where they are so many and each is on so few of the pixels, or where they are more
-# than any list of classes has. CamVid index masks, resized smoothly or saved as JPEG, stay below half that share.
-STRAY_VALUES, STRAY_SHARE, MOST_CLASSES = 5, 0.01, 256
+MOST_CLASSES = 256  # more values than any list of classes has come from smoothing
 # Endings of images that are not read.
 OTHER_SUFFIXES = (
     *(".jxl", ".avif", ".heic", ".heif", ".tga", ".dng", ".cr2", ".nef", ".arw"),
@@ -70,18 +68,27 @@ def check_data(source: Source, progress: bool = True) -> DataReport:
     coding = source.coding if source.reads_files else MaskCoding()
     known, values = meanings(source.labels, coding), {value for found in contents for value in found.facts.values}
     pattern = None if source.published or coding.table else _pattern(values, source.labels)
+    # Where 255 is to be ignored, some mask has it beside a class.
+    sets = [{*found.facts.values} for found in contents]
+    said = coding.table and source.named
+    mixed = not said and any(one - {0, 255} for one in sets) and not any({255} < one - {0} for one in sets)
     for found in contents:
-        _check_values(found, source, coding, known, pattern)
+        _check_values(found, source, coding, known, pattern, mixed)
     _find_shared(contents, source)
     _check_palettes(contents, source.labels, coding)
     by_split = {split: [found for found in contents if found.split == split] for split in records}
     tallies = {split: _tally(found, source.labels, known) for split, found in by_split.items()}
     sizes = {split: [one.facts.size for one in found if one.facts.size] for split, found in by_split.items()}
-    reading = source.images if any(found.findings for found in contents) else with_range(source, progress)
+    outlying: list[str] = []
+    reading = source.images if any(found.findings for found in contents) else with_range(source, progress, outlying)
     for found in contents:
         _check_range(found, reading)
     unread, unused = _unused(source, records)
     findings = [finding for split in records for finding in _check_list(split, records[split], source)]
+    if source.settings and not source.published:  # somebody's own images, which are to be trained on
+        findings += [Finding(problems.NO_SPLIT, split, None) for split in ("train", "val") if split not in records]
+    findings += [Finding(problems.SPARE, "all", None, f"{source.spare} images")] * bool(source.spare)
+    findings += [Finding(problems.OUTLYING, "train", None, what) for what in outlying]
     findings += [Finding(problems.ODD, "all", path, what) for path, what in source.odd]
     findings += [*unread, *_alike(contents), *(finding for found in contents for finding in found.findings)]
     return DataReport(
@@ -189,7 +196,9 @@ def _check_list(split: str, records: Sequence[Record], source: Source) -> Iterab
             yield Finding(problems.NO_TEXT, split, None, ascii(name))
         for files in (images, masks):
             if len(files) > 1:
-                yield Finding(problems.AMBIGUOUS, split, files[0], f"also {', '.join(path.name for path in files[1:])}")
+                beside = len({path.parent for path in files}) == 1
+                also = ", ".join(path.name if beside else str(path) for path in files[1:])
+                yield Finding(problems.AMBIGUOUS, split, files[0], f"also {also}")
         if group.count(group[0]) > 1:
             yield Finding(problems.LISTED_TWICE, split, None, f"{name}, {group.count(group[0])} times")
         if not source.reads_files:
@@ -211,7 +220,7 @@ def _pattern(used: set[int], labels: LabelSet) -> Problem | None:
 
 
 def _check_values(
-    found: Contents, source: Source, coding: MaskCoding, known: dict[int, int], pattern: Problem | None
+    found: Contents, source: Source, coding: MaskCoding, known: dict[int, int], pattern: Problem | None, mixed: bool
 ) -> None:
     mask, ignored = found.record.mask, source.labels.ignore_index
     # 255 is meant as a class in a binary mask, even where it is the ignore value.
@@ -228,7 +237,7 @@ def _check_values(
     elif found.facts.values and all(known[value] == ignored for value in found.facts.values):
         found.add(problems.UNLABELLED, mask)
     elif found.facts.values.keys() == {0, 255} and known[255] == ignored and not source.published:
-        found.add(problems.ONE_BINARY, mask, values_text(found.facts.values, coding))
+        found.add(problems.MIXED if mixed else problems.ONE_BINARY, mask, values_text(found.facts.values, coding))
 
 
 def _check_palettes(contents: list[Contents], labels: LabelSet, coding: MaskCoding) -> None:

@@ -159,15 +159,22 @@ def load_mask(path: Path, coding: MaskCoding) -> StoredMask:
         return StoredMask(_last_page(path), {})
     if path.suffix.lower() == ARRAY:
         stored = load_array(path)
-        if stored.ndim != 2 or stored.dtype.kind == "f":
-            raise DataError(f"{path} has {stored.dtype} of shape {stored.shape}; a mask is (H, W) of integers")
-        return StoredMask(stored.astype(np.int64), {})
+        stored = stored[0] if stored.ndim == 3 and len(stored) == 1 else stored
+        if stored.ndim != 2:
+            raise DataError(f"{path} has {stored.dtype} of shape {stored.shape}; a mask is (H, W) of whole numbers")
+        return StoredMask(_whole(stored, path), {})
     with opened(path) as (image, samples):
-        lossy = image.format in {"JPEG", "MPO", "JPEG2000"}
+        lossy = image.format in {"JPEG", "MPO", "JPEG2000"} or (image.format == "WEBP" and _lossy_webp(path))
         if coding.format == "color":
             if samples.largest > 255:
                 raise DataError(f"{path} has more than 8 bits a channel; save its colours with 8")
             return StoredMask(packed_pixels(np.array(image.convert("RGB"))), {}, lossy)
+        if image.mode == "F":
+            return StoredMask(_whole(np.array(image), path), {})
+        if image.mode in {"RGB", "RGBA", "LA"} and samples.largest == 255:
+            colors = np.array(image.convert("RGB"))
+            if _grey(colors):
+                return StoredMask(colors[..., 0].astype(np.int64), {}, lossy)
         if image.mode not in {"1", "L", "P", "I", "I;16", "I;16B"}:
             raise DataError(
                 f"{path} has colours (mode {image.mode}), not class indices; save it as greyscale or palette "
@@ -175,6 +182,26 @@ def load_mask(path: Path, coding: MaskCoding) -> StoredMask:
             )
         values = numbers(image, samples)
         return StoredMask(values, _palette(image, values) if image.mode == "P" else {}, lossy)
+
+
+def _whole(values: NDArray[Any], path: Path) -> NDArray[np.int64]:
+    with np.errstate(invalid="ignore"):  # what is no number is another one then
+        found = values.astype(np.int64)
+    if wrong := np.count_nonzero(found != values):
+        raise DataError(f"{path} has {wrong} values of {values.dtype} that are not whole; a mask has whole numbers")
+    return found
+
+
+def _lossy_webp(path: Path) -> bool:
+    content, place = path.read_bytes(), 12
+    while (kind := content[place : place + 4]) not in (b"VP8 ", b"VP8L", b""):
+        size = int.from_bytes(content[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2
+    return kind == b"VP8 "
+
+
+def _grey(pixels: NDArray[np.uint8]) -> bool:
+    return bool((pixels == pixels[..., :1]).all())
 
 
 def numbers(image: Image.Image, samples: Samples) -> NDArray[np.int64]:
@@ -213,6 +240,15 @@ def stored_in_color(path: Path) -> bool:
             return image.mode in {"RGB", "RGBA"}
     except UNREADABLE:
         return False
+
+
+def grey_alone(path: Path) -> bool:
+    """Whether a mask of colours has but grey pixels, which are numbers where nobody names colours, or cannot be read."""
+    try:
+        with opened(path) as (image, _):
+            return _grey(np.array(image.convert("RGB")))
+    except DataError:
+        return True
 
 
 def read_labels(path: Path, labels: LabelSet, coding: MaskCoding) -> NDArray[np.int64]:

@@ -6,15 +6,15 @@ Where the files are is for ``layout.py``; what is not said is looked for in file
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from sanet.config import DataConfig
-from sanet.data.decoding import DataError, stored_in_color
-from sanet.data.facts import read_facts
+from sanet.data.decoding import DataError, grey_alone, stored_in_color
+from sanet.data.facts import STRAY_SHARE, STRAY_VALUES, Facts, read_facts
 from sanet.data.images import head_of
 from sanet.data.layout import find_layout
 from sanet.data.listing import existing_root
@@ -28,6 +28,8 @@ from sanet.structures import LabelSet, UsageError
 
 PEEKED = 20  # masks that are looked at for how all of them are stored
 MOST_CLASSES = 64  # that are made out from the masks alone
+NAME_NUMBERS = 'say what ranges mean, as --data.values "{background: [0-127], leaf: [128-255]}"'
+NAME_COLORS = "save the masks again as PNG without smoothing, or name the colours that are meant with data.values"
 
 
 class Folder(Source):
@@ -57,13 +59,16 @@ class Folder(Source):
             layout.records = {split: unstacked(found) for split, found in layout.records.items()}
         self.listed, decided = divided(layout.records, settings, layout.listed)
         self.notes = (*layout.notes, *decided)
+        self.spare = sum(map(len, layout.records.values())) - sum(map(len, self.listed.values()))
         self.splits = tuple(split for split in ("train", "val", "test") if split in self.listed)
         self.images = settings.images if settings.images.of_values else self._reading(settings.images.pages)
         in_color = self._in_color(settings)
         stored: Literal["index", "color", "pages"] = "color" if in_color else "index"
         self.coding = MaskCoding("pages" if settings.mask_format == "pages" else stored)
         self.labels, coding = self._classes(settings, in_color)
-        self.coding = replace(coding, format=self.coding.format)
+        # Grey pixels in RGB are colours after all where a map or a file of names has colours.
+        of_colors = coding.format == "color" and settings.mask_format == "auto" and self._files_in_color()
+        self.coding = replace(coding, format="color" if of_colors else self.coding.format)
         self.settings = replace(
             settings,
             name="folder",
@@ -95,19 +100,25 @@ class Folder(Source):
     def _in_color(self, settings: DataConfig) -> bool:
         if settings.mask_format != "auto":
             return settings.mask_format == "color"
-        shown = [record.mask for record in self._peeked() if record.mask]
-        return 2 * sum(map(stored_in_color, shown)) > len(shown)
+        return self._files_in_color() and (bool(settings.colors) or not all(map(grey_alone, self._masks())))
+
+    def _files_in_color(self) -> bool:
+        return 2 * sum(map(stored_in_color, self._masks())) > len(self._masks())
+
+    def _masks(self) -> list[Path]:
+        return [record.mask for record in self._peeked() if record.mask]
 
     def _peeked(self) -> list[Record]:
         records = [record for found in self.listed.values() for record in found if record.image and record.mask]
         return records[:: max(1, len(records) // PEEKED)]
 
     def _black_and_white(self) -> bool:
-        """Whether masks have 0 and 255 alone, and some has both."""
+        """Whether masks that nothing changed have 0 and 255 alone."""
         values: set[int] = set()
         for record in self._peeked():
             with suppress(DataError):  # the check lists it
-                values.update(value_counts(self.stored_mask(record).values))
+                stored = self.stored_mask(record)
+                values.update([-1] * stored.lossy, value_counts(stored.values))
         return values == {0, 255}
 
     def _classes(self, settings: DataConfig, in_color: bool) -> tuple[LabelSet, MaskCoding]:
@@ -122,6 +133,11 @@ class Folder(Source):
             return LabelSet(names, colors, ignored, index), MaskCoding(colors_named=bool(colors))
         known, in_color = self._known(settings, in_color)
         found = ValueMap(settings.values, known, in_color)
+        if in_color and not found.in_color:
+            raise UsageError(
+                "data.values, or the file of names: numbers and ranges are for masks of numbers, and these have "
+                "colours: name those, such as '#ff0000', or save the masks as greyscale PNG"
+            )
         if names and not {*found.names} <= {*names}:
             raise UsageError(f"data.classes lacks {', '.join(sorted({*found.names} - {*names}))} of data.values")
         names = names or found.names
@@ -163,12 +179,16 @@ class Folder(Source):
         for facts in contents:
             counts.update(facts.values)
         if not counts:
-            why = next((facts.mask_error for facts in contents if facts.mask_error), "there are none")
-            raise DataError(f"{self.root}: none of its {len(records)} masks can be read; the first one {why}")
+            why = next((facts.mask_error for facts in contents if facts.mask_error), "")
+            masks = [record.mask for record in records if record.mask]
+            none = f"none of its {len(masks)} masks can be read; the first one {why}"
+            none = none if why else f"no pixel of its {len(masks)} masks is valid" if masks else "it has no masks"
+            raise DataError(f"{self.root}: {none}; `sanet check-data` lists the files once data.classes are named")
         values = sorted(counts)
         total = sum(counts.values()) or 1
         shares = {value: f"{hex_of(value) if in_color else value} ({counts[value] / total:.1%})" for value in values}
         listed = ", ".join([*shares.values()][:12]) + f" and {len(values) - 12} more" * (len(values) > 12)
+        _require_clean(self.root, records, contents, f"{listed}; {NAME_COLORS if in_color else NAME_NUMBERS}")
         if in_color and 2 <= len(values) <= MOST_CLASSES:
             self.notes += (f"the masks have the colours {listed}: each is a class; name them with data.values",)
             return {value: hex_of(value) for value in values}
@@ -177,13 +197,33 @@ class Folder(Source):
             return {0: "background", values[1]: "foreground"}
         classes = [value for value in values if value != settings.ignore_index]
         whole = classes and classes[0] in (0, 1) and len(classes) > max(1, classes[-1] // 2) and classes[-1] < 255
-        if whole and not in_color:
+        if whole and not in_color and len(classes) <= MOST_CLASSES:
             but = f", but {settings.ignore_index}, which is ignored" * (settings.ignore_index in counts)
             self.notes += (f"the masks have the values {listed}: each is a class{but}; name them with data.classes",)
             return {value: f"class {value}" for value in range(classes[0], classes[-1] + 1)}
         what = f"{len(values)} {'colours' if in_color else 'values'}, {listed or 'none'}"
-        example = ", ".join(f"'{hex_of(value)}': name" if in_color else f"{value}: name" for value in values[:4])
+        keys = [hex_of(value) if in_color else value for value in values]
+        example = ", ".join(f"{key!r}: {name}" for key, name in zip(keys, "abcd", strict=False))
         if len(values) > MOST_CLASSES and not in_color:
             example = "background: [0-127], foreground: [128-255]"
         remedy = f'say what they mean, as --data.values "{{{example}}}"'
         raise DataError(f"{self.root}: the masks have {what}; no file names them: {remedy}")
+
+
+def _require_clean(root: Path, records: Sequence[Record], contents: Sequence[Facts], remedy: str) -> None:
+    """Raise a DataError where masks have values that a lossy format or smoothing made, which are no classes."""
+    lossy = [record.mask for record, facts in zip(records, contents, strict=True) if facts.lossy]
+    if lossy:
+        raise DataError(
+            f"{root}: {len(lossy)} masks are in a lossy format, which changes values, such as {lossy[0]}: {remedy}"
+        )
+    most: dict[int, float] = {}
+    for facts in contents:
+        for value, count in facts.values.items():
+            most[value] = max(most.get(value, 0), count / sum(facts.values.values()))
+    faint = sum(share <= STRAY_SHARE for share in most.values())
+    if faint >= STRAY_VALUES:
+        raise DataError(
+            f"{root}: of {len(most)} values of the masks, {faint} are on {STRAY_SHARE:.0%} of the pixels of a mask at "
+            f"most, as from smoothing: {remedy}; where each is a class, name all"
+        )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from sanet.data.decoding import DataError, require_file
+from sanet.data.values import hex_of
 
 FILES = (
     "_classes.csv",
@@ -42,13 +44,13 @@ def find_names(root: Path, folders: Sequence[Path] = ()) -> Names | None:
         folders: further ones in which the file may be, such as those of the splits.
 
     Raises:
-        DataError: a file cannot be read, or two files differ.
+        DataError: a file cannot be read or names something twice, or two files differ.
     """
     places = dict.fromkeys(place / name for place in (root, *folders) for name in FILES)
     found = [_read(path) for path in places if path.is_file()]
     for other in found[1:]:
-        if other.path.name == found[0].path.name and other.known != found[0].known:
-            raise DataError(f"{found[0].path} and {other.path} name other classes; make them alike")
+        if other.in_color == found[0].in_color and other.known != found[0].known:
+            raise DataError(f"{found[0].path} and {other.path} name other classes; make them alike, or remove one")
     return next(iter(found), None)
 
 
@@ -62,14 +64,23 @@ def _read(path: Path) -> Names:
         lines = lines[1:]
     colored = [COLORED.fullmatch(line) for line in lines]
     if lines and all(colored):
-        return Names(path, {_packed(m[2], m[3], m[4]): m[1] for m in colored if m}, True)
+        return _names(path, [(_packed(m[2], m[3], m[4]), m[1]) for m in colored if m], True)
     first = [COLOR_FIRST.fullmatch(line) for line in lines]
     if lines and all(first):
-        return Names(path, {_packed(m[1], m[2], m[3]): m[4] for m in first if m}, True)
+        return _names(path, [(_packed(m[1], m[2], m[3]), m[4]) for m in first if m], True)
     numbered = [NUMBERED.fullmatch(line) for line in lines]
     if lines and all(numbered):
-        return Names(path, {int(m[1]): m[2] for m in numbered if m}, False)
-    return Names(path, dict(enumerate(line for line in lines if line not in IGNORED)), False)
+        return _names(path, [(int(m[1]), m[2]) for m in numbered if m], False)
+    return _names(path, [*enumerate(line for line in lines if line not in IGNORED)], False)
+
+
+def _names(path: Path, pairs: Sequence[tuple[int, str]], in_color: bool) -> Names:
+    for column in zip(*pairs, strict=True):
+        value, count = Counter(column).most_common(1)[0]
+        if count > 1:
+            shown = hex_of(value) if in_color and isinstance(value, int) else value
+            raise DataError(f"{path} has {shown!r} {count} times; keep one, or merge classes with data.values")
+    return Names(path, dict(pairs), in_color)
 
 
 def _packed(*parts: str) -> int:

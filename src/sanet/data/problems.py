@@ -17,11 +17,17 @@ class Problem:
     severity: Literal["error", "warning"] = "error"
 
 
+NO_SPLIT = Problem(
+    "no such split, without which nothing is trained",
+    "put images and masks into a folder or a list of its name, or remove what says the splits: then some are held out; "
+    "of one image, give more",
+)
+SPARE = Problem("images in no split, which are not used", "name a split for them, or remove them", "warning")
 EMPTY = Problem("split without images", f"add images ({', '.join(IMAGE_SUFFIXES)}), or remove the split")
-LISTED_TWICE = Problem("listed more than once", "remove the repeated lines from the list")
+LISTED_TWICE = Problem("listed or annotated more than once", "keep one of its lines or annotations")
 NO_FILES = Problem("listed, but neither image nor mask exists", "add both, or remove the line from the list")
 NO_TEXT = Problem("file name that is no UTF-8 text, as from an old archive", "rename the image and its mask")
-AMBIGUOUS = Problem("files that differ in their suffix only", "keep the one that is meant")
+AMBIGUOUS = Problem("several files that could be meant by one name", "keep the one that is meant")
 NO_MASK = Problem("image without a mask", "add a mask of the same name, or remove the image")
 NO_IMAGE = Problem("mask without an image", "add an image of the same name, or remove the mask")
 UNREADABLE = Problem("file that cannot be read", "replace it, or remove it together with its partner")
@@ -34,7 +40,11 @@ COLORS = Problem(
     "colours where class numbers are expected",
     'save the mask as greyscale or palette PNG, or, for your own folder, set data.colors and data.mask_format "color"',
 )
-LOSSY = Problem("mask in a lossy format, which changes labels", "export the mask again as PNG; converting is too late")
+LOSSY = Problem(
+    "mask in a lossy format, which changes labels",
+    "export the mask again as PNG (converting is too late), or say what ranges of grey mean (data.values), as "
+    "{background: [0-127], leaf: [128-255]}",
+)
 SMOOTHED = Problem(
     "mask with many stray values, as from anti-aliasing, smooth resizing or a lossy format",
     "export the mask again as PNG without anti-aliasing; resize masks by the nearest neighbour only",
@@ -56,6 +66,11 @@ ONE_BINARY = Problem(
     "mask of 0 and 255 alone among others, where 255 is ignored",
     "if 255 is meant as a class there, save that class's number in its place",
     "warning",
+)
+MIXED = Problem(
+    "mask of 0 and 255 alone, where others have classes and no 255",
+    "masks are stored in two ways: if 255 is meant as a class, save that class's number in its place; if it is to be "
+    "ignored, say so, with all other values, in data.values",
 )
 PALETTES = Problem("palette with the colours of the classes under other numbers", PALETTE_REMEDY)
 OTHER_FORMAT = Problem("image or mask in a format that is not read", f"save it as one of {', '.join(IMAGE_SUFFIXES)}")
@@ -85,6 +100,11 @@ REPEATED = Problem("image that is there twice", "remove one of the two, unless t
 ALIKE = Problem(
     "image that looks like one of another split, as a copy of it or the next frame of a film does",
     "look at both; what shows the same thing belongs in one split, or scores are too high (data.group, or the lists)",
+    "warning",
+)
+OUTLYING = Problem(
+    "range of a channel that one value far from all others decides, as where nothing was measured",
+    "set data.images.low and high to the range of the others, and ignore these pixels in the masks",
     "warning",
 )
 ODD = Problem("annotation that is odd", "correct it where it is not meant", "warning")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sanet.data.images import stored_values
@@ -14,11 +15,17 @@ from sanet.data.source import Source, records_of
 from sanet.reading import ImageReading
 
 LOW, HIGH = 0.001, 0.999
+FAR = 10  # times the spread of all other values that one has to be away from them to mean that nothing was measured
 MOST = 2**24  # pixels that are kept of all images together, and a thousand of each at least
 
 
-def with_range(source: Source, progress: bool = True) -> ImageReading:
+def with_range(source: Source, progress: bool = True, outlying: list[str] | None = None) -> ImageReading:
     """How a source reads its images, with the range of "train" where none is given.
+
+    Args:
+        source: the dataset.
+        progress: show a progress bar, if it takes more than a moment.
+        outlying: gets a text for each channel of which one value far from all others is an end of the range.
 
     Raises:
         DataError: an image cannot be read.
@@ -27,12 +34,12 @@ def with_range(source: Source, progress: bool = True) -> ImageReading:
     if not images.of_values or images.low or "train" not in source.splits:
         return images
     files = dict.fromkeys(record.image for record in records_of(source, "train") if record.image)
-    low, high = measured_range([*files], images, progress)
+    low, high = measured_range([*files], images, progress, outlying)
     return replace(images, low=low, high=high)
 
 
 def measured_range(
-    files: Sequence[Path], images: ImageReading, progress: bool = True
+    files: Sequence[Path], images: ImageReading, progress: bool = True, outlying: list[str] | None = None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Of each channel the values that 0.1 % and 99.9 % of the pixels do not exceed.
 
@@ -55,4 +62,15 @@ def measured_range(
         low, high = (low, high) if low < high else (least, most_of_all)
         lows.append(low)
         highs.append(high if low < high else low + max(1.0, abs(low)))
+        if outlying is not None:
+            outlying += _outlying(values, {low, high} & {least, most_of_all}, f"channel {channel}")
     return tuple(lows), tuple(highs)
+
+
+def _outlying(values: NDArray[np.float32], ends: set[float], name: str) -> Iterator[str]:
+    for end in ends:
+        others = values[values != end]
+        spread = np.ptp(others) if others.size else 0
+        if spread and np.abs(others - end).min() > FAR * spread:
+            share = f"{1 - others.size / values.size:.1%} of the pixels"
+            yield f"{name}: {end:g} on {share}, all others {others.min():g} to {others.max():g}"

@@ -81,6 +81,7 @@ class Source(ABC):
         named: somebody said which classes there are.
         settings: those by which all that was found out about the dataset is found again; None: as they were given.
         drawn: what else decides what ``stored_mask`` gives for a file, as a text.
+        spare: how many of its images are in no split.
         odd: files in which something is odd that no check of files finds, and what.
     """
 
@@ -96,6 +97,7 @@ class Source(ABC):
     named: bool = True
     settings: DataConfig | None = None
     drawn: str = ""
+    spare: int = 0
     odd: tuple[tuple[Path, str], ...] = ()
 
     @abstractmethod

@@ -19,6 +19,7 @@ Values = NDArray[np.signedinteger]
 
 IGNORE = "ignore"  # what stands for the ignore value in a value map
 LARGEST = 2**24  # that a number can be, and a colour
+LONGEST = 2**16  # range
 NUMBER, RANGE, HEX = re.compile(r"-?\d{1,8}"), re.compile(r"(\d{1,8})-(\d{1,8})"), re.compile(r"#([0-9a-fA-F]{6})")
 
 
@@ -90,7 +91,8 @@ class ValueMap:
         in_color: whether the masks are read by colour.
 
     Raises:
-        UsageError: a value that is none of these, that has two classes, or numbers beside colours.
+        UsageError: a value that is none of these, that has two classes, numbers beside colours, or a truth value, as
+            which YAML reads yes and no.
     """
 
     def __init__(self, given: Mapping[Any, Any], known: Mapping[int, str], in_color: bool = False) -> None:
@@ -141,10 +143,21 @@ class ValueMap:
 def _pairs(given: Mapping[Any, Any], named: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
     """Values with their classes, whichever of the two is written first."""
     for key, value in given.items():
+        for one in (key, *value) if isinstance(value, (list, tuple)) else (key, value):
+            if isinstance(one, bool):
+                words = "yes, on or true" if one else "no, off or false"
+                raise UsageError(f"data.values: YAML reads {words} as {one}; write the word that is meant in quotes")
         if isinstance(value, (list, tuple)):
             yield from ((tuple(one) if isinstance(one, list) else one, str(key)) for one in value)
         elif isinstance(value, str) and (key in named or _numbers(key)[0]):
             yield key, value
+        elif (
+            isinstance(value, str)
+            and value not in named
+            and not _numbers(value)[0]
+            and str(key)[:1] in {*"-#0123456789"}
+        ):
+            yield key, str(value)  # what looks like a value is the one that is wrong
         else:
             yield value, str(key)
 
@@ -159,6 +172,8 @@ def _numbers(value: Any) -> tuple[Sequence[int], bool]:
     if NUMBER.fullmatch(text):
         return [int(text)] if abs(int(text)) < LARGEST else (), False
     if found := RANGE.fullmatch(text):
+        if int(found[2]) - int(found[1]) >= LONGEST:
+            raise UsageError(f"data.values: {text!r} has more than {LONGEST} numbers; name those that masks have")
         return range(int(found[1]), min(int(found[2]) + 1, LARGEST)), False
     return (), False
 
