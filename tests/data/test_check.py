@@ -223,6 +223,15 @@ def sixteen_bits(root: Path) -> None:
         Image.fromarray(grey).save(path)
 
 
+def not_measured(root: Path) -> None:
+    for path in (root / "images").iterdir():
+        grey = np.array(Image.open(path).convert("L")).astype(np.float32)
+        grey[0, 0], grey[:10] = 0, -9999
+        grey[10, 0] = 0
+        Image.fromarray(grey).save(path.with_suffix(".tif"))
+        path.unlink()
+
+
 CASES = {
     "unknown value": Case(stray, [(problems.UNKNOWN, "val", "d.png", "7 on 3 pixels, 9 on 1 pixels")]),
     "unknown colour": Case(stray_color, [(problems.UNKNOWN, "val", "d.png", "(1, 2, 3) on 3 pixels")], COLOR),
@@ -270,6 +279,36 @@ CASES = {
     "one mask of 0 and 255": Case(
         lambda root: write_mask(root, "b", np.uint8(255) * (MASK == 1)),
         [(problems.ONE_BINARY, "train", "b.png", "255 on 3500 pixels")],
+    ),
+    "masks of two sorts": Case(
+        lambda root: (
+            in_every_mask(lambda mask: np.uint8(255) * (mask == 1))(root),
+            write_mask(root, "b", np.where(MASK == 255, np.uint8(0), MASK)),
+        ),
+        [
+            (problems.MIXED, split, f"{name}.png", "255 on 3500 pixels")
+            for split, names in LISTS.items()
+            for name in names
+            if name != "b"
+        ]
+        + [(problems.ONE_CLASS, "val", None, "soil")],
+    ),
+    "no list of val": Case(lambda root: (root / "val.txt").unlink(), [(problems.NO_SPLIT, "val", None, "")]),
+    "an image in no split": Case(
+        lambda root: (root / "data.csv").write_text(
+            "image,mask,split\n"
+            + "".join(
+                f"images/{name}.png,masks/{name}.png,{'' if name == 'c' else split}\n"
+                for split, names in LISTS.items()
+                for name in names
+            )
+        ),
+        [(problems.SPARE, "all", None, "1 images")],
+    ),
+    "a value for where nothing was measured": Case(
+        not_measured,
+        [(problems.OUTLYING, "train", None, "channel 0: -9999 on 10.0% of the pixels, all others 0 to ")],
+        replace(INDEX, images=ImageReading(channels=1)),
     ),
     "palettes that differ": Case(
         swap_palette, [(problems.PALETTES, "train", "c.png", "(200, 20, 30) is 1 here and 2 in a")]
@@ -338,6 +377,20 @@ def test_each_fault_is_found_and_nothing_else(tmp_path: Path, case: Case) -> Non
     assert brief == [expected[:3] for expected in case.expected]
     for finding, expected in zip(found, case.expected, strict=True):
         assert expected[3] in finding.detail
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    class Twice(Source):
+        labels, splits = LabelSet(CLASSES), ("train",)
+
+        def records(self, split: str) -> list[Record]:
+            return [Record("0", tmp_path / folder / "0.png", tmp_path / "0.png") for folder in "xy"]
+
+    for path in ("0.png", "x/0.png", "y/0.png"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        Image.fromarray(MASK).save(tmp_path / path)
+    found = [one for one in check_data(Twice(), progress=False).findings if one.problem is problems.AMBIGUOUS]
+    assert [(one.path, one.detail) for one in found] == [(tmp_path / "x/0.png", f"also {tmp_path / 'y/0.png'}")]
 
 
 def test_every_kind_of_problem_has_a_case() -> None:

@@ -324,3 +324,29 @@ def test_colours_are_no_indices(tmp_path: Path) -> None:
     Image.fromarray(random_bytes(4, 4, 3)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"a\.png has colours .* mask_format"):
         load_mask(tmp_path / "a.png", INDEX)
+
+
+WHOLE = np.array([[0, 1, 2], [2, 300, 0]])
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [("a.npy", WHOLE.astype(np.float64)), ("a.npy", WHOLE[None]), ("a.tif", WHOLE.astype(np.float32))],
+)
+def test_whole_numbers_are_read_however_they_are_stored(tmp_path: Path, name: str, stored: NDArray[Any]) -> None:
+    def write(values: NDArray[Any]) -> None:
+        np.save(tmp_path / name, values) if name == "a.npy" else Image.fromarray(values).save(tmp_path / name)
+
+    write(stored)
+    np.testing.assert_array_equal(load_mask(tmp_path / name, MaskCoding()).values, WHOLE)
+    for odd in (0.5, np.nan, 1e30):
+        if stored.dtype.kind == "f":
+            write(np.where(stored == 1, odd, stored).astype(stored.dtype))
+            with pytest.raises(DataError, match=rf"{name} has 1 values of float.* not whole"):
+                load_mask(tmp_path / name, MaskCoding())
+
+
+def test_grey_beside_transparency_is_read(tmp_path: Path) -> None:
+    grey = WHOLE.astype(np.uint8)
+    Image.fromarray(np.stack([grey, 99 - grey], -1), "LA").save(tmp_path / "a.png")
+    np.testing.assert_array_equal(load_mask(tmp_path / "a.png", MaskCoding()).values, grey)

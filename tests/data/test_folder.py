@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sanet.config import DataConfig
+from sanet.data import problems
 from sanet.data.catalog import data_source
 from sanet.data.check import check_data
 from sanet.data.decoding import DataError
 from sanet.data.folder import Folder
 from sanet.data.values import MaskCoding
+from sanet.structures import UsageError
 
 CLASSES = ("soil", "leaf", "stem")
 
@@ -367,3 +369,112 @@ def test_stray_values_stay_errors_beside_a_map(tmp_path: Path) -> None:
     assert "7 on 1 pixels" in str(check_data(found, progress=False))
     with pytest.raises(DataError, match="7 on 1 pixels"):
         found.open("train")[0]
+
+
+def save(root: Path, number: int, mask: Image.Image, suffix: str, **options: object) -> None:
+    write_mask(root / "images" / f"{number}.png", np.zeros((mask.height, mask.width, 3), np.uint8))
+    (root / "masks").mkdir(exist_ok=True)
+    mask.save(root / "masks" / f"{number}{suffix}", **options)  # type: ignore[arg-type]
+
+
+def disc(number: int) -> NDArray[np.uint8]:
+    y, x = np.mgrid[:64, :64]
+    return np.uint8(255) * ((x - 30 - number) ** 2 + (y - 30) ** 2 < 300)
+
+
+LOSSY = [("L", ".jpg"), ("RGB", ".jpg"), ("RGB", ".webp")]
+
+
+@pytest.mark.parametrize(("mode", "suffix"), LOSSY)
+def test_lossy_masks_are_classes_by_a_map_of_ranges_alone(tmp_path: Path, mode: str, suffix: str) -> None:
+    for number in range(4):
+        save(tmp_path, number, Image.fromarray(disc(number)).convert(mode), suffix, quality=90)
+    with pytest.raises(DataError, match=rf"4 masks are in a lossy format.*0{suffix}"):
+        seen(tmp_path)
+    if suffix == ".webp":  # which tints grey, so that it has colours
+        return
+    named = check_data(seen(tmp_path, classes=("background", "polyp")), progress=False)
+    assert problems.LOSSY in {finding.problem for finding in named.errors}
+    found = seen(tmp_path, values={"background": ["0-127"], "polyp": ["128-255"]})
+    assert problems.LOSSY not in {finding.problem for finding in check_data(found, progress=False).errors}
+    dataset = found.open("train")
+    for index, name in enumerate(dataset.names):
+        np.testing.assert_array_equal(dataset[index].mask.numpy(), disc(int(name)) // 255)
+
+
+def test_lossless_webp_is_read(tmp_path: Path) -> None:
+    for number in range(4):
+        save(tmp_path, number, Image.fromarray(disc(number)).convert("RGB"), ".webp", lossless=True)
+    assert seen(tmp_path).labels.names == ("background", "foreground")
+
+
+@pytest.mark.parametrize("in_color", [False, True])
+def test_smoothed_masks_are_not_guessed(tmp_path: Path, in_color: bool) -> None:
+    for number in range(4):
+        mask = Image.fromarray(disc(number))
+        mask = Image.merge("RGB", (mask, mask.point([0] * 256), mask)) if in_color else mask
+        mask = mask.resize((160, 160), Image.Resampling.BICUBIC)
+        save(tmp_path, number, mask, ".png")
+    with pytest.raises(DataError, match=r"as from smoothing: .*0000.*data\.values" if in_color else "0-127"):
+        seen(tmp_path)
+
+
+def test_many_numbers_are_not_guessed_to_be_classes(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"256 values.*--data\.values"):
+        seen(tmp_path, *[np.arange(256, dtype=np.uint8).reshape(16, 16)] * 2)
+    with pytest.raises(DataError, match=r"66 values.*--data\.values"):
+        seen(tmp_path / "b", *[np.arange(66, dtype=np.uint8).reshape(6, 11)] * 2)
+
+
+def test_grey_colours_are_numbers_but_where_colours_are_named(tmp_path: Path) -> None:
+    masks = [np.repeat(np.array([[0, 255, 255]], np.uint8)[..., None], 3, 2)] * 2
+    found = seen(tmp_path, *masks)
+    assert found.labels.names == ("background", "foreground")
+    assert found.open("train")[0].mask.tolist() == [[0, 1, 1]]
+    for settings in (
+        {"values": {"#000000": "soil", "#ffffff": "leaf"}},
+        {"classes": ("soil", "leaf"), "colors": ((0, 0, 0), (255, 255, 255))},
+    ):
+        named = seen(tmp_path, **settings)
+        assert (named.coding.format, named.labels.names) == ("color", ("soil", "leaf"))
+        assert named.open("train")[0].mask.tolist() == [[0, 1, 1]]
+    (tmp_path / "labelmap.txt").write_text("leaf:255,255,255::\nsoil:0,0,0::\n")
+    assert seen(tmp_path).open("train")[0].mask.tolist() == [[1, 0, 0]]
+
+
+def test_ranges_are_not_for_colours(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="ranges are for masks of numbers"):
+        seen(tmp_path, *[np.array([[[0, 0, 0], [250, 50, 83]]], np.uint8)] * 2, values={"a": ["0-127", "128-255"]})
+
+
+def test_masks_of_two_sorts_are_an_error_without_names_too(tmp_path: Path) -> None:
+    found = seen(tmp_path, *[np.array([[0, 255]], np.uint8)] * 5, np.array([[0, 1]], np.uint8))
+    errors = check_data(found, progress=False).errors
+    assert sum(finding.problem is problems.MIXED for finding in errors) == 5
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({"classes.txt": "a\nb\nc\n", "labels.txt": "bg\nleaf\nstem\n"}, r"classes\.txt and .*labels\.txt"),
+        ({"classes.txt": "bg\nleaf\nleaf\n"}, r"classes\.txt has 'leaf' 2 times"),
+        ({"labelmap.txt": "a:0,0,0::\nb:9,9,9::\nc:9,9,9::\n"}, r"labelmap\.txt has '#090909' 2 times"),
+    ],
+)
+def test_files_of_names_that_contradict(tmp_path: Path, files: Mapping[str, str], named: str) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=named):
+        seen(tmp_path, *[np.array([[0, 1, 2]], np.uint8)] * 2)
+
+
+def test_without_a_labelled_pixel_there_are_no_classes(tmp_path: Path) -> None:
+    for number in range(2):
+        write_mask(tmp_path / "fov" / f"{number}.png", np.zeros((1, 2), np.uint8))
+    with pytest.raises(DataError, match="no pixel of its 2 masks"):
+        seen(tmp_path, *[np.array([[0, 1]], np.uint8)] * 2)
+
+
+def test_every_value_of_the_example_has_a_name_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"{0: a, 1: b, 4: c, 150: d}"):
+        seen(tmp_path, *[np.array([[0, 1, 4, 150]], np.uint8)] * 2)

@@ -140,3 +140,20 @@ def test_maps_as_people_write_them(given_map: dict[Any, Any], known: dict[int, s
 def test_maps_that_cannot_be_are_refused(given_map: dict[Any, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ValueMap(given_map, {})
+
+
+@pytest.mark.parametrize(
+    ("given_map", "named"),
+    [
+        ({0: "bg", 3.0: "c"}, r"3\.0"),
+        ({"1-999999999": "x"}, "'1-999999999'"),
+        ({"leaf": "stm"}, "'stm'"),
+        ({"0-16777215": "x"}, "'0-16777215' has more than 65536"),
+        ({False: 0, True: 1}, "no, off or false"),
+        ({"leaf": [0, True]}, "yes, on or true"),
+        ({0: None}, "None"),
+    ],
+)
+def test_the_value_that_is_wrong_is_named(given_map: dict[Any, Any], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        ValueMap(given_map, {})

@@ -243,11 +243,11 @@ def stored_in_color(path: Path) -> bool:
 
 
 def grey_alone(path: Path) -> bool:
-    """Whether a mask of colours has but grey pixels, which are numbers where nobody names colours, or cannot be read."""
+    """Whether a mask of colours has grey pixels alone, which are numbers where nobody names colours."""
     try:
         with opened(path) as (image, _):
             return _grey(np.array(image.convert("RGB")))
-    except DataError:
+    except DataError:  # the check lists it
         return True
 
 

@@ -29,7 +29,7 @@ from sanet.structures import LabelSet, UsageError
 PEEKED = 20  # masks that are looked at for how all of them are stored
 MOST_CLASSES = 64  # that are made out from the masks alone
 NAME_NUMBERS = 'say what ranges mean, as --data.values "{background: [0-127], leaf: [128-255]}"'
-NAME_COLORS = "save the masks again as PNG without smoothing, or name the colours that are meant with data.values"
+NAME_COLORS = "save the masks again as PNG without smoothing"
 
 
 class Folder(Source):
@@ -225,5 +225,5 @@ def _require_clean(root: Path, records: Sequence[Record], contents: Sequence[Fac
     if faint >= STRAY_VALUES:
         raise DataError(
             f"{root}: of {len(most)} values of the masks, {faint} are on {STRAY_SHARE:.0%} of the pixels of a mask at "
-            f"most, as from smoothing: {remedy}; where each is a class, name all"
+            f"most, as from smoothing: {remedy}; where each is a class, name all with data.values"
         )

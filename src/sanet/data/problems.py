@@ -19,8 +19,7 @@ class Problem:
 
 NO_SPLIT = Problem(
     "no such split, without which nothing is trained",
-    "put images and masks into a folder or a list of its name, or remove what says the splits: then some are held out; "
-    "of one image, give more",
+    "add it as a folder or a list, or remove what says the splits: then some of several images are held out",
 )
 SPARE = Problem("images in no split, which are not used", "name a split for them, or remove them", "warning")
 EMPTY = Problem("split without images", f"add images ({', '.join(IMAGE_SUFFIXES)}), or remove the split")

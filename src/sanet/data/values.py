@@ -151,13 +151,8 @@ def _pairs(given: Mapping[Any, Any], named: Mapping[str, Any]) -> Iterator[tuple
             yield from ((tuple(one) if isinstance(one, list) else one, str(key)) for one in value)
         elif isinstance(value, str) and (key in named or _numbers(key)[0]):
             yield key, value
-        elif (
-            isinstance(value, str)
-            and value not in named
-            and not _numbers(value)[0]
-            and str(key)[:1] in {*"-#0123456789"}
-        ):
-            yield key, str(value)  # what looks like a value is the one that is wrong
+        elif isinstance(value, str) and re.match(r"[-#\d]", str(key)) and value not in named and not _numbers(value)[0]:
+            yield key, value  # the one that looks like a value is wrong
         else:
             yield value, str(key)
 
