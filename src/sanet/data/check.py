@@ -70,7 +70,7 @@ def check_data(source: Source, progress: bool = True) -> DataReport:
     pattern = None if source.published or coding.table else _pattern(values, source.labels)
     # Where 255 is to be ignored, some mask has it beside a class.
     sets = [{*found.facts.values} for found in contents]
-    said = coding.table and source.named
+    said = source.published or (coding.table and source.named)
     mixed = not said and any(one - {0, 255} for one in sets) and not any({255} < one - {0} for one in sets)
     for found in contents:
         _check_values(found, source, coding, known, pattern, mixed)

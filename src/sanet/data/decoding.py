@@ -38,8 +38,6 @@ BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL = 258, 262, 277  # TIFF's tags
 SIZES_OF_JPEG2000 = b"\xff\x4f\xff\x51"  # the markers behind which a codestream says how its samples are stored
 # A fourth channel in which more than this share of the pixels is neither opaque nor transparent is no transparency.
 MOST_TRANSLUCENT = 0.1
-
-
 DEPTH_REMEDY = "set data.images.channels, such as 1 for grey, which measures it, or save it with 8"
 
 
@@ -164,7 +162,8 @@ def load_mask(path: Path, coding: MaskCoding) -> StoredMask:
             raise DataError(f"{path} has {stored.dtype} of shape {stored.shape}; a mask is (H, W) of whole numbers")
         return StoredMask(_whole(stored, path), {})
     with opened(path) as (image, samples):
-        lossy = image.format in {"JPEG", "MPO", "JPEG2000"} or (image.format == "WEBP" and _lossy_webp(path))
+        lossy = image.format in {"JPEG", "MPO", "JPEG2000"}
+        lossy = lossy or (image.format == "WEBP" and b"VP8L" not in path.read_bytes())  # the name of its lossless part
         if coding.format == "color":
             if samples.largest > 255:
                 raise DataError(f"{path} has more than 8 bits a channel; save its colours with 8")
@@ -173,7 +172,7 @@ def load_mask(path: Path, coding: MaskCoding) -> StoredMask:
             return StoredMask(_whole(np.array(image), path), {})
         if image.mode in {"RGB", "RGBA", "LA"} and samples.largest == 255:
             colors = np.array(image.convert("RGB"))
-            if _grey(colors):
+            if (colors == colors[..., :1]).all():
                 return StoredMask(colors[..., 0].astype(np.int64), {}, lossy)
         if image.mode not in {"1", "L", "P", "I", "I;16", "I;16B"}:
             raise DataError(
@@ -190,18 +189,6 @@ def _whole(values: NDArray[Any], path: Path) -> NDArray[np.int64]:
     if wrong := np.count_nonzero(found != values):
         raise DataError(f"{path} has {wrong} values of {values.dtype} that are not whole; a mask has whole numbers")
     return found
-
-
-def _lossy_webp(path: Path) -> bool:
-    content, place = path.read_bytes(), 12
-    while (kind := content[place : place + 4]) not in (b"VP8 ", b"VP8L", b""):
-        size = int.from_bytes(content[place + 4 : place + 8], "little")
-        place += 8 + size + size % 2
-    return kind == b"VP8 "
-
-
-def _grey(pixels: NDArray[np.uint8]) -> bool:
-    return bool((pixels == pixels[..., :1]).all())
 
 
 def numbers(image: Image.Image, samples: Samples) -> NDArray[np.int64]:
@@ -240,15 +227,6 @@ def stored_in_color(path: Path) -> bool:
             return image.mode in {"RGB", "RGBA"}
     except UNREADABLE:
         return False
-
-
-def grey_alone(path: Path) -> bool:
-    """Whether a mask of colours has grey pixels alone, which are numbers where nobody names colours."""
-    try:
-        with opened(path) as (image, _):
-            return _grey(np.array(image.convert("RGB")))
-    except DataError:  # the check lists it
-        return True
 
 
 def read_labels(path: Path, labels: LabelSet, coding: MaskCoding) -> NDArray[np.int64]:

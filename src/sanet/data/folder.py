@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from sanet.config import DataConfig
-from sanet.data.decoding import DataError, grey_alone, stored_in_color
+from sanet.data.decoding import DataError, load_mask, stored_in_color
 from sanet.data.facts import STRAY_SHARE, STRAY_VALUES, Facts, read_facts
 from sanet.data.images import head_of
 from sanet.data.layout import find_layout
@@ -66,9 +66,8 @@ class Folder(Source):
         stored: Literal["index", "color", "pages"] = "color" if in_color else "index"
         self.coding = MaskCoding("pages" if settings.mask_format == "pages" else stored)
         self.labels, coding = self._classes(settings, in_color)
-        # Grey pixels in RGB are colours after all where a map or a file of names has colours.
-        of_colors = coding.format == "color" and settings.mask_format == "auto" and self._files_in_color()
-        self.coding = replace(coding, format="color" if of_colors else self.coding.format)
+        # What looks like numbers has colours after all where a map or a file of names has.
+        self.coding = coding if settings.mask_format == "auto" else replace(coding, format=self.coding.format)
         self.settings = replace(
             settings,
             name="folder",
@@ -100,13 +99,9 @@ class Folder(Source):
     def _in_color(self, settings: DataConfig) -> bool:
         if settings.mask_format != "auto":
             return settings.mask_format == "color"
-        return self._files_in_color() and (bool(settings.colors) or not all(map(grey_alone, self._masks())))
-
-    def _files_in_color(self) -> bool:
-        return 2 * sum(map(stored_in_color, self._masks())) > len(self._masks())
-
-    def _masks(self) -> list[Path]:
-        return [record.mask for record in self._peeked() if record.mask]
+        shown = [record.mask for record in self._peeked() if record.mask]
+        in_color = 2 * sum(map(stored_in_color, shown)) > len(shown)
+        return in_color and (bool(settings.colors) or not all(map(_has_numbers, shown)))
 
     def _peeked(self) -> list[Record]:
         records = [record for found in self.listed.values() for record in found if record.image and record.mask]
@@ -135,8 +130,8 @@ class Folder(Source):
         found = ValueMap(settings.values, known, in_color)
         if in_color and not found.in_color:
             raise UsageError(
-                "data.values, or the file of names: numbers and ranges are for masks of numbers, and these have "
-                "colours: name those, such as '#ff0000', or save the masks as greyscale PNG"
+                "data.values: numbers and ranges are for masks of numbers, and these have colours: name those, such as "
+                "'#ff0000', or save the masks as greyscale PNG"
             )
         if names and not {*found.names} <= {*names}:
             raise UsageError(f"data.classes lacks {', '.join(sorted({*found.names} - {*names}))} of data.values")
@@ -179,10 +174,10 @@ class Folder(Source):
         for facts in contents:
             counts.update(facts.values)
         if not counts:
-            why = next((facts.mask_error for facts in contents if facts.mask_error), "")
-            masks = [record.mask for record in records if record.mask]
-            none = f"none of its {len(masks)} masks can be read; the first one {why}"
-            none = none if why else f"no pixel of its {len(masks)} masks is valid" if masks else "it has no masks"
+            masks = sum(record.mask is not None for record in records)
+            none = f"no pixel of its {masks} masks is valid" if masks else "none of its images has a mask"
+            if why := next((facts.mask_error for facts in contents if facts.mask_error), ""):
+                none = f"none of its {masks} masks can be read; the first one {why}"
             raise DataError(f"{self.root}: {none}; `sanet check-data` lists the files once data.classes are named")
         values = sorted(counts)
         total = sum(counts.values()) or 1
@@ -208,6 +203,15 @@ class Folder(Source):
             example = "background: [0-127], foreground: [128-255]"
         remedy = f'say what they mean, as --data.values "{{{example}}}"'
         raise DataError(f"{self.root}: the masks have {what}; no file names them: {remedy}")
+
+
+def _has_numbers(path: Path) -> bool:
+    """Whether a mask can be read as numbers; one of colours can, if all of its pixels are grey."""
+    try:
+        load_mask(path, MaskCoding())
+    except DataError:
+        return False
+    return True
 
 
 def _require_clean(root: Path, records: Sequence[Record], contents: Sequence[Facts], remedy: str) -> None:

@@ -22,10 +22,7 @@ MOST = 2**24  # pixels that are kept of all images together, and a thousand of e
 def with_range(source: Source, progress: bool = True, outlying: list[str] | None = None) -> ImageReading:
     """How a source reads its images, with the range of "train" where none is given.
 
-    Args:
-        source: the dataset.
-        progress: show a progress bar, if it takes more than a moment.
-        outlying: gets a text for each channel of which one value far from all others is an end of the range.
+    ``outlying`` gets a text for each channel of which one value far from all others is an end of the range.
 
     Raises:
         DataError: an image cannot be read.

@@ -91,8 +91,7 @@ class ValueMap:
         in_color: whether the masks are read by colour.
 
     Raises:
-        UsageError: a value that is none of these, that has two classes, numbers beside colours, or a truth value, as
-            which YAML reads yes and no.
+        UsageError: a value that is none of these, that has two classes, numbers beside colours, or a bare yes or no.
     """
 
     def __init__(self, given: Mapping[Any, Any], known: Mapping[int, str], in_color: bool = False) -> None:
