@@ -144,8 +144,7 @@ def load_mask(path: Path, coding: MaskCoding) -> StoredMask:
     """A mask file, an image or a .mat file.
 
     Raises:
-        DataError: the file is missing, damaged, of no known kind, has several pages, or has colours where indices are
-            expected.
+        DataError: the file is missing or damaged, has several pages, or has colours where indices are expected.
     """
     if path.suffix.lower() == ".mat" and coding.variable:
         require_file(path)
@@ -238,8 +237,7 @@ def labels_of(stored: StoredMask, labels: LabelSet, coding: MaskCoding, path: Pa
     """(H, W) int64 class indices, or the ignore index, of what a mask file holds.
 
     Raises:
-        DataError: as for ``load_mask`` and ``decode_mask``; or the palette has the colours of the classes under other
-            numbers.
+        DataError: as for ``decode_mask``; or the palette has the colours of the classes under other numbers.
     """
     if wrong := misplaced(stored.palette, labels, coding):
         raise DataError(f"{path}: {wrong}; {PALETTE_REMEDY}")
@@ -284,10 +282,7 @@ def shape_text(array: NDArray[np.generic] | Tensor) -> str:
 
 
 def require_file(path: Path) -> None:
-    """Raise a DataError unless the path is an ordinary file of a size that can be meant.
-
-    A pipe or a device would keep its reader waiting for ever.
-    """
+    """Raise a DataError unless the path is an ordinary file of a usual size; a pipe would keep its reader waiting."""
     try:
         status = path.stat()
     except FileNotFoundError as error:
