@@ -36,8 +36,7 @@ Size = tuple[int, int]
 # Decoding leaves the interpreter to others; more threads would mostly hold more large images in memory.
 THREADS = min(16, os.cpu_count() or 1)
 UNSETTLED = 2_000_000_000  # nanoseconds within which some file systems give two changes the same time
-# Stray values come from smoothing where they are so many and each is on so few of the pixels. CamVid index masks,
-# resized smoothly or saved as JPEG, stay below half that share.
+# So many values on so few of the pixels come from smoothing; in CamVid, smoothed or as JPEG, on less than half of that.
 STRAY_VALUES, STRAY_SHARE = 5, 0.01
 MOST_VALUES = 1000  # of a mask that is kept; what has more is no mask
 

@@ -29,7 +29,6 @@ from sanet.structures import LabelSet, UsageError
 PEEKED = 20  # masks that are looked at for how all of them are stored
 MOST_CLASSES = 64  # that are made out from the masks alone
 NAME_NUMBERS = 'say what ranges mean, as --data.values "{background: [0-127], leaf: [128-255]}"'
-NAME_COLORS = "save the masks again as PNG without smoothing"
 
 
 class Folder(Source):
@@ -183,7 +182,9 @@ class Folder(Source):
         total = sum(counts.values()) or 1
         shares = {value: f"{hex_of(value) if in_color else value} ({counts[value] / total:.1%})" for value in values}
         listed = ", ".join([*shares.values()][:12]) + f" and {len(values) - 12} more" * (len(values) > 12)
-        _require_clean(self.root, records, contents, f"{listed}; {NAME_COLORS if in_color else NAME_NUMBERS}")
+        _require_clean(
+            self.root, records, contents, f"{listed}; {'save them as PNG, unsmoothed' if in_color else NAME_NUMBERS}"
+        )
         if in_color and 2 <= len(values) <= MOST_CLASSES:
             self.notes += (f"the masks have the colours {listed}: each is a class; name them with data.values",)
             return {value: hex_of(value) for value in values}
