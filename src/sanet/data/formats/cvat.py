@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 
 from sanet.data.formats.format import Entry, ToolFormat, outline
 from sanet.data.formats.regions import Annotation, Bitmap, Region, box_ring, ellipse_ring, run_lengths
-from sanet.data.layout import SPLITS
+from sanet.data.listing import SPLITS
 from sanet.structures import LabelSet
 
 WIDTH = 1  # pixels, of polylines

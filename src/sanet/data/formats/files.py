@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
 from sanet.data.decoding import IMAGE_SUFFIXES
-from sanet.data.layout import IMAGES, SPLITS
+from sanet.data.layout import IMAGES
+from sanet.data.listing import SPLITS
 
 DEEPEST = 6  # folders below each other, in an export
 MASKS = re.compile(r"mask|label|annot|segment|ground.?truth|^gt", re.I)  # in the names of folders
