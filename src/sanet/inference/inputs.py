@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sanet.data.decoding import IMAGE_SUFFIXES
+from sanet.data.layout import MASK_ENDING
 from sanet.structures import UsageError
 
 # What folders of masks are called: masks, trainannot, SegmentationClass, ground_truth, gtFine …
@@ -41,6 +42,14 @@ def find_images(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
         for path in paths:
             inside = _images_below(path, output.resolve()) if path.is_dir() else []
             matches |= {file: file.relative_to(path).with_suffix("") for file in inside}
+            stems = {file.with_suffix("") for file in inside}
+            for file in inside:
+                ending = MASK_ENDING.fullmatch(file.stem)
+                if ending and file.with_name(ending[1]) in stems:
+                    raise UsageError(
+                        f"{file} is a mask, going by its name, and would be labelled as well; name the images by a "
+                        f"pattern, such as '{path}/*.jpg', or {file} by itself if that is meant"
+                    )
             if not path.is_dir():
                 matches[path] = Path(path.stem)
         if not matches:
