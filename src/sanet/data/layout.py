@@ -108,7 +108,7 @@ def find_layout(root: Path, masks: str | None = None) -> Layout:
         else 0
     ):
         notes.append(f"{unseen} images have no field of view: all of their pixels count")
-    lists = {name: path for name, path in _lists(root) if name}
+    lists = {name: path for name, path in lists_in(root) if name}
     if lists:
         every = [record for records in found.values() for record in records]
         return Layout({name: _listed(path, every, root) for name, path in lists.items()}, notes, listed=True)
@@ -116,7 +116,7 @@ def find_layout(root: Path, masks: str | None = None) -> Layout:
     if bare:
         notes.append(f"{len(bare)} images have no mask, and are not used: {names_text(bare)}")
         found = {split: [record for record in records if record.mask] for split, records in found.items()}
-    if extra := next((path for name, path in _lists(root) if not name), None):
+    if extra := next((path for name, path in lists_in(root) if not name), None):
         named = _listed(extra, [record for records in found.values() for record in records], root)
         notes.append(f"{extra.relative_to(root)} names the images to use, and no splits")
         found = {"": named}
@@ -275,8 +275,12 @@ def _place(file: File, level: int, kind: str) -> Hashable:
     return text if level % 2 else (file.split, text)
 
 
-def _lists(root: Path) -> Iterator[tuple[str, Path]]:
-    """Lists of splits by their names; one that names no split, CVAT's default.txt, by ""."""
+def lists_in(root: Path) -> Iterator[tuple[str, Path]]:
+    """Lists of splits by their names; one that names no split, CVAT's default.txt, by "".
+
+    Raises:
+        DataError: two of them could be meant.
+    """
     seen: dict[str, Path] = {}
     for folder in LISTS:
         for path in sorted((root / folder).glob("*.[tT][xX][tT]")):

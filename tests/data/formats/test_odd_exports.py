@@ -8,11 +8,15 @@ import shutil
 
 import numpy as np
 import pytest
+import tifffile
 from drawn import blobs, opened, save_image, write_export, write_json
 
 from sanet.cli.main import main
+from sanet.config import DataConfig
+from sanet.data.catalog import data_source
 from sanet.data.check import check_data
 from sanet.data.decoding import DataError
+from sanet.reading import ImageReading
 
 RING = [[5, 5], [40, 5], [40, 40], [5, 40]]  # in images of 60 x 48
 FLAT = [[value for point in RING for value in point]]
@@ -275,3 +279,26 @@ def test_formats_that_are_not_read_are_named(name, text, tool, tmp_path):
     shutil.copy(tmp_path / "JPEGImages/a.jpg", tmp_path / "a.jpg")
     with pytest.raises(DataError, match="colour"):  # masks are there, so that they are read
         opened(tmp_path)
+
+
+@pytest.mark.parametrize(("channels", "dtype", "given"), [(1, "uint16", None), (4, "uint8", 4), (2, "float32", None)])
+def test_images_of_any_depth_have_annotations(tmp_path, channels, dtype, given):
+    draw = np.random.default_rng(0)
+    points = [[2, 2], [9, 2], [9, 7], [2, 7]]
+    for name in "abcd":
+        pixels = (draw.random((10, 12, channels)) * 200).astype(dtype)
+        how = {"photometric": "minisblack", "metadata": None} | ({"planarconfig": "contig"} if channels > 1 else {})
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels if channels > 1 else pixels[..., 0], **how)
+        shapes = [{"label": "leaf", "points": points, "shape_type": "polygon"}]
+        known = {"version": "5.4.1", "imagePath": f"{name}.tif", "imageData": None, "imageHeight": 10, "imageWidth": 12}
+        (tmp_path / f"{name}.json").write_text(json.dumps({**known, "shapes": shapes}))
+    source = data_source(DataConfig("auto", str(tmp_path), images=ImageReading(given)))
+    assert source.images.channels == channels
+    assert source.settings is not None
+    assert source.settings.images == source.images
+    report = check_data(source, progress=False)
+    assert not report.findings
+    assert len(report.reading.low) == channels
+    sample = source.reading(report.reading).open("train")[0]
+    assert sample.image.shape == (channels, 10, 12)
+    assert sample.mask[4, 4] == 1

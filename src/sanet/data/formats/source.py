@@ -13,6 +13,7 @@ from sanet.data.formats.catalog import annotation_format
 from sanet.data.formats.files import Files
 from sanet.data.formats.regions import Annotation, rasterise
 from sanet.data.listing import existing_root
+from sanet.data.ranges import asked
 from sanet.data.source import Record, Source, names_text
 from sanet.data.splits import divided
 from sanet.data.values import IGNORE, MaskCoding, ValueMap
@@ -66,13 +67,17 @@ class Annotated(Source):
             records.setdefault(each.split or "", []).append(Record(_name(each), each.image, each.source))
         self.listed, decided = divided(records, settings, told=False)
         self.splits = tuple(split for split in ("train", "val", "test") if split in self.listed)
+        self.images, of_images = asked(self.listed, settings.images)
         self.notes = (
             f"annotations in the format {type(reader).__name__}, {len(read)} images",
             *decided,
+            *of_images,
             f"the classes are {names_text(self.labels.names)}; what is in no region is {rest}",
             *_numbered(self.labels.names),
         )
-        self.settings = replace(settings, classes=self.labels.names, values=dict(self.labels.values))
+        self.settings = replace(
+            settings, classes=self.labels.names, values=dict(self.labels.values), images=self.images
+        )
 
     def records(self, split: str) -> list[Record]:
         """The images of one split, in the order of the export; the mask is the file of the annotations."""

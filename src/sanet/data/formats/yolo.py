@@ -15,7 +15,7 @@ from sanet.data.decoding import DataError
 from sanet.data.formats.files import Files
 from sanet.data.formats.format import Entry, ToolFormat, outline, write_text
 from sanet.data.formats.regions import Annotation, Region, checked_ring, without_holes
-from sanet.data.layout import _lists
+from sanet.data.layout import lists_in
 from sanet.data.listing import SPLITS, Finder, lines_of
 from sanet.data.source import Record, names_text
 from sanet.structures import LabelSet
@@ -59,7 +59,7 @@ class Yolo(ToolFormat):
     def _divided(self, found: list[Annotation], path: Path, given: dict[str, Any]) -> list[Annotation]:
         """With the splits that data.yaml says, else lists in the folder; what is in two of them is in the later."""
         root, splits = self.files.root, dict[Path | None, str]()
-        told = {split: given[key] for key, split in SPLITS.items() if given.get(key)} or dict(_lists(root))
+        told = {split: given[key] for key, split in SPLITS.items() if given.get(key)} or dict(lists_in(root))
         images = [each.image for each in found if each.image]
         find = Finder([Record(str(image), image) for image in images], root)
         for split in (split for split in ("train", "val", "test") if split in told):
