@@ -25,7 +25,7 @@ FORMATS = Kind("annotation format", {each.__name__.lower(): each for each in BUI
 # Formats that are not read: ending, signs, and what they are and what helps.
 UNREAD = (
     (".csv", ("region_shape_attributes",), "VIA's CSV; export annotations as JSON"),
-    (".json", ('"vid"', '"xy"'), "of VIA 3; export as COCO, or draw with VIA 2 and export as JSON"),
+    (".json", ('"vid"', '"xy"'), "of VIA 3; draw with VIA 2 and export as JSON, or convert it to COCO"),
     (".json", ('"annotation_id"', '"annotator"'), "Label Studio's JSON-MIN; export as JSON"),
     (".json", ('"classTitle"', '"geometryType"'), "of Supervisely; export as COCO or as segmentation masks"),
     (
