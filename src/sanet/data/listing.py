@@ -98,12 +98,12 @@ def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
     return found
 
 
-def files_below(root: Path) -> Iterator[Path]:
-    """In order, linked folders too, but each once; without what begins with a dot."""
+def files_below(root: Path, besides: Path | None = None) -> Iterator[Path]:
+    """In order, linked folders too, but each once; without what begins with a dot, and what lies below ``besides``."""
     seen: set[Path] = set()
     for place, folders, names in os.walk(root, followlinks=True):
         whole = Path(place).resolve()
-        if whole in seen:
+        if whole in seen or (besides and whole.is_relative_to(besides)):
             folders.clear()
             continue
         seen.add(whole)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from functools import cached_property
@@ -10,9 +9,8 @@ from pathlib import Path, PureWindowsPath
 
 from sanet.data.decoding import IMAGE_SUFFIXES
 from sanet.data.layout import IMAGES
-from sanet.data.listing import SPLITS
+from sanet.data.listing import SPLITS, files_below
 
-DEEPEST = 6  # folders below each other, in an export
 QUERY = re.compile(rf"({'|'.join(map(re.escape, IMAGE_SUFFIXES))})[?#].*", re.I | re.S)  # of an address, such as a key
 MASKS = re.compile(r"mask|label|annot|segment|ground.?truth|^gt", re.I)  # in the names of folders
 
@@ -33,13 +31,7 @@ class Files:
 
     @cached_property
     def _all(self) -> list[Path]:
-        """All of them but those of folders that begin with a dot, or are nested deeper than exports are."""
-        found = []
-        for place, folders, names in os.walk(self.root):
-            depth = len(Path(place).relative_to(self.root).parts)
-            folders[:] = sorted(name for name in folders if not name.startswith(".")) if depth < DEEPEST else []
-            found += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
-        return found
+        return [*files_below(self.root)]
 
     @cached_property
     def _images(self) -> dict[str, list[Path]]:
