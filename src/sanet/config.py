@@ -58,7 +58,7 @@ class ModelConfig:
     """Which network to train.
 
     Args:
-        name: the network: "sanet", "fcn", "fcn_se", "encnet", "danet", or a rival with the extra `peers`, such as
+        name: the network: "sanet", "fcn", "fcn_se", "encnet", "danet", or one with the extra `smp`, such as
             "smp_deeplabv3plus".
         backbone: a timm model name.
         output_stride: stride of the last feature stage: 8 as in the paper; 16 or 32 are faster.

@@ -71,6 +71,8 @@ def images(folder, *places):
         (["JPEGImages/a.jpg", "SegmentationClass/a.png"], ["photos"], "photos/SegmentationClass"),
         (["leftImg8bit/a.png", "gtFine/b/a.png"], ["photos"], "photos/gtFine"),
         (["images/val/a.jpg", "ground_truth/val/a.png"], ["photos"], "photos/ground_truth"),
+        (["a.jpg", "a_mask.png", "b.jpg"], ["photos"], "photos/a_mask.png"),
+        (["x/a.tif", "x/a-label.tif"], ["photos"], "photos/x/a-label.tif"),
         (["images/a.jpg", "masks/m.png"], ["photos/**/*.*g"], "photos/masks"),
         (["images/a.jpg", "masks/m.png"], ["photos/images/a.jpg", "photos/masks/m.png"], "photos/masks"),
     ],
@@ -87,5 +89,7 @@ def test_masks_that_are_named_and_folders_with_such_a_name_above_are_taken(tmp_p
     images(tmp_path / "labels", "masks/a.png", "images/b.png", "gtx/c.png")
     assert set(find_images(["labels/masks"], Path("out"))) == {Path("labels/masks/a.png")}
     assert set(find_images(["labels/masks/*.png"], Path("out"))) == {Path("labels/masks/a.png")}
+    images(tmp_path / "mine", "a_mask.png", "b.png")  # someone in a mask
+    assert len(find_images(["mine"], Path("out"))) == 2
     found = set(find_images(["labels/images", "labels/gtx"], Path("out")))
     assert found == {Path("labels/images/b.png"), Path("labels/gtx/c.png")}

@@ -9,22 +9,12 @@ from PIL import Image
 from sanet.cli.main import main
 from sanet.config import DataConfig
 from sanet.data.catalog import data_source
-from sanet.data.formats.catalog import FORMATS, annotation_format
-from sanet.data.formats.regions import Annotation
+from sanet.data.formats.catalog import FORMATS
 from sanet.inference.drawing import palette_image
 from sanet.inference.prelabels import write_prelabels
 from sanet.structures import LabelSet
 
 COMMAND = ["predict", "photos", "--model", "model", "--device", "cpu", "--output", "out"]
-
-
-def place_images(name, folder):
-    """The images where the importer looks for them."""
-    for path in (path for path in Path("photos").rglob("*.*") if path.suffix != ".txt"):
-        given = Annotation(path.relative_to("photos").as_posix(), path, (1, 1), (), None, path)
-        place = folder / annotation_format(name).image_place(given)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.open(path).save(place)
 
 
 def write_masks(labels):
@@ -45,7 +35,9 @@ def test_the_importer_reads_the_same_masks(name, background, folder, tmp_path, m
     labels = LabelSet(("background" if background == 0 else "sky", "road", "car"), background=background)
     write_masks(labels)
     written = write_prelabels(["photos"], "out", labels, name, 0)
-    place_images(name, written)
+    if name == "labelstudio":  # where what was predicted counts once somebody has accepted it
+        tasks = written / "tasks.json"
+        tasks.write_text(tasks.read_text().replace('"predictions"', '"annotations"'))
     source = data_source(DataConfig(name, str(written)))
     names = np.array([*source.labels.names])
     samples = [sample for split in source.splits for sample in source.open(split)]

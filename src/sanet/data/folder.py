@@ -15,18 +15,16 @@ from typing import Literal
 from sanet.config import DataConfig
 from sanet.data.decoding import DataError, load_mask, stored_in_color
 from sanet.data.facts import STRAY_SHARE, STRAY_VALUES, Facts, read_facts
-from sanet.data.images import head_of
 from sanet.data.layout import find_layout
 from sanet.data.listing import existing_root
 from sanet.data.names import find_names
+from sanet.data.ranges import asked, some_of
 from sanet.data.source import Record, Source
 from sanet.data.splits import divided
 from sanet.data.stacks import unstacked
 from sanet.data.values import IGNORE, MaskCoding, ValueMap, hex_of, packed, unpacked, value_counts
-from sanet.reading import EIGHT_BITS, ImageReading, Pages
 from sanet.structures import LabelSet, UsageError
 
-PEEKED = 20  # masks that are looked at for how all of them are stored
 MOST_CLASSES = 64  # that are made out from the masks alone
 NAME_NUMBERS = 'say what ranges mean, as --data.values "{background: [0-127], leaf: [128-255]}"'
 
@@ -57,10 +55,10 @@ class Folder(Source):
         if settings.images.pages == "images":
             layout.records = {split: unstacked(found) for split, found in layout.records.items()}
         self.listed, decided = divided(layout.records, settings, layout.listed)
-        self.notes = (*layout.notes, *decided)
         self.spare = sum(map(len, layout.records.values())) - sum(map(len, self.listed.values()))
         self.splits = tuple(split for split in ("train", "val", "test") if split in self.listed)
-        self.images = settings.images if settings.images.of_values else self._reading(settings.images.pages)
+        self.images, of_images = asked(self.listed, settings.images)
+        self.notes = (*layout.notes, *decided, *of_images)
         in_color = self._in_color(settings)
         stored: Literal["index", "color", "pages"] = "color" if in_color else "index"
         self.coding = MaskCoding("pages" if settings.mask_format == "pages" else stored)
@@ -83,33 +81,17 @@ class Folder(Source):
         """The images of one split, in the order of its list or by name."""
         return self.listed[split]
 
-    def _reading(self, pages: Pages) -> ImageReading:
-        """What all images that are looked at ask for; RGB of 8 bits where they differ, and those that are not named."""
-        found = set()
-        for record in self._peeked():
-            with suppress(DataError):  # the check lists it
-                head = head_of(record.files[0])
-                found.add(EIGHT_BITS if head.eight else ImageReading(head.channels))
-        reading = replace(found.pop() if len(found) == 1 else EIGHT_BITS, pages=pages)
-        if reading.of_values:
-            self.notes += (f"images have {reading.channels} channels of more than 8 bits",)
-        return reading
-
     def _in_color(self, settings: DataConfig) -> bool:
         if settings.mask_format != "auto":
             return settings.mask_format == "color"
-        shown = [record.mask for record in self._peeked() if record.mask]
+        shown = [record.mask for record in some_of(self.listed) if record.mask]
         in_color = 2 * sum(map(stored_in_color, shown)) > len(shown)
         return in_color and (bool(settings.colors) or not all(map(_has_numbers, shown)))
-
-    def _peeked(self) -> list[Record]:
-        records = [record for found in self.listed.values() for record in found if record.image and record.mask]
-        return records[:: max(1, len(records) // PEEKED)]
 
     def _black_and_white(self) -> bool:
         """Whether masks that nothing changed have 0 and 255 alone."""
         values: set[int] = set()
-        for record in self._peeked():
+        for record in some_of(self.listed):
             with suppress(DataError):  # the check lists it
                 stored = self.stored_mask(record)
                 values.update([-1] * stored.lossy, value_counts(stored.values))

@@ -1,17 +1,30 @@
-"""Which image goes with which mask: by the names of files, or by lists of them."""
+"""Which image goes with which mask: by the names of files, by lists of them, or by tables."""
 
 from __future__ import annotations
 
+import csv
 import os
+import re
 import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
 from sanet.data.decoding import IMAGE_SUFFIXES, DataError, require_file
 from sanet.data.source import Record
+
+SPLITS = {
+    **dict.fromkeys(("train", "training", "trn", "tr"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "tst", "te", "eval", "evaluation"), "test"),
+}
+JOINT = dict.fromkeys(("trainval", "train_val", "train-val"), "train")  # folders; lists of these repeat those of both
+COLUMNS = {"image", "mask"}
+LONGEST_LIST = 2**26  # bytes of a list or a table
+DEEPEST = 32  # folders of a path in a list
 
 
 def existing_root(root: str | Path) -> Path:
@@ -29,7 +42,7 @@ def lines_of(path: Path) -> list[str]:
     Raises:
         DataError: there is no such file, or it is no text.
     """
-    require_file(path)
+    _require_text(path)
     try:
         # Windows editors put a byte order mark first, which would become part of the first name.
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -85,8 +98,119 @@ def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
     return found
 
 
-def files_below(root: Path) -> Iterator[Path]:
-    """In order, without what begins with a dot."""
-    for place, folders, names in os.walk(root):
+def files_below(root: Path, besides: Path | None = None) -> Iterator[Path]:
+    """In order, linked folders too, but each once; without what begins with a dot, and what lies below ``besides``."""
+    seen: set[Path] = set()
+    for place, folders, names in os.walk(root, followlinks=True):
+        whole = Path(place).resolve()
+        if whole in seen or (besides and whole.is_relative_to(besides)):
+            folders.clear()
+            continue
+        seen.add(whole)
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
         yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _require_text(path: Path) -> None:
+    require_file(path)
+    if path.stat().st_size > LONGEST_LIST:
+        raise DataError(f"{path} has {path.stat().st_size} bytes, more than a list of images; remove it")
+
+
+class Finder:
+    """Which record a text names: by as much of the end of its image's path as tells it from the others."""
+
+    def __init__(self, records: Iterable[Record], root: Path) -> None:
+        self.images: dict[str, list[Record]] = {}
+        self.masks: dict[str, Path] = {}
+        self.folders: set[str] = set()
+        for record in records:
+            if file := record.image or record.mask:
+                tails = _tails(file.relative_to(root).as_posix())
+                self.folders.update(tails[0].split("/")[:-1])
+                for tail in tails:
+                    self.images.setdefault(tail, []).append(record)
+            if record.mask:
+                self.masks |= dict.fromkeys(_tails(record.mask.relative_to(root).as_posix()), record.mask)
+
+    def __call__(self, path: Path, line: str) -> list[Record]:
+        """The records that a line of a list names; one without files where it names none."""
+        columns = [column for column in re.split(r"\t|[,;] *|\s+", line) if column]
+        several = sum(column.lower().endswith(IMAGE_SUFFIXES) for column in columns) > 1
+        for text in columns[:1] if several else (line, columns[0]):  # a name may have blanks
+            if found := self._find(path, text):
+                return [replace(found[0], mask=next(self._mask(columns[1]), None))] if several else found
+        return [Record(PurePosixPath(line.replace("\\", "/")).name)]
+
+    def _find(self, path: Path, text: str) -> list[Record]:
+        tails = _tails(text)
+        for place, tail in enumerate(tails):
+            found = self.images.get(tail, [])
+            folder = tails[place - 1].split("/")[0] if place else ""
+            if found and folder in self.folders:  # it is there, and what the text names is not in it
+                found = [record for record in found if folder in str(record.image or record.mask).casefold().split("/")]
+            if len({record.name for record in found}) > 1:
+                where = " and ".join(str(record.image) for record in found[:2])
+                raise DataError(f"{path}: {text!r} could be {where}; name the folder as well")
+            if found:
+                return found
+        return []
+
+    def _mask(self, text: str) -> Iterator[Path]:
+        return (self.masks[tail] for tail in _tails(text) if tail in self.masks)
+
+
+def _tails(text: str) -> list[str]:
+    """A path without its ending, and what is left of it as folders are taken away from its front; longest first."""
+    name = PurePosixPath(composed(text.strip()).replace("\\", "/").casefold())
+    stem = name.with_suffix("") if name.suffix in IMAGE_SUFFIXES else name
+    parts = [part for part in stem.parts if part not in ("/", ".")][-DEEPEST:]
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+def tables_of(root: Path) -> dict[str, list[Record]]:
+    """The records by split of tables with the columns image and mask, and split and group where they have them.
+
+    A row without a split is in that which the name of its table says. Without such a table there are none.
+
+    Raises:
+        DataError: a table is damaged, or names an unknown split or a file outside.
+    """
+    records: dict[str, list[Record]] = {}
+    for path in sorted(path for path in root.glob("*.[cC][sS][vV]") if path.is_file()):
+        _require_text(path)
+        try:
+            with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
+                head = file.readline().lower()
+                reader = csv.DictReader(
+                    file,
+                    [name.strip(' "\r\n') for name in re.split("[,;\t]", head)],
+                    delimiter=next((mark for mark in ";\t" if mark in head), ","),
+                    skipinitialspace=True,
+                )
+                for row in reader if {*(reader.fieldnames or ())} >= COLUMNS else ():
+                    if (row["image"] or "").strip() or (row["mask"] or "").strip():
+                        records.setdefault(_split_of(path, row), []).append(_record(root, path, row))
+        except (csv.Error, ValueError) as error:
+            raise DataError(f"{path} cannot be read as a table ({error}); correct it, or remove it") from error
+    return records
+
+
+def _split_of(path: Path, row: Mapping[str, str | None]) -> str:
+    word = (row.get("split") or "").strip().casefold()
+    if not word:
+        return SPLITS.get(path.stem.casefold(), "")
+    if word not in SPLITS:
+        raise DataError(f"{path}: split {word!r}; name one of {', '.join(SPLITS)}")
+    return SPLITS[word]
+
+
+def _record(root: Path, path: Path, row: Mapping[str, str | None]) -> Record:
+    image, mask = ((row[name] or "").strip().replace("\\", "/") for name in ("image", "mask"))
+    places = [root / name for name in (image, mask)]
+    for place in places:
+        if not place.resolve().is_relative_to(root.resolve()):
+            raise DataError(f"{path}: {place} is outside of {root}; name files inside")
+    name = PurePosixPath(image).with_suffix("").as_posix()
+    found = [place if place.is_file() else None for place in places]
+    return Record(composed(name), found[0], found[1], group=(row.get("group") or "").strip() or None)

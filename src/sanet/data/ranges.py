@@ -1,8 +1,9 @@
-"""The range of values of each channel, measured over all images of a split."""
+"""How the images of a dataset ask to be read, and the range of values of each channel, measured over a split."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,37 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sanet.data.images import stored_values
-from sanet.data.source import Source, records_of
+from sanet.data.decoding import DataError
+from sanet.data.images import head_of, stored_values
+from sanet.data.source import Record, Source, records_of
 from sanet.reading import ImageReading
 
 LOW, HIGH = 0.001, 0.999
 FAR = 10  # times the spread of all other values that one has to be away from them to mean that nothing was measured
+PEEKED = 20  # images or masks that are looked at for how all of them are stored
 MOST = 2**24  # pixels that are kept of all images together, and a thousand of each at least
+
+
+def some_of(records: Mapping[str, Sequence[Record]]) -> list[Record]:
+    """Complete records of all splits that stand for all of them."""
+    complete = [record for found in records.values() for record in found if record.image and record.mask]
+    return complete[:: max(1, len(complete) // PEEKED)]
+
+
+def asked(records: Mapping[str, Sequence[Record]], given: ImageReading) -> tuple[ImageReading, tuple[str, ...]]:
+    """How images are read, and what is to be said of it: as ``given``, or as all that are looked at ask for.
+
+    It is RGB of 8 bits where they differ, as for those that are not looked at.
+    """
+    found = set()
+    for record in () if given.of_values else some_of(records):
+        with suppress(DataError):  # the check lists it
+            head = head_of(record.files[0])
+            found.add(None if head.eight else head.channels)
+    channels = found.pop() if len(found) == 1 else None
+    if channels is None:
+        return given, ()
+    return replace(given, channels=channels), (f"images have {channels} channels of more than 8 bits",)
 
 
 def with_range(source: Source, progress: bool = True, outlying: list[str] | None = None) -> ImageReading:

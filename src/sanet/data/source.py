@@ -266,7 +266,8 @@ def valid_pixels(record: Record, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Where the pixels of a mask of this shape (H, W) are valid; a DataError where ``Record.valid`` has another."""
     if record.valid is None:
         return np.ones(shape, np.bool_)
-    valid: NDArray[np.bool_] = load_mask(record.valid, MaskCoding()).values != 0
+    stored = load_mask(record.valid, MaskCoding())
+    valid: NDArray[np.bool_] = stored.values > (127 if stored.lossy else 0)
     if valid.shape != shape:
         raise DataError(f"{record.valid} is {shape_text(valid)} but {record.mask} is {shape[1]}x{shape[0]}")
     return valid

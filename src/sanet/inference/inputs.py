@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import glob
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from sanet.data.decoding import IMAGE_SUFFIXES
+from sanet.data.layout import MASK_ENDING
+from sanet.data.listing import files_below
 from sanet.structures import UsageError
 
 # What folders of masks are called: masks, trainannot, SegmentationClass, ground_truth, gtFine …
@@ -39,8 +40,18 @@ def find_images(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
             raise UsageError(f"{given} matches no file" if glob.has_magic(given) else f"{given} does not exist")
         matches: dict[Path, Path] = {}
         for path in paths:
-            inside = _images_below(path, output.resolve()) if path.is_dir() else []
+            below = sorted(files_below(path, output.resolve())) if path.is_dir() else []
+            # No pipe and no device, which may never end.
+            inside = [file for file in below if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
             matches |= {file: file.relative_to(path).with_suffix("") for file in inside}
+            stems = {file.with_suffix("") for file in inside}
+            for file in inside:
+                ending = MASK_ENDING.fullmatch(file.stem)
+                if ending and file.with_name(ending[1]) in stems:
+                    raise UsageError(
+                        f"{file} is a mask, going by its name, and would be labelled as well; name the images by a "
+                        f"pattern, such as '{path}/*.jpg', or {file} by itself if that is meant"
+                    )
             if not path.is_dir():
                 matches[path] = Path(path.stem)
         if not matches:
@@ -63,19 +74,3 @@ def find_images(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
         if (other := places.setdefault(place, path)) != path:
             raise UsageError(f"{path} and {other} would both be written to {place}.png; predict them into two outputs")
     return found
-
-
-def _images_below(folder: Path, output: Path) -> list[Path]:
-    """The images of a folder and its subfolders outside ``output``, in order; linked folders too, but each once."""
-    found: list[Path] = []
-    seen = {output}
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()
-        whole = Path(place).resolve()
-        if whole in seen or output in whole.parents:
-            folders.clear()
-            continue
-        seen.add(whole)
-        files = [Path(place, name) for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
-        found += [file for file in files if file.is_file()]  # no pipe and no device, which may never end
-    return sorted(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def prelabels_in(output: str | Path, format: Any) -> Path:
 
 
 def write_prelabels(inputs: Sequence[str], output: str | Path, labels: LabelSet, format: Any, tolerance: float) -> Path:
-    """Write the masks that ``predict_collection`` made of the same inputs as annotations of a format.
+    """Write the masks that ``predict_collection`` made of the same inputs as annotations, beside copies of the images.
 
     All classes but the background become regions, with their holes: labelme, CVAT, COCO and GeoJSON keep these (the
     first three in masks rather than polygons); for the others a region is cut through them.
@@ -44,7 +45,7 @@ def write_prelabels(inputs: Sequence[str], output: str | Path, labels: LabelSet,
     Raises:
         UsageError: see ``prelabels_in`` and ``find_images``.
     """
-    folder, found = prelabels_in(output, format), []
+    folder, found, images = prelabels_in(output, format), list[Annotation](), list[Path]()
     names = {index: name for index, name in enumerate(labels.names) if index != labels.background}
     for image, place in find_images(inputs, Path(output)).items():
         places = (Path(output, "masks", f"{place}{ending}") for ending in (".png", ".tif"))  # the latter of GeoTIFFs
@@ -52,7 +53,13 @@ def write_prelabels(inputs: Sequence[str], output: str | Path, labels: LabelSet,
             with Image.open(path, formats=FORMATS) as mask:
                 regions = trace(np.array(mask), names, tolerance)
                 name = f"{place.as_posix()}{image.suffix}"
+                images.append(image)
                 found.append(Annotation(name, image, mask.size, regions, None, path))
     with written_folder(folder) as aside:
-        annotation_format(format).write(found, labels, aside)
+        writer = annotation_format(format)
+        for each, image in zip(found, images, strict=True):
+            place = aside / writer.image_place(each)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(image, place)
+        writer.write(found, labels, aside)
     return folder

@@ -43,6 +43,7 @@ def write_export(
 ) -> None:
     """An export in a format of these masks, with an image each."""
     writer, annotations = annotation_format(name), []
+    writer.truth = True
     folder.mkdir(parents=True, exist_ok=True)
     for seed, (image, mask) in enumerate(masks.items()):
         each = Annotation(image, None, mask.shape[::-1], trace(mask, NUMBERS, tolerance), split, folder)

@@ -315,7 +315,7 @@ def test_what_is_odd_is_listed_by_file(tmp_path):
     found = {(path.name, what.partition(":")[2].strip() or what) for path, what in opened(tmp_path).odd}
     assert found == {
         ("a.json", "1 regions reach up to 51 pixels out of it: cut there"),
-        ("b.json", "no region: all of it is unlabelled"),
+        ("b.json", "no region: all of it is background"),
         ("c.png", "not used"),
         ("d.json", "not used"),
     }

@@ -270,7 +270,7 @@ def test_label_studio_shapes(repeated, tmp_path):
     ]
     tasks = [
         {"data": {"image": "/data/upload/3/1a2b-a.png"}, "annotations": [{"result": []}, {"result": result}]},
-        {"data": {"image": "s3://x/gone.png"}, "annotations": []},
+        {"data": {"image": "s3://x/gone.png"}, "annotations": [{"result": []}]},
     ]
     write_json(tmp_path / "project.json", tasks)
     found, source = masks_of(tmp_path)

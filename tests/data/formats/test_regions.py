@@ -17,6 +17,7 @@ from sanet.data.formats.regions import (
     Bitmap,
     Region,
     box_ring,
+    checked_ring,
     ellipse_ring,
     line,
     rasterise,
@@ -140,3 +141,17 @@ def test_lines_boxes_and_ellipses():
 def test_run_lengths_that_do_not_fit_are_refused(box, runs):
     with pytest.raises((ValueError, ArithmeticError)):  # of which ``ToolFormat`` makes a DataError that names the file
         run_lengths(box, runs, (20, 20))
+
+
+@pytest.mark.parametrize(
+    ("points", "what"),
+    [
+        ([[0, 0], [float("nan"), 1], [2, 2]], "no number"),
+        ([[0, 0, 7], [1, 1, 7], [2, 2, 7]], r"point \[0, 0, 7\]"),
+        ([[380000, 5800010], [1, 1], [2, 2]], "5800010"),
+        ([[0, 0]] * 100_001, "100001 points"),
+    ],
+)
+def test_what_is_wrong_with_an_outline_is_said(points, what):
+    with pytest.raises(ValueError, match=what):
+        checked_ring(points)

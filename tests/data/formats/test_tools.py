@@ -124,7 +124,7 @@ def test_label_studio_converts_what_is_written(tmp_path):
     converter = pytest.importorskip("label_studio_converter", reason="label-studio-converter is not installed")
     write_export("labelstudio", tmp_path / "x", {"a.png": MASK})
     tasks = json.loads((tmp_path / "x/tasks.json").read_text())
-    annotations = [{"id": 1, "completed_by": 1, "was_cancelled": False, "result": tasks[0]["predictions"][0]["result"]}]
+    annotations = [{"id": 1, "completed_by": 1, "was_cancelled": False, "result": tasks[0]["annotations"][0]["result"]}]
     tasks[0] |= {"id": 1, "annotations": annotations, "data": {"image": "images/a.png"}}
     write_json(tmp_path / "tasks.json", tasks)
     config = (tmp_path / "x/labels.xml").read_text()

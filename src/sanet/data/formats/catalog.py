@@ -5,19 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sanet.data.decoding import DataError
 from sanet.data.formats.coco import Coco
 from sanet.data.formats.cvat import Cvat
-from sanet.data.formats.format import Format
+from sanet.data.formats.files import Files
+from sanet.data.formats.format import Format, signed
 from sanet.data.formats.geojson import GeoJson
 from sanet.data.formats.labelme import Labelme
 from sanet.data.formats.labelstudio import LabelStudio
 from sanet.data.formats.via import Via
 from sanet.data.formats.yolo import Yolo
+from sanet.data.layout import has_masks
 from sanet.references import Kind, name_of
 from sanet.structures import UsageError
 
 BUILTIN = (Coco, Cvat, GeoJson, Labelme, LabelStudio, Via, Yolo)
 FORMATS = Kind("annotation format", {each.__name__.lower(): each for each in BUILTIN})
+
+# Formats that are not read: ending, signs, and what they are and what helps.
+UNREAD = (
+    (".csv", ("region_shape_attributes",), "VIA's CSV; export annotations as JSON"),
+    (".json", ('"vid"', '"xy"'), "of VIA 3; draw with VIA 2 and export as JSON, or convert it to COCO"),
+    (".json", ('"annotation_id"', '"annotator"'), "Label Studio's JSON-MIN; export as JSON"),
+    (".json", ('"classTitle"', '"geometryType"'), "of Supervisely; export as COCO or as segmentation masks"),
+    (
+        "_polygons.json",
+        ('"imgHeight"', '"polygon"'),
+        "of Cityscapes; make masks of labelTrainIds with its scripts",
+    ),
+    (".xml", (r"<annotation>", "<bndbox"), "of PASCAL VOC and has boxes; export polygons or masks in place of these"),
+)
 
 
 def names_format(name: Any) -> bool:
@@ -41,5 +58,15 @@ def annotation_format(name: Any) -> Format:
 
 
 def formats_of(root: Path) -> dict[str, str]:
-    """The built-in formats that a folder is in, and why."""
-    return {name: reason for name, each in FORMATS.builtin.items() if (reason := each().recognises(root))}
+    """The built-in formats that a folder is in, and why.
+
+    Raises:
+        DataError: there is none, and no mask, but a file of a format that is not read.
+    """
+    found = {name: reason for name, each in FORMATS.builtin.items() if (reason := each().recognises(root))}
+    files = Files(root)
+    for ending, signs, what in UNREAD if not found else ():
+        path, _ = signed(files, ending, signs)
+        if path and not has_masks(root):
+            raise DataError(f"{path} is {what}")
+    return found

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from sanet.data.decoding import DataError
+from sanet.data.formats.files import without_query
 from sanet.data.formats.format import Entry, ToolFormat, outline, write_text
 from sanet.data.formats.regions import Annotation, Bitmap, Region, run_lengths, runs_of
+from sanet.data.source import names_text
 from sanet.structures import LabelSet
 
 NAME = "_annotations.coco.json"
@@ -38,21 +40,34 @@ class Coco(ToolFormat):
         if not any(entry.get("segmentation") for entry in content["annotations"]):
             yield "no outlines, such as boxes or captions only: not used"
             return
-        names = {category["id"]: str(category["name"]) for category in content["categories"]}
+        for what, key in (("images", "file_name"), ("categories", "name")):
+            pairs = {(str(each["id"]), str(each[key])) for each in content[what]}
+            if several := sorted(each for each, count in Counter(each for each, _ in pairs).items() if count > 1):
+                raise DataError(
+                    f"{path}: several {what} have one id ({names_text(several)}), as after merging files "
+                    f"by hand; number the {what} and what refers to them anew, or leave the files apart"
+                )
+        # An id is the same whether it is written as a number or as a text.
+        names = {str(category["id"]): str(category["name"]) for category in content["categories"]}
         for name, count in Counter(names.values()).items():
             if count > 1:
-                ids = ", ".join(str(number) for number, other in names.items() if other == name)
+                ids = ", ".join(number for number, other in names.items() if other == name)
                 yield f"the category {name!r} occurs {count} times (ids {ids}): merged"
-        drawn: dict[Any, list[Any]] = {image["id"]: [] for image in content["images"]}
+        images = {str(image["id"]): image for image in content["images"]}
+        drawn: dict[str, list[Any]] = {number: [] for number in images}
+        used = Counter(str(entry.get("category_id")) for entry in content["annotations"])
         for entry in content["annotations"]:
-            if entry["image_id"] in drawn:
-                drawn[entry["image_id"]].append((names.get(entry.get("category_id")), entry))
+            category, image = str(entry.get("category_id")), str(entry["image_id"])
+            if image in drawn:
+                drawn[image].append((names.get(category), entry))
             else:
                 yield f"annotation {entry.get('id')} is of image {entry['image_id']}, which is not listed"
-        for image in content["images"]:
-            given = str(image["file_name"])
-            size = (image.get("width"), image.get("height"))
-            yield Entry(given, self.files.image(given, path.parent), drawn[image["id"]], size)
+        for category in sorted(used.keys() - names):
+            yield f"the category {category} of {used[category]} annotations is not listed: they have no class"
+        for number, listed in images.items():
+            given = without_query(str(listed["file_name"]))
+            size = (listed.get("width"), listed.get("height"))
+            yield Entry(given, self.files.image(given, path.parent), drawn[number], size)
 
     def _regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
         label, entry = shape

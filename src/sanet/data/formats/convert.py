@@ -48,6 +48,8 @@ def convert(source: Source, output: str | Path, format: Any = MASKS, progress: b
         raise UsageError(f"{output} holds the dataset that is read; choose another folder")
     require_own_folder(folder, "OUT")
     writer = None if format == MASKS else annotation_format(format)
+    if writer:
+        writer.truth = True
     every = [(split, record) for split in source.splits for record in records_of(source, split)]
     annotations, left_out = list[Annotation](), list[str]()
     places: dict[str, Path] = {}

@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 
 from sanet.data.formats.format import Entry, ToolFormat, outline
 from sanet.data.formats.regions import Annotation, Bitmap, Region, box_ring, ellipse_ring, run_lengths
-from sanet.data.layout import SPLITS
+from sanet.data.listing import SPLITS
 from sanet.structures import LabelSet
 
 WIDTH = 1  # pixels, of polylines
@@ -31,10 +31,10 @@ class Cvat(ToolFormat):
             raise ValueError('the tracks of a video, which are exported as "CVAT for images 1.1"')
         for each in content.iter("image"):
             given = each.get("name", "")
-            image = self.files.image(given, path.parent)
+            subset = each.get("subset") or ""
+            image = self.files.image(given, path.parent, subset)
             shapes = sorted((one for one in each if one.tag != "tag"), key=lambda one: _number(one, "z_order", 0))
-            split = SPLITS.get((each.get("subset") or "").lower())
-            split = split or (self.files.split(image.parent) if image else None)
+            split = SPLITS.get(subset.lower()) or (self.files.split(image.parent) if image else None)
             yield Entry(given, image, shapes, (each.get("width"), each.get("height")), split)
 
     def _regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
 from sanet.data.decoding import IMAGE_SUFFIXES
-from sanet.data.layout import IMAGES, SPLITS
+from sanet.data.layout import IMAGES
+from sanet.data.listing import SPLITS, files_below
 
-DEEPEST = 6  # folders below each other, in an export
+QUERY = re.compile(rf"({'|'.join(map(re.escape, IMAGE_SUFFIXES))})[?#].*", re.I | re.S)  # of an address, such as a key
 MASKS = re.compile(r"mask|label|annot|segment|ground.?truth|^gt", re.I)  # in the names of folders
 
 
@@ -31,13 +31,7 @@ class Files:
 
     @cached_property
     def _all(self) -> list[Path]:
-        """All of them but those of folders that begin with a dot, or are nested deeper than exports are."""
-        found = []
-        for place, folders, names in os.walk(self.root):
-            depth = len(Path(place).relative_to(self.root).parts)
-            folders[:] = sorted(name for name in folders if not name.startswith(".")) if depth < DEEPEST else []
-            found += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
-        return found
+        return [*files_below(self.root)]
 
     @cached_property
     def _images(self) -> dict[str, list[Path]]:
@@ -55,9 +49,10 @@ class Files:
         """The image beside a file that differs from it in its suffix alone."""
         return self._twins.get(_stem(path))
 
-    def image(self, given: str, beside: Path) -> Path | None:
+    def image(self, given: str, beside: Path, within: str = "") -> Path | None:
         """The image that a file names: below its folder, else the only one of that name in the export's other folders.
 
+        Below its folder, one that is in the folder ``within`` comes first, such as that of a subset.
         No name leads out of the export, such as one of another computer or with ``..`` in it; its last part counts.
         Folders of masks hold files of the same names, and are left out.
         """
@@ -67,7 +62,8 @@ class Files:
         same = self._images.get(place.parts[-1].lower(), [])
         inside = not place.anchor and ".." not in place.parts
         parts = [*([place.parts] if inside else []), place.parts[-1:]]
-        near = [folder.joinpath(*part) for part in parts for folder in (beside, beside / "images")]
+        folders = (beside / within, beside / "images" / within, beside, beside / "images")
+        near = [folder.joinpath(*part) for part in parts for folder in folders]
         far = [path for path in same if not any(map(MASKS.search, path.parent.relative_to(self.root).parts))]
         near += [path for path in same if path.parent == beside] + (far if len(far) == 1 else [])
         return next((path for path in near if path in same), None)
@@ -85,6 +81,11 @@ class Files:
         """The split that a file's place and name below the root speak of, such as val/ or instances_val2017.json."""
         words = [word for part in path.relative_to(self.root).parts for word in re.split(r"[^a-z]+", part.lower())]
         return next((SPLITS[word] for word in words if word in SPLITS), None)
+
+
+def without_query(given: str) -> str:
+    """The name of an image without what an address has behind it, such as a signature."""
+    return QUERY.sub(r"\1", given)
 
 
 def _stem(path: Path) -> str:

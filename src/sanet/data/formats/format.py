@@ -30,7 +30,10 @@ class Format(ABC):
 
     Attributes:
         findings: what was odd, as (file, what), so that nothing is dropped unseen.
+        truth: what is written is ground truth, and not what a model found; for formats that tell them apart.
     """
+
+    truth = False
 
     def __init__(self) -> None:
         self.findings: list[tuple[Path, str]] = []
@@ -98,12 +101,8 @@ class ToolFormat(Format):
 
     def recognises(self, root: Path) -> str:
         """A file has all signs; see ``Format``."""
-        for path in list(Files(root).named(self.ending))[:TRIED]:
-            text = _head(path)
-            found = [match[0].strip() for sign in self.signs if (match := re.search(sign, text))]
-            if len(found) == len(self.signs):
-                return f"{path.relative_to(root)} has {' and '.join(found)}"
-        return ""
+        path, found = signed(Files(root), self.ending, self.signs)
+        return f"{path.relative_to(root)} has {' and '.join(found)}" if path else ""
 
     def read(self, root: Path) -> list[Annotation]:
         """One annotation an image of each file; see ``Format``."""
@@ -166,6 +165,16 @@ def write_text(path: Path, content: Any) -> None:
     """Write a text, or anything else as JSON, into a file, whose folders need not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+
+
+def signed(files: Files, ending: str, signs: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The first of some files that has all signs, and what they are in it."""
+    for path in list(files.named(ending))[:TRIED]:
+        text = _head(path)
+        found = [match[0].strip() for sign in signs if (match := re.search(sign, text))]
+        if len(found) == len(signs):
+            return path, found
+    return None, []
 
 
 def _head(path: Path) -> str:

@@ -15,6 +15,7 @@ from PIL import Image
 from sanet.data.formats.format import Entry, ToolFormat, outline, write_text
 from sanet.data.formats.regions import MOST_PIXELS, Annotation, Bitmap, Region, box_ring, checked_ring, ellipse_ring
 from sanet.data.kept import cache_folder
+from sanet.data.values import IGNORE
 from sanet.files import replaced
 from sanet.structures import LabelSet
 
@@ -43,6 +44,7 @@ class Labelme(ToolFormat):
 
     def _regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
         label, kind = str(shape.get("label") or "") or None, shape.get("shape_type") or "polygon"
+        label = IGNORE if label == "__ignore__" else label  # as labelme means it
         ring = checked_ring(shape.get("points") or ())
         wanted = {"rectangle": 2, "circle": 2, "line": 2, "point": 1, "mask": 2}.get(kind, len(ring))
         if len(ring) != wanted:

@@ -10,6 +10,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
+from sanet.data.formats.files import without_query
 from sanet.data.formats.format import Entry, ToolFormat, outline, write_text
 from sanet.data.formats.regions import Annotation, Bitmap, Region, box_ring, checked_ring, ellipse_ring, without_holes
 from sanet.structures import LabelSet
@@ -19,7 +20,10 @@ MOST_RUNS = 1_000_000  # of a brush stroke, each of which takes some microsecond
 
 
 class LabelStudio(ToolFormat):
-    """Polygons, rectangles, ellipses and brush strokes of the newest annotation, else prediction; see ``Format``."""
+    """Polygons, rectangles, ellipses and brush strokes of the newest annotation; see ``Format``.
+
+    What was predicted is no ground truth, and neither is what was cancelled.
+    """
 
     kind = list
     signs = (r"\A\s*\[", '"data"', '"result"')
@@ -27,23 +31,28 @@ class LabelStudio(ToolFormat):
     def _entries(self, path: Path, content: Any) -> Iterator[Entry | str]:
         for task in content:
             data = task["data"]
-            given = str(data.get("image") or data.get("img") or next(iter(data.values()), ""))
+            given = without_query(str(data.get("image") or data.get("img") or next(iter(data.values()), "")))
             place = unquote(given.rpartition("?d=")[2])
             image = self.files.image(place, path.parent)
             if image is None:  # an upload has a few signs and a hyphen before the name of its file
                 image = self.files.image(place.rpartition("/")[2].partition("-")[2], path.parent)
             drawn = [each for each in task.get("annotations") or () if not each.get("was_cancelled")]
-            drawn = drawn or (task.get("predictions") or [])
+            if not drawn:
+                yield f"task {task.get('id')}, {given}, has no annotation but what was predicted or cancelled: not used"
+                continue
             if len(drawn) > 1:
                 yield f"{given} has {len(drawn)} annotations: the last is used"
-            results = [one for one in (drawn[-1]["result"] if drawn else ()) if "value" in one]
+            results = [one for one in drawn[-1]["result"] if "value" in one]
+            named = {one["id"]: one["value"]["labels"] for one in results if one.get("type") == "labels"}
+            shapes = [(one, named.get(one.get("id"))) for one in results if one.get("type") != "labels"]
             first = results[0] if results else {}
             size = (first.get("original_width"), first.get("original_height"))
-            yield Entry(given, image, results, size, self.files.split(image.parent) if image else None)
+            yield Entry(given, image, shapes, size, self.files.split(image.parent) if image else None)
 
     def _regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
-        kind, value = str(shape.get("type")), shape["value"]
-        names = value.get(kind) or ()
+        result, named = shape
+        kind, value = str(result.get("type")), result["value"]
+        names = value.get(kind) or named or ()
         label = str(names[0]) if names else None
         if len(names) > 1:
             yield f"a region with the labels {', '.join(map(str, names))}: the first is taken"
@@ -66,7 +75,7 @@ class LabelStudio(ToolFormat):
             yield f"{kind}, labelled {label}, which is no region: not drawn"
 
     def write(self, annotations: Sequence[Annotation], labels: LabelSet, folder: Path) -> None:
-        """As predictions to correct; regions with holes are cut through, so that they stay holes; see ``Format``."""
+        """Regions with holes are cut through, so that they stay holes; see ``Format``."""
         tasks = []
         for each in annotations:
             known = {"type": "polygonlabels", "from_name": "label", "to_name": "image", "original_width": each.size[0],
@@ -78,7 +87,8 @@ class LabelStudio(ToolFormat):
                 for index, (label, ring) in enumerate(rings)
             ]  # fmt: skip
             image = f"/data/local-files/?d={self.image_place(each).as_posix()}"
-            tasks.append({"data": {"image": image}, "predictions": [{"model_version": "sanet", "result": result}]})
+            kind, by = ("annotations", {}) if self.truth else ("predictions", {"model_version": "sanet"})
+            tasks.append({"data": {"image": image}, kind: [{**by, "result": result}]})
         write_text(folder / NAME, tasks)
         choices = "".join(
             '<Label value={} background="#{:02x}{:02x}{:02x}" />'.format(quoteattr(name), *color)

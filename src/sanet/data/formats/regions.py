@@ -81,13 +81,17 @@ def checked_ring(points: Any) -> Ring:
         ValueError: they are no such numbers, too many, or far away from every image.
     """
     count = len(points)
-    ring = np.asarray(points, np.float64) if 0 < count <= MOST_POINTS else np.zeros((0, 2))
-    fits = ring.shape == (count, 2) and (count == 0 or np.abs(ring).max() <= FARTHEST)  # nor if one is no number
-    if not fits or np.abs(np.diff(ring[:, 1])).sum() > LONGEST:
-        raise ValueError(
-            f"an outline of {count} points; there are {MOST_POINTS} at most, of two numbers each that are not beyond "
-            f"{FARTHEST:g}"
-        )
+    if count > MOST_POINTS:
+        raise ValueError(f"an outline of {count} points; there are {MOST_POINTS} at most")
+    ring = np.asarray(points, np.float64) if count else np.zeros((0, 2))
+    if ring.shape != (count, 2):
+        raise ValueError(f"an outline with the point {points[0]!r}; a point is two numbers, x and y")
+    if not np.isfinite(ring).all():
+        raise ValueError("an outline with a coordinate that is no number")
+    if (farthest := np.abs(ring).max(initial=0)) > FARTHEST:
+        raise ValueError(f"an outline with the coordinate {farthest:.12g}; pixels are not beyond {FARTHEST:g}")
+    if (length := np.abs(np.diff(ring[:, 1])).sum()) > LONGEST:
+        raise ValueError(f"an outline that leads {length:.12g} pixels up and down; there are {LONGEST:g} at most")
     return ring
 
 

@@ -13,6 +13,7 @@ from sanet.data.formats.catalog import annotation_format
 from sanet.data.formats.files import Files
 from sanet.data.formats.regions import Annotation, rasterise
 from sanet.data.listing import existing_root
+from sanet.data.ranges import asked
 from sanet.data.source import Record, Source, names_text
 from sanet.data.splits import divided
 from sanet.data.values import IGNORE, MaskCoding, ValueMap
@@ -46,33 +47,37 @@ class Annotated(Source):
         self.root = existing_root(settings.root)
         reader = annotation_format(settings.name)
         read = reader.read(self.root)
+        found = "; ".join(f"{path}: {what}" for path, what in reader.findings[:6])
         if not any(each.regions for each in read):
-            what = "; ".join(f"{path}: {what}" for path, what in reader.findings[:6])
             raise DataError(
-                f"{self.root} has no image with annotations, or no outlines in them ({what}); export it with polygons "
+                f"{self.root} has no image with annotations, or no outlines in them ({found}); export it with polygons "
                 "or masks"
             )
         used = {each.image for each in read}
         unused = (path for path in Files(self.root).named(*IMAGE_SUFFIXES) if path not in used)
-        odd = ((each.source, f"{each.name}: {what}") for each in read for what in _odd(each))
-        self.odd = (*reader.findings, *odd, *((path, "no annotation: not used") for path in unused))
-        self._by_name = {(each.source, _name(each)): each for each in read}
+        self._known = {(each.source, each.image, _name(each)): each for each in read}
         self.names, self._unlabelled = _names(read)
-        self.labels, self.coding = self._classes(settings)
+        rest = self.names.get(self._unlabelled, "ignored")
+        odd = ((each.source, f"{each.name}: {what}") for each in read for what in _odd(each, rest))
+        self.odd = (*reader.findings, *odd, *((path, "no annotation: not used") for path in unused))
+        self.labels, self.coding = self._classes(settings, found)
         self.drawn = json.dumps([type(reader).__name__, [*self.names.values()], self._unlabelled])
         records: dict[str, list[Record]] = {}
         for each in read:
             records.setdefault(each.split or "", []).append(Record(_name(each), each.image, each.source))
         self.listed, decided = divided(records, settings, told=False)
         self.splits = tuple(split for split in ("train", "val", "test") if split in self.listed)
+        self.images, of_images = asked(self.listed, settings.images)
         self.notes = (
             f"annotations in the format {type(reader).__name__}, {len(read)} images",
             *decided,
-            f"the classes are {names_text(self.labels.names)}; what is in no region is "
-            f"{self.names.get(self._unlabelled, 'ignored')}",
+            *of_images,
+            f"the classes are {names_text(self.labels.names)}; what is in no region is {rest}",
             *_numbered(self.labels.names),
         )
-        self.settings = replace(settings, classes=self.labels.names, values=dict(self.labels.values))
+        self.settings = replace(
+            settings, classes=self.labels.names, values=dict(self.labels.values), images=self.images
+        )
 
     def records(self, split: str) -> list[Record]:
         """The images of one split, in the order of the export; the mask is the file of the annotations."""
@@ -84,7 +89,8 @@ class Annotated(Source):
         Raises:
             DataError: there are none; the file has changed.
         """
-        annotation = None if record.mask is None else self._by_name.get((record.mask, record.name))
+        # Every split may have an image of one name.
+        annotation = self._known.get((record.mask, record.image, record.name)) if record.mask else None
         if annotation is None:
             raise DataError(f"{record.mask} has no annotation of {record.name}; the dataset has changed: begin again")
         return annotation
@@ -95,7 +101,7 @@ class Annotated(Source):
         numbers[None] = numbers.get(UNNAMED, 0)
         return StoredMask(rasterise(self.annotation_of(record), numbers, self._unlabelled), {})
 
-    def _classes(self, settings: DataConfig) -> tuple[LabelSet, MaskCoding]:
+    def _classes(self, settings: DataConfig, odd: str) -> tuple[LabelSet, MaskCoding]:
         given = dict(settings.values)
         if settings.classes:  # of a model, or of a run: a map may name what this export does not have
             known = (*self.names, *self.names.values())
@@ -108,7 +114,8 @@ class Annotated(Source):
             raise UsageError(f"data.classes lacks {names_text(sorted(missing))}, which the export has")
         if not {*found.names} - {*BACKGROUND}:
             raise DataError(
-                f"{self.root}: no region has a class; name the one that all have: --data.values \"{{'': name}}\""
+                f"{self.root}: no region has a class{odd and f' ({odd})'}; name the one that all have: "
+                "--data.values \"{'': name}\""
             )
         ignored = 255 if len(names) < 256 else 2**16 - 1
         values = tuple((self.names[number], name) for number, name in found.numbers.items())
@@ -144,7 +151,7 @@ def _name(annotation: Annotation) -> str:
     return annotation.name.rpartition(".")[0] or annotation.name
 
 
-def _odd(annotation: Annotation) -> Iterator[str]:
+def _odd(annotation: Annotation, rest: str) -> Iterator[str]:
     """What is odd about the regions of an image."""
     unnamed = sum(region.label is None for region in annotation.regions)
     if unnamed:
@@ -152,4 +159,4 @@ def _odd(annotation: Annotation) -> Iterator[str]:
     if far := [reach for region in annotation.regions if (reach := region.reach(annotation.size)) > NEAR]:
         yield f"{len(far)} regions reach up to {max(far):.0f} pixels out of it: cut there"
     if not annotation.regions:
-        yield "no region: all of it is unlabelled"
+        yield f"no region: all of it is {rest}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sanet.data.formats.files import without_query
 from sanet.data.formats.format import Entry, ToolFormat, outline, write_text
 from sanet.data.formats.regions import Annotation, Region, box_ring, ellipse_ring, without_holes
 from sanet.structures import LabelSet
@@ -33,7 +34,7 @@ class Via(ToolFormat):
         if len(counts) > 1:
             yield f"regions have several attributes ({', '.join(counts)}): {key} is taken as the class"
         for entry, regions in zip(every, inner, strict=True):
-            given = str(entry["filename"])
+            given = without_query(str(entry["filename"]))
             shapes = [(region["region_attributes"].get(key), region["shape_attributes"]) for region in regions]
             yield Entry(given, self.files.image(given, path.parent), shapes)
 
