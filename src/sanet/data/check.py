@@ -166,7 +166,7 @@ def _check_range(found: Contents, reading: ImageReading) -> None:
 
 
 def _unused(source: Source, records: dict[str, Sequence[Record]]) -> tuple[list[Finding], dict[str, int]]:
-    """Files below the root that no split uses: those that are meant to be, and how many there are of each kind."""
+    """Images and masks that no split uses: those in formats that are not read; and how many others, by folder."""
     used = {path for found in records.values() for record in found for path in record.paths}
     counts: Counter[str] = Counter()
     findings = []
@@ -174,9 +174,8 @@ def _unused(source: Source, records: dict[str, Sequence[Record]]) -> tuple[list[
         if path in used:
             continue
         suffix = path.suffix.lower()
-        kind = f"{suffix} files" if suffix else "files without an ending"
-        kind = "images or masks" if suffix in IMAGE_SUFFIXES else kind
-        counts[f"{kind} in {path.parent.relative_to(source.root or '')}"] += 1
+        if suffix in IMAGE_SUFFIXES:
+            counts[str(path.parent.relative_to(source.root or ""))] += 1
         if suffix in OTHER_SUFFIXES and any(folder in path.parents for folder in source.complete):
             findings.append(Finding(problems.OTHER_FORMAT, "all", path))
     return findings, dict(counts)

@@ -41,7 +41,7 @@ class DataReport:
         sizes: of every split that has a readable image, width and height of the smallest and the largest.
         pixels: of every split, (K,) int64, the number of pixels of each class.
         ignored: of every split, the number of pixels with the ignore value.
-        unused: files in the folder of the dataset that no split uses: how many of each kind, by kind and folder.
+        unused: by folder of the dataset, how many images and masks no split uses.
         notes: what was found out and decided about the dataset.
         values: what stands for each class in the masks, where that is not its number.
         reading: how images are read, with the range of their values where they have one.
@@ -82,10 +82,16 @@ class DataReport:
         groups = [self._group(problem) for problem in sorted(found, key=lambda problem: problem.severity)]
         errors = len(self.errors)
         summary = f"errors: {errors}, warnings: {len(self.findings) - errors}" if self.findings else "nothing wrong"
-        unused = printable(", ".join(f"{count} {kind}" for kind, count in self.unused.items()))
+        unused = printable(", ".join(f"{count} in {folder}" for folder, count in self.unused.items()))
         said = (f"the network sees these values, by channel, as 0 to 1: {self.reading.text()}",)
         notes = "\n".join(NOTES.fill(printable(note)) for note in (*self.notes, *(said if self.reading.low else ())))
-        parts = [notes, self.table(), *groups, f"not used: {unused}" if unused else "", summary]
+        parts = [
+            notes,
+            self.table(),
+            *groups,
+            f"images and masks that are not used: {unused}" if unused else "",
+            summary,
+        ]
         return "\n\n".join(filter(None, parts))
 
     def _group(self, problem: Problem) -> str:

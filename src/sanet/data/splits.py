@@ -99,10 +99,9 @@ def divided(
         UsageError: a split is wanted of what has splits.
         DataError: see ``split_names``.
     """
-    records, notes = {part: [*members] for part, members in found.items() if part}, []
+    records = {part: [*members] for part, members in found.items() if part}
     loose = [*found.get("", ())]
-    if loose and records:
-        notes.append(f"{len(loose)} images are in no split, and are not used")
+    if loose and records:  # they are in no split, which the check counts
         loose = []
     elif not loose and not told and "val" not in records:
         loose = records.get("train", [])
@@ -114,17 +113,16 @@ def divided(
                 part: [replace(record, group=in_group(record.name, settings.group)) for record in members]
                 for part, members in records.items()
             }
-        return records, notes
+        return records, []
     if settings.group is not None:
         loose = [replace(record, group=in_group(record.name, settings.group)) for record in loose]
-    told_groups = (
-        {record.name: record.group or record.name for record in loose} if any(r.group for r in loose) else None
-    )
-    made = split_names(list(dict.fromkeys(record.name for record in loose)), settings.split, told_groups)
+    groups = {record.name: record.group or record.name for record in loose}
+    said = any(record.group for record in loose)
+    made = split_names([*groups], settings.split, groups if said else None)
     parts: dict[str, list[Record]] = {}
     for record in loose:
         parts.setdefault(made.parts[record.name], []).append(replace(record, group=made.groups[record.name]))
-    return {**records, **parts}, [*notes, made.rule]
+    return {**records, **parts}, [made.rule]
 
 
 def _checked(options: Mapping[Any, Any]) -> tuple[dict[str, float], int, int]:

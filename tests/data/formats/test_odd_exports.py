@@ -277,7 +277,7 @@ def test_formats_that_are_not_read_are_named(name, text, tool, tmp_path):
         opened(tmp_path)
     save_image(tmp_path / "masks/a.png")
     shutil.copy(tmp_path / "JPEGImages/a.jpg", tmp_path / "a.jpg")
-    with pytest.raises(DataError, match="colour"):  # masks are there, so that they are read
+    with pytest.raises(DataError, match="of the masks"):  # masks are there, so that they are read
         opened(tmp_path)
 
 

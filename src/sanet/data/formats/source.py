@@ -67,6 +67,7 @@ class Annotated(Source):
             records.setdefault(each.split or "", []).append(Record(_name(each), each.image, each.source))
         self.listed, decided = divided(records, settings, told=False)
         self.splits = tuple(split for split in ("train", "val", "test") if split in self.listed)
+        self.spare = len(read) - sum(map(len, self.listed.values()))
         self.images, of_images = asked(self.listed, settings.images)
         self.notes = (
             f"annotations in the format {type(reader).__name__}, {len(read)} images",
