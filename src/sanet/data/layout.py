@@ -102,11 +102,8 @@ def find_layout(root: Path, masks: str | None = None) -> Layout:
     kind = kinds[0].kind
     folder = next((place for place in kinds[0].path.relative_to(root).parents if place.name.casefold() == kind), None)
     notes = [f"the masks are the files {f'in {folder}' if folder else f'with {kind!r} behind the names of the images'}"]
-    if (
-        unseen := sum(not record.valid for records in found.values() for record in records if record.image)
-        if fields
-        else 0
-    ):
+    unseen = sum(not record.valid for records in found.values() for record in records if record.image)
+    if fields and unseen:
         notes.append(f"{unseen} images have no field of view: all of their pixels count")
     lists = {name: path for name, path in lists_in(root) if name}
     if lists:
