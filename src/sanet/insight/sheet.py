@@ -5,19 +5,19 @@ from __future__ import annotations
 from contextlib import suppress
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sanet.data.report import DataReport
 from sanet.data.source import Source, read_sample, records_of
-from sanet.inference.drawing import overlay, with_legend
+from sanet.inference.drawing import FONT, overlay, with_legend
 from sanet.structures import Sample, SanetError
 
 COLUMNS, SIDE = 2, 480  # images in a row, and the longest side of each in pixels
 
 
 def data_sheet(source: Source, report: DataReport, count: int = 4) -> Image.Image | None:
-    """Images from all over a split, each beside the same with its labels, above a legend; None where none can be read.
+    """Images from a split, each beside the same with its labels, above a legend; None where none can be read.
 
     Args:
         source: the dataset.
@@ -54,7 +54,10 @@ def _tile(sample: Sample, source: Source) -> Image.Image:
     mask = np.array(
         Image.fromarray(sample.mask.numpy().astype(np.int32)).resize((width, height), Image.Resampling.NEAREST)
     )
-    return Image.fromarray(np.concatenate([image, overlay(image, mask, source.labels)], axis=1))
+    tile = Image.fromarray(np.concatenate([image, overlay(image, mask, source.labels)], axis=1))
+    font = ImageFont.truetype(FONT, 14)
+    ImageDraw.Draw(tile).text((6, 4), sample.name, "white", font, stroke_width=2, stroke_fill="black")
+    return tile
 
 
 def _shown(image: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
