@@ -200,7 +200,7 @@ def test_a_table_for_each_split(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["image,mask\n" + "x" * 200_000 + ",b\n", "image,mask\nim\0a.png,b.png\n", "image,mask,split\na,b,north\n"],
+    ["image,mask\n" + "x" * 200_000 + ",b\n", "image,mask,split\na,b,north\n"],
 )
 def test_damaged_tables_are_refused_by_name(tmp_path: Path, content: str) -> None:
     (tmp_path / "table.csv").write_text(content)
@@ -230,3 +230,56 @@ def test_linked_folders_are_read_and_each_once(tmp_path: Path) -> None:
         (root / kind).symlink_to(tmp_path / "far" / kind)
     (root / "images" / "again").symlink_to(root)
     assert pairs(root) == {"": [(f"images/{name}.png", f"masks/{name}.png") for name in "ab"]}
+
+
+def test_masks_in_a_column_are_told_apart_like_images(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write(tmp_path, *(f"{kind}/{split}/{name}.png" for kind in ("images", "labels") for name in "12"))
+    (tmp_path / "train.txt").write_text("/home/x/ds/images/train/1.png /home/x/ds/labels/train/1.png\n")
+    (tmp_path / "val.txt").write_text("images/val/2.png labels/val/2.png\n")
+    found = pairs(tmp_path)
+    assert found["train"] == [("images/train/1.png", "labels/train/1.png")]
+    assert found["val"] == [("images/val/2.png", "labels/val/2.png")]
+    (tmp_path / "val.txt").write_text("images/val/2.png 2.png\n")
+    with pytest.raises(DataError, match=r"val\.txt.*'2\.png' could be"):
+        find_layout(tmp_path)
+
+
+def test_one_mask_is_never_that_of_two_splits(tmp_path: Path) -> None:
+    write(tmp_path, *(f"images/{split}/1.png" for split in ("train", "val")), "images/train/2.png")
+    write(tmp_path, "masks/1.png", "masks/2.png")
+    found = pairs(tmp_path)
+    assert found["train"] == [("images/train/2.png", "masks/2.png"), (None, "masks/1.png")]
+    assert found["val"] == []
+
+
+def test_a_val_without_masks_is_not_cut_out_of_train(tmp_path: Path) -> None:
+    write(tmp_path, *(f"train/{kind}/{name}.png" for kind in ("images", "masks") for name in "abcd"))
+    write(tmp_path, "val/images/x.png", "test/images/y.png")
+    source = data_source(DataConfig("auto", str(tmp_path)))
+    assert source.splits == ("train", "val")
+    assert len(source.records("train")) == 4
+    assert [finding.split for finding in check_data(source, progress=False).errors] == ["val"]
+
+
+def test_a_link_within_the_folder_gives_nothing_twice(tmp_path: Path) -> None:
+    for split, name in (("train", "a"), ("val", "b")):
+        write(tmp_path, *(f"{split}/{kind}/{name}.png" for kind in ("images", "masks")))
+    (tmp_path / "test").symlink_to(tmp_path / "val")
+    assert {split: len(found) for split, found in pairs(tmp_path).items()} == {"train": 1, "val": 1}
+
+
+def test_groups_hold_across_splits_that_are_made_and_said(tmp_path: Path) -> None:
+    for split, names in (("train", ("p0_1", "p1_1", "p2_1", "p3_1")), ("test", ("p0_2",))):
+        write(tmp_path, *(f"{split}/{kind}/{name}.png" for kind in ("images", "masks") for name in names))
+    source = data_source(DataConfig("auto", str(tmp_path), group=r"p\d"))
+    report = check_data(source, progress=False)
+    assert ("p0_1" in {one.name for one in source.records("train")}) == bool(report.errors)
+    assert [record.group for record in source.records("test")] == ["p0"]
+
+
+def test_a_line_that_names_nothing_is_no_other_image(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{kind}/{name}.png" for kind in ("images", "masks") for name in ("photo", "b")))
+    (tmp_path / "train.txt").write_text("photo (1).png\n,\n")
+    (tmp_path / "val.txt").write_text("b.png 1\n")
+    assert pairs(tmp_path) == {"train": [(None, None)] * 2, "val": [("images/b.png", "masks/b.png")]}

@@ -95,3 +95,29 @@ def test_prediction_labels_every_page_as_by_itself(tmp_path: Path) -> None:
             stem = f"{name}-{number:04}" if len(pages) > 1 else name
             found = np.array(Image.open(tmp_path / "out" / "masks" / f"{stem}.png"))
             np.testing.assert_array_equal(found, np.asarray(predictor(page)))
+
+
+def test_what_is_kept_stays_as_it_is_and_what_has_no_page_is_an_error(tmp_path: Path) -> None:
+    made(tmp_path / "data", "uint8", 1)
+    config = DataConfig("folder", str(tmp_path / "data"), images=ImageReading(pages="images"))
+    times = lambda: sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "cache").rglob("*.npy"))  # noqa: E731
+    data_source(config)
+    before = times()
+    data_source(config)
+    assert times() == before
+    (tmp_path / "data" / "train.txt").write_text("a\nnowhere\n")
+    (tmp_path / "data" / "val.txt").write_text("b\n")
+    source = data_source(config)
+    assert [(record.name, record.image is None) for record in source.records("train")][-1] == ("nowhere", True)
+    path = tmp_path / "data" / "images" / "a.tif"
+    path.write_bytes(b"II*\0\0\0\0\0")
+    with pytest.raises(DataError, match=r"images/a\.tif"):
+        data_source(config)
+    made(tmp_path / "new", "uint8", 3, (2, 1, 1))
+    (tmp_path / "new" / "images" / "b.tif").write_bytes(b"II*\0\0\0\0\0")
+    model = create_model("fcn", labels=LabelSet(("a", "b")), images=ImageReading(pages="images"))
+    model.eval().save_pretrained(tmp_path / "model")
+    engine = Engine(str(tmp_path / "model"), "cpu")
+    for kept in (0, 3):  # the damaged one is a failure, the others are labelled, and once
+        outcome = predict_collection(engine, [str(tmp_path / "new" / "images")], tmp_path / "out", progress=False)
+        assert (outcome.labelled, outcome.kept, len(outcome.failures)) == (3 - kept, kept, 1)

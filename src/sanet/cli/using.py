@@ -65,6 +65,8 @@ class Predict(Command):
                 f"no --model: {OWN}, the bundled model of streets seen from a car ({names}), resizes images to a "
                 f"shorter side of {side}; its card: {BUNDLED[OWN] / 'README.md'}"
             )
+        if self.format != "mask" and engine.predictor.images.pages == "images":
+            raise UsageError("--format: annotations are of images in files of one page; save the pages as files")
         outcome = predict_collection(engine, self.images, self.output)
         say(f"masks, overlays and predictions.jsonl: {self.output}")
         if self.format != "mask":

@@ -24,6 +24,7 @@ import tifffile
 from tqdm import tqdm
 
 from sanet.data import decoding, duplicates, images, values
+from sanet.data import source as source_code
 from sanet.data.decoding import DataError, load_image, load_mask
 from sanet.data.images import spread_of
 from sanet.data.kept import cache_folder
@@ -66,7 +67,9 @@ class KeptFacts:
 
     def __init__(self, source: Source, records: Sequence[Record]) -> None:
         folders = sorted({str(path.parent.absolute()) for record in records for path in record.paths})
-        code = b"".join(Path(str(module.__file__)).read_bytes() for module in (decoding, duplicates, images, values))
+        code = b"".join(
+            Path(str(module.__file__)).read_bytes() for module in (decoding, duplicates, images, source_code, values)
+        )
         libraries = PIL.__version__, np.__version__, tifffile.__version__
         how = source.coding.format, source.coding.variable, source.drawn, source.images.without_range().plain()
         key = json.dumps([folders, how, libraries, sha256(code).hexdigest()])

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,8 @@ from numpy.typing import NDArray
 from sanet.data.decoding import ARRAY
 from sanet.files import replaced
 
-LARGEST = 64 * 10**9  # bytes of one kind; beyond them those go that were used least
+WINDOWS = "windows"  # the kind that can be made again at any time
+LARGEST = 64 * 10**9  # bytes of that; beyond them those go that were used least
 
 
 def cache_folder(kind: str = "") -> Path:
@@ -50,16 +53,21 @@ def kept(kind: str, path: Path, files: Sequence[Path], how: object, make: Callab
             for stale in place.glob(f"*-{key}-*{ARRAY}"):
                 stale.unlink(missing_ok=True)
             values = make()
-            _make_room(place, values.nbytes)
+            if kind == WINDOWS:
+                _make_room(place, values.nbytes)
             with replaced(target) as aside, aside.open("wb") as file:
                 np.save(file, values)
-        os.utime(target)
+        os.utime(target, ns=(time.time_ns(), target.stat().st_mtime_ns))  # what was used least goes first
     return target
 
 
 def _make_room(place: Path, size: int) -> None:
     """Delete what was used least until there is room for so many bytes."""
-    found = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in place.glob(f"*{ARRAY}"))
+    stats = []
+    for file in place.glob(f"*{ARRAY}"):
+        with suppress(FileNotFoundError):  # another process makes room as well
+            stats.append((file.stat().st_atime, file.stat().st_size, file))
+    found = sorted(stats)
     total = size + sum(bytes for _, bytes, _ in found)
     for _, bytes, file in found:
         if total > LARGEST:

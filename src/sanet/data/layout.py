@@ -29,7 +29,8 @@ MASK = (
 )
 IMAGE = r"images?|imgs?|jpegimages|leftimg8bit|pictures?|photos?"
 SPLIT = re.compile(
-    rf"(?:[a-z0-9-]+[_-])??({WORDS})(?:[_-]?(?:\d+|set|data|split))?(?:[_-](?P<rest>.+)|(?P<word>(?:{MASK}|{IMAGE}).*))?"
+    rf"(?:(?P<before>[a-z0-9-]+)[_-])??(?P<split>{WORDS})(?:[_-]?(?:(?P<number>\d+)|set|data|split))?"
+    rf"(?:[_-](?P<rest>.+)|(?P<word>(?:{MASK}|{IMAGE}).*))?"
 )
 MASKS = re.compile(rf"(?:.+[_-])??(?:{MASK}|segmentationclass(?:png|npy)?)(?:\d*|[_-].+)|semantic(?:_rgb)?")
 IMAGES = re.compile(rf"(?:.+[_-])??(?:{IMAGE})(?:\d*|[_-].+)")
@@ -117,7 +118,9 @@ def find_layout(root: Path, masks: str | None = None) -> Layout:
         named = _listed(extra, [record for records in found.values() for record in records], root)
         notes.append(f"{extra.relative_to(root)} names the images to use, and no splits")
         found = {"": named}
-    return Layout({split: records for split, records in found.items() if records}, notes, tuple(folders))
+    # A test split often has images alone; one that is to be validated on is missed.
+    kept = {split: records for split, records in found.items() if records or split == "val"}
+    return Layout(kept, notes, tuple(folders))
 
 
 def has_masks(root: Path) -> bool:
@@ -138,7 +141,8 @@ def _file(path: Path, root: Path) -> File:
         begun = SPLIT.fullmatch(word)
         more = (begun["rest"] or begun["word"] or "") if begun else ""
         if begun and not split and (not more or MASKS.fullmatch(more) or IMAGES.fullmatch(more)):
-            split, word = (SPLITS | JOINT)[begun[1]], more
+            split, word = (SPLITS | JOINT)[begun["split"]], more
+            rest += [text for text in (begun["before"], begun["number"]) if text]
         if OTHER.fullmatch(word):
             role, kind = "mask", f"{word}:other"
         elif not word or role:
@@ -215,7 +219,7 @@ def _stem(key: str) -> str:
 
 def _paired(images: list[File], masks: list[File], valid: list[File]) -> dict[str, list[Record]]:
     """Records by split; every file has one, and what has no partner lacks it."""
-    splits = {file.split for file in images}
+    splits = dict.fromkeys(file.split for file in images)
     found: dict[str, list[Record]] = {}
     partners, outlines = _partners(images, masks), _partners(images, valid)
     for image in images:
@@ -257,7 +261,7 @@ def _partners(images: list[File], files: list[File]) -> dict[File, list[Path]]:
                 if image not in found:
                     claims.setdefault(_place(image, level, kind), []).append(image)
             for place in claims.keys() & table.keys():
-                if len({_name(image) for image in claims[place]}) == 1:
+                if len({(image.split, _name(image)) for image in claims[place]}) == 1:
                     paths = [file.path for file in table.pop(place)]
                     found |= dict.fromkeys(claims[place], paths)
             left = [file for group in table.values() for file in group]

@@ -98,6 +98,11 @@ def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
     return found
 
 
+def _again(folder: Path, root: Path) -> bool:
+    """Whether a folder is a link to one that is found without it."""
+    return folder.is_symlink() and folder.resolve().is_relative_to(root.resolve())
+
+
 def files_below(root: Path, besides: Path | None = None) -> Iterator[Path]:
     """In order, linked folders too, but each once; without what begins with a dot, and what lies below ``besides``."""
     seen: set[Path] = set()
@@ -107,7 +112,9 @@ def files_below(root: Path, besides: Path | None = None) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(whole)
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and not _again(Path(place, name), root)
+        )
         yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
@@ -121,43 +128,47 @@ class Finder:
     """Which record a text names: by as much of the end of its image's path as tells it from the others."""
 
     def __init__(self, records: Iterable[Record], root: Path) -> None:
-        self.images: dict[str, list[Record]] = {}
-        self.masks: dict[str, Path] = {}
-        self.folders: set[str] = set()
+        self.images: dict[str, dict[Path, list[Record]]] = {}
+        self.masks: dict[str, dict[Path, list[Record]]] = {}
+        self.folders: dict[Path, set[str]] = {}  # in which a file is
         for record in records:
-            if file := record.image or record.mask:
-                tails = _tails(file.relative_to(root).as_posix())
-                self.folders.update(tails[0].split("/")[:-1])
+            for table, file in ((self.images, record.image or record.mask), (self.masks, record.mask)):
+                tails = _tails(file.relative_to(root).as_posix()) if file else []
                 for tail in tails:
-                    self.images.setdefault(tail, []).append(record)
-            if record.mask:
-                self.masks |= dict.fromkeys(_tails(record.mask.relative_to(root).as_posix()), record.mask)
+                    table.setdefault(tail, {}).setdefault(file or root, []).append(record)
+                if file:
+                    self.folders[file] = {*tails[0].split("/")[:-1]}
+        self.known = {folder for folders in self.folders.values() for folder in folders}
 
     def __call__(self, path: Path, line: str) -> list[Record]:
-        """The records that a line of a list names; one without files where it names none."""
-        columns = [column for column in re.split(r"\t|[,;] *|\s+", line) if column]
-        several = sum(column.lower().endswith(IMAGE_SUFFIXES) for column in columns) > 1
-        for text in columns[:1] if several else (line, columns[0]):  # a name may have blanks
-            if found := self._find(path, text):
-                return [replace(found[0], mask=next(self._mask(columns[1]), None))] if several else found
-        return [Record(PurePosixPath(line.replace("\\", "/")).name)]
+        """The records that a line of a list names; one without files where it names none.
 
-    def _find(self, path: Path, text: str) -> list[Record]:
+        Raises:
+            DataError: it could name several.
+        """
+        columns = [column for column in re.split(r"\t|[,;] *|\s+", line) if column]
+        images = [column for column in columns if column.lower().endswith(IMAGE_SUFFIXES)]
+        if len(images) > 1:
+            masks = self._find(self.masks, path, columns[1])
+            found = self._find(self.images, path, columns[0])[:1] or [Record(PurePosixPath(columns[0]).name)]
+            return [replace(found[0], mask=masks[0].mask if masks else None)]
+        # A name may have blanks; where it has none, other columns may follow.
+        whole = line.lower().endswith(IMAGE_SUFFIXES)
+        found = self._find(self.images, path, line) or ([] if whole else self._find(self.images, path, *columns[:1]))
+        return found or [Record(PurePosixPath(line.replace("\\", "/")).name)]
+
+    def _find(self, table: dict[str, dict[Path, list[Record]]], path: Path, text: str = "") -> list[Record]:
         tails = _tails(text)
         for place, tail in enumerate(tails):
-            found = self.images.get(tail, [])
+            found = table.get(tail, {})
             folder = tails[place - 1].split("/")[0] if place else ""
-            if found and folder in self.folders:  # it is there, and what the text names is not in it
-                found = [record for record in found if folder in str(record.image or record.mask).casefold().split("/")]
-            if len({record.name for record in found}) > 1:
-                where = " and ".join(str(record.image) for record in found[:2])
-                raise DataError(f"{path}: {text!r} could be {where}; name the folder as well")
+            if folder in self.known:  # it is there, and what the text names is not in it
+                found = {file: records for file, records in found.items() if folder in self.folders[file]}
+            if len({file.with_suffix("") for file in found}) > 1:
+                raise DataError(f"{path}: {text!r} could be {' and '.join(map(str, found))}; name the folder as well")
             if found:
-                return found
+                return [record for records in found.values() for record in records]
         return []
-
-    def _mask(self, text: str) -> Iterator[Path]:
-        return (self.masks[tail] for tail in _tails(text) if tail in self.masks)
 
 
 def _tails(text: str) -> list[str]:
@@ -191,7 +202,7 @@ def tables_of(root: Path) -> dict[str, list[Record]]:
                 for row in reader if {*(reader.fieldnames or ())} >= COLUMNS else ():
                     if (row["image"] or "").strip() or (row["mask"] or "").strip():
                         records.setdefault(_split_of(path, row), []).append(_record(root, path, row))
-        except (csv.Error, ValueError) as error:
+        except (csv.Error, ValueError, OSError, RuntimeError) as error:
             raise DataError(f"{path} cannot be read as a table ({error}); correct it, or remove it") from error
     return records
 
@@ -206,11 +217,10 @@ def _split_of(path: Path, row: Mapping[str, str | None]) -> str:
 
 
 def _record(root: Path, path: Path, row: Mapping[str, str | None]) -> Record:
-    image, mask = ((row[name] or "").strip().replace("\\", "/") for name in ("image", "mask"))
-    places = [root / name for name in (image, mask)]
-    for place in places:
-        if not place.resolve().is_relative_to(root.resolve()):
-            raise DataError(f"{path}: {place} is outside of {root}; name files inside")
-    name = PurePosixPath(image).with_suffix("").as_posix()
-    found = [place if place.is_file() else None for place in places]
-    return Record(composed(name), found[0], found[1], group=(row.get("group") or "").strip() or None)
+    given = [(row[name] or "").strip().replace("\\", "/") for name in ("image", "mask")]
+    for text in given:
+        if PurePosixPath(text).is_absolute() or os.path.normpath(text).startswith(".."):
+            raise DataError(f"{path}: {text} is outside of {root}; name files inside")
+    image, mask = (root / text if text and (root / text).is_file() else None for text in given)
+    name = PurePosixPath(given[0] or given[1]).with_suffix("").as_posix()
+    return Record(composed(name), image, mask, group=(row.get("group") or "").strip() or None)

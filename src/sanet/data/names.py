@@ -60,6 +60,8 @@ def _read(path: Path) -> Names:
         raise DataError(f"{path} has more than {SIZE} bytes, too many for names of classes; remove it")
     text = path.read_text(encoding="utf-8-sig", errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if not lines:
+        raise DataError(f"{path} names no class; write their names into it, or remove it")
     if path.suffix.lower() == ".csv" and lines and not lines[0][0].isdigit():
         lines = lines[1:]
     colored = [COLORED.fullmatch(line) for line in lines]

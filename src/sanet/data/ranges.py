@@ -56,6 +56,8 @@ def with_range(source: Source, progress: bool = True, outlying: list[str] | None
     if not images.of_values or images.low or "train" not in source.splits:
         return images
     files = dict.fromkeys(record.image for record in records_of(source, "train") if record.image)
+    if not files:
+        return images
     low, high = measured_range([*files], images, progress, outlying)
     return replace(images, low=low, high=high)
 

@@ -99,6 +99,9 @@ def divided(
         UsageError: a split is wanted of what has splits.
         DataError: see ``split_names``.
     """
+    if settings.group is not None:
+        named = settings.group
+        found = {part: [replace(one, group=in_group(one.name, named)) for one in all] for part, all in found.items()}
     records = {part: [*members] for part, members in found.items() if part}
     loose = [*found.get("", ())]
     if loose and records:  # they are in no split, which the check counts
@@ -108,14 +111,7 @@ def divided(
     if not loose:
         if settings.split:
             raise UsageError(f"data.split: {settings.root} has splits of its own, {', '.join(records)}")
-        if settings.group is not None:
-            records = {
-                part: [replace(record, group=in_group(record.name, settings.group)) for record in members]
-                for part, members in records.items()
-            }
         return records, []
-    if settings.group is not None:
-        loose = [replace(record, group=in_group(record.name, settings.group)) for record in loose]
     groups = {record.name: record.group or record.name for record in loose}
     said = any(record.group for record in loose)
     made = split_names([*groups], settings.split, groups if said else None)

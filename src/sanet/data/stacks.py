@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from sanet.data.decoding import DataError, require_file
 from sanet.data.images import DAMAGED, TIFF, page_values, pages_of
 from sanet.data.kept import kept
 from sanet.data.source import Record
+from sanet.structures import UsageError
 
 
 def page_files(path: Path) -> list[Path]:
@@ -30,6 +32,8 @@ def page_files(path: Path) -> list[Path]:
     try:
         with tifffile.TiffFile(path) as file:
             pages = pages_of(file)
+            if not pages:
+                raise ValueError("it has no page")
             if len(pages) == 1:
                 return [path]
             return [
@@ -57,12 +61,20 @@ def numbered(name: str, page: int) -> str:
 
 
 def paged(places: Mapping[Path, Path]) -> dict[Path, Path]:
-    """The files of all pages, with places that are numbered where a file has several; see ``page_files``."""
-    found = {}
+    """The files of all pages, with places that are numbered where a file has several.
+
+    Raises:
+        UsageError: two of them have one place.
+    """
+    found: dict[Path, Path] = {}
     for path, place in places.items():
-        pages = page_files(path)
+        pages = [path]
+        with suppress(DataError):  # who reads the file says what is wrong with it
+            pages = page_files(path)
         for number, page in enumerate(pages, 1):
             found[page] = place.with_name(numbered(place.name, number)) if len(pages) > 1 else place
+    if len({*found.values()}) < len(found):
+        raise UsageError("pages of a TIFF and another image have one name; predict them into two outputs")
     return found
 
 
@@ -79,7 +91,7 @@ def unstacked(records: Iterable[Record]) -> list[Record]:
         if len(counts) > 1:
             texts = (f"{path} has {len(page_files(path))}" for path in record.paths)
             raise DataError(f"pages of an image and its mask: {', '.join(texts)}; save as many of both")
-        count = counts.pop()
+        count = max(counts, default=1)
         for number in range(count):
             name = record.name if count == 1 else numbered(record.name, number + 1)
             image, mask, valid = (files[number] if files else None for files in pages)

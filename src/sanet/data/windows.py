@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sanet.data.decoding import ARRAY, DataError, load_array, read_image, shape_text
 from sanet.data.images import head_of, require_finite, stored_values, tensor_of
-from sanet.data.kept import kept
+from sanet.data.kept import WINDOWS, kept
 from sanet.data.source import Record, Source, labels_in
 from sanet.reading import ImageReading
 from sanet.structures import Sample, SanetError
@@ -105,7 +105,7 @@ def _small(labels: NDArray[np.int64]) -> NDArray[Any]:
 
 def _decoded(path: Path, files: list[Path], how: object, make: Callable[[], NDArray[Any]]) -> NDArray[Any] | None:
     try:
-        return load_array(kept("windows", path, files, how, make))
+        return load_array(kept(WINDOWS, path, files, how, make))
     except DataError:
         raise
     except (OSError, SanetError):  # the cache cannot be written

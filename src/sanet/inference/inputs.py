@@ -44,10 +44,10 @@ def find_images(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
             # No pipe and no device, which may never end.
             inside = [file for file in below if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
             matches |= {file: file.relative_to(path).with_suffix("") for file in inside}
-            stems = {file.with_suffix("") for file in inside}
+            stems = {(file.parent, file.stem.casefold()) for file in inside}
             for file in inside:
-                ending = MASK_ENDING.fullmatch(file.stem)
-                if ending and file.with_name(ending[1]) in stems:
+                ending = MASK_ENDING.fullmatch(file.stem.casefold())
+                if ending and (file.parent, ending[1]) in stems:
                     raise UsageError(
                         f"{file} is a mask, going by its name, and would be labelled as well; name the images by a "
                         f"pattern, such as '{path}/*.jpg', or {file} by itself if that is meant"

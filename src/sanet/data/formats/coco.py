@@ -67,7 +67,7 @@ class Coco(ToolFormat):
         for number, listed in images.items():
             given = without_query(str(listed["file_name"]))
             size = (listed.get("width"), listed.get("height"))
-            yield Entry(given, self.files.image(given, path.parent), drawn[number], size)
+            yield Entry(given, self.files.image(given, path), drawn[number], size)
 
     def _regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
         label, entry = shape

@@ -32,7 +32,7 @@ class Cvat(ToolFormat):
         for each in content.iter("image"):
             given = each.get("name", "")
             subset = each.get("subset") or ""
-            image = self.files.image(given, path.parent, subset)
+            image = self.files.image(given, path, subset)
             shapes = sorted((one for one in each if one.tag != "tag"), key=lambda one: _number(one, "z_order", 0))
             split = SPLITS.get(subset.lower()) or (self.files.split(image.parent) if image else None)
             yield Entry(given, image, shapes, (each.get("width"), each.get("height")), split)

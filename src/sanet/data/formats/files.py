@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
 from sanet.data.decoding import IMAGE_SUFFIXES
-from sanet.data.layout import IMAGES
+from sanet.data.layout import IMAGES, JPEG
 from sanet.data.listing import SPLITS, files_below
 
 QUERY = re.compile(rf"({'|'.join(map(re.escape, IMAGE_SUFFIXES))})[?#].*", re.I | re.S)  # of an address, such as a key
@@ -43,20 +43,25 @@ class Files:
 
     @cached_property
     def _twins(self) -> dict[str, Path]:
-        return {_stem(path): path for path in self.named(*IMAGE_SUFFIXES)}
+        found: dict[str, list[Path]] = {}
+        for path in self.named(*IMAGE_SUFFIXES):
+            found.setdefault(_stem(path), []).append(path)
+        # Of a JPEG and a PNG the latter is its mask.
+        chosen = {stem: [path for path in paths if path.suffix.lower() in JPEG] for stem, paths in found.items()}
+        return {stem: (chosen[stem] or paths)[0] for stem, paths in found.items() if len(chosen[stem] or paths) == 1}
 
     def twin(self, path: Path) -> Path | None:
         """The image beside a file that differs from it in its suffix alone."""
         return self._twins.get(_stem(path))
 
-    def image(self, given: str, beside: Path, within: str = "") -> Path | None:
-        """The image that a file names: below its folder, else the only one of that name in the export's other folders.
+    def image(self, given: str, path: Path, within: str = "") -> Path | None:
+        """The image that a file names: below its folder, else the only one of its split that has the name elsewhere.
 
         Below its folder, one that is in the folder ``within`` comes first, such as that of a subset.
         No name leads out of the export, such as one of another computer or with ``..`` in it; its last part counts.
         Folders of masks hold files of the same names, and are left out.
         """
-        place = PureWindowsPath(given)  # splits at / and at \
+        beside, place = path.parent, PureWindowsPath(given)  # splits at / and at \
         if not place.parts:
             return None
         same = self._images.get(place.parts[-1].lower(), [])
@@ -64,13 +69,15 @@ class Files:
         parts = [*([place.parts] if inside else []), place.parts[-1:]]
         folders = (beside / within, beside / "images" / within, beside, beside / "images")
         near = [folder.joinpath(*part) for part in parts for folder in folders]
-        far = [path for path in same if not any(map(MASKS.search, path.parent.relative_to(self.root).parts))]
-        near += [path for path in same if path.parent == beside] + (far if len(far) == 1 else [])
-        return next((path for path in near if path in same), None)
+        split = self.split(path)
+        of_split = [image for image in same if split is None or self.split(image.parent) in (None, split)]
+        far = [image for image in of_split if not any(map(_of_masks, image.parent.relative_to(self.root).parts))]
+        near += [image for image in same if image.parent == beside] + (far if len(far) == 1 else [])
+        return next((image for image in near if image in same), None)
 
     def name(self, image: Path) -> str:
         """Its name, or where others of its split have that, its path below the folders of the split and of images."""
-        same = [path for path in self._images[image.name.lower()] if not MASKS.search(path.parent.name)]
+        same = [path for path in self._images[image.name.lower()] if not _of_masks(path.parent.name)]
         if sum(self.split(path.parent) == self.split(image.parent) for path in same) < 2:
             return image.name
         folders = image.relative_to(self.root).parts[:-1]
@@ -80,12 +87,16 @@ class Files:
     def split(self, path: Path) -> str | None:
         """The split that a file's place and name below the root speak of, such as val/ or instances_val2017.json."""
         words = [word for part in path.relative_to(self.root).parts for word in re.split(r"[^a-z]+", part.lower())]
-        return next((SPLITS[word] for word in words if word in SPLITS), None)
+        return next((SPLITS[word] for word in words if word in SPLITS and len(word) > 2), None)
 
 
 def without_query(given: str) -> str:
     """The name of an image without what an address has behind it, such as a signature."""
     return QUERY.sub(r"\1", given)
+
+
+def _of_masks(folder: str) -> bool:
+    return bool(MASKS.search(folder)) and not IMAGES.fullmatch(folder.lower())
 
 
 def _stem(path: Path) -> str:

@@ -144,7 +144,10 @@ class ToolFormat(Format):
         name = PureWindowsPath(entry.given).name  # whose parts end at / and at \
         if entry.image and entry.image.is_relative_to(self.files.root):
             name = self.files.name(entry.image)
-        return Annotation(name, entry.image, size, tuple(regions), entry.split or self.files.split(path), path)
+        # The name of a file that is of one image says what that shows.
+        alone = path.stem in {PureWindowsPath(entry.given).stem, entry.image and entry.image.stem}
+        split = entry.split or self.files.split(path.parent if alone else path)
+        return Annotation(name, entry.image, size, tuple(regions), split, path)
 
 
 def outline(

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -33,12 +33,12 @@ class Labelme(ToolFormat):
             return
         given = str(content.get("imagePath") or path.stem)
         # The file of the same name is what labelme opens; imagePath may be of before it was renamed.
-        image = self.files.image(given, path.parent) or self.files.twin(path)
+        image = self.files.image(given, path) or self.files.twin(path)
         if image is None and content.get("imageData"):
             yield f"its image {given} is not there: the copy within the file is used"
             image = _unpacked(content["imageData"])
             given = f"{path.stem}{image.suffix}"
-        elif image and image.name != given:
+        elif image and image.name != PureWindowsPath(given).name:
             yield f"its image is called {given}: {image.name} is used"
         yield Entry(given, image, content["shapes"], (content.get("imageWidth"), content.get("imageHeight")))
 

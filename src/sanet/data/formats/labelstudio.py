@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -14,6 +15,8 @@ from sanet.data.formats.files import without_query
 from sanet.data.formats.format import Entry, ToolFormat, outline, write_text
 from sanet.data.formats.regions import Annotation, Bitmap, Region, box_ring, checked_ring, ellipse_ring, without_holes
 from sanet.structures import LabelSet
+
+UPLOAD = re.compile(r"^[0-9a-f]{4,8}-")  # before the name of a file that was uploaded
 
 NAME, INTERFACE = "tasks.json", "labels.xml"  # the interface is pasted into the project's settings
 MOST_RUNS = 1_000_000  # of a brush stroke, each of which takes some microseconds
@@ -33,9 +36,9 @@ class LabelStudio(ToolFormat):
             data = task["data"]
             given = without_query(str(data.get("image") or data.get("img") or next(iter(data.values()), "")))
             place = unquote(given.rpartition("?d=")[2])
-            image = self.files.image(place, path.parent)
-            if image is None:  # an upload has a few signs and a hyphen before the name of its file
-                image = self.files.image(place.rpartition("/")[2].partition("-")[2], path.parent)
+            image = self.files.image(place, path)
+            if image is None:
+                image = self.files.image(UPLOAD.sub("", place.rpartition("/")[2]), path)
             drawn = [each for each in task.get("annotations") or () if not each.get("was_cancelled")]
             if not drawn:
                 yield f"task {task.get('id')}, {given}, has no annotation but what was predicted or cancelled: not used"

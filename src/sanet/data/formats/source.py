@@ -45,6 +45,8 @@ class Annotated(Source):
         if settings.root is None:
             raise UsageError("data.root must name the folder of the export: --data.root …")
         self.root = existing_root(settings.root)
+        if settings.images.pages == "images":
+            raise UsageError("data.images.pages images: annotations are of files of one page; save the pages as files")
         reader = annotation_format(settings.name)
         read = reader.read(self.root)
         found = "; ".join(f"{path}: {what}" for path, what in reader.findings[:6])

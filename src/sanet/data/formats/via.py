@@ -36,7 +36,7 @@ class Via(ToolFormat):
         for entry, regions in zip(every, inner, strict=True):
             given = without_query(str(entry["filename"]))
             shapes = [(region["region_attributes"].get(key), region["shape_attributes"]) for region in regions]
-            yield Entry(given, self.files.image(given, path.parent), shapes)
+            yield Entry(given, self.files.image(given, path), shapes)
 
     def _regions(self, shape: Any, size: tuple[int, int]) -> Iterator[Region | str]:
         value, given = shape

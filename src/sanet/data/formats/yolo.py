@@ -64,7 +64,7 @@ class Yolo(ToolFormat):
         find = Finder([Record(str(image), image) for image in images], root)
         for split in (split for split in ("train", "val", "test") if split in told):
             for text in told[split] if isinstance(told[split], list) else [told[split]]:
-                place = _place(PureWindowsPath(given.get("path") or "", str(text)), path.parent, root)
+                place = _place(PureWindowsPath(str(given.get("path") or ""), str(text)), path.parent, root)
                 named: list[Path] = []
                 if place is None:
                     self.note(path, f"{split}: {text} is not there")
