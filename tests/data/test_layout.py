@@ -283,3 +283,9 @@ def test_a_line_that_names_nothing_is_no_other_image(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("photo (1).png\n,\n")
     (tmp_path / "val.txt").write_text("b.png 1\n")
     assert pairs(tmp_path) == {"train": [(None, None)] * 2, "val": [("images/b.png", "masks/b.png")]}
+
+
+def test_names_may_lie_beside_the_masks(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{kind}/{name}.png" for kind in ("images", "masks") for name in "abcd"))
+    (tmp_path / "masks" / "classes.txt").write_text("soil\nleaf\n")
+    assert data_source(DataConfig("auto", str(tmp_path))).labels.names == ("soil", "leaf")

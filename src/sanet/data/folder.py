@@ -138,7 +138,7 @@ class Folder(Source):
             mapped = {str(key) for key in settings.values} | {str(value) for value in settings.values.values()}
             rest = {index: name for index, name in enumerate(settings.classes) if name not in mapped}
             return rest, False
-        folders = sorted({record.image.parent for found in self.listed.values() for record in found if record.image})
+        folders = sorted({path.parent for found in self.listed.values() for record in found for path in record.paths})
         if names := find_names(self.root, folders):
             self.notes += (f"the classes are those of {names.path.name}",)
             return names.known, names.in_color

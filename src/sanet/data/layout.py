@@ -100,9 +100,7 @@ def find_layout(root: Path, masks: str | None = None) -> Layout:
     folders = {file.path.parent for file in (*images, *kinds) if file.role} - {
         path.parent for path in bare_images if path
     }
-    kind = kinds[0].kind
-    folder = next((place for place in kinds[0].path.relative_to(root).parents if place.name.casefold() == kind), None)
-    notes = [f"the masks are the files {f'in {folder}' if folder else f'with {kind!r} behind the names of the images'}"]
+    notes = [f"the masks are files such as {kinds[0].path.relative_to(root)}"]
     unseen = sum(not record.valid for records in found.values() for record in records if record.image)
     if fields and unseen:
         notes.append(f"{unseen} images have no field of view: all of their pixels count")

@@ -164,10 +164,12 @@ class Finder:
             folder = tails[place - 1].split("/")[0] if place else ""
             if folder in self.known:  # it is there, and what the text names is not in it
                 found = {file: records for file, records in found.items() if folder in self.folders[file]}
-            if len({file.with_suffix("") for file in found}) > 1:
+            every = [record for records in found.values() for record in records]
+            images = {record.image.with_suffix("") for record in every if record.image}
+            if len(images) > 1 or len({record.name for record in every}) > 1:
                 raise DataError(f"{path}: {text!r} could be {' and '.join(map(str, found))}; name the folder as well")
-            if found:
-                return [record for records in found.values() for record in records]
+            if every:
+                return every
         return []
 
 

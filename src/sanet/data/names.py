@@ -37,11 +37,11 @@ class Names(NamedTuple):
 
 
 def find_names(root: Path, folders: Sequence[Path] = ()) -> Names | None:
-    """The names in a file beside the masks; None where there is none.
+    """The names in a file in one of some folders; None where there is none.
 
     Args:
         root: folder of the dataset.
-        folders: further ones in which the file may be, such as those of the splits.
+        folders: further ones in which the file may be, such as those of the masks.
 
     Raises:
         DataError: a file cannot be read or names something twice, or two files differ.
