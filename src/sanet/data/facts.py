@@ -84,6 +84,7 @@ class KeptFacts:
         known, facts = self.before.get(_key(record), (None, None))
         if known != stamp:
             return None
+        self.now[_key(record)] = self.before[_key(record)]
         sizes = {name: tuple(value) for name, value in facts.items() if name.endswith("size") and value}
         palette = {int(value): tuple(color) for value, color in facts["palette"].items()}
         counts = {name: {int(key): n for key, n in facts[name].items()} for name in ("values", "colors")}
@@ -98,6 +99,8 @@ class KeptFacts:
 
     def save(self) -> None:
         """Write what is known, for the next time."""
+        if self.now == self.before:
+            return
         with suppress(OSError, SanetError), replaced(self.path) as aside:
             aside.write_text(json.dumps(self.now), encoding="utf-8")
 
@@ -114,8 +117,10 @@ def read_facts(source: Source, records: Sequence[Record], progress: bool = True)
 
     def facts_of(record: Record) -> Facts:
         stamp = stamp_of(record)
-        facts = kept.get(record, stamp) or _decoded(record, source)
-        kept.put(record, stamp, facts)
+        facts = kept.get(record, stamp)
+        if facts is None:
+            facts = _decoded(record, source)
+            kept.put(record, stamp, facts)
         return facts
 
     with ThreadPoolExecutor(THREADS) as pool:
