@@ -289,3 +289,21 @@ def test_names_may_lie_beside_the_masks(tmp_path: Path) -> None:
     write(tmp_path, *(f"{kind}/{name}.png" for kind in ("images", "masks") for name in "abcd"))
     (tmp_path / "masks" / "classes.txt").write_text("soil\nleaf\n")
     assert data_source(DataConfig("auto", str(tmp_path))).labels.names == ("soil", "leaf")
+
+
+def test_a_file_of_names_without_names_is_named(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{kind}/{name}.png" for kind in ("images", "masks") for name in "ab"))
+    (tmp_path / "classes.txt").write_text("\n")
+    with pytest.raises(DataError, match=r"classes\.txt"):
+        data_source(DataConfig("auto", str(tmp_path)))
+
+
+def test_a_list_of_what_is_not_there_is_listed_at_any_depth(tmp_path: Path) -> None:
+    for name in "ab":
+        for kind, dtype in (("images", np.uint16), ("masks", np.uint8)):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            Image.fromarray(np.arange(96, dtype=dtype).reshape(8, 12) % 2).save(tmp_path / kind / f"{name}.png")
+    (tmp_path / "train.txt").write_text("nowhere\n")
+    (tmp_path / "val.txt").write_text("a\nb\n")
+    report = check_data(data_source(DataConfig("auto", str(tmp_path))), progress=False)
+    assert [(finding.split, finding.detail) for finding in report.errors] == [("train", "nowhere")]

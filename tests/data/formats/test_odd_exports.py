@@ -302,3 +302,46 @@ def test_images_of_any_depth_have_annotations(tmp_path, channels, dtype, given):
     sample = source.reading(report.reading).open("train")[0]
     assert sample.image.shape == (channels, 10, 12)
     assert sample.mask[4, 4] == 1
+
+
+def labelme(path, image):
+    shapes = [{"label": "leaf", "points": RING, "shape_type": "polygon"}]
+    known = {"version": "5.4.1", "imagePath": image, "imageData": None, "imageHeight": 48, "imageWidth": 60}
+    write_json(path, {**known, "shapes": shapes})
+
+
+def test_the_name_of_an_image_is_no_split(tmp_path):
+    for name in ("test_leaf", "eval_shot", "a", "b", "c"):
+        save_image(tmp_path / f"{name}.png")
+        labelme(tmp_path / f"{name}.json", f"{name}.png")
+    source = opened(tmp_path, "labelme")
+    assert source.splits == ("train", "val")
+    assert sum(len(source.records(split)) for split in source.splits) == 5
+
+
+def test_an_image_of_another_split_is_not_taken(tmp_path):
+    content = {"categories": [{"id": 1, "name": "a"}], "annotations": [], "images": []}
+    for number, split in enumerate(("train", "val")):
+        save_image(tmp_path / f"{split}2017/1.png", seed=number)
+        area = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": [FLAT]}
+        one = {"id": 1, "file_name": "1.png", "width": 60, "height": 48}
+        write_json(
+            tmp_path / f"annotations/instances_{split}2017.json", {**content, "images": [one], "annotations": [area]}
+        )
+    source = opened(tmp_path, "coco")
+    found = {split: [record.image for record in source.records(split)] for split in source.splits}
+    assert found == {split: [tmp_path / f"{split}2017/1.png"] for split in ("train", "val")}
+    (tmp_path / "train2017/1.png").unlink()
+    source = opened(tmp_path, "coco")
+    missing = [record for split in source.splits for record in source.records(split) if record.image is None]
+    assert len(missing) == 1
+
+
+def test_a_mask_beside_a_photograph_is_no_image(tmp_path):
+    for name in ("1", "2"):
+        save_image(tmp_path / f"{name}.jpg")
+        save_image(tmp_path / f"{name}.png")
+        labelme(tmp_path / f"{name}.json", "elsewhere.jpg")
+    source = opened(tmp_path, "labelme")
+    images = {record.image for split in source.splits for record in source.records(split)}
+    assert images == {tmp_path / "1.jpg", tmp_path / "2.jpg"}
