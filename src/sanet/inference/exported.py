@@ -51,6 +51,7 @@ class ExportedModel:
         except (KeyError, TypeError) as error:
             raise SanetError("it does not say which classes it has; it was not written by `sanet export`") from error
         self.shorter_side = checked_side("shorter_side", metadata.get("shorter_side"))
+        self.temperature = float(metadata.get("temperature", 1.0))
         self.in_chans, self.reading = metadata.get("in_chans", 3), read_plain(metadata.get("images"))
         if self.reading.channels not in (None, self.in_chans):
             raise SanetError(f"it says that images have {self.in_chans} and {self.reading.channels} channels")
