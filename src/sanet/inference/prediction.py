@@ -203,9 +203,14 @@ class Prediction(NDArrayOperatorsMixin):
         arrays = (each.mask if isinstance(each, Prediction) else each for each in inputs)
         return getattr(function, method)(*arrays, **options)
 
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """With strides, since Pillow takes the memory of what it needs none for."""
+        return {**self.mask.__array_interface__, "strides": self.mask.strides}
+
     def __getattr__(self, name: str) -> Any:
         """Shape, dtype and whatever else an array has, of the mask."""
-        if name.startswith("_") and name != "__array_interface__":
+        if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self.mask, name)
 
