@@ -216,7 +216,7 @@ def test_what_somebody_else_has_written_stays(collection, monkeypatch, kind, whe
     Image.new("L", (7, 7), 1).save(path)
     before = contents(Path("out"))
     with monkeypatch.context() as patch:
-        patch.setattr(Predictor, "label", None)  # it is said before anything is labelled
+        patch.setattr(Predictor, "_labelled", None)  # it is said before anything is labelled
         with pytest.raises(UsageError, match=f"--output: out/{kind}"):
             predict(window=64)
     assert contents(Path("out")) == before
