@@ -14,7 +14,7 @@ from sanet.config import InferenceConfig
 from sanet.data.decoding import UNREADABLE, read_image, rgb
 from sanet.data.images import array_of, shown, stored_values, tensor_of
 from sanet.inference.device import choose_device
-from sanet.inference.exported import is_exported, open_exported
+from sanet.inference.exported import ExportedModel, is_exported, open_exported
 from sanet.inference.views import LogitsFunction, label_image
 from sanet.models.networks import SegmentationModel, load_model
 from sanet.models.store import BUNDLED
@@ -54,11 +54,13 @@ class Predictor:
     ) -> None:
         model = BUNDLED["streets"] if model is None else model
         self.logits_of: LogitsFunction
+        self._labels_file: ExportedModel | None = None
         if not isinstance(model, SegmentationModel) and is_exported(model):
             exported = open_exported(model, device)
             self.logits_of, self.labels, self.device = exported, exported.labels, exported.device
             self.inference = inference.resolved(exported.shorter_side)
             self.in_chans, self.value_range, self.images = exported.in_chans, 255, exported.reading
+            self._labels_file = exported if exported.gives_labels else None
             if self.images.of_values:
                 self.logits_of = lambda images: exported(self.images.stored(images))
         else:
@@ -90,6 +92,8 @@ class Predictor:
     @torch.inference_mode()
     def label(self, image: torch.Tensor) -> torch.Tensor:
         """(C, H, W), as ``seen`` gives it -> (H, W) int64 class indices, both on the model's device."""
+        if self._labels_file is not None:
+            return self._labels_file.label(image, self.inference)
         return label_image(self.logits_of, image, self.inference)
 
     def seen(self, image: torch.Tensor) -> torch.Tensor:

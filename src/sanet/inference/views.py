@@ -42,7 +42,7 @@ def label_image(logits_of: LogitsFunction, image: Tensor, settings: InferenceCon
     if len(settings.scales) > 1 or settings.flip:
         return class_probabilities(logits_of, image, settings).argmax(dim=0)
     height, width = image.shape[-2:]
-    seen = _grown(image)
+    seen = grown(image)
     (factor,) = settings.factors(*seen.shape[-2:])
     bands = _view(logits_of, seen, factor, settings.window)
     return torch.cat([band.argmax(dim=0) for band in bands])[:height, :width]
@@ -63,9 +63,9 @@ def class_probabilities(
     """
     height, width = image.shape[-2:]
     sums: Tensor | None = None
-    for factor in settings.factors(*_grown(image).shape[-2:]):
+    for factor in settings.factors(*grown(image).shape[-2:]):
         for flipped in (False, True) if settings.flip else (False,):
-            seen, first = _grown(image.flip(-1) if flipped else image), 0
+            seen, first = grown(image.flip(-1) if flipped else image), 0
             for logits in _view(logits_of, seen, factor, settings.window):
                 rows = min(len(logits[0]), height - first)
                 found = logits[:, :rows, :width].softmax(dim=0)
@@ -132,7 +132,7 @@ def _tent(length: int) -> Tensor:
     return tent / tent.max()
 
 
-def _grown(image: Tensor) -> Tensor:
+def grown(image: Tensor) -> Tensor:
     """Repeat the last row and column until both sides have the 32 pixels that the networks need."""
     for dim in (1, 2):
         side = image.shape[dim]
