@@ -26,11 +26,11 @@ from torch.export import Dim, ExportedProgram
 from tqdm import tqdm
 
 from sanet.config import ExportFormat, ExportOutputs, InferenceConfig
-from sanet.deploy.graph import OLDEST_WRITTEN, give_labels, lower_to_17, require_bytes
+from sanet.deploy.graph import give_labels, lower_to_17
 from sanet.deploy.padding import replace_padding
 from sanet.deploy.parity import REMEDY, ParityReport, compare, example_images, require_parity
 from sanet.files import require_own, require_writable, written
-from sanet.inference.exported import CONFIDENCE, INPUT, LABELS, METADATA, ONNX, OUTPUT, SIZE, open_exported
+from sanet.inference.exported import INPUT, METADATA, ONNX, OUTPUT, SIZE, open_exported
 from sanet.inference.views import SMALLEST_SIDE
 from sanet.models.networks import SegmentationModel
 from sanet.models.store import BUNDLED
@@ -90,13 +90,11 @@ def export(
         progress: say on stderr what is being done.
 
     Raises:
-        UsageError: a path with another suffix, or one where a file is that sanet did not write; labels of more than
-            256 classes.
+        UsageError: a path with another suffix, or one where a file is that sanet did not write.
         SanetError: the network cannot be exported, or the file does not do what the network does. Then no file is
             left, and one that was there before stays.
     """
-    require_bytes(outputs, len(model.labels))
-    network, metadata = prepare(model), describe(model, "onnx", outputs)
+    network, metadata = prepare(model, outputs), describe(model, "onnx", outputs)
     with replacing(path, "onnx") as partial:
         start = perf_counter()
         write(network, partial, metadata, progress, opset)
@@ -105,19 +103,21 @@ def export(
         cases = compare(network, logits_of := open_exported(partial, "cpu"), model.in_chans, model.images)
         require_parity(cases, Path(path))
         if outputs != "logits":
-            give_labels(partial, outputs, logits_of)
+            give_labels(partial, "confidence" in outputs, logits_of)
         size = partial.stat().st_size
     report = ParityReport(Path(path), metadata, size, seconds, torch.get_num_threads(), cases)
     report.write()
     return report
 
 
-def prepare(model: SegmentationModel) -> Logits:
+def prepare(model: SegmentationModel, outputs: ExportOutputs = "logits") -> Logits:
     """A copy of the network on the CPU, in float32 and evaluation mode, channels last as prediction has it.
 
     Raises:
-        SanetError: its images have more than 8 bits, which exports do not take.
+        SanetError: its images have more than 8 bits, which exports do not take; or labels have more than a byte.
     """
+    if outputs != "logits" and len(model.labels) > 256:
+        raise SanetError(f"labels are written as bytes; of {len(model.labels)} classes take --outputs logits")
     if model.value_range > 255:
         raise SanetError(f"exports take images of 8 bits; this network takes integers up to {model.value_range}")
     copy = deepcopy(model).to("cpu", torch.float32, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -127,13 +127,6 @@ def prepare(model: SegmentationModel) -> Logits:
 def describe(model: SegmentationModel, format: ExportFormat, outputs: ExportOutputs = "logits") -> dict[str, Any]:
     """What every exported file says about its network, and how images are fed to it."""
     values = f"as stored, of which {model.images.text()} are mapped to 0 to 1 by channel"
-    labels = {"type": "uint8", "shape": ["batch", "rows", "columns"]}
-    logits = {
-        "name": OUTPUT,
-        "type": "float32",
-        "shape": ["batch", len(model.labels), "height", "width"],
-        "meaning": "logits; the class of a pixel is the index of the largest",
-    }
     return {
         "sanet": version("sanet-segmentation"),
         "format": format,
@@ -147,11 +140,19 @@ def describe(model: SegmentationModel, format: ExportFormat, outputs: ExportOutp
             if not model.images.of_values
             else f"images, values {values}",
         },
-        "size": None if outputs == "logits" else {"name": SIZE, "type": "int64", "meaning": "rows, columns of labels"},
-        "output": logits if outputs == "logits" else {"name": LABELS, **labels, "meaning": "index of the class"},
-        "confidence": {"name": CONFIDENCE, **labels, "meaning": "probability of the class, times 255"}
-        if outputs == "labels+confidence"
-        else None,
+        "output": {
+            "name": OUTPUT,
+            "type": "float32",
+            "shape": ["batch", len(model.labels), "height", "width"],
+            "meaning": "logits; the class of a pixel is the index of the largest",
+        }
+        if outputs == "logits"
+        else {
+            "name": outputs,
+            "type": "uint8",
+            "shape": ["batch", "rows", "columns"],
+            "meaning": f"index of the class, probability times 255; a further input, {SIZE}, int64, is (rows, columns)",
+        },
     }
 
 
@@ -232,7 +233,7 @@ def write_onnx(network: Logits, path: Path, metadata: str, opset: int) -> None:
         input_names=[INPUT],
         output_names=[OUTPUT],
         dynamic_shapes={INPUT: SIZES},
-        opset_version=max(opset, OLDEST_WRITTEN),
+        opset_version=max(opset, 18),
         verbose=False,
     )
     assert program is not None
@@ -242,7 +243,7 @@ def write_onnx(network: Logits, path: Path, metadata: str, opset: int) -> None:
         node.metadata_props.clear()  # they name the folders of whoever exports
     program.model.metadata_props[METADATA] = metadata
     model = program.model_proto
-    if opset < OLDEST_WRITTEN:
+    if opset == 17:
         lower_to_17(model)
     onnx.save(model, path)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.layers import to_2tuple
 from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
 from timm.layers.std_conv import ScaledStdConv2dSame, StdConv2dSame
@@ -54,8 +55,7 @@ class WholeWindows(nn.Module):
 
     def __init__(self, layer: nn.AvgPool2d | nn.MaxPool2d) -> None:
         super().__init__()
-        self.sides = _pair(layer.kernel_size)
-        self.averages = isinstance(layer, nn.AvgPool2d)
+        self.sides, self.averages = to_2tuple(layer.kernel_size), isinstance(layer, nn.AvgPool2d)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, h, w) -> what the layer gives: of the pixels that are real."""
@@ -83,13 +83,9 @@ def replace_padding(network: nn.Module) -> None:
 
 def _has_border_windows(layer: Any) -> bool:
     """Whether windows lie side by side, from the first pixel on, and the last ones may be cut by the border."""
-    apart = _pair(layer.stride) == _pair(layer.kernel_size) and _pair(layer.padding) == (0, 0)
-    plain = _pair(getattr(layer, "dilation", 1)) == (1, 1) and not getattr(layer, "divisor_override", None)
+    apart = to_2tuple(layer.stride) == to_2tuple(layer.kernel_size) and to_2tuple(layer.padding) == (0, 0)
+    plain = to_2tuple(getattr(layer, "dilation", 1)) == (1, 1) and not getattr(layer, "divisor_override", None)
     return bool(layer.ceil_mode and apart and plain)
-
-
-def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
-    return (value, value) if isinstance(value, int) else tuple(value)
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int) -> int:

@@ -26,7 +26,7 @@ from sanet.config import DataConfig, ExportFormat, ExportOutputs, InferenceConfi
 from sanet.data.catalog import data_source
 from sanet.data.source import SegmentationDataset
 from sanet.deploy.export import NEWEST, describe, prepare, quiet, replacing, say, write
-from sanet.deploy.graph import give_labels, require_bytes
+from sanet.deploy.graph import give_labels
 from sanet.deploy.parity import ParityReport, compare, require_parity
 from sanet.evaluation.confusion import ConfusionMatrix, scores_of
 from sanet.evaluation.evaluate import require_same_classes
@@ -119,19 +119,18 @@ def export_int8(
         progress: say on stderr what is being done.
 
     Raises:
-        UsageError: a path with another suffix, no such split, or labels of more than 256 classes.
+        UsageError: a path with another suffix, or no such split.
         DataError: the dataset cannot be read.
         SanetError: other classes than the dataset's, the network cannot be exported, or int8 costs too much. Then
             no file is left, and one that was there before stays.
     """
-    require_bytes(outputs, len(model.labels))
     if calibration < 1:
         raise UsageError(f"calibration {calibration}: 1 image or more")
     source = data_source(data).reading(model.images)
     data = source.settings or data
     calibration_set, dataset = source.open(CALIBRATION_SPLIT), source.open(split)
     require_same_classes(model.labels, dataset.labels)
-    network, metadata = prepare(model), describe(model, FORMAT, outputs)
+    network, metadata = prepare(model, outputs), describe(model, FORMAT, outputs)
     inference = InferenceConfig().resolved(model.shorter_side)
     with replacing(path, FORMAT) as partial, TemporaryDirectory() as folder:
         start = perf_counter()
@@ -152,7 +151,7 @@ def export_int8(
         store_metadata(partial, metadata)
         cases = compare(network, logits_of := open_exported(partial, "cpu"), model.in_chans, model.images)
         if outputs != "logits":
-            give_labels(partial, outputs, logits_of)
+            give_labels(partial, "confidence" in outputs, logits_of)
         size = partial.stat().st_size
     report = Int8Report(Path(path), metadata, size, seconds, torch.get_num_threads(), cases, cost)
     report.write()
