@@ -106,7 +106,7 @@ def test_the_file_labels_like_the_model_without_being_told_of_its_size(exported,
     assert file.inference == network.inference == InferenceConfig(shorter_side=64)
     with torch.inference_mode():
         found, expected, own = (
-            class_probabilities(predictor.logits_of, image, views)
+            class_probabilities(predictor.logits_of, image[None], views)[0]
             for predictor, views in (
                 (file, file.inference),
                 (network, network.inference),

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import to_2tuple
+from timm.layers.helpers import to_2tuple
 from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
 from timm.layers.std_conv import ScaledStdConv2dSame, StdConv2dSame
@@ -45,7 +45,7 @@ class SamePadded(nn.Module):
 
 
 class WholeWindows(nn.Module):
-    """A pooling whose windows do not overlap and go beyond the border (``ceil_mode``), over maps that are padded for it.
+    """A pooling whose windows lie side by side and go beyond the border (``ceil_mode``), over padded maps.
 
     Runtimes differ where a window is larger than the map: OpenVINO returns nothing there.
 
@@ -53,13 +53,14 @@ class WholeWindows(nn.Module):
         layer: the pooling.
     """
 
-    def __init__(self, layer: nn.AvgPool2d | nn.MaxPool2d) -> None:
+    def __init__(self, layer: Any) -> None:
         super().__init__()
         self.sides, self.averages = to_2tuple(layer.kernel_size), isinstance(layer, nn.AvgPool2d)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, h, w) -> what the layer gives: of the pixels that are real."""
-        rows, columns = (same_padding(size, side, side, 1) for size, side in zip(maps.shape[-2:], self.sides, strict=True))
+        sides = zip(maps.shape[-2:], self.sides, strict=True)
+        rows, columns = (same_padding(size, side, side, 1) for size, side in sides)
 
         def padded(values: Tensor, fill: float) -> Tensor:
             return F.pad(values, (0, columns, 0, rows), value=fill)

@@ -57,16 +57,17 @@ class ExportedModel:
         except (KeyError, TypeError) as error:
             raise SanetError("it does not say which classes it has; it was not written by `sanet export`") from error
         self.shorter_side = checked_side("shorter_side", metadata.get("shorter_side"))
+        self.temperature = metadata.get("temperature", 1.0)
+        require("temperature", [self.temperature], 1e-6, 1e6)
         self.in_chans, self.reading = metadata.get("in_chans", 3), read_plain(metadata.get("images"))
         if self.reading.channels not in (None, self.in_chans):
             raise SanetError(f"it says that images have {self.in_chans} and {self.reading.channels} channels")
-        self.temperature = metadata.get("temperature", 1.0)
-        require("temperature", [self.temperature], 1e-6, 1e6)
         self.dtype, kind = (torch.float32, "float") if self.reading.of_values else (torch.uint8, "uint8")
         places = (*session.get_inputs(), *session.get_outputs())
         ranks = [(value, len(value.shape)) for value in places]
         found = [(value.name, value.type, rank, value.shape[1:2] if rank == 4 else []) for value, rank in ranks]
-        images, logits = (INPUT, f"tensor({kind})", 4, [self.in_chans]), (OUTPUT, "tensor(float)", 4, [len(self.labels)])
+        images = (INPUT, f"tensor({kind})", 4, [self.in_chans])
+        logits = (OUTPUT, "tensor(float)", 4, [len(self.labels)])
         labelled = [images, (SIZE, "tensor(int64)", 1, []), (LABELS, "tensor(uint8)", 3, [])]
         self.gives_labels = found in (labelled, [*labelled, (CONFIDENCE, "tensor(uint8)", 3, [])])
         if not self.gives_labels and found != [images, logits]:
@@ -90,22 +91,20 @@ class ExportedModel:
             raise SanetError(f"{self.path} returns label {largest}, but has {len(self.labels)} classes")
         return labels
 
-    def label(self, image: Tensor, settings: InferenceConfig) -> Tensor:
-        """``views.label_image`` for a file that gives labels: one view, whole.
+    def label(self, images: Tensor, settings: InferenceConfig) -> Tensor:
+        """(B, C, H, W), as ``Predictor.seen`` gives them -> (B, H, W) int64 labels, of one view.
 
         Raises:
-            UsageError: the settings or the size of the image need logits.
+            UsageError: the settings or the size of the images need logits.
         """
-        whole = grown(image)
-        size = whole.shape[-2:]
-        seen = resized(whole, settings.factors(*size)[0])
-        views = len(settings.scales) * (1 + settings.flip)
-        if views > 1 or seen.shape[-2] * seen.shape[-1] > settings.window**2:
-            need = f"{views} views" if views > 1 else f"windows, as {seen.shape[-1]}x{seen.shape[-2]} pixels do,"
+        height, width = images.shape[-2:]
+        whole = grown(images)
+        seen = resized(whole, settings.factors(*whole.shape[-2:])[0])
+        if settings.several or seen.shape[-2] * seen.shape[-1] > settings.window**2:
+            need = "several views" if settings.several else f"windows, as {width}x{height} pixels do,"
             raise UsageError(f"{self.path} gives labels, but {need} need logits; {REMEDY}")
         seen = self.reading.stored(seen) if self.reading.of_values else seen
-        height, width = image.shape[-2:]
-        return self.labels_of(seen[None], size)[0, :height, :width].long()
+        return self.labels_of(seen, whole.shape[-2:])[:, :height, :width].long()
 
     def _run(self, images: Tensor, output: str, others: dict[str, NDArray[Any]], expected: tuple[int, ...]) -> Tensor:
         """One output, on the model's device."""
