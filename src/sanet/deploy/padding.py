@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers.helpers import to_2tuple
 from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.helpers import to_2tuple
 from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
 from timm.layers.std_conv import ScaledStdConv2dSame, StdConv2dSame
 from torch import Tensor, nn
