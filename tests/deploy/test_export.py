@@ -189,7 +189,7 @@ def test_a_broken_export_leaves_what_was_there(broken, small, monkeypatch, tmp_p
 
 
 def test_an_export_that_cannot_be_made_is_named(small, monkeypatch, tmp_path):
-    def impossible(network, path, metadata):
+    def impossible(network, path, metadata, opset):
         raise ValueError("no such operator\nand so on")
 
     monkeypatch.setattr(exports, "write_onnx", impossible)
