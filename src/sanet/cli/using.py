@@ -10,7 +10,16 @@ from pathlib import Path
 from threading import Event
 
 from sanet.cli.parsing import FLAT, Command, model_in, positional, words
-from sanet.config import OWN, DataConfig, EngineName, ExportFormat, InferenceConfig, MaskFormat, OutputConfig
+from sanet.config import (
+    OWN,
+    DataConfig,
+    EngineName,
+    ExportFormat,
+    ExportOutputs,
+    InferenceConfig,
+    MaskFormat,
+    OutputConfig,
+)
 from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
 from sanet.settings import SIDES, Chosen, within
@@ -226,6 +235,8 @@ class Export(Command):
         model: run directory, model directory or hf:OWNER/NAME; streets is the bundled model.
         format: onnx or onnx-int8.
         output: the file; by default beside the model, as runs/x/model.onnx.
+        outputs: logits; labels, one byte a pixel in place of four for each class; or labels+confidence, two bytes.
+        opset: version of ONNX's operators; 17 to 19 for older runtimes.
         split: only onnx-int8, split on which its scores are measured.
         calibration: only onnx-int8, number of training images that set its ranges.
         max_miou_drop: only onnx-int8, largest loss of mIoU, from 0 to 1; a file that loses more is not kept.
@@ -235,6 +246,8 @@ class Export(Command):
     model: str = positional("MODEL")
     format: ExportFormat = "onnx"
     output: str | None = None
+    outputs: ExportOutputs = "logits"
+    opset: int = within(20, 17, 20)
     split: str = "val"
     calibration: int = within(32, 1, 100_000)
     max_miou_drop: float = within(0.02, 0, 1)
@@ -250,10 +263,11 @@ class Export(Command):
         path = self.output or default_path(directory, self.format)
         require_own(*files_of(Path(path)))
         model = load_model(directory)
+        how = (self.outputs, self.opset)
         if self.format == "onnx-int8":
-            say(export_int8(model, path, self.data, self.split, self.calibration, self.max_miou_drop))
+            say(export_int8(model, path, self.data, self.split, self.calibration, self.max_miou_drop, *how))
         else:
-            say(export(model, path))
+            say(export(model, path, outputs=self.outputs, opset=self.opset))
         say(f"export: {path}")
 
 

@@ -16,7 +16,7 @@ from sanet.config import InferenceConfig
 from sanet.data.decoding import UNREADABLE, read_image, rgb
 from sanet.data.images import array_of, shown, stored_values
 from sanet.inference.device import choose_device, prepared
-from sanet.inference.exported import is_exported, open_exported
+from sanet.inference.exported import ExportedModel, is_exported, open_exported
 from sanet.inference.prediction import Certainty, Prediction
 from sanet.inference.views import LogitsFunction, label_image, probabilities_of, score_bands
 from sanet.models.networks import SegmentationModel
@@ -69,12 +69,14 @@ class Predictor:
         self.model = BUNDLED["streets"] if model is None else model
         self.batch, self._process = batch, os.getpid()
         self.logits_of: LogitsFunction
+        self._labels_file: ExportedModel | None = None
         if not isinstance(self.model, SegmentationModel) and is_exported(self.model):
             exported = open_exported(self.model, device)
             self.logits_of, self.labels, self.device = exported, exported.labels, exported.device
             self.inference = inference.resolved(exported.shorter_side)
             self.in_chans, self.value_range, self.images = exported.in_chans, 255, exported.reading
             self.temperature = exported.temperature
+            self._labels_file = exported if exported.gives_labels else None
             if self.images.of_values:
                 self.logits_of = lambda images: exported(self.images.stored(images))
         else:
@@ -143,6 +145,8 @@ class Predictor:
     def label(self, image: torch.Tensor) -> torch.Tensor:
         """(C, H, W), as ``seen`` gives it -> (H, W) int64 class indices, both on the model's device."""
         self._require_own_process()
+        if self._labels_file is not None:
+            return self._labels_file.label(image[None], self.inference)[0]
         return label_image(self.logits_of, image, self.inference)
 
     def seen(self, image: torch.Tensor) -> torch.Tensor:
@@ -178,7 +182,10 @@ class Predictor:
         parts: dict[str, list[torch.Tensor]] = {
             name: [] for name in ("labels", "confidence", "entropy", "probabilities")
         }
-        for band in score_bands(self.logits_of, images, self.inference):
+        labels_alone = self._labels_file is not None and detail == "mask" and threshold is None
+        if labels_alone and self._labels_file is not None:
+            parts["labels"].append(self._labels_file.label(images, self.inference).cpu())
+        for band in () if labels_alone else score_bands(self.logits_of, images, self.inference):
             parts["labels"].append(band.argmax(dim=1).cpu())
             if detail != "mask" or threshold is not None:
                 shares = probabilities_of(band, self.inference, self.temperature)

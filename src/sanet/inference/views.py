@@ -52,7 +52,7 @@ def score_bands(logits_of: LogitsFunction, images: Tensor, settings: InferenceCo
         yield class_probabilities(logits_of, images, settings)
         return
     height, width = images.shape[-2:]
-    seen, first = _grown(images), 0
+    seen, first = grown(images), 0
     (factor,) = settings.factors(*seen.shape[-2:])
     for band in _view(logits_of, seen, factor, settings.window):
         if first < height:
@@ -87,9 +87,9 @@ def class_probabilities(
     """
     height, width = images.shape[-2:]
     sums: Tensor | None = None
-    for factor in settings.factors(*_grown(images).shape[-2:]):
+    for factor in settings.factors(*grown(images).shape[-2:]):
         for flipped in (False, True) if settings.flip else (False,):
-            seen, first = _grown(images.flip(-1) if flipped else images), 0
+            seen, first = grown(images.flip(-1) if flipped else images), 0
             for logits in _view(logits_of, seen, factor, settings.window):
                 rows = min(logits.shape[-2], height - first)
                 found = logits[..., :rows, :width].softmax(dim=1)
@@ -156,7 +156,7 @@ def _tent(length: int) -> Tensor:
     return tent / tent.max()
 
 
-def _grown(images: Tensor) -> Tensor:
+def grown(images: Tensor) -> Tensor:
     """Repeat the last row and column until both sides have the 32 pixels that the networks need."""
     for dim in (-2, -1):
         side = images.shape[dim]
