@@ -1,4 +1,5 @@
 """Label a picture by a file of `sanet export`, without sanet: exported.py MODEL.onnx PICTURE MASK.png (one view)."""
+
 import json, sys  # noqa: E401, I001
 import numpy as np, onnxruntime  # noqa: E401
 from PIL import Image, ImageOps

@@ -108,14 +108,13 @@ def export_int8(
     """Write a network as ONNX in int8; see ``sanet.deploy.export`` for what every export holds and does.
 
     Args:
-        model: the network; it stays as it is.
+        model: the network.
         path: the file; ends in ``.int8.onnx``.
         data: the dataset that it is calibrated on (its train split) and scored on.
         split: split on which the network and the file are scored.
         calibration: number of evenly spaced images of the train split; all where it has fewer.
         max_miou_drop: largest loss of mIoU, as a share of one; a file that loses more is not kept.
-        outputs: what the file returns; see ``sanet.deploy.export.export``, as for ``opset``.
-        opset: version of ONNX's operators.
+        outputs, opset: see ``sanet.deploy.export.export``.
         progress: say on stderr what is being done.
 
     Raises:
@@ -133,14 +132,13 @@ def export_int8(
     network, metadata = prepare(model, outputs), describe(model, FORMAT, outputs)
     inference = InferenceConfig().resolved(model.shorter_side)
     with replacing(path, FORMAT) as partial, TemporaryDirectory() as folder:
-        start = perf_counter()
-        in_float = Path(folder) / "float.onnx"
+        start, in_float = perf_counter(), Path(folder) / "float.onnx"
         write(network, in_float, metadata, progress, opset)
         require_parity(compare(network, open_exported(in_float, "cpu"), model.in_chans, model.images), Path(path))
         indices = evenly_spaced(len(calibration_set), calibration)
         say(f"calibrate on {len(indices)} images", progress)
         images = (calibration_set[index].image for index in indices)
-        seen = (resized(image, *inference.factors(*image.shape[-2:])) for image in images)
+        seen = (resized(image[None], *inference.factors(*image.shape[-2:]))[0] for image in images)
         quantize(in_float, partial, map(model.images.stored, seen) if model.images.of_values else seen)
         seconds = perf_counter() - start
         say(f"score both on {len(dataset)} images of {split}", progress)
