@@ -114,7 +114,8 @@ def export_int8(
         split: split on which the network and the file are scored.
         calibration: number of evenly spaced images of the train split; all where it has fewer.
         max_miou_drop: largest loss of mIoU, as a share of one; a file that loses more is not kept.
-        outputs, opset: see ``sanet.deploy.export.export``.
+        outputs: what the file returns; see ``sanet.deploy.export.export``, as for ``opset``.
+        opset: version of ONNX's operators.
         progress: say on stderr what is being done.
 
     Raises:
@@ -126,7 +127,6 @@ def export_int8(
     if calibration < 1:
         raise UsageError(f"calibration {calibration}: 1 image or more")
     source = data_source(data).reading(model.images)
-    data = source.settings or data
     calibration_set, dataset = source.open(CALIBRATION_SPLIT), source.open(split)
     require_same_classes(model.labels, dataset.labels)
     network, metadata = prepare(model, outputs), describe(model, FORMAT, outputs)
@@ -143,15 +143,15 @@ def export_int8(
         seconds = perf_counter() - start
         say(f"score both on {len(dataset)} images of {split}", progress)
         scores = score_both(dataset, network.network, partial, progress)
-        cost = Int8Cost(data.name, split, len(dataset), len(indices), in_float.stat().st_size, **scores)
+        cost = Int8Cost((source.settings or data).name, split, len(dataset), len(indices), in_float.stat().st_size, **scores)
         require_small_drop(cost, max_miou_drop, Path(path))
         metadata |= {"quantization": asdict(cost)}
         store_metadata(partial, metadata)
         cases = compare(network, logits_of := open_exported(partial, "cpu"), model.in_chans, model.images)
         if outputs != "logits":
             give_labels(partial, "confidence" in outputs, logits_of)
-        size = partial.stat().st_size
-    report = Int8Report(Path(path), metadata, size, seconds, torch.get_num_threads(), cases, cost)
+        about = Path(path), metadata, partial.stat().st_size, seconds, torch.get_num_threads()
+    report = Int8Report(*about, cases, cost)
     report.write()
     return report
 
