@@ -143,7 +143,8 @@ def export_int8(
         seconds = perf_counter() - start
         say(f"score both on {len(dataset)} images of {split}", progress)
         scores = score_both(dataset, network.network, partial, progress)
-        cost = Int8Cost((source.settings or data).name, split, len(dataset), len(indices), in_float.stat().st_size, **scores)
+        counts = len(dataset), len(indices), in_float.stat().st_size
+        cost = Int8Cost((source.settings or data).name, split, *counts, **scores)
         require_small_drop(cost, max_miou_drop, Path(path))
         metadata |= {"quantization": asdict(cost)}
         store_metadata(partial, metadata)
