@@ -151,8 +151,7 @@ def export_int8(
         cases = compare(network, logits_of := open_exported(partial, "cpu"), model.in_chans, model.images)
         if outputs != "logits":
             give_labels(partial, "confidence" in outputs, logits_of)
-        about = Path(path), metadata, partial.stat().st_size, seconds, torch.get_num_threads()
-    report = Int8Report(*about, cases, cost)
+        report = Int8Report(Path(path), metadata, partial.stat().st_size, seconds, torch.get_num_threads(), cases, cost)
     report.write()
     return report
 
