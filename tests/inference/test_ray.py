@@ -135,7 +135,7 @@ def test_what_is_no_images_fault_stops_the_call(cluster, collection, monkeypatch
     class Failing(Worker):
         def label(self, job):
             if "03" in job.image:
-                self.predictor.read = lambda path: path.out_of_memory
+                self.engine.predictor.read = lambda path: path.out_of_memory
             return super().label(job)
 
     monkeypatch.setattr(ray_engine, "Worker", Failing)
