@@ -130,21 +130,27 @@ class Train(Command):
         run: everything that decides the outcome.
         resume: run directory to resume, from its newest checkpoint; its settings are the defaults.
         trust_changes: resume also where opened code or the data changed since the run began.
+        preview: PNG to write, of the first batch as the network sees it with its labels laid over; nothing is trained.
     """
 
     run: TrainConfig = field(default_factory=TrainConfig, metadata=FLAT)
     resume: str | None = None
     trust_changes: bool = False
+    preview: str = ""
 
     def __call__(self) -> None:
         from sanet import distributed
         from sanet.evaluation.report import score_table
         from sanet.training.checkpoints import CheckpointFolder
         from sanet.training.cluster import joined
-        from sanet.training.fit import train
+        from sanet.training.fit import preview, train
         from sanet.training.run import COPYING
+        from sanet.training.summary import ending
 
         config = replace(self.run, output=self.resume) if self.resume else self.run
+        if self.preview:
+            preview(config, Path(self.preview))
+            return say(f"crops with their labels: {self.preview}; nothing was trained")
         with joined(config.accelerator) as cluster:
             if cluster.idle:
                 say(f"{cluster.idle} more GPUs here: torchrun --nproc-per-node {cluster.idle + 1} -m sanet train …")
@@ -158,7 +164,7 @@ class Train(Command):
                 say(score_table(run.evaluation))
                 if copied := run.evaluation.facts.get(COPYING):
                     say(f"{COPYING}: mean IoU {percent(copied['miou'])}")
-                say(f"kept:   {run.chosen}\nmodel:  {run.directory / MODEL}\nreport: {run.directory / 'report.html'}")
+                say(ending(config, run.evaluation, run.chosen))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,9 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from PIL import Image
 
+from sanet.config import CROPS
 from sanet.evaluation.confusion import SCORE_NAMES
 from sanet.evaluation.curves import learning_curves
 from sanet.evaluation.page import data_url, environment, thumbnail
@@ -25,6 +27,7 @@ NUMBERED_CLASSES = 21
 def write_report(path: Path, evaluation: Evaluation, history: list[dict[str, float]], title: str) -> None:
     """Write one HTML file that needs no other file, script or network; for ``history`` see ``learning_curves``."""
     labels, iou, confusion = evaluation.labels, evaluation.scores.class_iou, evaluation.confusion
+    crops = path.with_name(CROPS)  # of a run, whose training they show
     masks = [mask for example in evaluation.worst for mask in (example.truth, example.prediction)]
     shown = set().union(*(np.unique(mask).tolist() for mask in masks))
     text = (
@@ -43,6 +46,7 @@ def write_report(path: Path, evaluation: Evaluation, history: list[dict[str, flo
             examples=[(example, _panels(example, labels)) for example in evaluation.worst],
             shown=[name for index, name in enumerate(labels.names) if index in shown],
             median_miou=median([miou for miou in evaluation.image_miou.values() if isfinite(miou)] or [nan]),
+            crops=data_url(np.array(Image.open(crops)), "JPEG") if crops.is_file() else None,
             absent_rule=ABSENT_RULE,
             wrong=WRONG,
             ignored=IGNORED,
