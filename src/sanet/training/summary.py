@@ -60,7 +60,7 @@ def opening(
         "network": f"{name_of(config.model.name)} over {config.model.backbone}, {count / 1e6:.2f} million parameters",
         "device": f"{device}, {torch.get_num_threads()} threads of {os.cpu_count()} cores{busy}",
         "images": ", ".join(f"{split} {number}" for split, number in images.items()),
-        "classes": f"{len(texts)}, by their share of the pixels of train: {', '.join(texts)} (rarest)",
+        "classes": f"{len(found)}, by their share of the pixels of train: {', '.join(texts)} (rarest)",
         "steps": f"{steps} an epoch, of {config.batch_size} images as crops of {height}x{width}; {length}",
         "output": config.output,
     }
