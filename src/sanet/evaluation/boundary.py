@@ -1,24 +1,100 @@
-"""Boundary IoU: how well the outlines of the classes are found.
+"""How well the outlines of the classes are found: boundary IoU, and boundary F1.
 
-Source: Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", CVPR 2021, equation (5),
-for classes instead of objects: pixels are summed over all images before the quotient, as for mIoU.
+Sources: Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", CVPR 2021, equation (5),
+for classes instead of objects; Csurka et al., "What is a good evaluation measure for semantic segmentation?", BMVC
+2013, section 3. Pixels are summed over all images before the quotient, as for mIoU, where Csurka et al. take the mean
+of the images.
 """
 
 from __future__ import annotations
 
-from math import hypot
+from math import ceil, hypot
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter, minimum_filter
+from scipy.spatial import KDTree
 from torch import Tensor
 from torchmetrics import Metric
+
+from sanet.evaluation.confusion import iou_of
+
+# Distances, as shares of an image's diagonal: those of the papers.
+IOU_RATIO, F1_RATIO = 0.02, 0.0075
+NOTHING = 2**31 - 1  # in place of the ignore value
+
+
+def distance_of(ratio: float, shape: tuple[int, ...]) -> int:
+    """A share of the diagonal of an image (H, W) in whole pixels, one at least."""
+    return max(1, round(ratio * hypot(*shape)))
+
+
+def region_counts(
+    prediction: NDArray[np.int64], mask: NDArray[np.int64], labelled: NDArray[np.bool_], classes: int, ratio: float
+) -> NDArray[np.int64]:
+    """(3, K): pixels of the boundary regions of each class in an image (H, W), in both, true and predicted.
+
+    The boundary region of a class is what of it lies within a distance of its outline, the border of the image
+    included, in steps to one of eight neighbours. Ignored pixels are left out of the regions, and are no outline.
+    """
+    distance = distance_of(ratio, mask.shape)
+    found, true = (_near_others(labels, labelled, distance) for labels in (prediction, mask))
+    both = found & true & (prediction == mask)
+    pairs = (mask, both), (mask, true), (prediction, found)
+    return np.stack([np.bincount(labels[where], minlength=classes) for labels, where in pairs])
+
+
+def outline_counts(
+    prediction: NDArray[np.int64], mask: NDArray[np.int64], labelled: NDArray[np.bool_], classes: int
+) -> NDArray[np.int64]:
+    """(4, K): predicted outline pixels near a true one of their class, all of these, true ones near, and all.
+
+    An outline pixel has a labelled pixel of another class above, below or beside it; so the border of the image is no
+    outline, nor is that of what is ignored. Near is within ``F1_RATIO`` of the diagonal.
+    """
+    # The distance of whole pixels, squared, is whole: half of one more allows for rounding alone.
+    limit = (distance_of(F1_RATIO, mask.shape) ** 2 + 0.5) ** 0.5
+    apart, points = ceil(2 * limit), []
+    for labels in (prediction, mask):
+        rows, columns = np.nonzero(_outline(labels, labelled))
+        # Classes are far apart in a dimension of their own, so that pixels are near those of their class alone.
+        points.append(np.column_stack([rows, columns, labels[rows, columns] * apart]))
+    trees = [KDTree(found, compact_nodes=False, balanced_tree=False) for found in points]
+    counts = []
+    for found, tree in zip(points, reversed(trees), strict=True):
+        near = np.isfinite(tree.query(found, distance_upper_bound=limit)[0]) if tree.n else np.zeros(len(found), bool)
+        which = found[:, 2] // apart
+        counts += [np.bincount(part, minlength=classes) for part in (which[near], which)]
+    return np.stack(counts)
+
+
+def _near_others(labels: NDArray[np.int64], labelled: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
+    """Where a labelled pixel has one of another class, or the outside of the image, within a distance."""
+    window = 2 * distance + 1
+    low, high = (
+        operation(np.where(labelled, labels, empty).astype(np.int32), window, mode="constant", cval=empty)
+        for operation, empty in ((minimum_filter, NOTHING), (maximum_filter, -1))
+    )
+    near: NDArray[np.bool_] = low != high
+    near[:distance] = near[-distance:] = True
+    near[:, :distance] = near[:, -distance:] = True
+    return near & labelled
+
+
+def _outline(labels: NDArray[np.int64], labelled: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    outline = np.zeros(labels.shape, np.bool_)
+    for here, there in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        differ = (labels[here] != labels[there]) & labelled[here] & labelled[there]
+        outline[here] |= differ
+        outline[there] |= differ
+    return outline
 
 
 class BoundaryIoU(Metric):
     """Mean over the classes of the IoU of their boundary regions, in [0, 1]; NaN where no class has a boundary.
 
-    The boundary region of a class is what of it lies within a distance of its outline, the border of the image
-    included, in steps to one of eight neighbours. Ignored pixels are left out of the regions, and are no outline.
+    Every evaluation has it; this is for validation while a network is trained. See ``region_counts``.
 
     Args:
         num_classes: K.
@@ -29,35 +105,20 @@ class BoundaryIoU(Metric):
     higher_is_better = True
     counts: Tensor
 
-    def __init__(self, num_classes: int, ignore_index: int = 255, ratio: float = 0.02) -> None:
+    def __init__(self, num_classes: int, ignore_index: int = 255, ratio: float = IOU_RATIO) -> None:
         super().__init__()
         self.num_classes, self.ignore_index, self.ratio = num_classes, ignore_index, ratio
-        self.add_state("counts", torch.zeros(2, num_classes, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(3, num_classes, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, mask: Tensor) -> None:
         """Count the boundary regions of an image: labels (H, W) int64, predicted and true."""
-        distance = max(1, round(self.ratio * hypot(*mask.shape)))
-        labelled = mask != self.ignore_index
-        found, true = (
-            self._regions(labels.masked_fill(~labelled, self.ignore_index), labelled, distance)
-            for labels in (prediction, mask)
-        )
-        sums = torch.stack([(found & true).sum(dim=(1, 2)), (found | true).sum(dim=(1, 2))])
-        self.counts += sums.to(self.counts)
-
-    def _regions(self, labels: Tensor, labelled: Tensor, distance: int) -> Tensor:
-        """(K, H, W) bool."""
-        classes = torch.arange(self.num_classes, device=labels.device)[:, None, None]
-        members = labels == classes
-        # What is not of the class grows into it; beyond the image nothing is of any class, what is ignored is of all.
-        outside = F.pad((~members & labelled).float(), [distance] * 4, value=1.0)
-        width = 2 * distance + 1
-        near = F.max_pool2d(F.max_pool2d(outside, (1, width), stride=1), (width, 1), stride=1)
-        return members & (near > 0)
+        found, true = prediction.cpu().numpy(), mask.cpu().numpy()
+        counts = region_counts(found, true, true != self.ignore_index, self.num_classes, self.ratio)
+        self.counts += torch.from_numpy(counts).to(self.counts)
 
     def class_iou(self) -> Tensor:
         """(K,) float64; NaN for a class that has no boundary."""
-        return self.counts[0] / self.counts[1]
+        return iou_of(self.counts)
 
     def compute(self) -> Tensor:
         """The mean over the classes that have a boundary."""
