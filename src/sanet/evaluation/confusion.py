@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import nan
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -124,9 +125,10 @@ def scores_of(counts: Tensor, labels: LabelSet) -> Scores:
     """Scores of a (K, K) int64 confusion matrix whose rows are the ground truth."""
     sums = sums_of(counts.cpu())
     hits, truth, _ = sums.double()
-    means = {name: mean.item() for name, mean in means_of(sums, labels, torch.zeros(len(labels)).bool()).items()}
+    means: dict[str, Any] = dict.fromkeys(("miou_without_background", "miou_with_background"))
+    means |= {name: mean.item() for name, mean in means_of(sums, labels, torch.zeros(len(labels)).bool()).items()}
     return Scores(
-        **{"miou_without_background": None, "miou_with_background": None, **means},
+        **means,
         class_iou=dict(zip(labels.names, iou_of(sums).tolist(), strict=True)),
         class_accuracy=dict(zip(labels.names, (hits / truth).tolist(), strict=True)),
         pixels=int(truth.sum().item()),

@@ -92,7 +92,9 @@ def evaluate(
     if label.outside > FAR_OUTSIDE:
         say(f"warning: of an image {label.outside:.1%} of a channel's pixels {OUTSIDE_TEXT}", error=True)
     name = "in memory" if isinstance(model, SegmentationModel) else str(model)
-    return written_with({"model": OWN if name == str(BUNDLED[OWN]) else name, **facts}, evaluation, output, history or [])
+    return written_with(
+        {"model": OWN if name == str(BUNDLED[OWN]) else name, **facts}, evaluation, output, history or []
+    )
 
 
 def written_with(
@@ -187,8 +189,8 @@ def evaluate_dataset(
         scores_of(counts, labels),
         dict(zip(dataset.names, miou, strict=True)),
         _worst(dataset, label, miou) if distributed.is_main_process() else [],
-        protocol.with_contents({name: both for name, (*both, _) in contents.items()}),
-        {"boundaries": rule_of(shape for *_, shape in contents.values())},
+        protocol.with_contents({name: (image, mask) for name, (image, mask, _) in contents.items()}),
+        {"boundaries": rule_of(shape for _, _, shape in contents.values())},
         sums.numpy(),
         values,
         shapes.numpy(),

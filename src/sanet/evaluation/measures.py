@@ -81,9 +81,11 @@ class Interval(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Attributes:
-    classes: of every measure the K classes in their order, and behind them their mean.
-    means: the scores of ``SCORE_NAMES`` that there are.
+    """All scores.
+
+    Attributes:
+        classes: of every measure the K classes in their order, and behind them their mean.
+        means: the scores of ``SCORE_NAMES`` that there are.
     """
 
     classes: dict[str, list[Interval]]
@@ -91,7 +93,7 @@ class Table(NamedTuple):
 
 
 def image_counts(prediction: Tensor, mask: Tensor, confusion: Tensor, labels: LabelSet) -> Tensor:
-    """(13, K) int64 of an image: labels (H, W) int64 on the CPU, predicted and true, and its (K, K) confusion matrix."""
+    """(13, K) int64 of an image: predicted and true labels (H, W) int64 on the CPU, and its (K, K) confusion matrix."""
     found, true = prediction.numpy(), mask.numpy()
     labelled, classes = true != labels.ignore_index, len(labels)
     parts = (

@@ -86,7 +86,8 @@ def _columns(evaluation: Evaluation) -> dict[str, list[str]]:
 def _rules(evaluation: Evaluation) -> list[str]:
     """How what is shown came about, where it is."""
     table, count = evaluation.table, len(evaluation.image_miou)
-    drawn = f"{count} images" if evaluation.groups is None else f"{len(set(evaluation.groups.tolist()))} groups of images"
+    groups = None if evaluation.groups is None else len(np.unique(evaluation.groups))
+    drawn = f"{count} images" if groups is None else f"{groups} groups of {count} images"
     lines = []
     if isfinite(table.means["miou"].low):
         lines.append(f"Behind a score: its 95 % interval, from {RESAMPLES} resamples of the {drawn}.")
@@ -95,12 +96,17 @@ def _rules(evaluation: Evaluation) -> list[str]:
     return lines
 
 
+def iou_text(iou: float) -> str:
+    """The IoU of a class in per cent."""
+    return percent(iou) if isfinite(iou) else ABSENT
+
+
 def _means(evaluation: Evaluation) -> dict[str, Interval]:
     return {name: evaluation.table.means[key] for key, name in SCORE_NAMES.items() if key in evaluation.table.means}
 
 
 def _panels(example: Example, labels: LabelSet) -> dict[str, str]:
-    """Four images, no wider than ``IMAGE_WIDTH``, as data URLs; three where there is no image, as beside masks alone."""
+    """Four images, no wider than ``IMAGE_WIDTH``, as data URLs; three where no image is beside the masks."""
     truth, prediction = (thumbnail(array, IMAGE_WIDTH) for array in (example.truth, example.prediction))
     panels = {
         "ground truth": data_url(colorize(truth, labels), "PNG"),

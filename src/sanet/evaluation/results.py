@@ -82,9 +82,10 @@ class Evaluation:
 def write_scores(path: Path, evaluation: Evaluation) -> None:
     """Write all but the images; NaN is null. The sums of the images go into ``image_counts.npz`` beside the file."""
     counts = {"sums": evaluation.image_sums, "shapes": evaluation.image_shapes, "groups": evaluation.groups}
+    known: dict[str, Any] = {name: array for name, array in counts.items() if array is not None}
     if evaluation.image_sums is not None:
         with written(path.with_name(COUNTS)) as aside, aside.open("wb") as file:
-            np.savez_compressed(file, **{name: array for name, array in counts.items() if array is not None})
+            np.savez_compressed(file, **known)
     names, table = [*evaluation.labels.names], evaluation.table
     content = {
         "format": FORMAT,
@@ -138,7 +139,7 @@ def _image_counts(path: Path, confusion: NDArray[np.int64], images: int) -> list
     if not path.is_file():
         return [None, None, None]
     with np.load(path) as file:
-        sums, shapes, groups = (file[name] if name in file else None for name in ("sums", "shapes", "groups"))
+        sums, shapes, groups = (file.get(name) for name in ("sums", "shapes", "groups"))
     fits = len(sums) == images and np.array_equal(sums.sum(axis=0), sums_of(torch.from_numpy(confusion)).numpy())
     if not fits or any(other is not None and len(other) != images for other in (shapes, groups)):
         raise SanetError(f"{path} does not belong to the {SCORES} beside it; evaluate again")

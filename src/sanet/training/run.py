@@ -22,7 +22,7 @@ from sanet import distributed, files, references
 from sanet.config import CHECKPOINTS, CONFIG, MODEL, DataConfig, TrainConfig, plain
 from sanet.data.fingerprint import fingerprint
 from sanet.data.source import Source
-from sanet.evaluation.copying import copy_nearest
+from sanet.evaluation.copying import COPYING, copy_nearest
 from sanet.evaluation.evaluate import files_in
 from sanet.models.store import HUB
 from sanet.reading import ImageReading
@@ -36,7 +36,6 @@ from sanet.yaml_files import read_mapping
 RECORD, FORMAT = "record.json", 2
 PACKAGES = ("sanet-segmentation", "torch", "torchvision", "timm", "lightning", "numpy")
 SPLITS = ("train", "val")
-COPYING = "copying the most similar training image's mask"
 # Where TensorBoard finds its events.
 TENSORBOARD = "tensorboard"
 # What may differ when a run resumes: where and how long it trains, not what is trained.
@@ -132,8 +131,7 @@ def copying_of(config: TrainConfig, source: Source, resume: bool) -> dict[str, A
         return kept_copying(Path(config.output))
     copied = copy_nearest(source.open("train"), source.open("val"))
     say(copied)
-    scores = copied.scores
-    return {COPYING: {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy, **copied.extent}}
+    return copied.facts
 
 
 def kept_copying(directory: Path) -> dict[str, Any]:
