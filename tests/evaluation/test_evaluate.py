@@ -19,6 +19,7 @@ from sanet.config import DataConfig, InferenceConfig
 from sanet.data.catalog import data_source
 from sanet.data.decoding import DataError
 from sanet.evaluation.evaluate import evaluate, evaluate_dataset
+from sanet.data.source import Record
 from sanet.evaluation.protocol import Protocol
 from sanet.evaluation.report import write_report
 from sanet.evaluation.results import read_scores
@@ -85,8 +86,8 @@ def test_the_worst_images_come_first(data):
     truths = {dataset[index].image.sum().item(): dataset[index].mask for index in range(5)}
     share_right = dict(zip(truths, (1.0, 0.2, 0.8, 0.0, 0.5), strict=True))
 
-    def label(image):
-        key = image.sum().item()
+    def label(sample):
+        key = sample.image.sum().item()
         truth = truths[key].clone()
         truth[truth == 255] = 0
         rows = round(len(truth) * share_right[key])
@@ -174,6 +175,7 @@ class Images:
 
     def __init__(self, count, unreadable=None):
         self.names = [f"image {index}" for index in range(count)]
+        self.records = [Record(name) for name in self.names]
         self.unreadable = unreadable
 
     def __len__(self):
@@ -192,8 +194,8 @@ class Images:
         )
 
 
-def label_by_channel(image):
-    return image.float().argmax(0)
+def label_by_channel(sample):
+    return sample.image[:3].float().argmax(0)
 
 
 def scores_in(count, unreadable=None):

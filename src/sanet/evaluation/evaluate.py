@@ -21,7 +21,7 @@ from sanet.data.catalog import data_source, labelled_as
 from sanet.data.loading import evaluation_loader
 from sanet.data.source import SegmentationDataset
 from sanet.evaluation.confusion import ConfusionMatrix, iou_of, scores_of
-from sanet.evaluation.measures import PIXELS, ROWS, image_counts, rule_of
+from sanet.evaluation.measures import BOUNDARIES, PIXELS, ROWS, image_counts, rule_of
 from sanet.evaluation.metrics import compute_metrics, create_metrics, update_metrics
 from sanet.evaluation.protocol import Protocol
 from sanet.evaluation.report import write_report
@@ -190,7 +190,7 @@ def evaluate_dataset(
         dict(zip(dataset.names, miou, strict=True)),
         _worst(dataset, label, miou) if distributed.is_main_process() else [],
         protocol.with_contents({name: (image, mask) for name, (image, mask, _) in contents.items()}),
-        {"boundaries": rule_of(shape for _, _, shape in contents.values())},
+        {BOUNDARIES: rule_of(shape for _, _, shape in contents.values())},
         sums.numpy(),
         values,
         shapes.numpy(),

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sanet.evaluation.boundary import F1_RATIO, IOU_RATIO, distance_of, outline_counts, region_counts
 from sanet.evaluation.confusion import iou_of, means_of, sums_of
+from sanet.evaluation.outlines import F1_RATIO, IOU_RATIO, distance_of, outline_counts, region_counts
 from sanet.evaluation.regions import matched_regions
 from sanet.evaluation.repeated import RESAMPLES, bootstrap
 from sanet.structures import LabelSet
@@ -53,14 +53,15 @@ class Measure(NamedTuple):
     of: Callable[[Tensor], Tensor]
 
 
-PIXELS, BOUNDARIES, OUTLINES, REGIONS = slice(0, 3), slice(3, 6), slice(6, 10), slice(10, 13)
+PIXELS, NEAR_OUTLINES, OUTLINES, REGIONS = slice(0, 3), slice(3, 6), slice(6, 10), slice(10, 13)
 ROWS = REGIONS.stop
+BOUNDARIES = "boundaries"  # in the facts of an evaluation: ``rule_of``
 MEASURES = {
     "iou": Measure("IoU", PIXELS, iou_of),
     "dice": Measure("Dice", PIXELS, _dice),
     "precision": Measure("precision", PIXELS, _precision),
     "recall": Measure("recall", PIXELS, _recall),
-    "boundary_iou": Measure("boundary IoU", BOUNDARIES, iou_of),
+    "boundary_iou": Measure("boundary IoU", NEAR_OUTLINES, iou_of),
     "boundary_f1": Measure("boundary F1", OUTLINES, _boundary_f1),
     "region_precision": Measure("region precision", REGIONS, _precision),
     "region_recall": Measure("region recall", REGIONS, _recall),
@@ -110,8 +111,8 @@ def rule_of(shapes: Iterable[tuple[int, ...]]) -> str:
     words = []
     for ratio in (IOU_RATIO, F1_RATIO):
         pixels = sorted({distance_of(ratio, shape) for shape in shapes})
-        words.append(f"{pixels[0]}{f' to {pixels[-1]}' * (len(pixels) > 1)} pixels ({ratio:.2%} of the diagonal)")
-    return f"boundary IoU within {words[0]} of an outline, boundary F1 at {words[1]}"
+        words.append(f"{pixels[0]}{f' to {pixels[-1]}' * (len(pixels) > 1)} pixel{'s' * (pixels[-1] > 1)} ({100 * ratio:g} % of the diagonal)")
+    return f"Boundary IoU: within {words[0]} of an outline; boundary F1: within {words[1]}"
 
 
 def table_of(counts: Sequence[NDArray[np.int64]], labels: LabelSet, groups: NDArray[np.int64] | None = None) -> Table:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sanet.evaluation.confusion import SCORE_NAMES
 from sanet.evaluation.curves import learning_curves
-from sanet.evaluation.measures import MEASURES, Interval
+from sanet.evaluation.measures import BOUNDARIES, MEASURES, Interval
 from sanet.evaluation.page import data_url, environment, thumbnail
 from sanet.evaluation.repeated import RESAMPLES
 from sanet.evaluation.results import Evaluation, Example
@@ -44,7 +44,7 @@ def write_report(path: Path, evaluation: Evaluation, history: list[dict[str, flo
             means=_means(evaluation),
             colors=dict(zip(labels.names, labels.colors, strict=True)),
             classes=sorted(labels.names, key=lambda name: -iou[name] if isfinite(iou[name]) else 1),
-            protocol=evaluation.protocol.shown() | evaluation.facts,
+            protocol=evaluation.protocol.shown() | {k: v for k, v in evaluation.facts.items() if k != BOUNDARIES},
             curves=learning_curves(history, SCORE_NAMES),
             shares=(confusion / confusion.sum(axis=1, keepdims=True).clip(min=1)).tolist(),
             numbered=len(labels) <= NUMBERED_CLASSES,
@@ -92,7 +92,7 @@ def _rules(evaluation: Evaluation) -> list[str]:
     if isfinite(table.means["miou"].low):
         lines.append(f"Behind a score: its 95 % interval, from {RESAMPLES} resamples of the {drawn}.")
     if "region_recall" in table.classes:
-        lines.append(REGION_RULE)
+        lines += [f"{evaluation.facts[BOUNDARIES]}.", REGION_RULE]
     return lines
 
 
