@@ -111,7 +111,8 @@ def rule_of(shapes: Iterable[tuple[int, ...]]) -> str:
     words = []
     for ratio in (IOU_RATIO, F1_RATIO):
         pixels = sorted({distance_of(ratio, shape) for shape in shapes})
-        words.append(f"{pixels[0]}{f' to {pixels[-1]}' * (len(pixels) > 1)} pixel{'s' * (pixels[-1] > 1)} ({100 * ratio:g} % of the diagonal)")
+        text = f"{pixels[0]} to {pixels[-1]}" if len(pixels) > 1 else str(pixels[0])
+        words.append(f"{text} pixel{'s' * (pixels[-1] > 1)} ({100 * ratio:g} % of the diagonal)")
     return f"Boundary IoU: within {words[0]} of an outline; boundary F1: within {words[1]}"
 
 

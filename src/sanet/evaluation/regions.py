@@ -16,28 +16,28 @@ def matched_regions(
 
     A region is what of one class hangs together over eight neighbours. Two regions of one class match where their IoU
     is above 0.5, which at most one pair of each can reach: the matching of Kirillov et al., "Panoptic Segmentation",
-    CVPR 2019, section 4.1. As there, pixels that the ground truth ignores are in no IoU, and a predicted region without
-    a match, of which more than half is ignored, does not count.
+    CVPR 2019, section 4.1. What the ground truth ignores is taken out of both before there are regions, so that a
+    perfect prediction matches whatever it says there.
     """
-    found, kinds = _regions(prediction, classes)
-    true, true_kinds = _regions(np.where(labelled, mask, classes), classes)
-    areas, whole = np.bincount(found[labelled], minlength=len(kinds)), np.bincount(found.ravel(), minlength=len(kinds))
-    true_areas = np.bincount(true.ravel(), minlength=len(true_kinds))
+    found, kinds = _regions(prediction, labelled, classes)
+    true, true_kinds = _regions(mask, labelled, classes)
+    areas, true_areas = np.bincount(found.ravel()), np.bincount(true.ravel())
     same = labelled & (prediction == mask)
     pairs, common = np.unique(true[same] * len(kinds) + found[same], return_counts=True)
     of_true, of_found = np.divmod(pairs, len(kinds))
     match = 3 * common > areas[of_found] + true_areas[of_true]  # 2 x intersection > union
-    counted = 2 * areas >= whole
-    counted[of_found[match]] = True
-    chosen = kinds[of_found[match]], true_kinds[1:], kinds[1:][counted[1:]]
+    chosen = kinds[of_found[match]], true_kinds[1:], kinds[1:]
     return np.stack([np.bincount(part, minlength=classes) for part in chosen])
 
 
-def _regions(labels: NDArray[np.int64], classes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(H, W) numbers of the regions, from 1, and 0 where there is no class; (R + 1,) the class of each number."""
+def _regions(
+    labels: NDArray[np.int64], labelled: NDArray[np.bool_], classes: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(H, W) numbers of the regions, from 1, and 0 where nothing is labelled; (R + 1,) the class of each number."""
+    labels = np.where(labelled, labels, -1)
     numbers, kinds = np.zeros(labels.shape, np.int64), [np.zeros(1, np.int64)]
     total = 0
-    for index, place in enumerate(find_objects(np.where(labels < classes, labels + 1, 0).clip(0), classes)):
+    for index, place in enumerate(find_objects(labels + 1, classes)):
         if place is not None:
             parts, count = label(labels[place] == index, EIGHT)
             numbers[place] += np.where(parts > 0, parts + total, 0)
