@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sanet.deploy.profile import profile as profile
     from sanet.evaluation.evaluate import evaluate as evaluate
     from sanet.evaluation.score import score as score
+    from sanet.inference.prediction import Prediction as Prediction
     from sanet.inference.predictor import Predictor as Predictor
     from sanet.models.backbones import Level as Level
     from sanet.models.networks import (
@@ -71,6 +72,7 @@ _HOMES = {
     "sanet.deploy.profile": ("profile",),
     "sanet.evaluation.evaluate": ("evaluate",),
     "sanet.evaluation.score": ("score",),
+    "sanet.inference.prediction": ("Prediction",),
     "sanet.inference.predictor": ("Predictor",),
     "sanet.models.backbones": ("Level",),
     "sanet.models.networks": ("SegmentationModel", "create_model", "load_model"),
