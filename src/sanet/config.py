@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,7 @@ ClassWeighting = Literal["none", "fourth_root", "sqrt", "log"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "xpu"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 ExportFormat = Literal["onnx", "onnx-int8"]
+ExportOutputs = Literal["logits", "labels", "labels+confidence"]
 EngineName = Literal["local", "ray"]
 # comp5: trained on the data of PASCAL VOC only; comp6: on other data as well.
 Competition = Literal["comp5", "comp6"]
@@ -190,6 +191,11 @@ class InferenceConfig:
         if not 0 < len(self.scales) == len({*self.scales}):
             raise UsageError(f"inference.scales {list(self.scales)}: one or more factors, none twice")
 
+    @property
+    def several(self) -> bool:
+        """Whether an image is seen in several sizes, or flipped as well."""
+        return len(self.scales) > 1 or self.flip
+
     def factors(self, height: int, width: int) -> tuple[float, ...]:
         """By which an image of this size is resized, one for each scale."""
         whole = self.shorter_side / min(height, width) if self.shorter_side else 1.0
@@ -198,6 +204,36 @@ class InferenceConfig:
     def resolved(self, side: int | None) -> InferenceConfig:
         """With a size of their own, 0 or a shorter side, for a model that is meant for ``side`` (None: any)."""
         return self if self.shorter_side is not None else replace(self, shorter_side=side or 0)
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """What is written of each image beside its mask.
+
+    Args:
+        overlays: the image tinted with the classes, with a legend, as JPEG.
+        probabilities: of every class, calibrated, as a .npy of (K, H, W) float16.
+        confidence: of the most likely class, calibrated, as a grey PNG from 0 to 255.
+        regions: connected regions of the classes, in regions.csv.
+        pixel_size: side of a pixel in a unit of yours, which regions.csv is in then; by default it is in pixels.
+        threshold: pixels of less confidence than this are ignored in the mask, which has the ignore value there.
+    """
+
+    overlays: bool = True
+    probabilities: bool = False
+    confidence: bool = False
+    regions: bool = False
+    pixel_size: float | None = within(None, 1e-12, 1e12)
+    threshold: float | None = within(None, 0, 1)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.pixel_size is not None and not self.regions:
+            raise UsageError("pixel_size: only with regions, whose lengths and areas are given in it")
+
+    def written(self) -> list[str]:
+        """Names of what is written, the masks first."""
+        return ["masks", *(item.name for item in fields(self) if getattr(self, item.name) is True)]
 
 
 @dataclass(frozen=True)

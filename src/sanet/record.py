@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sanet.reading import read_plain
+from sanet.settings import require
 from sanet.structures import LabelSet, SanetError, UsageError, first_line
 
 FORMAT = 2
@@ -62,10 +63,12 @@ TYPES: dict[str, tuple[type, ...]] = {
     "in_chans": (int,),
     "value_range": (int,),
     "images": (dict, type(None)),
+    "temperature": (float, int),
     "weights_sha256": (str,),
 }
 # What it means where a key that was added later is missing.
-BEFORE = {"in_chans": 3, "value_range": 255, "images": None}
+BEFORE = {"in_chans": 3, "value_range": 255, "images": None, "temperature": 1.0}
+TEMPERATURES = 0.01, 100.0
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], str | None]:
@@ -105,6 +108,7 @@ def _arguments(content: Any) -> tuple[dict[str, Any], str | None]:
             raise UsageError(f"{name}: {' or '.join(kind.__name__ for kind in kinds)} wanted")
     if max(len(content["network"]), len(content["backbone"])) > LONGEST_NAME:
         raise UsageError(f"network, backbone: {LONGEST_NAME} characters or less")
+    require("temperature", [content["temperature"]], *TEMPERATURES)
     digest = content.pop("weights_sha256")
     del content["format"]
     objects = {"labels": LabelSet(**content["labels"]), "images": read_plain(content["images"])}

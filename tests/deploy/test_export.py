@@ -24,7 +24,7 @@ from sanet.cli.main import main
 from sanet.config import DataConfig, InferenceConfig
 from sanet.data.catalog import data_source
 from sanet.deploy.export import default_path, export
-from sanet.deploy.padding import SamePadded, replace_same_padding, same_padding
+from sanet.deploy.padding import SamePadded, replace_padding, same_padding
 from sanet.deploy.parity import CASES, LARGEST_DIFFERENCE, TIE, ParityCase, differences, require_parity
 from sanet.deploy.quantize import Int8Cost, evenly_spaced, export_int8, quantize, require_small_drop
 from sanet.evaluation.evaluate import evaluate
@@ -106,7 +106,7 @@ def test_the_file_labels_like_the_model_without_being_told_of_its_size(exported,
     assert file.inference == network.inference == InferenceConfig(shorter_side=64)
     with torch.inference_mode():
         found, expected, own = (
-            class_probabilities(predictor.logits_of, image, views)
+            class_probabilities(predictor.logits_of, image[None], views)[0]
             for predictor, views in (
                 (file, file.inference),
                 (network, network.inference),
@@ -189,7 +189,7 @@ def test_a_broken_export_leaves_what_was_there(broken, small, monkeypatch, tmp_p
 
 
 def test_an_export_that_cannot_be_made_is_named(small, monkeypatch, tmp_path):
-    def impossible(network, path, metadata):
+    def impossible(network, path, metadata, opset):
         raise ValueError("no such operator\nand so on")
 
     monkeypatch.setattr(exports, "write_onnx", impossible)
@@ -266,7 +266,7 @@ def test_padded_layers_compute_what_those_of_timm_do(side):
     )  # fmt: skip
     maps = torch.randn(2, 3, side, side + 4)
     expected, names = layers(maps), len(layers.state_dict())
-    replace_same_padding(layers)
+    replace_padding(layers)
     assert torch.equal(layers(maps), expected)
     assert len(layers.state_dict()) == names
     assert [type(layer) is SamePadded for layer in (*layers, layers[1][0])] == [True, False, *[True] * 3, False, True]

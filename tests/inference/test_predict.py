@@ -1,5 +1,6 @@
 """Prediction for files: what is written, what is kept, and what is never replaced."""
 
+import csv
 import json
 import os
 import random
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from sanet import files
-from sanet.config import InferenceConfig
+from sanet.config import InferenceConfig, OutputConfig
 from sanet.inference import predict as predicting
 from sanet.inference.predict import Engine, predict_collection
 from sanet.inference.predictor import Predictor
@@ -26,8 +27,8 @@ SLOWLY = """
 import time
 from sanet.inference.predict import Engine, predict_collection
 engine = Engine("model", "cpu")
-label = engine.predictor.label
-engine.predictor.label = lambda image: (time.sleep(0.05), label(image))[1]
+logits_of = engine.predictor.logits_of
+engine.predictor.logits_of = lambda images: (time.sleep(0.05), logits_of(images))[1]
 predict_collection(engine, ["photos"], "out", progress=False)
 """
 
@@ -215,7 +216,7 @@ def test_what_somebody_else_has_written_stays(collection, monkeypatch, kind, whe
     Image.new("L", (7, 7), 1).save(path)
     before = contents(Path("out"))
     with monkeypatch.context() as patch:
-        patch.setattr(Predictor, "label", None)  # it is said before anything is labelled
+        patch.setattr(Predictor, "_labelled", None)  # it is said before anything is labelled
         with pytest.raises(UsageError, match=f"--output: out/{kind}"):
             predict(window=64)
     assert contents(Path("out")) == before
@@ -342,3 +343,49 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_no_part(collection, most):
     assert "Traceback" not in done.stderr
     assert not list(Path("out").rglob("*.partial"))
     assert sum(predict()[:2]) == 3
+
+
+def test_everything_else_that_can_be_written(collection):
+    """Files of each kind, of the pixels that the predictor says; regions of all images in one table; and resuming."""
+    outputs = OutputConfig(False, True, True, True, 0.5, 0.4)
+    engine = Engine("model", "cpu", outputs=outputs, batch=2)
+    assert predict_collection(engine, ["photos"], "out", progress=False) == (3, 0, [])
+    assert not Path("out/overlays").exists()
+    predictor, expected = Predictor("model", "cpu"), []
+    for line in lines():
+        assert "overlay" not in line
+        found = predictor(Path("out") / line["image"], threshold=0.4)
+        assert np.array_equal(np.array(Image.open(Path("out") / line["mask"])), found)
+        np.testing.assert_allclose(np.load(Path("out") / line["probabilities"]), found.probabilities, atol=2e-3)
+        grey = np.array(Image.open(Path("out") / line["confidence"]))
+        np.testing.assert_allclose(grey / 255, found.confidence, atol=0.0021)
+        expected += [[line["image"], region.name, region.area / 4, region.box[2] / 2] for region in found.regions]
+    with open("out/regions.csv", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header[:4] == ["image", "class", "area", "left"]
+    assert [[*row[:2], float(row[2]), float(row[5])] for row in rows] == expected
+    assert predict_collection(engine, ["photos"], "out", progress=False) == (0, 3, [])
+    # In pixels now, for which nothing has to be labelled again; more kinds of files have to be made.
+    again = Engine("model", "cpu", outputs=OutputConfig(False, True, True, True, None, 0.4))
+    assert predict_collection(again, ["photos"], "out", progress=False) == (0, 3, [])
+    assert "area (pixels)" in Path("out/regions.csv").read_text()
+    more = Engine("model", "cpu", outputs=OutputConfig(True, True, True, True, None, 0.4))
+    assert predict_collection(more, ["photos"], "out", progress=False) == (3, 0, [])
+    with pytest.raises(UsageError, match="regions"):
+        OutputConfig(pixel_size=2.0)
+
+
+def test_images_in_batches_are_those_one_by_one(collection):
+    for number in range(5):
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (40, 40 + number // 3, 3), np.uint8)).save(
+            f"photos/x{number}.png"
+        )
+    Path("photos/x2.png").write_bytes(b"no image")
+    found = {}
+    for batch in (1, 3):
+        engine = Engine("model", "cpu", batch=batch)
+        outcome = predict_collection(engine, ["photos"], f"out{batch}", progress=False)
+        assert (outcome.labelled, len(outcome.failures)) == (7, 1)
+        found[batch] = {path.name: np.array(Image.open(path)) for path in sorted(Path(f"out{batch}").rglob("*.png"))}
+    assert found[1].keys() == found[3].keys()
+    assert all((found[1][name] == found[3][name]).mean() > 0.999 for name in found[1])

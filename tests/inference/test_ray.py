@@ -195,7 +195,10 @@ def marked(mark):
 
 
 def test_a_worker_names_the_image_and_the_machine(collection):
-    engine, job = RayEngine("model", "cpu"), Job("photos/01é.png", "out/masks/1.png", "out/overlays/1.jpg")
+    engine, job = (
+        RayEngine("model", "cpu"),
+        Job("photos/01é.png", {"mask": "out/masks/1.png", "overlay": "out/overlays/1.jpg"}),
+    )
     opened = engine.model, "cpu", engine.predictor.inference
     assert "shares" in Worker(opened, engine.fingerprint, 1, str(collection)).label(job)
     for worker, problem in (

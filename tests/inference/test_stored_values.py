@@ -261,7 +261,7 @@ def test_models_of_stored_values_are_seen_beside_each_other(model: Any, tmp_path
     visualize([tmp_path / "a.npy"], [tmp_path / "model"], tmp_path / "a.png", device="cpu", progress=False)
     assert Image.open(tmp_path / "a.png").size[0] > 100
     shown, seen = (
-        Predictor(model, "cpu").shown(raw(40, 50)),
+        Predictor(model, "cpu")(raw(40, 50)).image,
         model.images.scaled(torch.from_numpy(raw(40, 50)[..., 0])[None, None].expand(1, 2, -1, -1)),
     )
     np.testing.assert_array_equal(shown[..., 2], (seen[0, 0] * 255).round().numpy())

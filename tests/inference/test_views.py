@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sanet.config import InferenceConfig
-from sanet.inference.views import OVERLAP, blended_bands, class_probabilities, label_image, window_starts
+from sanet.inference import views
+from sanet.inference.views import OVERLAP, blended_bands, label_image, window_starts
 from sanet.structures import UsageError
 
 CLASSES = 5
@@ -24,6 +25,11 @@ class PixelNetwork:
     def __call__(self, images):
         self.sizes.append(tuple(images.shape[-2:]))
         return torch.nn.functional.conv2d(images.float() / 255, self.weight)
+
+
+def class_probabilities(network, image, settings=InferenceConfig()):
+    """(K, H, W) of one image (C, H, W)."""
+    return views.class_probabilities(network, image[None], settings)[0]
 
 
 def picture(height, width, seed=0):
@@ -47,8 +53,8 @@ def test_windows_equal_the_whole_picture_for_a_pixelwise_network(height, width, 
 @pytest.mark.parametrize("size", [(64, 64), (64, 40), (33, 90)])
 def test_a_window_as_large_as_the_picture_is_the_picture(size):
     image = picture(*size)
-    bands = list(blended_bands(blur, image, max(size)))
-    torch.testing.assert_close(torch.cat(bands, dim=1), blur(image[None])[0])
+    bands = list(blended_bands(blur, image[None], max(size)))
+    torch.testing.assert_close(torch.cat(bands, dim=2), blur(image[None]))
     assert torch.equal(label_image(blur, image, InferenceConfig(90)), blur(image[None])[0].argmax(0))
 
 
@@ -65,14 +71,14 @@ def test_bands_are_the_weighted_mean_of_their_windows(size, window):
                     weight = min(y + 1, tall - y) * min(x + 1, wide - x)
                     sums[:, top + y, left + x] += weight * logits[:, y, x]
                     weights[top + y, left + x] += weight
-    bands = list(blended_bands(blur, image, window))
+    bands = [band[0] for band in blended_bands(blur, image[None], window)]
     assert sum(band.shape[1] for band in bands) == size[0]
     torch.testing.assert_close(torch.cat(bands, dim=1), sums / weights)
 
 
 def test_no_band_is_taller_than_a_window():
-    bands = list(blended_bands(blur, picture(500, 60), 48))
-    assert max(band.shape[1] for band in bands) <= 48
+    bands = list(blended_bands(blur, picture(500, 60)[None], 48))
+    assert max(band.shape[2] for band in bands) <= 48
 
 
 @settings(max_examples=200)
@@ -228,7 +234,7 @@ def test_one_scale_of_1_takes_the_logits_as_they_are(size, window):
     if grown.shape[1] * grown.shape[2] <= window**2:
         expected = network(grown[None])[0].argmax(0)
     else:
-        expected = torch.cat(list(blended_bands(network, grown, window)), dim=1).argmax(0)
+        expected = torch.cat(list(blended_bands(network, grown[None], window)), dim=2)[0].argmax(0)
     assert torch.equal(found, expected[: size[0], : size[1]])
 
 

@@ -50,15 +50,12 @@ def test_groups_equal_loops_from_their_definition(model, height, width, data):
 
 def test_the_output_is_that_of_the_module(model):
     """Equation (4), against what the network itself computes on the way."""
-    image, seen = noise(70, 90), {}
-    hooks = [
+    explainer, image, seen = Explainer(model, "cpu"), noise(70, 90), {}
+    attention = explainer.network.head.attention
+    for module in attention:
         module.register_forward_hook(lambda module, _, output: seen.setdefault(module, output))
-        for module in model.head.attention
-    ]
-    encoding = Explainer(model, "cpu").encode(image)
-    for hook in hooks:
-        hook.remove()
-    for maps, module in zip(encoding.heads, model.head.attention, strict=True):
+    encoding = explainer.encode(image)
+    for maps, module in zip(encoding.heads, attention, strict=True):
         torch.testing.assert_close(maps.output, seen[module][0])
         torch.testing.assert_close(maps.output, maps.attention * maps.main + maps.attention)
 
@@ -78,18 +75,18 @@ def test_only_the_heads_that_there_are(heads):
 
 def test_hooks_are_removed_even_after_an_error(model):
     explainer = Explainer(model, "cpu")
-    before = hooks_of(model)
+    before = hooks_of(explainer.network)
     explainer.encode(noise(40, 40))
-    assert hooks_of(model) == before
+    assert hooks_of(explainer.network) == before
 
     def fail(*_):
         raise RuntimeError("on purpose")
 
-    failing = model.head.attention[2].main.register_forward_hook(fail)
+    failing = explainer.network.head.attention[2].main.register_forward_hook(fail)
     with pytest.raises(RuntimeError, match="on purpose"):
         explainer.encode(noise(40, 40))
     failing.remove()
-    assert hooks_of(model) == before
+    assert hooks_of(explainer.network) == before
 
 
 def test_tiny_images_are_looked_at_larger(model):

@@ -39,6 +39,7 @@ COMMANDS: dict[str, type[Command]] = {
     "train": training.Train,
     "repeat": training.Repeat,
     "evaluate": training.Evaluate,
+    "score": training.Score,
     "compare": training.Compare,
     "predict": using.Predict,
     "explain": using.Explain,

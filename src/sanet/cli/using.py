@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import signal
+import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
 from sanet.cli.parsing import FLAT, Command, model_in, positional, words
-from sanet.config import OWN, DataConfig, EngineName, ExportFormat, InferenceConfig, MaskFormat
+from sanet.config import (
+    OWN,
+    DataConfig,
+    EngineName,
+    ExportFormat,
+    ExportOutputs,
+    InferenceConfig,
+    MaskFormat,
+    OutputConfig,
+)
 from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
 from sanet.settings import SIDES, Chosen, within
@@ -21,7 +31,7 @@ class Predict(Command):
     """Label the pixels of images.
 
     Args:
-        images: files, folders and globs.
+        images: files, folders and globs; - reads them from stdin, a line each.
         model: run directory, model directory, hf:OWNER/NAME or exported file; by default streets, the bundled model.
         output: folder for masks, overlays and predictions.jsonl.
         engine: local, or ray for all cores, GPUs and machines of a Ray cluster.
@@ -30,6 +40,8 @@ class Predict(Command):
         format: mask, or also annotations to correct in a tool: labelme, cvat, coco, yolo, labelstudio, via, geojson,
             or a format of your own, "my_module:Name".
         tolerance: with another format than mask, pixels that outlines may move where they get simpler.
+        batch: most images of one size that go through the network together.
+        outputs: what is written of each image beside its mask.
         inference: inference settings.
     """
 
@@ -41,6 +53,8 @@ class Predict(Command):
     device: str | None = None
     format: Chosen = "mask"
     tolerance: float = within(0.5, 0, 100)
+    batch: int = within(8, 1, 100_000)
+    outputs: OutputConfig = field(default_factory=OutputConfig, metadata=FLAT)
     inference: InferenceConfig = field(default_factory=InferenceConfig, metadata=FLAT)
 
     def __call__(self) -> int:
@@ -56,9 +70,9 @@ class Predict(Command):
         # Not by its name: a folder of that name is the reader's, who has named none here.
         model = str(BUNDLED[OWN]) if self.model is None else model_in(self.model)
         if self.engine == "ray":
-            engine: Engine = RayEngine(model, self.device, self.inference, self.workers)
+            engine: Engine = RayEngine(model, self.device, self.inference, self.outputs, self.workers)
         else:
-            engine = Engine(model, self.device, self.inference)
+            engine = Engine(model, self.device, self.inference, self.outputs, self.batch)
         if self.model is None:
             names, side = ", ".join(engine.predictor.labels.names), engine.predictor.inference.shorter_side
             say(
@@ -67,11 +81,12 @@ class Predict(Command):
             )
         if self.format != "mask" and engine.predictor.images.pages == "images":
             raise UsageError("--format: annotations are of images in files of one page; save the pages as files")
-        outcome = predict_collection(engine, self.images, self.output)
-        say(f"masks, overlays and predictions.jsonl: {self.output}")
+        images = [line for name in self.images for line in (sys.stdin.read().splitlines() if name == "-" else [name])]
+        outcome = predict_collection(engine, images, self.output)
+        say(f"{', '.join(engine.outputs.written())} and predictions.jsonl: {self.output}")
         if self.format != "mask":
             labels = engine.predictor.labels
-            say(f"annotations: {write_prelabels(self.images, self.output, labels, self.format, self.tolerance)}")
+            say(f"annotations: {write_prelabels(images, self.output, labels, self.format, self.tolerance)}")
         if outcome.kept:
             say(f"labelled: {outcome.labelled}, existed already: {outcome.kept}")
         for failure in outcome.failures:  # named at the end, after the others are done
@@ -220,6 +235,8 @@ class Export(Command):
         model: run directory, model directory or hf:OWNER/NAME; streets is the bundled model.
         format: onnx or onnx-int8.
         output: the file; by default beside the model, as runs/x/model.onnx.
+        outputs: logits; labels, one byte a pixel in place of four for each class; or labels+confidence, two bytes.
+        opset: version of ONNX's operators; 17 to 19 for older runtimes.
         split: only onnx-int8, split on which its scores are measured.
         calibration: only onnx-int8, number of training images that set its ranges.
         max_miou_drop: only onnx-int8, largest loss of mIoU, from 0 to 1; a file that loses more is not kept.
@@ -229,6 +246,8 @@ class Export(Command):
     model: str = positional("MODEL")
     format: ExportFormat = "onnx"
     output: str | None = None
+    outputs: ExportOutputs = "logits"
+    opset: int = within(20, 17, 20)
     split: str = "val"
     calibration: int = within(32, 1, 100_000)
     max_miou_drop: float = within(0.02, 0, 1)
@@ -244,10 +263,11 @@ class Export(Command):
         path = self.output or default_path(directory, self.format)
         require_own(*files_of(Path(path)))
         model = load_model(directory)
+        how = (self.outputs, self.opset)
         if self.format == "onnx-int8":
-            say(export_int8(model, path, self.data, self.split, self.calibration, self.max_miou_drop))
+            say(export_int8(model, path, self.data, self.split, self.calibration, self.max_miou_drop, *how))
         else:
-            say(export(model, path))
+            say(export(model, path, outputs=self.outputs, opset=self.opset))
         say(f"export: {path}")
 
 

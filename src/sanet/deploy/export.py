@@ -25,11 +25,12 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from tqdm import tqdm
 
-from sanet.config import ExportFormat
-from sanet.deploy.padding import replace_same_padding
+from sanet.config import ExportFormat, ExportOutputs, InferenceConfig
+from sanet.deploy.graph import give_labels, lower_to_17
+from sanet.deploy.padding import replace_padding
 from sanet.deploy.parity import REMEDY, ParityReport, compare, example_images, require_parity
 from sanet.files import require_own, require_writable, written
-from sanet.inference.exported import INPUT, METADATA, ONNX, OUTPUT, open_exported
+from sanet.inference.exported import INPUT, METADATA, ONNX, OUTPUT, SIZE, open_exported
 from sanet.inference.views import SMALLEST_SIDE
 from sanet.models.networks import SegmentationModel
 from sanet.models.store import BUNDLED
@@ -40,6 +41,8 @@ SUFFIXES: dict[ExportFormat, str] = {"onnx": ONNX, "onnx-int8": f".int8{ONNX}"}
 SIZES = {0: "batch", 2: "height", 3: "width"}
 TORCH = str(Path(torch.__file__).parent)
 logger = logging.getLogger(__name__)
+NEWEST = 20  # opset
+LARGEST_FOLDED = 2**24  # numbers in a tensor
 # Odd sides that differ and more than one image, so that tracing takes none of them for a constant.
 EXAMPLE_BATCH, EXAMPLE_SIDES = 2, (181, 203)
 
@@ -47,7 +50,8 @@ EXAMPLE_BATCH, EXAMPLE_SIDES = 2, (181, 203)
 class Logits(nn.Module):
     """A network as exports have it: (B, C, H, W) uint8 in, (B, K, H, W) float32 logits out, nothing besides.
 
-    Of a network of stored values, these come in as float32, and are mapped to its range first.
+    Of a network of stored values, these come in as float32, and are mapped to its range first. Images below 32 pixels
+    are grown as in ``views``, where no branch on the size may be.
     """
 
     def __init__(self, network: SegmentationModel) -> None:
@@ -56,11 +60,22 @@ class Logits(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images to logits."""
+        height, width = images.shape[-2:]
+        for axis, side in ((-2, height), (-1, width)):
+            places = torch.arange(torch.sym_max(side, SMALLEST_SIDE), device=images.device).clamp(max=side - 1)
+            images = images.index_select(axis, places)
         logits: Tensor = self.network(self.images.scaled(images) if self.images.of_values else images).logits
-        return logits
+        return logits.narrow(-2, 0, height).narrow(-1, 0, width)
 
 
-def export(model: SegmentationModel, path: str | Path, *, progress: bool = True) -> ParityReport:
+def export(
+    model: SegmentationModel,
+    path: str | Path,
+    *,
+    outputs: ExportOutputs = "logits",
+    opset: int = NEWEST,
+    progress: bool = True,
+) -> ParityReport:
     """Write a network as ONNX, which runs without this package, for batches and images of any size.
 
     The file holds the normalisation, and the classes and their colours. It is written aside, read back, and compared
@@ -69,6 +84,9 @@ def export(model: SegmentationModel, path: str | Path, *, progress: bool = True)
     Args:
         model: the network; it stays as it is.
         path: the file; ends in ``.onnx``.
+        outputs: "logits", (B, K, H, W) float32; "labels", (B, H, W) uint8 in a size that is given; or
+            "labels+confidence", with the probability of each label besides, as uint8 from 0 to 255.
+        opset: version of ONNX's operators, 17 to 20; for runtimes that have no newer ones.
         progress: say on stderr what is being done.
 
     Raises:
@@ -76,53 +94,64 @@ def export(model: SegmentationModel, path: str | Path, *, progress: bool = True)
         SanetError: the network cannot be exported, or the file does not do what the network does. Then no file is
             left, and one that was there before stays.
     """
-    network, metadata = prepare(model), describe(model, "onnx")
+    network, metadata = prepare(model, outputs), describe(model, "onnx", outputs)
     with replacing(path, "onnx") as partial:
         start = perf_counter()
-        write(network, partial, metadata, progress)
+        write(network, partial, metadata, progress, opset)
         seconds = perf_counter() - start
         say("compare it with the network", progress)
-        cases = compare(network, open_exported(partial, "cpu"), model.in_chans, model.images)
+        cases = compare(network, logits_of := open_exported(partial, "cpu"), model.in_chans, model.images)
         require_parity(cases, Path(path))
+        if outputs != "logits":
+            give_labels(partial, "confidence" in outputs, logits_of)
         size = partial.stat().st_size
     report = ParityReport(Path(path), metadata, size, seconds, torch.get_num_threads(), cases)
     report.write()
     return report
 
 
-def prepare(model: SegmentationModel) -> Logits:
+def prepare(model: SegmentationModel, outputs: ExportOutputs = "logits") -> Logits:
     """A copy of the network on the CPU, in float32 and evaluation mode, channels last as prediction has it.
 
     Raises:
-        SanetError: its images have more than 8 bits, which exports do not take.
+        SanetError: its images have more than 8 bits, which exports do not take; or labels have more than a byte.
     """
+    if outputs != "logits" and len(model.labels) > 256:
+        raise SanetError(f"labels are written as bytes; of {len(model.labels)} classes take --outputs logits")
     if model.value_range > 255:
         raise SanetError(f"exports take images of 8 bits; this network takes integers up to {model.value_range}")
     copy = deepcopy(model).to("cpu", torch.float32, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Logits(copy).eval()
 
 
-def describe(model: SegmentationModel, format: ExportFormat) -> dict[str, Any]:
-    """What every exported file says about its network."""
+def describe(model: SegmentationModel, format: ExportFormat, outputs: ExportOutputs = "logits") -> dict[str, Any]:
+    """What every exported file says about its network, and how images are fed to it."""
     values = f"as stored, of which {model.images.text()} are mapped to 0 to 1 by channel"
     return {
         "sanet": version("sanet-segmentation"),
         "format": format,
         **model.description(),
+        "window": InferenceConfig().window,
         "input": {
             "name": INPUT,
             "type": "float32" if model.images.of_values else "uint8",
             "shape": ["batch", model.in_chans, "height", "width"],
-            "meaning": f"images, RGB if of 3 channels, from 0 to {model.value_range}, not normalised, {SMALLEST_SIDE} "
-            "pixels or more a side"
+            "meaning": f"images, RGB if of 3 channels, from 0 to {model.value_range}, not normalised"
             if not model.images.of_values
-            else f"images, values {values}, {SMALLEST_SIDE} pixels or more a side",
+            else f"images, values {values}",
         },
         "output": {
             "name": OUTPUT,
             "type": "float32",
             "shape": ["batch", len(model.labels), "height", "width"],
             "meaning": "logits; the class of a pixel is the index of the largest",
+        }
+        if outputs == "logits"
+        else {
+            "name": outputs,
+            "type": "uint8",
+            "shape": ["batch", "rows", "columns"],
+            "meaning": f"index of the class, probability times 255; a further input, {SIZE}, int64, is (rows, columns)",
         },
     }
 
@@ -136,7 +165,7 @@ def files_of(path: Path) -> list[Path]:
 def replacing(path: str | Path, format: ExportFormat) -> Iterator[Path]:
     """A file to write elsewhere; at the end it is moved to its place, over nothing but an earlier one of ours."""
     target = Path(path)
-    if not target.name.endswith(SUFFIXES[format]):
+    if not target.name.lower().endswith(SUFFIXES[format]):
         raise UsageError(f"{target}: a file of format {format} must end in {SUFFIXES[format]}")
     require_own(*files_of(target))
     require_writable(target.parent)
@@ -147,7 +176,7 @@ def replacing(path: str | Path, format: ExportFormat) -> Iterator[Path]:
             shutil.copyfile(partial, aside)
 
 
-def write(network: Logits, path: Path, metadata: dict[str, Any], progress: bool) -> None:
+def write(network: Logits, path: Path, metadata: dict[str, Any], progress: bool, opset: int = NEWEST) -> None:
     """Export without comparing.
 
     Raises:
@@ -158,7 +187,9 @@ def write(network: Logits, path: Path, metadata: dict[str, Any], progress: bool)
     printed = StringIO()
     try:
         with quiet(printed), torch.no_grad():
-            write_onnx(network, path, json.dumps(metadata, ensure_ascii=False))
+            write_onnx(network, path, json.dumps(metadata, ensure_ascii=False), opset)
+    except SanetError:
+        raise
     except ImportError as error:
         raise SanetError(f"{error}; pip install 'sanet-segmentation[export]'") from error
     except Exception as error:  # the exporter's errors have no class in common
@@ -181,8 +212,8 @@ def trace(network: Logits) -> ExportedProgram:
     """The network as a graph in which batch, height and width are free."""
     # Channels last would tie the sizes to each other: which layout a map has depends on them.
     network = deepcopy(network).to(memory_format=torch.contiguous_format)
-    replace_same_padding(network)
-    sizes = {axis: Dim(name, min=1 if name == "batch" else SMALLEST_SIDE) for axis, name in SIZES.items()}
+    replace_padding(network)
+    sizes = {axis: Dim(name, min=1) for axis, name in SIZES.items()}
     example = example_images(EXAMPLE_BATCH, *EXAMPLE_SIDES, seed=0, channels=network.in_chans, reading=network.images)
     # By default a size that is not 1 in the example is taken never to be 1, but small images pool to one cell.
     with symbolic_sizes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
@@ -191,21 +222,30 @@ def trace(network: Logits) -> ExportedProgram:
         )
 
 
-def write_onnx(network: Logits, path: Path, metadata: str) -> None:
+def write_onnx(network: Logits, path: Path, metadata: str, opset: int) -> None:
     """ONNX, through the graph of torch.export."""
+    import onnx
+    from onnxscript import optimizer
+
     program = torch.onnx.export(
         trace(network),
         dynamo=True,
         input_names=[INPUT],
         output_names=[OUTPUT],
         dynamic_shapes={INPUT: SIZES},
+        opset_version=max(opset, 18),
         verbose=False,
     )
     assert program is not None
+    # What is computed from weights alone becomes one: onnxruntime quantises no other weights.
+    optimizer.optimize(program.model, input_size_limit=LARGEST_FOLDED, output_size_limit=LARGEST_FOLDED)
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # they name the folders of whoever exports
     program.model.metadata_props[METADATA] = metadata
-    program.save(path)
+    model = program.model_proto
+    if opset == 17:
+        lower_to_17(model)
+    onnx.save(model, path)
 
 
 def say(text: str, progress: bool) -> None:

@@ -1,11 +1,13 @@
-"""TensorFlow's SAME padding, as some of timm's layers have it, in a form that tracing understands."""
+"""Layers whose padding depends on the size of a map, in a form that tracing and other runtimes understand."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.helpers import to_2tuple
 from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
 from timm.layers.std_conv import ScaledStdConv2dSame, StdConv2dSame
 from torch import Tensor, nn
@@ -42,13 +44,49 @@ class SamePadded(nn.Module):
         return output
 
 
-def replace_same_padding(network: nn.Module) -> None:
-    """Put ``SamePadded`` around every layer of a network that pads as TensorFlow does."""
+class WholeWindows(nn.Module):
+    """A pooling whose windows lie side by side and go beyond the border (``ceil_mode``), over padded maps.
+
+    Runtimes differ where a window is larger than the map: OpenVINO returns nothing there.
+
+    Args:
+        layer: the pooling.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.sides, self.averages = to_2tuple(layer.kernel_size), isinstance(layer, nn.AvgPool2d)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, h, w) -> what the layer gives: of the pixels that are real."""
+        sides = zip(maps.shape[-2:], self.sides, strict=True)
+        rows, columns = (same_padding(size, side, side, 1) for size, side in sides)
+
+        def padded(values: Tensor, fill: float) -> Tensor:
+            return F.pad(values, (0, columns, 0, rows), value=fill)
+
+        if not self.averages:
+            return F.max_pool2d(padded(maps, float("-inf")), self.sides)
+        real = F.avg_pool2d(padded(torch.ones_like(maps[:1, :1]), 0.0), self.sides)
+        return F.avg_pool2d(padded(maps, 0.0), self.sides) / real
+
+
+def replace_padding(network: nn.Module) -> None:
+    """Put ``SamePadded`` around what pads as TensorFlow does, and ``WholeWindows`` in place of what it stands for."""
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
             standardised = isinstance(layer, (StdConv2dSame, ScaledStdConv2dSame)) and layer.same_pad
             if type(layer) in PLAIN or standardised:
                 setattr(parent, name, SamePadded(layer))
+            elif type(layer) in (nn.AvgPool2d, nn.MaxPool2d) and _has_border_windows(layer):
+                setattr(parent, name, WholeWindows(layer))
+
+
+def _has_border_windows(layer: Any) -> bool:
+    """Whether windows lie side by side, from the first pixel on, and the last ones may be cut by the border."""
+    apart = to_2tuple(layer.stride) == to_2tuple(layer.kernel_size) and to_2tuple(layer.padding) == (0, 0)
+    plain = to_2tuple(getattr(layer, "dilation", 1)) == (1, 1) and not getattr(layer, "divisor_override", None)
+    return bool(layer.ceil_mode and apart and plain)
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int) -> int:

@@ -23,8 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from sanet.deploy.config import ProfileConfig, Published
-from sanet.inference.device import choose_device
-from sanet.inference.predictor import Predictor
+from sanet.inference.device import choose_device, prepared
 from sanet.models.networks import HEADS, SegmentationModel, create_model
 from sanet.references import name_of
 from sanet.structures import SanetError, UsageError, first_line
@@ -194,14 +193,12 @@ def _time(costs: list[Cost], config: ProfileConfig, device: torch.device, progre
     """The costs with their timing, or with a problem where a network could not be run; all networks are in memory."""
 
     @cache
-    def prepared(network: str, backbone: str) -> SegmentationModel:
-        model = _build(network, backbone, config)
-        Predictor(model, str(device))  # puts the model itself where it runs, and how
-        return model
+    def built(network: str, backbone: str) -> SegmentationModel:
+        return prepared(_build(network, backbone, config), device)
 
     def once(cost: Cost) -> float:
         images = torch.randint(0, 256, (config.batch, 3, cost.height, cost.width), dtype=torch.uint8, device=device)
-        return time_pass(prepared(cost.network, cost.backbone), images, DTYPES[config.precision])
+        return time_pass(built(cost.network, cost.backbone), images, DTYPES[config.precision])
 
     passes = {cost: partial(once, cost) for cost in costs if not cost.problem}
     timings, problems = in_turn(passes, config.repeats, progress)

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from sanet.config import DataConfig, ExportFormat, InferenceConfig
+from sanet.config import DataConfig, ExportFormat, ExportOutputs, InferenceConfig
 from sanet.data.catalog import data_source
 from sanet.data.source import SegmentationDataset
-from sanet.deploy.export import describe, prepare, quiet, replacing, say, write
+from sanet.deploy.export import NEWEST, describe, prepare, quiet, replacing, say, write
+from sanet.deploy.graph import give_labels
 from sanet.deploy.parity import ParityReport, compare, require_parity
 from sanet.evaluation.confusion import ConfusionMatrix, scores_of
 from sanet.evaluation.evaluate import require_same_classes
@@ -100,17 +101,21 @@ def export_int8(
     split: str = "val",
     calibration: int = 32,
     max_miou_drop: float = 0.02,
+    outputs: ExportOutputs = "logits",
+    opset: int = NEWEST,
     progress: bool = True,
 ) -> Int8Report:
     """Write a network as ONNX in int8; see ``sanet.deploy.export`` for what every export holds and does.
 
     Args:
-        model: the network; it stays as it is.
+        model: the network.
         path: the file; ends in ``.int8.onnx``.
         data: the dataset that it is calibrated on (its train split) and scored on.
         split: split on which the network and the file are scored.
         calibration: number of evenly spaced images of the train split; all where it has fewer.
         max_miou_drop: largest loss of mIoU, as a share of one; a file that loses more is not kept.
+        outputs: what the file returns; see ``sanet.deploy.export.export``, as for ``opset``.
+        opset: version of ONNX's operators.
         progress: say on stderr what is being done.
 
     Raises:
@@ -122,31 +127,31 @@ def export_int8(
     if calibration < 1:
         raise UsageError(f"calibration {calibration}: 1 image or more")
     source = data_source(data).reading(model.images)
-    data = source.settings or data
     calibration_set, dataset = source.open(CALIBRATION_SPLIT), source.open(split)
     require_same_classes(model.labels, dataset.labels)
-    network, metadata = prepare(model), describe(model, FORMAT)
+    network, metadata = prepare(model, outputs), describe(model, FORMAT, outputs)
     inference = InferenceConfig().resolved(model.shorter_side)
     with replacing(path, FORMAT) as partial, TemporaryDirectory() as folder:
-        start = perf_counter()
-        in_float = Path(folder) / "float.onnx"
-        write(network, in_float, metadata, progress)
+        start, in_float = perf_counter(), Path(folder) / "float.onnx"
+        write(network, in_float, metadata, progress, opset)
         require_parity(compare(network, open_exported(in_float, "cpu"), model.in_chans, model.images), Path(path))
         indices = evenly_spaced(len(calibration_set), calibration)
         say(f"calibrate on {len(indices)} images", progress)
         images = (calibration_set[index].image for index in indices)
-        seen = (resized(image, *inference.factors(*image.shape[-2:])) for image in images)
+        seen = (resized(image[None], *inference.factors(*image.shape[-2:]))[0] for image in images)
         quantize(in_float, partial, map(model.images.stored, seen) if model.images.of_values else seen)
         seconds = perf_counter() - start
         say(f"score both on {len(dataset)} images of {split}", progress)
         scores = score_both(dataset, network.network, partial, progress)
-        cost = Int8Cost(data.name, split, len(dataset), len(indices), in_float.stat().st_size, **scores)
+        counts = len(dataset), len(indices), in_float.stat().st_size
+        cost = Int8Cost((source.settings or data).name, split, *counts, **scores)
         require_small_drop(cost, max_miou_drop, Path(path))
         metadata |= {"quantization": asdict(cost)}
         store_metadata(partial, metadata)
-        cases = compare(network, open_exported(partial, "cpu"), model.in_chans, model.images)
-        size = partial.stat().st_size
-    report = Int8Report(Path(path), metadata, size, seconds, torch.get_num_threads(), cases, cost)
+        cases = compare(network, logits_of := open_exported(partial, "cpu"), model.in_chans, model.images)
+        if outputs != "logits":
+            give_labels(partial, "confidence" in outputs, logits_of)
+        report = Int8Report(Path(path), metadata, partial.stat().st_size, seconds, torch.get_num_threads(), cases, cost)
     report.write()
     return report
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from pathlib import Path
+
 import torch
 
+from sanet.models.networks import SegmentationModel, load_model
 from sanet.structures import UsageError
 
 KINDS = ("cpu", "cuda", "mps", "xpu")
@@ -26,3 +30,10 @@ def choose_device(name: str | None = None) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without it
         raise UsageError(f"device {name!r} cannot be used: {error}") from error
     return device
+
+
+def prepared(model: str | Path | SegmentationModel, device: torch.device) -> SegmentationModel:
+    """A saved model, or a copy of one, where and how it runs: on the device, channels last, in evaluation mode."""
+    network = deepcopy(model) if isinstance(model, SegmentationModel) else load_model(model)
+    network.to(device).to(memory_format=torch.channels_last)
+    return network.eval()

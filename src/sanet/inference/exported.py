@@ -1,4 +1,4 @@
-"""Exported networks: ONNX files that `sanet export` wrote, read back as a function from images to logits.
+"""Exported networks: ONNX files that `sanet export` wrote, read back as a function from images to logits, or labels.
 
 ONNX is data: the operators of onnxruntime open no file and run no code of the file's. What the format has besides
 them is refused before onnxruntime sees it: tensors that lie in other files, operators of one's own, and control flow,
@@ -8,16 +8,18 @@ which could run without an end.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from sanet.config import checked_side
+from sanet.config import InferenceConfig, checked_side, require
 from sanet.inference.device import choose_device
-from sanet.inference.views import SMALLEST_SIDE
+from sanet.inference.views import SMALLEST_SIDE, grown, resized
 from sanet.reading import read_plain
 from sanet.structures import LabelSet, SanetError, UsageError, first_line
 
@@ -26,9 +28,11 @@ if TYPE_CHECKING:
 
 METADATA = "sanet.json"
 INPUT, OUTPUT = "images", "logits"
+SIZE, LABELS, CONFIDENCE = "size", "labels", "confidence"
 ONNX = ".onnx"
 PROGRAMS = (".pt2", ".ts", ".pt", ".pth", ".torchscript")
 MOST_PARTS = 2**18  # nodes, attributes, tensors and so on; the networks have some 5 000
+REMEDY = "export with --outputs logits, or give the model itself"
 LONGEST_METADATA = 2**22  # characters, as many as of the config.json of a model directory
 
 
@@ -41,6 +45,8 @@ class ExportedModel:
         labels: the classes.
         shorter_side: shorter side, in pixels, at which the network is to see images; None: their own size.
         in_chans: C, channels of the images.
+        temperature: what logits are divided by before they become probabilities.
+        gives_labels: whether it returns labels, and no logits.
         reading: how image files are read, and which of their values are black and white to the network.
     """
 
@@ -51,23 +57,57 @@ class ExportedModel:
         except (KeyError, TypeError) as error:
             raise SanetError("it does not say which classes it has; it was not written by `sanet export`") from error
         self.shorter_side = checked_side("shorter_side", metadata.get("shorter_side"))
+        self.temperature = metadata.get("temperature", 1.0)
+        require("temperature", [self.temperature], 1e-6, 1e6)
         self.in_chans, self.reading = metadata.get("in_chans", 3), read_plain(metadata.get("images"))
         if self.reading.channels not in (None, self.in_chans):
             raise SanetError(f"it says that images have {self.in_chans} and {self.reading.channels} channels")
         self.dtype, kind = (torch.float32, "float") if self.reading.of_values else (torch.uint8, "uint8")
         places = (*session.get_inputs(), *session.get_outputs())
-        found = [(value.name, value.type, len(value.shape), value.shape[1:2]) for value in places]
-        expected = [(INPUT, f"tensor({kind})", 4, [self.in_chans]), (OUTPUT, "tensor(float)", 4, [len(self.labels)])]
-        if found != expected:
-            raise SanetError(f"its input and output are not {expected}, as its classes ask for, but {found}")
+        ranks = [(value, len(value.shape)) for value in places]
+        found = [(value.name, value.type, rank, value.shape[1:2] if rank == 4 else []) for value, rank in ranks]
+        images = (INPUT, f"tensor({kind})", 4, [self.in_chans])
+        logits = (OUTPUT, "tensor(float)", 4, [len(self.labels)])
+        labelled = [images, (SIZE, "tensor(int64)", 1, []), (LABELS, "tensor(uint8)", 3, [])]
+        self.gives_labels = found in (labelled, [*labelled, (CONFIDENCE, "tensor(uint8)", 3, [])])
+        if not self.gives_labels and found != [images, logits]:
+            raise SanetError(f"its inputs and outputs are not {[images, logits]}, as its classes ask for, but {found}")
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, C, H, W) uint8, or float32 stored values -> (B, K, H, W) float32 logits on the model's device.
 
         Raises:
-            UsageError: images of another shape or dtype, or with a side below 32 pixels.
+            UsageError: images of another shape or dtype, or with a side below 32 pixels; the file gives labels.
             SanetError: the network cannot run, or returns something of another shape.
         """
+        if self.gives_labels:
+            raise UsageError(f"{self.path} gives labels of whole images, but logits are needed here; {REMEDY}")
+        return self._run(images, OUTPUT, {}, (len(images), len(self.labels), *images.shape[2:]))
+
+    def labels_of(self, images: Tensor, size: Sequence[int]) -> Tensor:
+        """The same images -> (B, rows, columns) uint8 labels in the size that is given, of a file that gives labels."""
+        labels = self._run(images, LABELS, {SIZE: np.array(size)}, (len(images), *size))
+        if labels.numel() and (largest := int(labels.max())) >= len(self.labels):
+            raise SanetError(f"{self.path} returns label {largest}, but has {len(self.labels)} classes")
+        return labels
+
+    def label(self, images: Tensor, settings: InferenceConfig) -> Tensor:
+        """(B, C, H, W), as ``Predictor.seen`` gives them -> (B, H, W) int64 labels, of one view.
+
+        Raises:
+            UsageError: the settings or the size of the images need logits.
+        """
+        height, width = images.shape[-2:]
+        whole = grown(images)
+        seen = resized(whole, settings.factors(*whole.shape[-2:])[0])
+        if settings.several or seen.shape[-2] * seen.shape[-1] > settings.window**2:
+            need = "several views" if settings.several else f"windows, as {width}x{height} pixels do,"
+            raise UsageError(f"{self.path} gives labels, but {need} need logits; {REMEDY}")
+        seen = self.reading.stored(seen) if self.reading.of_values else seen
+        return self.labels_of(seen, whole.shape[-2:])[:, :height, :width].long()
+
+    def _run(self, images: Tensor, output: str, others: dict[str, NDArray[Any]], expected: tuple[int, ...]) -> Tensor:
+        """One output, on the model's device."""
         shape = tuple(images.shape)
         fits = images.dtype == self.dtype and images.ndim == 4 and shape[1] == self.in_chans
         if not fits or min(shape[2:]) < SMALLEST_SIDE:
@@ -76,13 +116,12 @@ class ExportedModel:
                 f"{self.in_chans}, H, W), with sides of {SMALLEST_SIDE} or more pixels"
             )
         try:
-            (logits,) = self.session.run([OUTPUT], {INPUT: images.cpu().numpy()})
+            (found,) = self.session.run([output], {INPUT: images.cpu().numpy(), **others})
         except Exception as error:  # onnxruntime's errors have no class in common
             raise SanetError(f"{self.path} cannot run on {shape}: {first_line(error):.300}") from error
-        expected = (len(images), len(self.labels), *shape[2:])
-        if logits.shape != expected:
-            raise SanetError(f"{self.path} returns logits of shape {logits.shape}, not {expected}")
-        return torch.from_numpy(logits).to(self.device)
+        if found.shape != expected:
+            raise SanetError(f"{self.path} returns {output} of shape {found.shape}, not {expected}")
+        return torch.from_numpy(found).to(self.device)
 
 
 def is_exported(model: str | Path) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from sanet.files import append, aside_of, refuse, replaced
+from sanet.inference.prediction import Kind
 from sanet.structures import UsageError
 
 RESULTS = "predictions.jsonl"
@@ -17,16 +18,23 @@ Line = dict[str, Any]
 
 
 class Job(NamedTuple):
-    """An image, and the files that are written for it; all as this process opens them."""
+    """An image, and the files that are written for it, by what they are; all as this process opens them.
+
+    ``files`` has a mask, and whatever else is wanted.
+    """
 
     image: str
-    mask: str
-    overlay: str
+    files: dict[Kind, str]
 
     @property
-    def outputs(self) -> tuple[Path, Path]:
-        """Mask and overlay."""
-        return Path(self.mask), Path(self.overlay)
+    def mask(self) -> str:
+        """The mask."""
+        return self.files["mask"]
+
+    @property
+    def outputs(self) -> list[Path]:
+        """All files, the mask first."""
+        return [Path(file) for file in self.files.values()]
 
 
 class Journal:
@@ -53,7 +61,7 @@ class Journal:
             return place.as_posix()
 
     def is_done(self, job: Job, fingerprint: str) -> bool:
-        """Whether mask and overlay are those that this model and these settings make of the image as it is now.
+        """Whether the files are those that this model and these settings make of the image as it is now.
 
         While something lies beside the place of one of them, a call was killed between the two, and the line may be of
         another file.
@@ -68,7 +76,7 @@ class Journal:
 
     def add(self, line: Line, job: Job) -> None:
         """Keep what became of an image."""
-        line |= {kind: self.name(path) for kind, path in job._asdict().items()}
+        line |= {"image": self.name(job.image)} | {kind: self.name(path) for kind, path in job.files.items()}
         self._put(line)
         append(self.path, json.dumps(line))
 

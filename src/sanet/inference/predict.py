@@ -7,32 +7,44 @@ what it did, and the same call resumes from there. Masks and overlays are writte
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from hashlib import sha256
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
+import numpy as np
 from tqdm import tqdm
 
-from sanet.config import InferenceConfig
+from sanet.config import InferenceConfig, OutputConfig
 from sanet.data.decoding import DataError
 from sanet.data.images import tensor_of
 from sanet.data.stacks import paged
-from sanet.files import accept, aside_of, beside, discard, locked, require_own, sum_of
-from sanet.inference.drawing import LONGEST_JPEG, overlay, palette_image, shares, with_legend
+from sanet.files import accept, aside_of, beside, discard, locked, require_own, sum_of, written
+from sanet.inference.drawing import shares
 from sanet.inference.exported import is_exported
 from sanet.inference.georeference import geotiff, placed
 from sanet.inference.inputs import find_images
 from sanet.inference.journal import Job, Journal, Line, version
-from sanet.inference.predictor import Predictor
+from sanet.inference.prediction import FoundRegion, Kind, Prediction
+from sanet.inference.predictor import Detail, Predictor
 from sanet.models.store import saved_files
 from sanet.reading import FAR_OUTSIDE, OUTSIDE_TEXT
 from sanet.structures import UsageError, say
+
+# By what a file is: the folder and the ending of its name; all but the mask are named as in ``OutputConfig``.
+FOLDERS: dict[Kind, str] = {
+    "mask": "masks",
+    "overlay": "overlays",
+    "confidence": "confidence",
+    "probabilities": "probabilities",
+}
+ENDINGS: dict[Kind, str] = {"mask": ".png", "overlay": ".jpg", "confidence": ".png", "probabilities": ".npy"}
+REGIONS = "regions.csv"
 
 
 class Outcome(NamedTuple):
@@ -50,26 +62,37 @@ class Engine:
         model: directory of a saved model, one of the Hugging Face hub as ``hf:OWNER/NAME``, or an exported file.
         device: name of the device; by default the best there is.
         inference: sliding window, multi-scale and flip.
+        outputs: what is written of each image.
+        batch: most images that go through the network together, as of ``Predictor``.
 
     Attributes:
         predictor: the opened model.
         fingerprint: the same for the same model and settings, whatever the device.
     """
 
-    def __init__(self, model: str, device: str | None = None, inference: InferenceConfig = InferenceConfig()) -> None:
-        self.predictor = Predictor(model, device, inference)
-        self.fingerprint = fingerprint_of(model, self.predictor.inference)
+    def __init__(
+        self,
+        model: str,
+        device: str | None = None,
+        inference: InferenceConfig = InferenceConfig(),
+        outputs: OutputConfig = OutputConfig(),
+        batch: int = 8,
+    ) -> None:
+        self.predictor, self.outputs = Predictor(model, device, inference, batch), outputs
+        self.fingerprint = fingerprint_of(model, self.predictor.inference, outputs)
 
     def results(self, jobs: Sequence[Job]) -> Iterator[Line]:
-        """What ``label_file`` says of every job, in any order, as soon as it is known."""
-        return (label_file(self.predictor, job) for job in jobs)
+        """What ``label_files`` says of every job, in any order, as soon as it is known."""
+        return label_files(self.predictor, jobs, self.outputs)
 
 
-def fingerprint_of(model: str, inference: InferenceConfig) -> str:
-    """Hash of the contents of the model's files, its classes among them, and of the settings."""
+def fingerprint_of(model: str, inference: InferenceConfig, outputs: OutputConfig) -> str:
+    """Hash of the contents of the model's files, its classes among them, and of what decides about mask and line."""
     files = (Path(model),) if is_exported(model) else saved_files(model)
     # What is None is left out, so that a setting that is added later does not label everything again.
     settings = {name: value for name, value in asdict(inference).items() if value is not None}
+    deciding = {"threshold": outputs.threshold, "regions": outputs.regions or None}
+    settings |= {name: value for name, value in deciding.items() if value is not None}
     return sha256(json.dumps([settings, *map(sum_of, files)], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -77,13 +100,14 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
     """Label images and write what was found below ``output``; what exists already is kept, of other images too.
 
     For each image: ``masks/NAME.png`` (palette PNG of class indices, at the image's size; ``NAME.tif`` of a GeoTIFF,
-    with its transform and coordinate system, where rasterio is installed), ``overlays/NAME.jpg`` (with a legend), and a
-    line of ``predictions.jsonl`` with each class's share of the pixels. At the end, the lines stand in the order of the
-    images, whatever the engine, behind those of other images. Paths in them start at ``output``.
+    with its transform and coordinate system, where rasterio is installed), the other files of ``OutputConfig``, each in
+    a folder of its kind, and a line of ``predictions.jsonl`` with each class's share of the pixels. At the end, the
+    lines stand in the order of the images, whatever the engine, behind those of other images. Paths in them start at
+    ``output``.
 
     An image is done when its line says that this model, with these settings, has labelled it, when it still has the
-    size and the time of modification that the line says, and when its mask and overlay exist. Images that failed
-    are tried again. A mask or overlay that would have to be made again, but was changed by somebody, is not replaced.
+    size and the time of modification that the line says, and when its files exist. Images that failed are tried again.
+    A file that would have to be made again, but was changed by somebody, is not replaced.
 
     ``inputs`` are files, folders and globs.
 
@@ -100,24 +124,26 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
     geotiffs, unplaced = placed(images)
     if unplaced:
         say(unplaced, error=True)
-    jobs = [
-        Job(
-            str(path),
-            str(folder / "masks" / f"{place}{'.tif' if path in geotiffs else '.png'}"),
-            str(folder / "overlays" / f"{place}.jpg"),
-        )
-        for path, place in images.items()
-    ]
+    kinds = [kind for kind, place in FOLDERS.items() if kind == "mask" or getattr(engine.outputs, place)]
+    jobs = []
+    for path, place in images.items():
+        endings = ENDINGS | ({"mask": ".tif"} if path in geotiffs else {})
+        files = {kind: str(folder / FOLDERS[kind] / f"{place}{endings[kind]}") for kind in kinds}
+        jobs.append(Job(str(path), files))
     with locked(folder):
         journal = Journal(folder)
         left = [job for job in jobs if not journal.is_done(job, engine.fingerprint)]
         targets = (path for job in left for path in job.outputs)
         require_own(*targets, root=folder, inputs=[job.image for job in jobs])
+        if engine.outputs.regions:
+            require_own(folder / REGIONS)
         journal.write()  # complete lines only, and a disk that takes them
         kept = len(jobs) - len(left)
         with tqdm(desc="predict", unit=" images", total=len(jobs), initial=kept, disable=not progress) as bar:
             failures = _label_all(engine, left, journal, bar)
         journal.finish(jobs)
+        if engine.outputs.regions:
+            _write_regions(folder, journal.lines.values(), engine.outputs.pixel_size)
     for line in (journal.lines[journal.name(job.mask)] for job in left if job.image not in failures):
         if "outside" in line:
             say(f"warning: {line['image']}: {line['outside']:.1%} of a channel's pixels {OUTSIDE_TEXT}", error=True)
@@ -138,7 +164,8 @@ def _label_all(engine: Engine, jobs: Sequence[Job], journal: Journal, bar: tqdm[
                     del begun[job.image]  # what lies beside its place now says that no line counts, until it has it
                     accept(Path(job.mask), journal.folder)
                     journal.add({**line, "fingerprint": engine.fingerprint}, job)
-                    accept(Path(job.overlay), journal.folder)
+                    for path in job.outputs[1:]:
+                        accept(path, journal.folder)
                 bar.update()
     finally:
         for path in (path for job in begun.values() for path in job.outputs):
@@ -146,40 +173,70 @@ def _label_all(engine: Engine, jobs: Sequence[Job], journal: Journal, bar: tqdm[
     return failures
 
 
-def label_file(predictor: Predictor, job: Job) -> Line:
-    """Label one image, and write its mask and its overlay beside their places; what ``predictions.jsonl`` says of it.
+def label_files(predictor: Predictor, jobs: Iterable[Job], outputs: OutputConfig) -> Iterator[Line]:
+    """Label images, and write their files beside their places; what ``predictions.jsonl`` says of each.
 
     Raises:
         SanetError: they cannot be written, which is no image's fault.
     """
-    try:
-        read = version(job.image)
-        stored = predictor.read(Path(job.image))
-    except DataError as error:
-        return {"image": job.image, "error": str(error)}
-    except OSError as error:
-        return {"image": job.image, "error": f"{job.image}: {error}"}
-    mask = predictor(stored)
-    image, reading = predictor.shown(stored), predictor.images
-    outside = round(reading.outside(tensor_of(stored)), 6) if reading.of_values else 0.0
-    found = shares(mask, predictor.labels)
-    blended = with_legend(overlay(image, mask, predictor.labels), predictor.labels, found)
-    blended.thumbnail((LONGEST_JPEG, LONGEST_JPEG))  # smaller images stay as they are
-    if Path(job.mask).suffix == ".png":
-        _save(_encoded(palette_image(mask, predictor.labels), "PNG"), Path(job.mask))
-    else:
-        _save(geotiff(mask, predictor.labels, Path(job.image)), Path(job.mask))
-    _save(_encoded(blended, "JPEG", quality=92), Path(job.overlay))
-    return {**job._asdict(), "shares": found, **read, **({"outside": outside} if outside > FAR_OUTSIDE else {})}
+    read, failed = deque[tuple[Job, Line]](), list[Line]()  # what is not labelled yet, and what cannot be
+
+    def stored() -> Iterator[Any]:
+        for job in jobs:
+            try:
+                line = version(job.image)
+                values = predictor.read(Path(job.image))
+            except (DataError, OSError) as error:
+                text = str(error) if isinstance(error, DataError) else f"{job.image}: {error}"
+                failed.append({"image": job.image, "error": text})
+                continue
+            outside = round(predictor.images.outside(tensor_of(values)), 6) if predictor.images.of_values else 0.0
+            read.append((job, {**line, **({"outside": outside} if outside > FAR_OUTSIDE else {})}))
+            yield values
+
+    certain = outputs.confidence or outputs.regions
+    detail: Detail = "probabilities" if outputs.probabilities else "confidence" if certain else "mask"
+    for prediction in predictor(stored(), threshold=outputs.threshold, detail=detail):
+        yield from failed
+        failed.clear()
+        job, line = read.popleft()
+        _write(prediction, job)
+        line |= {"image": job.image, "shares": shares(prediction.mask, prediction.labels)}
+        yield line | ({"regions": [_row(region) for region in prediction.regions]} if outputs.regions else {})
+    yield from failed
 
 
-def _encoded(image: Image.Image, format: str, **options: Any) -> bytes:
-    stream = BytesIO()  # Pillow does not say what is wrong with a disk
-    image.save(stream, format, **options)
-    return stream.getvalue()
+def _row(region: FoundRegion) -> list[Any]:
+    """As a line of ``predictions.jsonl`` has it, with places in tenths of a pixel."""
+    return [
+        region.name,
+        region.area,
+        *region.box,
+        *(round(place, 1) for place in region.center),
+        round(region.confidence, 4),
+    ]
 
 
-def _save(content: bytes, path: Path) -> None:
-    """Write a file beside its place."""
-    with beside(path) as aside:
-        aside.write_bytes(content)
+def _write(prediction: Prediction, job: Job) -> None:
+    """All files of a job, beside their places."""
+    for kind, file in job.files.items():
+        place = Path(file)
+        if place.suffix == ".tif":
+            content = geotiff(np.asarray(prediction.indexed()), prediction.labels, Path(job.image))
+        else:
+            content = prediction.encoded(kind)
+        with beside(place) as aside:
+            aside.write_bytes(content)
+
+
+def _write_regions(folder: Path, lines: Iterable[Line], pixel_size: float | None) -> None:
+    """``regions.csv``: the regions of all images, in pixels or in a unit of the user's."""
+    side, unit = pixel_size or 1.0, "" if pixel_size else " (pixels)"
+    lengths = [f"{name}{unit}" for name in ("left", "top", "right", "bottom", "x", "y")]
+    with written(folder / REGIONS) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "class", f"area{unit}", *lengths, "confidence"])
+        for line in lines:
+            for name, area, *places, confidence in line.get("regions", ()):
+                scaled = [f"{side * place:g}" for place in places]
+                table.writerow([line["image"], name, f"{side * side * area:g}", *scaled, f"{confidence:.4f}"])

@@ -1,9 +1,11 @@
-"""An image in, a mask out: NumPy or PIL on both sides of the network."""
+"""An image in, a prediction out: NumPy, PIL, tensors or files on this side of the network."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -12,26 +14,36 @@ from PIL import Image
 
 from sanet.config import InferenceConfig
 from sanet.data.decoding import UNREADABLE, read_image, rgb
-from sanet.data.images import array_of, shown, stored_values, tensor_of
-from sanet.inference.device import choose_device
-from sanet.inference.exported import is_exported, open_exported
-from sanet.inference.views import LogitsFunction, label_image
-from sanet.models.networks import SegmentationModel, load_model
+from sanet.data.images import array_of, shown, stored_values
+from sanet.inference.device import choose_device, prepared
+from sanet.inference.exported import ExportedModel, is_exported, open_exported
+from sanet.inference.prediction import Certainty, Prediction
+from sanet.inference.views import LogitsFunction, label_image, probabilities_of, score_bands
+from sanet.models.networks import SegmentationModel
 from sanet.models.store import BUNDLED
 from sanet.structures import UsageError, first_line
 
 INTEGERS = ("uint8", "uint16", "uint32", "int16", "int32", "int64")
+# Pixels; measured on two cores: images of 128x128 take a third less time in batches, those of 256x256 take the same.
+TOGETHER = 2**17
+Picture = NDArray[Any] | Image.Image | str | Path | torch.Tensor
+Detail = Literal["mask", "confidence", "probabilities"]
 
 
 class Predictor:
     """Labels the pixels of images with a saved model.
 
+    It may be shared by threads, and pickled, which reads the model again; a process that was forked from one that had
+    opened it is refused, since it would hang.
+
     Args:
-        model: directory of a saved model, one of the Hugging Face hub as ``hf:OWNER/NAME``, a file that
-            `sanet export` wrote, or a model, which stays on the device, in evaluation mode; a copy
-            (``copy.deepcopy``) leaves it as it is. By default the bundled one, for streets seen from a car.
+        model: directory of a saved model, one of the Hugging Face hub as ``hf:OWNER/NAME``, a bundled one by its name,
+            a file that `sanet export` wrote, or a model, of which a copy is used. By default "streets", for streets
+            seen from a car.
         device: name of the device: "cpu", "cuda", "mps" or "xpu"; by default the best there is.
         inference: sliding window, multi-scale and flip; by default at the size that the model is meant for.
+        batch: most images of one size that go through the network together; fewer where they have more pixels than
+            ``TOGETHER`` on a CPU, which gains nothing then, or than a window on another device.
 
     Attributes:
         labels: the classes that the indices of a mask stand for.
@@ -40,6 +52,7 @@ class Predictor:
         images: how image files are read, and which of their values are black and white.
         logits_of: the model as a function from images, on the device, to logits.
         inference: as given, with the model's size where none was.
+        temperature: what calibration divides the logits by.
 
     Raises:
         SanetError: there is no model there, or it cannot be read.
@@ -51,45 +64,89 @@ class Predictor:
         model: str | Path | SegmentationModel | None = None,
         device: str | None = None,
         inference: InferenceConfig = InferenceConfig(),
+        batch: int = 8,
     ) -> None:
-        model = BUNDLED["streets"] if model is None else model
+        self.model = BUNDLED["streets"] if model is None else model
+        self.batch, self._process = batch, os.getpid()
         self.logits_of: LogitsFunction
-        if not isinstance(model, SegmentationModel) and is_exported(model):
-            exported = open_exported(model, device)
+        self._labels_file: ExportedModel | None = None
+        if not isinstance(self.model, SegmentationModel) and is_exported(self.model):
+            exported = open_exported(self.model, device)
             self.logits_of, self.labels, self.device = exported, exported.labels, exported.device
             self.inference = inference.resolved(exported.shorter_side)
             self.in_chans, self.value_range, self.images = exported.in_chans, 255, exported.reading
+            self.temperature = exported.temperature
+            self._labels_file = exported if exported.gives_labels else None
             if self.images.of_values:
                 self.logits_of = lambda images: exported(self.images.stored(images))
         else:
-            network = model if isinstance(model, SegmentationModel) else load_model(model)
             self.device = choose_device(device)
-            network.to(self.device).to(memory_format=torch.channels_last).eval()
+            network = prepared(self.model, self.device)
             self.logits_of, self.labels = lambda images: network(images).logits, network.labels
             self.inference = inference.resolved(network.shorter_side)
             self.in_chans, self.value_range, self.images = network.in_chans, network.value_range, network.images
+            self.temperature = network.temperature
 
-    def __call__(self, image: NDArray[Any] | Image.Image | str | Path | torch.Tensor) -> NDArray[Any]:
+    @overload
+    def __call__(
+        self, image: Picture, *, unit: bool = ..., threshold: float | None = ..., detail: Detail = ...
+    ) -> Prediction: ...
+    @overload
+    def __call__(
+        self,
+        image: list[Any] | tuple[Any, ...],
+        *,
+        unit: bool = ...,
+        threshold: float | None = ...,
+        detail: Detail = ...,
+    ) -> list[Prediction]: ...
+    @overload
+    def __call__(
+        self, image: Iterator[Any], *, unit: bool = ..., threshold: float | None = ..., detail: Detail = ...
+    ) -> Iterator[Prediction]: ...
+
+    def __call__(
+        self, image: Any, *, unit: bool = False, threshold: float | None = None, detail: Detail = "mask"
+    ) -> Any:
         """Label every pixel.
 
         Args:
-            image: (H, W, C), or (H, W) grey, uint8, of any size; a tensor (C, H, W) uint8 on any device; or a file or
-                a PIL image, whose EXIF rotation is applied. For a model of another range of values any integers; for
-                one of stored values these, integers or floats, as a file would have them.
+            image: (H, W, C), (C, H, W) or grey (H, W), uint8, of any size; a tensor (C, H, W) on any device; a file,
+                or a PIL image, whose EXIF rotation is applied. For a model of another range of values any integers; for
+                one of stored values these, integers or floats, as a file would have them. Or several: a list, a tuple,
+                an array or tensor with a first axis B, or an iterator, such as of the frames of a film.
+            unit: arrays and tensors are floats in [0, 1], which are rounded to the integers that the model takes.
+            threshold: pixels of less confidence than this get the ignore index.
+            detail: what is computed with the mask, and not when it is first asked for: "confidence", and entropy; or
+                "probabilities", and these.
 
         Returns:
-            (H, W) class indices, uint8; uint16 for more than 256 classes.
+            A prediction, which is an array of class indices (H, W) wherever one is wanted; a list of them; or, for an
+            iterator, an iterator, which reads no further ahead than a batch.
 
         Raises:
             UsageError: anything else, or an image without pixels.
             DataError: a file that cannot be read.
+
+        Example:
+            >>> import numpy as np, sanet
+            >>> predictor = sanet.Predictor("streets", "cpu", sanet.InferenceConfig(shorter_side=0))
+            >>> prediction = predictor(np.zeros((48, 64, 3), np.uint8))
+            >>> prediction.shape, prediction.probabilities.shape
+            ((48, 64), (11, 48, 64))
         """
-        labels = self.label(self.seen(self._pixels(image).to(self.device)))
-        return labels.cpu().numpy().astype(np.uint8 if len(self.labels) <= 256 else np.uint16)
+        if isinstance(image, Iterator):
+            return self._several(image, unit, threshold, detail)
+        if isinstance(image, (list, tuple)) or getattr(image, "ndim", 0) == 4:
+            return [*self._several(iter(image), unit, threshold, detail)]
+        return next(self._several(iter((image,)), unit, threshold, detail))
 
     @torch.inference_mode()
     def label(self, image: torch.Tensor) -> torch.Tensor:
         """(C, H, W), as ``seen`` gives it -> (H, W) int64 class indices, both on the model's device."""
+        self._require_own_process()
+        if self._labels_file is not None:
+            return self._labels_file.label(image[None], self.inference)[0]
         return label_image(self.logits_of, image, self.inference)
 
     def seen(self, image: torch.Tensor) -> torch.Tensor:
@@ -100,12 +157,92 @@ class Predictor:
         """(H, W, C) of a file, as this model wants it; a DataError where it cannot be."""
         return stored_values(path, self.images) if self.images.of_values else read_image(path)
 
-    def shown(self, stored: NDArray[Any]) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 for people, of what ``read`` gives: of stored values the first channels, as they are seen."""
-        return shown(self.seen(tensor_of(stored))) if self.images.of_values else stored
+    def _several(
+        self, images: Iterator[Any], unit: bool, threshold: float | None, detail: Detail
+    ) -> Iterator[Prediction]:
+        held: list[torch.Tensor] = []
+        limit = TOGETHER if self.device.type == "cpu" else self.inference.window**2
+        for image in images:
+            seen = self.seen(self.pixels(image, unit))
+            if held and seen.shape != held[0].shape:
+                yield from self._labelled(held, threshold, detail)
+                held = []
+            held.append(seen)
+            if len(held) >= self.batch or (len(held) + 1) * seen[0].numel() > limit:
+                yield from self._labelled(held, threshold, detail)
+                held = []
+        if held:
+            yield from self._labelled(held, threshold, detail)
 
-    def _pixels(self, image: Any) -> torch.Tensor:
-        """An image of any of these kinds as (C, H, W)."""
+    @torch.inference_mode()
+    def _labelled(self, held: list[torch.Tensor], threshold: float | None, detail: Detail) -> Iterator[Prediction]:
+        """Predictions of images of one size, (C, H, W) each, as the network takes them."""
+        self._require_own_process()
+        images = torch.stack(held).to(self.device)
+        parts: dict[str, list[torch.Tensor]] = {
+            name: [] for name in ("labels", "confidence", "entropy", "probabilities")
+        }
+        labels_alone = self._labels_file is not None and detail == "mask" and threshold is None
+        if labels_alone and self._labels_file is not None:
+            parts["labels"].append(self._labels_file.label(images, self.inference).cpu())
+        for band in () if labels_alone else score_bands(self.logits_of, images, self.inference):
+            parts["labels"].append(band.argmax(dim=1).cpu())
+            if detail != "mask" or threshold is not None:
+                shares = probabilities_of(band, self.inference, self.temperature)
+                parts["confidence"].append(shares.amax(dim=1).cpu())
+                parts["entropy"].append(torch.special.entr(shares).sum(dim=1).cpu())
+                if detail == "probabilities":
+                    parts["probabilities"].append(shares.half().cpu())
+        found = {name: torch.cat(bands, dim=-2).numpy() for name, bands in parts.items() if bands}
+        for place, seen in enumerate(held):
+            known = {name: values[place] for name, values in found.items()}
+            yield self._prediction(seen, known, threshold)
+
+    def _prediction(self, seen: torch.Tensor, known: dict[str, NDArray[Any]], threshold: float | None) -> Prediction:
+        """Of an image, what is known of it; the rest is found out when it is asked for."""
+
+        def again(detail: Detail) -> Prediction:
+            return next(self._labelled([seen], None, detail))
+
+        mask = known["labels"].astype(np.uint8 if len(self.labels) <= 256 else np.uint16)
+        if threshold is not None:
+            ignored = self.labels.ignore_index
+            mask = mask.astype(np.promote_types(mask.dtype, np.min_scalar_type(ignored)))
+            mask[known["confidence"] < threshold] = ignored
+        certainty = Certainty(known["confidence"], known["entropy"]) if "confidence" in known else None
+        return Prediction(
+            mask,
+            self.labels,
+            self.shown(seen),
+            lambda: certainty or again("confidence").certainty,
+            lambda: known["probabilities"] if "probabilities" in known else again("probabilities").probabilities,
+        )
+
+    def shown(self, seen: torch.Tensor) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 for people, of what ``seen`` gives."""
+        return shown(seen / self.value_range if self.value_range > 255 and not seen.is_floating_point() else seen)
+
+    def _require_own_process(self) -> None:
+        if os.getpid() != self._process:
+            raise UsageError(
+                "this process was forked from one that has opened the model, and would hang; open the model in it, or "
+                'start it by multiprocessing.get_context("spawn")'
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        model = self.model if isinstance(self.model, SegmentationModel) else str(self.model)
+        return Predictor, (model, str(self.device), self.inference, self.batch)
+
+    def __repr__(self) -> str:
+        what = "a model in memory" if isinstance(self.model, SegmentationModel) else str(self.model)
+        side = self.inference.shorter_side
+        size = f"images at a shorter side of {side}" if side else "images at their own size"
+        return (
+            f"Predictor({what}: {len(self.labels)} classes, {', '.join(self.labels.names)}; {size}; on {self.device})"
+        )
+
+    def pixels(self, image: Any, unit: bool = False) -> torch.Tensor:
+        """An image of any kind that a call takes as (C, H, W), with the values that a file would have."""
         if isinstance(image, (str, Path)):
             image = self.read(Path(image))
         elif isinstance(image, Image.Image):
@@ -115,36 +252,54 @@ class Predictor:
                 raise
             except UNREADABLE as error:  # its file is read only now
                 raise UsageError(f"the image cannot be read: {first_line(error)}") from error
-        if not isinstance(image, (np.ndarray, torch.Tensor)):
+        elif not isinstance(image, (np.ndarray, torch.Tensor)):
             raise UsageError(f"the image is a {type(image).__name__}; give an array, a PIL image, a tensor or a file")
-        dtype, shape = str(image.dtype).removeprefix("torch."), tuple(image.shape)
+        elif unit:
+            image = self._whole(image)
+        planes = self._planes(image)
         if self.images.of_values:
-            return self._stored(image)
-        allowed = INTEGERS if self.value_range > 255 else INTEGERS[:1]
-        if dtype not in allowed:
-            raise UsageError(f"the image is {dtype}; give {' or '.join(allowed)}, from 0 to {self.value_range}")
-        if isinstance(image, np.ndarray):
-            if image.ndim == 2:
-                image = np.broadcast_to(image[..., None], (*shape, self.in_chans))
-            # A copy, since PyTorch takes neither what is read-only nor what goes backwards.
-            copy = image.astype(np.int64 if self.value_range > 255 else np.uint8, order="C")
-            image = torch.from_numpy(np.moveaxis(copy, -1, 0) if copy.ndim == 3 else copy)
-        if image.ndim != 3 or image.shape[0] != self.in_chans or 0 in image.shape:
-            raise UsageError(
-                f"the image has shape {shape}; give (H, W, {self.in_chans}), (H, W) grey, or a tensor "
-                f"({self.in_chans}, H, W), with pixels"
-            )
-        return torch.as_tensor(image)
+            if not planes.isfinite().all():
+                raise UsageError("the image has values that are infinite or no numbers; put numbers in their place")
+            return planes
+        return planes.expand(self.in_chans, -1, -1)
 
-    def _stored(self, image: NDArray[Any] | torch.Tensor) -> torch.Tensor:
-        """(C, H, W) float32 of an array (H, W, C), or (H, W) of one channel, or of a tensor (C, H, W)."""
+    def _planes(self, image: NDArray[Any] | torch.Tensor) -> torch.Tensor:
+        """An array or tensor as (C, H, W), or (1, H, W) grey, of the type that this model takes."""
+        shape, dtype = tuple(image.shape), str(image.dtype).removeprefix("torch.")
+        kind: Any = np.float32
+        if self.images.of_values:
+            fits = not dtype.startswith(("complex", "object", "str", "<U"))
+            allowed = "integers or floats, the values that files store"
+        else:
+            names = INTEGERS if self.value_range > 255 else INTEGERS[:1]
+            fits, kind = dtype in names, np.int64 if self.value_range > 255 else np.uint8
+            allowed = f"{' or '.join(names)}, from 0 to {self.value_range}, or floats in [0, 1] with unit=True"
+        if not fits:
+            raise UsageError(f"the image is {dtype}; give {allowed}")
         if isinstance(image, np.ndarray):
-            image = tensor_of(image[..., None] if image.ndim == 2 else image) if image.dtype.kind in "buif" else image
-        wanted = f"(H, W, {self.in_chans}), or a tensor ({self.in_chans}, H, W), of the values that files store"
-        if not isinstance(image, torch.Tensor) or image.is_complex():
-            raise UsageError(f"the image is {image.dtype}; give integers or floats {wanted}")
-        if image.ndim != 3 or image.shape[0] != self.in_chans or 0 in image.shape:
-            raise UsageError(f"the image has shape {tuple(image.shape)} as (C, H, W); give {wanted}")
-        if not (values := image.float()).isfinite().all():
-            raise UsageError("the image has values that are infinite or no numbers; put numbers in their place")
-        return values
+            last = image.ndim == 3 and (shape[-1] == self.in_chans or shape[0] != self.in_chans)
+            # A copy, since PyTorch takes neither what is read-only nor what goes backwards.
+            image = torch.from_numpy(np.array(np.moveaxis(image, -1, 0) if last else image, kind, order="C"))
+        planes = (image[None] if image.ndim == 2 else image).to(torch.from_numpy(np.empty(0, kind)).dtype)
+        counts = {self.in_chans} if self.images.of_values else {1, self.in_chans}
+        if planes.ndim != 3 or len(planes) not in counts or 0 in planes.shape:
+            grey = "" if self.in_chans > 1 and self.images.of_values else " or (H, W) grey,"
+            hint = "; leave the transparency out: image[..., :3]" if shape[-1:] == (4,) and self.in_chans == 3 else ""
+            raise UsageError(
+                f"the image has shape {shape}; give (H, W, {self.in_chans}) or ({self.in_chans}, H, W),{grey} with "
+                f"pixels{hint}"
+            )
+        return planes
+
+    def _whole(self, image: NDArray[Any] | torch.Tensor) -> torch.Tensor | NDArray[Any]:
+        """Floats in [0, 1] as the integers that this model takes."""
+        values = image.cpu().numpy() if isinstance(image, torch.Tensor) else image
+        if self.images.of_values or values.dtype.kind != "f":
+            kind = "stored values" if self.images.of_values else "integers"
+            raise UsageError(f"unit: the image is {values.dtype} and the model takes {kind}; give floats in [0, 1], or "
+                             "leave it out")  # fmt: skip
+        if not ((values >= 0) & (values <= 1)).all():
+            raise UsageError(f"unit: the image has values from {values.min():g} to {values.max():g}, not in [0, 1]")
+        whole = np.rint(values.astype(np.float64) * self.value_range)
+        found = whole.astype(np.uint8 if self.value_range == 255 else np.int64)
+        return torch.from_numpy(found) if isinstance(image, torch.Tensor) else found

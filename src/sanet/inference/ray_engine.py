@@ -19,10 +19,9 @@ from typing import Any, NamedTuple
 import torch
 
 from sanet import references
-from sanet.config import InferenceConfig
+from sanet.config import InferenceConfig, OutputConfig
 from sanet.inference.journal import Job, Line
-from sanet.inference.predict import Engine, label_file
-from sanet.inference.predictor import Predictor
+from sanet.inference.predict import Engine, label_files
 from sanet.structures import SanetError, UsageError, first_line
 
 # How often a worker that died is started again, and what it was at is tried again.
@@ -51,6 +50,7 @@ class RayEngine(Engine):
         model: see ``Engine``.
         device: "cpu"; or "cuda", by default where the cluster has GPUs: a worker has one to itself.
         inference: sliding window, multi-scale and flip.
+        outputs: what is written of each image.
         workers: largest number of workers; by default as many as the cluster has GPUs or, without them, CPU cores.
 
     Raises:
@@ -63,12 +63,15 @@ class RayEngine(Engine):
         model: str,
         device: str | None = None,
         inference: InferenceConfig = InferenceConfig(),
+        outputs: OutputConfig = OutputConfig(),
         workers: int | None = None,
     ) -> None:
         _ray()
         if device not in (None, "cpu", "cuda"):
             raise UsageError(f"device {device!r}: Ray shares the GPUs out; give cpu, cuda or none")
-        super().__init__(model, "cpu", inference)  # what is wrong with the model is said before anything is started
+        super().__init__(
+            model, "cpu", inference, outputs
+        )  # what is wrong with the model is said before anything is started
         self.model = os.path.abspath(model) if os.path.exists(model) else model
         self.device, self.workers = device, workers
 
@@ -78,8 +81,8 @@ class RayEngine(Engine):
             pool = self._pool(ray.cluster_resources(), len(jobs))
             gpus = 1 if pool.device == "cuda" else 0
             actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=RETRIES, max_task_retries=RETRIES)(Worker)
-            relative = any(not os.path.isabs(name) for job in jobs for name in job)
-            opened = self.model, pool.device, self.predictor.inference
+            relative = any(not os.path.isabs(name) for job in jobs for name in (job.image, job.mask))
+            opened = self.model, pool.device, self.predictor.inference, self.outputs
             made = opened, self.fingerprint, pool.threads, os.getcwd() if relative else None, references.opened()
             workers = ray.util.ActorPool([actor.remote(*made) for _ in range(pool.workers)])
             try:
@@ -107,7 +110,7 @@ class Worker:
 
     def __init__(
         self,
-        opened: tuple[str, str, InferenceConfig],
+        opened: tuple[str, str, InferenceConfig, OutputConfig],
         fingerprint: str,
         threads: int,
         directory: str | None = None,
@@ -115,9 +118,9 @@ class Worker:
     ) -> None:
         self.opened, self.fingerprint, self.threads = opened, fingerprint, threads
         self.directory, self.modules = directory, modules
-        self.predictor: Predictor | None = None  # an error while a worker is made looks as if its process had died
+        self.engine: Engine | None = None  # an error while a worker is made looks as if its process had died
 
-    def _open(self) -> Predictor:
+    def _open(self) -> Engine:
         if self.directory is not None:
             os.chdir(self.directory)
         references.use(*self.modules)
@@ -125,13 +128,13 @@ class Worker:
         engine = Engine(*self.opened)
         if engine.fingerprint != self.fingerprint:
             raise SanetError(f"{self.opened[0]} is another model there")
-        return engine.predictor
+        return engine
 
     def label(self, job: Job) -> Line:
-        """See ``label_file``; SanetError for what is not the image's fault."""
+        """See ``label_files``; SanetError for what is not the image's fault."""
         try:
-            self.predictor = self.predictor or self._open()
-            return label_file(self.predictor, job)
+            self.engine = self.engine or self._open()
+            return next(label_files(self.engine.predictor, [job], self.engine.outputs))
         except Exception as error:
             raise SanetError(
                 f"{job.image}, on {socket.gethostname()}: {first_line(error)} (all machines need the same images, "

@@ -39,81 +39,105 @@ def label_image(logits_of: LogitsFunction, image: Tensor, settings: InferenceCon
     Returns:
         (H, W) int64 class indices.
     """
-    if len(settings.scales) > 1 or settings.flip:
-        return class_probabilities(logits_of, image, settings).argmax(dim=0)
-    height, width = image.shape[-2:]
-    seen = _grown(image)
+    return torch.cat([band.argmax(dim=1) for band in score_bands(logits_of, image[None], settings)], dim=1)[0]
+
+
+def score_bands(logits_of: LogitsFunction, images: Tensor, settings: InferenceConfig) -> Iterator[Tensor]:
+    """What decides about every pixel of images of one size, (B, C, H, W): its class has the largest score.
+
+    Yields:
+        (B, K, rows, W) bands of rows from top to bottom: logits of one view, or probabilities of several.
+    """
+    if settings.several:
+        yield class_probabilities(logits_of, images, settings)
+        return
+    height, width = images.shape[-2:]
+    seen, first = grown(images), 0
     (factor,) = settings.factors(*seen.shape[-2:])
-    bands = _view(logits_of, seen, factor, settings.window)
-    return torch.cat([band.argmax(dim=0) for band in bands])[:height, :width]
+    for band in _view(logits_of, seen, factor, settings.window):
+        if first < height:
+            yield band[..., : height - first, :width]
+        first += band.shape[-2]
+
+
+def probabilities_of(scores: Tensor, settings: InferenceConfig, temperature: float) -> Tensor:
+    """(B, K, rows, W) of ``score_bands`` -> calibrated probabilities, float32.
+
+    Logits are divided by the temperature (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017); of
+    several views the logarithms of the mean probabilities are, so that it changes no label.
+    """
+    scores = scores.float()
+    if settings.several and temperature == 1:
+        return scores
+    return ((scores.log() if settings.several else scores) / temperature).softmax(dim=1)
 
 
 def class_probabilities(
-    logits_of: LogitsFunction, image: Tensor, settings: InferenceConfig = InferenceConfig()
+    logits_of: LogitsFunction, images: Tensor, settings: InferenceConfig = InferenceConfig()
 ) -> Tensor:
-    """The mean of the class probabilities of all views.
+    """The mean of the class probabilities of all views, of images of one size, (B, C, H, W).
 
-    Memory: the sum over the views is kept whole, in ``4 K H W`` bytes, beside one resized image. The logits of a view
-    are not, where it goes through windows: they are resized and added in bands of rows, as the windows finish them.
+    Memory: the sum over the views is kept whole, in ``4 B K H W`` bytes, beside the resized images. The logits of a
+    view are not, where it goes through windows: they are resized and added in bands of rows as the windows finish.
 
     Each view is an image of ``max(32, round(factor * side))`` pixels a side, whole or in windows.
 
     Returns:
-        (K, H, W) float32; every pixel's add up to 1.
+        (B, K, H, W) float32; every pixel's add up to 1.
     """
-    height, width = image.shape[-2:]
+    height, width = images.shape[-2:]
     sums: Tensor | None = None
-    for factor in settings.factors(*_grown(image).shape[-2:]):
+    for factor in settings.factors(*grown(images).shape[-2:]):
         for flipped in (False, True) if settings.flip else (False,):
-            seen, first = _grown(image.flip(-1) if flipped else image), 0
+            seen, first = grown(images.flip(-1) if flipped else images), 0
             for logits in _view(logits_of, seen, factor, settings.window):
-                rows = min(len(logits[0]), height - first)
-                found = logits[:, :rows, :width].softmax(dim=0)
+                rows = min(logits.shape[-2], height - first)
+                found = logits[..., :rows, :width].softmax(dim=1)
                 if sums is None:
-                    sums = found.new_zeros(len(found), height, width)
-                sums[:, first : first + rows] += found.flip(-1) if flipped else found
+                    sums = found.new_zeros(*found.shape[:2], height, width)
+                sums[..., first : first + rows, :] += found.flip(-1) if flipped else found
                 first += rows
     assert sums is not None
     return sums.div_(len(settings.scales) * (1 + settings.flip))
 
 
-def _view(logits_of: LogitsFunction, image: Tensor, factor: float, window: int) -> Iterator[Tensor]:
-    """Logits (K, rows, W) from top to bottom, of the image's size, from it in another one: whole, or in windows."""
-    seen = resized(image, factor)
+def _view(logits_of: LogitsFunction, images: Tensor, factor: float, window: int) -> Iterator[Tensor]:
+    """Logits (B, K, rows, W) from top to bottom, of the images' size, from another one: whole, or in windows."""
+    seen = resized(images, factor)
     bands = blended_bands(logits_of, seen, window)
-    return bands if seen.shape == image.shape else resized_bands(bands, seen.shape[-2], image.shape[-2:])
+    return bands if seen.shape == images.shape else resized_bands(bands, seen.shape[-2], images.shape[-2:])
 
 
-def blended_bands(logits_of: LogitsFunction, image: Tensor, window: int) -> Iterator[Tensor]:
-    """Logits of an image, whole or, of more than ``window ** 2`` pixels, from overlapping windows.
+def blended_bands(logits_of: LogitsFunction, images: Tensor, window: int) -> Iterator[Tensor]:
+    """Logits of images of one size, whole or, of more than ``window ** 2`` pixels, from overlapping windows.
 
     Every window counts most at its middle and least at its rim. Only the rows that further windows still touch are
     kept, so that the memory needed grows with the image's width and not with its height.
 
-    A side of the image (C, H, W) that is shorter than ``window`` is taken whole.
+    A side of the images (B, C, H, W) that is shorter than ``window`` is taken whole.
 
     Yields:
-        (K, rows, W) bands of finished rows, from top to bottom.
+        (B, K, rows, W) bands of finished rows, from top to bottom.
     """
-    height, width = image.shape[-2:]
+    height, width = images.shape[-2:]
     if height * width <= window**2:
-        yield logits_of(image[None])[0]
+        yield logits_of(images)
         return
     tall, wide = min(window, height), min(window, width)
     tops, lefts = window_starts(height, tall), window_starts(width, wide)
-    weight = torch.outer(_tent(tall), _tent(wide)).to(image.device)
+    weight = torch.outer(_tent(tall), _tent(wide)).to(images.device)
     sums: Tensor | None = None
     weights = weight.new_zeros(tall, width)
     for top, next_top in zip(tops, [*tops[1:], height], strict=True):
         for left in lefts:
-            logits = logits_of(image[None, :, top : top + tall, left : left + wide])[0].float()
+            logits = logits_of(images[..., top : top + tall, left : left + wide]).float()
             if sums is None:
-                sums = logits.new_zeros(len(logits), tall, width)
-            sums[:, :, left : left + wide] += logits * weight
+                sums = logits.new_zeros(*logits.shape[:2], tall, width)
+            sums[..., left : left + wide] += logits * weight
             weights[:, left : left + wide] += weight
         assert sums is not None
         finished = next_top - top
-        yield sums[:, :finished] / weights[:finished]
+        yield sums[..., :finished, :] / weights[:finished]
         sums, weights = (F.pad(rows[..., finished:, :], (0, 0, 0, finished)) for rows in (sums, weights))
 
 
@@ -132,30 +156,30 @@ def _tent(length: int) -> Tensor:
     return tent / tent.max()
 
 
-def _grown(image: Tensor) -> Tensor:
+def grown(images: Tensor) -> Tensor:
     """Repeat the last row and column until both sides have the 32 pixels that the networks need."""
-    for dim in (1, 2):
-        side = image.shape[dim]
+    for dim in (-2, -1):
+        side = images.shape[dim]
         if side < SMALLEST_SIDE:
-            image = image.index_select(dim, torch.arange(SMALLEST_SIDE, device=image.device).clamp(max=side - 1))
-    return image
+            images = images.index_select(dim, torch.arange(SMALLEST_SIDE, device=images.device).clamp(max=side - 1))
+    return images
 
 
-def resized(image: Tensor, scale: float) -> Tensor:
-    """(C, H, W) in another size and the same dtype; integers are rounded, since exported networks take nothing else."""
-    sides = tuple(max(SMALLEST_SIDE, round(scale * side)) for side in image.shape[-2:])
-    if sides == tuple(image.shape[-2:]):
-        return image
-    planes, exact = [], image.is_floating_point()
-    for plane in image:  # one after the other, since a large image in float32 takes more than its logits
+def resized(images: Tensor, scale: float) -> Tensor:
+    """(B, C, H, W) in another size and the same dtype; integers are rounded: exported networks take nothing else."""
+    sides = tuple(max(SMALLEST_SIDE, round(scale * side)) for side in images.shape[-2:])
+    if sides == tuple(images.shape[-2:]):
+        return images
+    planes, exact = [], images.is_floating_point()
+    for plane in images.flatten(0, 1):  # one after the other, since large images in float32 take more than their logits
         pixels = plane[None, None] if exact else plane[None, None].float()
-        found = F.interpolate(pixels, sides, mode="bilinear", align_corners=False, antialias=True)[0]
-        planes.append(found if exact else found.round_().to(image.dtype))
-    return torch.cat(planes)
+        found = F.interpolate(pixels, sides, mode="bilinear", align_corners=False, antialias=True)[0, 0]
+        planes.append(found if exact else found.round_().to(images.dtype))
+    return torch.stack(planes).view(*images.shape[:2], *sides)
 
 
 def resized_bands(bands: Iterable[Tensor], height: int, size: Sequence[int]) -> Iterator[Tensor]:
-    """Logits (K, height, w) in bands of rows from top to bottom, in another size, bilinearly and as bands again."""
+    """Logits (B, K, height, w) in bands of rows from top to bottom, in another size, bilinearly and as bands again."""
     rows, columns = size
     # The centres of the new rows among the old ones, in float64: a row more or less shows in thousands of them.
     centres = ((torch.arange(rows, dtype=torch.float64) + 0.5) * height / rows - 0.5).clamp(0, height - 1)
@@ -163,14 +187,14 @@ def resized_bands(bands: Iterable[Tensor], height: int, size: Sequence[int]) -> 
     below = (above + 1).clamp(max=height - 1)
     held, first, done = None, 0, 0
     for band in bands:
-        held = band.float() if held is None else torch.cat([held, band.float()], dim=1)
-        ready = int((below < first + held.shape[1]).sum())
+        held = band.float() if held is None else torch.cat([held, band.float()], dim=-2)
+        ready = int((below < first + held.shape[-2]).sum())
         if ready > done:
-            upper, lower = (held[:, (place[done:ready] - first).to(held.device)] for place in (above, below))
+            upper, lower = (held[..., (place[done:ready] - first).to(held.device), :] for place in (above, below))
             share = (centres - above)[done:ready, None].to(held)
-            rows_of_band = torch.lerp(upper, lower, share)[None]
-            yield F.interpolate(rows_of_band, (ready - done, columns), mode="bilinear", align_corners=False)[0]
+            rows_of_band = torch.lerp(upper, lower, share)
+            yield F.interpolate(rows_of_band, (ready - done, columns), mode="bilinear", align_corners=False)
             done = ready
         if done < rows:
-            kept_from = min(int(above[done]), first + held.shape[1])
-            held, first = held[:, kept_from - first :], kept_from
+            kept_from = min(int(above[done]), first + held.shape[-2])
+            held, first = held[..., kept_from - first :, :], kept_from

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from sanet.config import InferenceConfig
-from sanet.inference.device import choose_device
+from sanet.inference.device import choose_device, prepared
 from sanet.inference.views import resized, resized_bands
-from sanet.models.networks import SegmentationModel, load_model
+from sanet.models.networks import SegmentationModel
 from sanet.models.sanet import SANetHead, SqueezeAttention
 from sanet.structures import LabelSet, UsageError
 
@@ -109,7 +109,7 @@ class Explainer:
     Other networks have no such groups, but labels all the same.
 
     Args:
-        model: a model directory, one of the Hugging Face hub as ``hf:OWNER/NAME``, or a model.
+        model: a model directory, one of the Hugging Face hub as ``hf:OWNER/NAME``, or a model, of which a copy is used.
         device: name of the device: "cpu", "cuda", "mps" or "xpu"; by default the best there is.
         shorter_side: pixels that the shorter side of every image is resized to, 0 for none; by default the side that
             the model was trained for.
@@ -123,11 +123,10 @@ class Explainer:
     def __init__(
         self, model: str | Path | SegmentationModel, device: str | None = None, shorter_side: int | None = None
     ) -> None:
-        self.network = model if isinstance(model, SegmentationModel) else load_model(model)
         self.device = choose_device(device)
+        self.network = prepared(model, self.device)
         self._inference = InferenceConfig(shorter_side=shorter_side).resolved(self.network.shorter_side)
         self.shorter_side = self._inference.shorter_side
-        self.network.to(self.device).to(memory_format=torch.channels_last).eval()
         head = self.network.head
         found = head.attention if isinstance(head, SANetHead) else ()
         self._modules = [module for module in found if isinstance(module, SqueezeAttention)]
@@ -154,20 +153,20 @@ class Explainer:
         """
         height, width = image.shape[-2:]
         factor = min(self._inference.factors(height, width)[0], sqrt(LARGEST / (height * width)))
-        images = resized(image.to(self.device), factor)[None]
+        images = resized(image[None].to(self.device), factor)
         inputs: dict[nn.Module, Tensor] = {}
         with ExitStack() as hooks:
             for module in self._modules:
                 hooks.enter_context(
                     module.register_forward_pre_hook(lambda module, given: inputs.update({module: given[0]}))
                 )
-            logits = self.network(images).logits[0]
+            logits = self.network(images).logits
         heads = []
         for stage, module in zip(self.stages, self._modules, strict=True):
             main, attention = (way(inputs[module])[0].float().cpu() for way in (module.main, module.attend))
             heads.append(HeadMaps(stage, main, attention, attention * main + attention))
         # In bands: the logits of a photograph at its own size can take gigabytes.
-        bands = resized_bands(logits.split(BAND, dim=1), logits.shape[1], (height, width))
-        prediction = torch.cat([band.argmax(dim=0).cpu() for band in bands])
+        bands = resized_bands(logits.split(BAND, dim=2), logits.shape[2], (height, width))
+        prediction = torch.cat([band[0].argmax(dim=0).cpu() for band in bands])
         rows, columns = images.shape[-2:]
         return Encoding((height, width), (rows, columns), self.network.labels, prediction, heads)

@@ -65,7 +65,7 @@ def visualize(
     if masks and len({predictor.labels.names for predictor in predictors.values()}) > 1:
         raise UsageError("the models have different classes, so that the masks cannot be those of all")
     first = next(iter(predictors.values()))
-    decoded = [first.shown(first.read(Path(image))) for image in images]
+    decoded = [first.shown(first.seen(first.pixels(Path(image)))) for image in images]
     lines = 2 if masks else 1
     heights = [image.shape[0] / image.shape[1] for image in decoded for _ in range(lines)]
     size = (WIDTH * (1 + len(models)), WIDTH * sum(heights) + 0.3 * len(heights) + 0.6)
@@ -100,7 +100,7 @@ def _draw_image(
     if truth is not None:
         draw_mask(panes[1, 0], truth, next(iter(predictors.values())).labels, "ground truth")
     for column, (model, predictor) in enumerate(predictors.items(), 1):
-        mask, labels = predictor(path), predictor.labels
+        mask, labels = predictor(path).mask, predictor.labels
         draw_mask(panes[0, column], mask, labels, model)
         if truth is not None:
             scored = truth != labels.ignore_index

@@ -49,6 +49,7 @@ class SegmentationModel(nn.Module, StoredModel):
     Attributes:
         network: the name of the head.
         options: of the head, all of them.
+        temperature: what its logits are divided by before they become probabilities; calibration sets it.
 
     Raises:
         UsageError: an unknown network, backbone or option, or an output stride the backbone does not have.
@@ -75,7 +76,7 @@ class SegmentationModel(nn.Module, StoredModel):
         head = HEADS.find(network)
         self.network, self.labels = name_of(network), labels
         self.options = resolved_options(self.network, head, options or {})
-        self.shorter_side = checked_side("shorter_side", shorter_side)
+        self.shorter_side, self.temperature = checked_side("shorter_side", shorter_side), 1.0
         require("in_chans", [in_chans], 1, 1024)
         require("value_range", [value_range], 1, 2**32)
         if images.of_values and images.channels != in_chans:
@@ -104,6 +105,7 @@ class SegmentationModel(nn.Module, StoredModel):
             "in_chans": self.in_chans,
             "value_range": self.value_range,
             **({"images": self.images.plain()} if self.images != EIGHT_BITS else {}),
+            **({"temperature": self.temperature} if self.temperature != 1 else {}),
         }
 
     def forward(self, images: Tensor) -> SegmentationOutput:

@@ -114,6 +114,7 @@ class StoredModel(
             SanetError: they do not hold one, or not the whole of it.
         """
         arguments, digest = read_config(files.config)
+        temperature = arguments.pop("temperature")
         try:
             with torch.device("meta"):
                 wanted: dict[str, Tensor] = cls(**arguments).state_dict()  # type: ignore[attr-defined]
@@ -122,6 +123,7 @@ class StoredModel(
         tensors = read_weights(files.weights, wanted, digest)
         model = cls(**arguments)
         model.load_state_dict(tensors)  # type: ignore[attr-defined]
+        model.temperature = temperature  # type: ignore[attr-defined]
         return model.to(device).eval()  # type: ignore[attr-defined, no-any-return]
 
 

@@ -10,9 +10,7 @@ import torch
 from sanet.config import MODEL
 from sanet.data.catalog import data_source
 from sanet.deploy.profile import Machine, count_macs, in_turn, machine_of, time_pass
-from sanet.inference.device import choose_device
-from sanet.inference.predictor import Predictor
-from sanet.models.networks import load_model
+from sanet.inference.device import choose_device, prepared
 from sanet.repeated.result import Repeated
 
 REPEATS = 30
@@ -37,9 +35,7 @@ def measured_costs(result: Repeated) -> Costs:
     image = data_source(result.config.data).open(result.split)[0].image[None]
     device = choose_device("cpu" if any(row.config.accelerator == "cpu" for row in result.rows) else None)
     image = torch.randint_like(image, 0, 256).to(device)
-    networks = {row.name: load_model(row.directory / MODEL) for row in result.finished()}
-    for network in networks.values():
-        Predictor(network, str(device))  # puts the network itself where it runs, and how
+    networks = {row.name: prepared(row.directory / MODEL, device) for row in result.finished()}
     timings, _ = in_turn({name: partial(time_pass, network, image) for name, network in networks.items()}, REPEATS)
     rows = {}
     for name, timing in timings.items():

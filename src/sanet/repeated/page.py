@@ -87,7 +87,7 @@ def examples(result: Repeated) -> list[tuple[str, Panels]]:
         masks = [("labels", mask)]
         for (found, seed), predictor in zip(finished, predictors, strict=True):
             miou = found.runs[seed].image_miou[str(sample.name)]
-            masks.append((f"{found.label}, {percent(miou)}", predictor(image)))
+            masks.append((f"{found.label}, {percent(miou)}", predictor(image).mask))
         labels = dataset.labels
         panels += [(text, data_url(colorize(thumbnail(found, WIDTH), labels), "PNG")) for text, found in masks]
         shown.append((str(sample.name), panels))

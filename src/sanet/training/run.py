@@ -22,7 +22,7 @@ from sanet import distributed, files, references
 from sanet.config import CHECKPOINTS, CONFIG, CROPS, MODEL, DataConfig, TrainConfig, plain
 from sanet.data.fingerprint import fingerprint
 from sanet.data.source import Source
-from sanet.evaluation.copying import SECONDS, copy_nearest
+from sanet.evaluation.copying import COPYING, SECONDS, copy_nearest
 from sanet.evaluation.evaluate import files_in
 from sanet.models.store import HUB
 from sanet.reading import ImageReading
@@ -37,7 +37,6 @@ from sanet.yaml_files import read_mapping
 RECORD, FORMAT = "record.json", 2
 PACKAGES = ("sanet-segmentation", "torch", "torchvision", "timm", "lightning", "numpy")
 SPLITS = ("train", "val")
-COPYING = "copying the most similar training image's mask"
 # Where TensorBoard finds its events.
 TENSORBOARD = "tensorboard"
 # What may differ when a run resumes: where and how long it trains, not what is trained.
@@ -137,8 +136,7 @@ def copying_of(config: TrainConfig, source: Source, resume: bool) -> dict[str, A
     seconds = SECONDS if config.budget is None else min(SECONDS, config.budget / 20)
     copied = copy_nearest(source.open("train"), source.open("val"), seconds)
     say(copied)
-    scores = copied.scores
-    return {COPYING: {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy, **copied.extent}}
+    return copied.facts
 
 
 def kept_copying(directory: Path) -> dict[str, Any]:
