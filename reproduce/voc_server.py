@@ -164,7 +164,7 @@ def _label(predictor: Predictor, record: Record, file: Path) -> None:
     assert record.image is not None
     try:
         with Image.open(record.image) as opened:
-            image = Image.fromarray(predictor(opened.convert("RGB")).mask.astype(np.uint8))
+            image = Image.fromarray(np.asarray(predictor(opened.convert("RGB")), np.uint8))
     except (OSError, SyntaxError) as error:
         raise SanetError(f"{record.image} cannot be read: {error}") from error
     image.putpalette(predictor.labels.palette)
