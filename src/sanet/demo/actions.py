@@ -105,7 +105,8 @@ class Actions:
     def _panes(self, visit: Visit | None, now: Settings, progress: gr.Progress) -> list[Any]:
         values: list[Any] = []
         for name, legend in ((now.model, now.legend), (now.other, now.others_legend)):
-            if visit is None or name not in self.models:
+            # Closed, where the visitor left while the first pane was made.
+            if visit is None or visit.closed or name not in self.models:
                 values += [gr.Column(visible=name in self.models), NO_LEGEND, None, "", []]
                 continue
             if name not in visit.results:
