@@ -65,7 +65,7 @@ def test_every_row_has_a_run_with_every_seed(table, finished):
     assert [line["row"] for line in lines] == ["fcn"] * 3 + ["sanet"] * 3
     assert float(lines[4]["miou"]) == finished.rows[1].runs[1].scores.miou
     assert float(lines[0]["published_miou"]) == 0.44
-    model = load_model(finished.rows[0].directory / "model")
+    model = load_model(finished.rows[0].directory_of(0) / "model")
     assert int(lines[0]["parameters"]) == sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -98,6 +98,15 @@ def test_what_is_finished_is_kept_and_what_is_missing_is_made_again(copy, finish
     assert found.rows[1].runs[1].scores == finished.rows[1].runs[1].scores
 
 
+def test_scores_are_kept_without_the_weights(copy, finished, capsys):
+    for model in Path(copy.output).glob("runs/*-seed0/model"):
+        shutil.rmtree(model)
+    found = repeat(copy)
+    assert capsys.readouterr().out.count("finished already") == 6
+    assert [row.model[0] for row in found.rows] == [1, 1]
+    assert float(next(csv.DictReader(open(f"{copy.output}/table.csv")))["parameters"]) > 0
+
+
 def test_tables_in_one_folder_share_runs(copy, capsys):
     other = replace(copy, rows={"again": ROWS["fcn"], **ROWS}, comparisons=(), seeds=1)
     assert [list(row.runs) for row in repeat(other).rows] == [[0], [0], [0]]
@@ -114,7 +123,7 @@ def test_other_images_are_other_runs(copy, finished, tmp_path, capsys):
     moved = replace(copy, data=replace(copy.data, root=str(tmp_path / "data")), seeds=1, costs=False)
     found = repeat(moved)
     assert "finished already" not in capsys.readouterr().out
-    assert found.rows[0].directory != finished.rows[0].directory
+    assert found.rows[0].directory_of(0) != finished.rows[0].directory_of(0)
 
 
 def test_a_row_that_fails_leaves_the_others(copy):
@@ -179,7 +188,7 @@ def test_what_differs_from_a_run_that_is_not_taken_over_is_named(copy, finished,
     rows = {"fcn": {**ROWS["fcn"], "epochs": 1, "optimizer": {"learning_rate": 0.02}}}
     repeat(replace(copy, rows=rows, comparisons=(), seeds=1, costs=False))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "not taken over" in line]
-    assert finished.rows[0].directory.name in line
+    assert finished.rows[0].directory_of(0).name in line
     assert line.endswith("differs in optimizer.learning_rate, epochs")
 
 

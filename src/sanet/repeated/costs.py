@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 
-from sanet.config import MODEL
 from sanet.data.catalog import data_source
 from sanet.deploy.profile import Machine, count_macs, in_turn, machine_of, time_pass
 from sanet.inference.device import choose_device, prepared
@@ -31,11 +30,11 @@ class Costs(NamedTuple):
 
 
 def measured_costs(result: Repeated) -> Costs:
-    """Count and time one network of every finished row, in turn."""
+    """Count and time one network of every row that has a model, in turn."""
     image = data_source(result.config.data).open(result.split)[0].image[None]
     device = choose_device("cpu" if any(row.config.accelerator == "cpu" for row in result.rows) else None)
     image = torch.randint_like(image, 0, 256).to(device)
-    networks = {row.name: prepared(row.directory / MODEL, device) for row in result.finished()}
+    networks = {row.name: prepared(row.model[1], device) for row in result.finished() if row.model}
     timings, _ = in_turn({name: partial(time_pass, network, image) for name, network in networks.items()}, REPEATS)
     rows = {}
     for name, timing in timings.items():

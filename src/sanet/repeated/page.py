@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sanet.config import MODEL
 from sanet.data.catalog import data_source
 from sanet.evaluation.page import data_url, environment, thumbnail
 from sanet.inference.drawing import colorize
@@ -73,10 +72,8 @@ def chart(result: Repeated) -> str:
 def examples(result: Repeated) -> list[tuple[str, Panels]]:
     """Some images of the split: as they are, their labels, and what every network made of them."""
     dataset = data_source(result.config.data).open(result.split)
-    finished = [(found, min(found.runs)) for found in result.finished()]
-    predictors = [
-        Predictor(found.directory_of(seed) / MODEL, "cpu", result.config.inference) for found, seed in finished
-    ]
+    finished = [(found, *found.model) for found in result.finished() if found.model]
+    predictors = [Predictor(model, "cpu", result.config.inference) for _, _, model in finished]
     shown = []
     for index in np.linspace(0, len(dataset) - 1, min(EXAMPLES, len(dataset))).round().astype(int).tolist():
         sample = dataset[index]
@@ -85,7 +82,7 @@ def examples(result: Repeated) -> list[tuple[str, Panels]]:
             return []  # nothing that a page can show
         panels = [("image", data_url(thumbnail(image, WIDTH), "JPEG"))]
         masks = [("labels", mask)]
-        for (found, seed), predictor in zip(finished, predictors, strict=True):
+        for (found, seed, _), predictor in zip(finished, predictors, strict=True):
             miou = found.runs[seed].image_miou[str(sample.name)]
             masks.append((f"{found.label}, {percent(miou)}", predictor(image).mask))
         labels = dataset.labels

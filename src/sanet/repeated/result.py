@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sanet.config import TrainConfig
+from sanet.config import MODEL, TrainConfig
 from sanet.evaluation.repeated import Comparison, Spread, paired_bootstrap
 from sanet.evaluation.results import Evaluation
 from sanet.repeated.config import RepeatConfig
@@ -47,9 +47,10 @@ class Row:
         return self.runs_in.with_name(f"{self.runs_in.name}-seed{seed}")
 
     @property
-    def directory(self) -> Path:
-        """Run directory of the first seed that is finished."""
-        return self.directory_of(min(self.runs))
+    def model(self) -> tuple[int, Path] | None:
+        """The first seed whose model is there, and the model; None where scores are all that is left."""
+        models = ((seed, self.directory_of(seed) / MODEL) for seed in sorted(self.runs))
+        return next(((seed, model) for seed, model in models if model.is_dir()), None)
 
     def spread(self, score: str) -> Spread:
         """Mean and deviation over the seeds: of a score such as "miou", in per cent, or of a chosen metric as it is.

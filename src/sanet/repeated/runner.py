@@ -123,10 +123,10 @@ def _add(row: Row, whole: Repeated, seed: int, title: str) -> None:
 def _scored(whole: Repeated, config: TrainConfig, title: str) -> Evaluation:
     """The scores of a run: kept, or taken once it is trained to its end."""
     directory = Path(config.output)
-    trained = distributed.broadcast_from_main((directory / MODEL).is_dir)
     what = [plain(whole.config.inference), whole.images[whole.split]]
     place = directory / f"{whole.split}-{digest_of(what)[:8]}"
-    kept = distributed.broadcast_from_main(lambda: _kept(place, config)) if trained else None
+    kept = distributed.broadcast_from_main(lambda: _kept(place, config))
+    trained = distributed.broadcast_from_main(lambda: kept is not None or (directory / MODEL).is_dir())
     begun = distributed.broadcast_from_main(lambda: bool(CheckpointFolder(directory / CHECKPOINTS).listed()))
     if distributed.is_main_process():
         say(f"{title}: {'finished already,' if kept else 'scoring' if trained else 'training'} {directory}")
