@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sanet.deploy.export import export as export
     from sanet.deploy.profile import profile as profile
     from sanet.evaluation.evaluate import evaluate as evaluate
+    from sanet.evaluation.score import score as score
     from sanet.inference.prediction import Prediction as Prediction
     from sanet.inference.predictor import Predictor as Predictor
     from sanet.models.backbones import Level as Level
@@ -70,6 +71,7 @@ _HOMES = {
     "sanet.deploy.export": ("export",),
     "sanet.deploy.profile": ("profile",),
     "sanet.evaluation.evaluate": ("evaluate",),
+    "sanet.evaluation.score": ("score",),
     "sanet.inference.prediction": ("Prediction",),
     "sanet.inference.predictor": ("Predictor",),
     "sanet.models.backbones": ("Level",),

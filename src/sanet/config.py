@@ -11,7 +11,7 @@ import yaml
 from sanet.data_config import DataConfig as DataConfig
 from sanet.data_config import MaskFormat as MaskFormat
 from sanet.references import Reference, name_of
-from sanet.settings import SIDES, WORKERS, Chosen, Entry, Options, check, within
+from sanet.settings import SIDES, WORKERS, Chosen, Duration, Entry, Options, check, within
 from sanet.settings import checked_side as checked_side
 from sanet.settings import plain as plain
 from sanet.settings import require as require
@@ -28,6 +28,7 @@ Competition = Literal["comp5", "comp6"]
 
 # What a run directory holds.
 CONFIG, METRICS, CHECKPOINTS, MODEL = "config.yaml", "metrics.csv", "checkpoints", "model"
+CROPS = "crops.png"
 # What the commands call the bundled model.
 OWN = "streets"
 
@@ -254,12 +255,16 @@ class TrainConfig:
         optimizer: the optimiser.
         schedule: the schedule of the learning rate.
         epochs: passes over the training split.
+        budget: time for the whole run, in place of ``epochs``: seconds, or such as 90s, 20m or 1.5h. The schedule ends
+            when it does, checking and validating count, and a validation that would take more than a quarter of the
+            time is left out.
         batch_size: global batch size: images in a step, of all processes.
         gradient_accumulation: parts in which a step is computed, one after the other, to fit into memory.
             Batch norm sees a part at a time, and every part has the same weight, however many labelled pixels it has.
         freeze_backbone_epochs: epochs at the start in which the backbone stays as it is; -1 for all of them.
         ema: decay of a moving average of the weights, which is validated and becomes the model, such as 0.999; by
             default there is none.
+        threads: threads that a process computes with on the CPU; by default as PyTorch decides.
         num_workers: processes that load images, for each that trains; 0 loads them in the main process.
         seed: seed of the weights, the order of the images and their augmentation.
         validate_every: epochs between two validations; divides ``epochs``, so that the last one is validated.
@@ -289,10 +294,12 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     epochs: int = within(30, 1, 100_000)
+    budget: Duration = field(default=None, metadata={"before": None})
     batch_size: int = within(8, 1, 100_000)
     gradient_accumulation: int = within(1, 1, 100_000)
     freeze_backbone_epochs: int = within(0, -1, 100_000)
     ema: float | None = within(None, 0, 0.999999)
+    threads: int | None = within(None, 1, 1024, before=None)
     num_workers: int = within(1, *WORKERS)
     seed: int = within(0, 0, 2**32 - 1)
     validate_every: int = within(1, 1, 100_000)

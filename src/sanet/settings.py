@@ -5,6 +5,7 @@ Nothing here imports torch, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field, fields, is_dataclass
 from types import UnionType
@@ -17,6 +18,9 @@ from sanet.structures import UsageError, choose
 Chosen = Annotated[Any, "name"]
 Entry = Annotated[Any, "name or mapping"]
 Options = dict[Any, Any]
+# Seconds, also written as "90s", "20m" or "1.5h"; or None.
+Duration = Annotated[float | None, "seconds, or a text such as 20m"]
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 # Sides of images in pixels, and processes, that no machine of today goes beyond.
 SIDES, WORKERS = (32, 16_384), (0, 256)
@@ -63,6 +67,8 @@ def _converted(value: Any, kind: Any, name: str) -> Any:
         return None if value is None else _converted(value, inner[0], name)
     if origin is Literal:
         return choose(name, value, inner)
+    if kind == Duration:
+        return None if value in (None, "null") else _seconds(value, name)
     if origin is Annotated:  # a name or an object, which is none of what YAML has beside texts
         if value is None or isinstance(value, (int, float, list, tuple)) or (type(value) is dict and kind == Chosen):
             raise TypeError
@@ -83,6 +89,14 @@ def _converted(value: Any, kind: Any, name: str) -> Any:
     if origin is dict and is_dataclass(inner[1]):
         return {key: _converted(entry, inner[1], f"{name}.{key}") for key, entry in value.items()}
     return value
+
+
+def _seconds(value: Any, name: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([smh]?)", str(value), re.ASCII)
+    seconds = float(found[1]) * UNITS[found[2]] if found else 0.0
+    if not 1 <= seconds <= 1e8:
+        raise UsageError(f"{name} {value!r}: a time of a second or more, such as 90s, 20m or 1.5h")
+    return seconds
 
 
 def settings_of(kind: Any, values: Mapping[str, Any], section: str = "") -> Any:

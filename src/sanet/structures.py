@@ -68,6 +68,11 @@ def say(text: object, error: bool = False) -> None:
     print(lines, file=sys.stderr if error else sys.stdout, flush=True)
 
 
+def is_live() -> bool:
+    """Whether a progress bar can be redrawn where this process prints: in a terminal or a notebook, not in a file."""
+    return (sys.stdout.isatty() and sys.stderr.isatty()) or "ipykernel" in sys.modules
+
+
 def first_line(error: Exception) -> str:
     """What an error says, in one line, and without what would control the terminal that shows it."""
     return CONTROLS.sub("?", (str(error).strip().splitlines() or [type(error).__name__])[0])

@@ -27,6 +27,14 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}" if isfinite(value) else MISSING
 
 
+def duration(seconds: float) -> str:
+    """A time in words, rounded: 45 s, 12 min or 3 h 20 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{max(0, seconds):.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def _widths(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
     return [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 

@@ -82,7 +82,8 @@ def test_against_loops(channels: int) -> None:
     expected = counts.diagonal() / (counts.sum(0) + counts.sum(1) - counts.diagonal())
     np.testing.assert_allclose(list(found.scores.class_iou.values()), expected)
     assert found.complete
-    assert found.extent == {"images": 4, "training images": 7}
+    ((_, facts),) = found.facts.items()
+    assert (facts["images"], facts["training images"], facts["miou"]) == (4, 7, found.scores.miou)
     assert f"mIoU {expected.mean():.3f}" in str(found)
 
 

@@ -18,6 +18,7 @@ from sanet.cli.main import main
 from sanet.config import DataConfig, InferenceConfig
 from sanet.data.catalog import data_source
 from sanet.data.decoding import DataError
+from sanet.data.source import Record
 from sanet.evaluation.evaluate import evaluate, evaluate_dataset
 from sanet.evaluation.protocol import Protocol
 from sanet.evaluation.report import write_report
@@ -85,8 +86,8 @@ def test_the_worst_images_come_first(data):
     truths = {dataset[index].image.sum().item(): dataset[index].mask for index in range(5)}
     share_right = dict(zip(truths, (1.0, 0.2, 0.8, 0.0, 0.5), strict=True))
 
-    def label(image):
-        key = image.sum().item()
+    def label(sample):
+        key = sample.image.sum().item()
         truth = truths[key].clone()
         truth[truth == 255] = 0
         rows = round(len(truth) * share_right[key])
@@ -118,7 +119,7 @@ def test_the_protocol_says_how_it_was_done(data, model, tmp_path):
     assert (protocol.data, protocol.allow_subset, protocol.split, protocol.images) == ("folder", False, "val", 5)
     assert (protocol.classes, protocol.background, protocol.ignore_index) == (NAMES, "class ground", 255)
     assert protocol.inference == inference
-    assert evaluation.facts == {"model": "in memory"}
+    assert evaluation.facts["model"] == "in memory"
     assert protocol.labels_sha256[:12] in (tmp_path / "out" / "report.html").read_text()
     found = read_scores(tmp_path / "out")
     assert found.protocol == protocol
@@ -174,6 +175,7 @@ class Images:
 
     def __init__(self, count, unreadable=None):
         self.names = [f"image {index}" for index in range(count)]
+        self.records = [Record(name) for name in self.names]
         self.unreadable = unreadable
 
     def __len__(self):
@@ -192,8 +194,8 @@ class Images:
         )
 
 
-def label_by_channel(image):
-    return image.float().argmax(0)
+def label_by_channel(sample):
+    return sample.image[:3].float().argmax(0)
 
 
 def scores_in(count, unreadable=None):

@@ -139,7 +139,7 @@ def test_an_absent_class_is_absent_and_not_0(tmp_path: Path, evaluation: Evaluat
     text = report(tmp_path, evaluation, []).text
     assert "ghost absent" in text
     assert "ghost 0.0" not in text
-    assert re.search(r"^ghost +absent +—$", score_table(evaluation), re.MULTILINE)
+    assert re.search(r"^ghost +absent +— +— +—$", score_table(evaluation), re.MULTILINE)
 
 
 def test_a_class_predicted_but_never_true_is_0(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_class_predicted_but_never_true_is_0(tmp_path: Path) -> None:
     assert "sky 75.0 75.0 ghost 0.0 —" in page.text
     assert "no true pixel" in page.text
     assert page.all("img") == []
-    assert re.search(r"^ghost +0\.0 +—$", score_table(evaluation), re.MULTILINE)
+    assert re.search(r"^ghost +0\.0 +0\.0 +0\.0 +—$", score_table(evaluation), re.MULTILINE)
 
 
 def test_nothing_scored_at_all_still_makes_a_page(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_the_table_is_aligned_and_states_its_rule(evaluation: Evaluation) -> Non
     assert {len(row) for row in (header, line, *rows)} == {len(line)}
     assert [row.split()[0] for row in rows] == list(evaluation.labels.names)
     for row in rows[:3]:
-        name, iou, accuracy = row.split()
+        name, iou, _, _, accuracy = row.split()
         assert float(iou) == pytest.approx(100 * evaluation.scores.class_iou[name], abs=0.051)
         assert float(accuracy) == pytest.approx(100 * evaluation.scores.class_accuracy[name], abs=0.051)
     assert re.search(rf"^mean IoU +{100 * evaluation.scores.miou:.1f} *$", "\n".join(lines), re.MULTILINE)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +12,12 @@ import torch
 
 from miniatures import CONTEXT_TRAIN, CONTEXT_VAL, write_context
 from reproduce import context
-from sanet.config import TrainConfig
+from sanet.config import DataConfig, TrainConfig
 from sanet.data.check import check_data
 from sanet.evaluation.confusion import SCORE_NAMES, ConfusionMatrix, scores_of
+from sanet.evaluation.protocol import Protocol
 from sanet.evaluation.report import score_table
+from sanet.evaluation.results import Evaluation
 from sanet.structures import SanetError
 from sanet.training.task import logged_names
 
@@ -167,8 +167,10 @@ def test_both_scores_are_printed_beside_each_other() -> None:
         (context.Context60.labels, "miou_without_background", "miou_with_background"),
     ):
         counts = torch.eye(len(labels), dtype=torch.int64)
-        evaluation: Any = SimpleNamespace(labels=labels, scores=scores_of(counts, labels), metrics={})
-        lines = {line.rsplit(maxsplit=1)[0]: line.split()[-1] for line in score_table(evaluation).splitlines()[:-1]}
+        protocol = Protocol.of(DataConfig(), "val", [], labels, None)
+        evaluation = Evaluation(labels, counts.numpy(), scores_of(counts, labels), {}, [], protocol)
+        shown_lines = filter(None, score_table(evaluation).splitlines()[:-1])
+        lines = {line.rsplit(maxsplit=1)[0]: line.split()[-1] for line in shown_lines}
         assert lines[SCORE_NAMES["miou"]] == "100.0"
         assert lines[SCORE_NAMES[shown]] == ("98.3" if labels is context.Context59.labels else "100.0")
         assert SCORE_NAMES[hidden] not in lines

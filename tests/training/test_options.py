@@ -336,7 +336,7 @@ def test_a_metric_says_itself_which_values_are_better(config):
     values = [row["val/wrong"] for row in read_metrics(run.directory)]
     assert len(set(values)) > 1
     assert run.evaluation.metrics["wrong"] == pytest.approx(min(values))
-    assert f"epoch {values.index(min(values))}, chosen by val/wrong" in run.chosen
+    assert f"epoch {values.index(min(values)) + 1}, chosen by val/wrong" in run.chosen
     assert run.chosen in (run.directory / "model" / "README.md").read_text()
 
 
@@ -372,7 +372,7 @@ def test_a_monitored_value_that_is_no_number_is_said_and_never_the_best(config, 
     error = capsys.readouterr().err
     assert error.count("val/nothing is not a number after epoch") == 2
     assert "the newest checkpoint is taken" in error
-    assert run.chosen.startswith("epoch 1, the last")
+    assert run.chosen.startswith("epoch 2, the last")
 
 
 def test_terms_that_a_network_does_not_predict_are_said(config, capsys):

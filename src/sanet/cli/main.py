@@ -39,6 +39,7 @@ COMMANDS: dict[str, type[Command]] = {
     "train": training.Train,
     "repeat": training.Repeat,
     "evaluate": training.Evaluate,
+    "score": training.Score,
     "compare": training.Compare,
     "predict": using.Predict,
     "explain": using.Explain,
@@ -75,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 for a failure, 2 for a wrong command line, 75 for a run that SIGTERM stopped and that can
         resume, 130 after Ctrl-C.
     """
+    # Before torch loads OpenMP: threads that wait leave the processor to others, which spinning would fight with.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     if isinstance(sys.stdout, TextIOWrapper):  # file names may be no text, as those of old archives
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

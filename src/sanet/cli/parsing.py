@@ -24,7 +24,7 @@ from sanet.settings import check, plain, with_newer_fields
 from sanet.structures import SanetError, UsageError, say
 
 # What no file may say, neither one of settings nor that of a run.
-COMMAND_LINE_ONLY = {"import", "config", "resume", "trust_changes"}
+COMMAND_LINE_ONLY = {"import", "config", "resume", "trust_changes", "preview"}
 # Of a dataclass whose settings are called without a prefix: --window, not --inference.window.
 FLAT = {"flat": True}
 EPILOG = "--import MODULE, with any command: open a module of your own, whose parts settings may then name."

@@ -130,21 +130,27 @@ class Train(Command):
         run: everything that decides the outcome.
         resume: run directory to resume, from its newest checkpoint; its settings are the defaults.
         trust_changes: resume also where opened code or the data changed since the run began.
+        preview: PNG to write, of the first batch as the network sees it with its labels laid over; nothing is trained.
     """
 
     run: TrainConfig = field(default_factory=TrainConfig, metadata=FLAT)
     resume: str | None = None
     trust_changes: bool = False
+    preview: str = ""
 
     def __call__(self) -> None:
         from sanet import distributed
+        from sanet.evaluation.copying import COPYING
         from sanet.evaluation.report import score_table
         from sanet.training.checkpoints import CheckpointFolder
         from sanet.training.cluster import joined
-        from sanet.training.fit import train
-        from sanet.training.run import COPYING
+        from sanet.training.fit import preview, train
+        from sanet.training.summary import ending
 
         config = replace(self.run, output=self.resume) if self.resume else self.run
+        if self.preview:
+            preview(config, Path(self.preview))
+            return say(f"crops with their labels: {self.preview}; nothing was trained")
         with joined(config.accelerator) as cluster:
             if cluster.idle:
                 say(f"{cluster.idle} more GPUs here: torchrun --nproc-per-node {cluster.idle + 1} -m sanet train …")
@@ -158,7 +164,7 @@ class Train(Command):
                 say(score_table(run.evaluation))
                 if copied := run.evaluation.facts.get(COPYING):
                     say(f"{COPYING}: mean IoU {percent(copied['miou'])}")
-                say(f"kept:   {run.chosen}\nmodel:  {run.directory / MODEL}\nreport: {run.directory / 'report.html'}")
+                say(ending(config, run.evaluation, run.chosen))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,9 +219,53 @@ class Evaluate(Command):
             )
             if distributed.is_main_process():
                 say(score_table(evaluation))
-                if side := evaluation.protocol.inference.shorter_side:
+                if (feeding := evaluation.protocol.inference) and (side := feeding.shorter_side):
                     say(f"images were resized to a shorter side of {side} pixels; scores are of the masks' own size")
                 say(f"report: {output / 'report.html'}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score(Command):
+    """Score masks against the ground truth, whoever predicted them.
+
+    Args:
+        predictions: folder, .zip or .tar of masks that have the names and the sizes of the images.
+        truth: folder, .zip or .tar of a dataset, or of masks alone; by default --data.root.
+        split: split to score; by default all images.
+        output: folder for scores.json and report.html.
+        allow_subset: leave out images without a prediction, instead of refusing.
+        indices: the predictions hold class indices, as of `sanet predict`; false for the values of the ground truth.
+            By default what they fit.
+        metrics: metrics of your own beside the usual scores, by name, such as {boundary: "my_module:Name"}.
+        data: the dataset.
+    """
+
+    predictions: str = positional("PRED")
+    truth: str | None = positional("TRUTH", "?")
+    split: str | None = None
+    output: str | None = None
+    allow_subset: bool = False
+    indices: bool | None = None
+    metrics: Options = field(default_factory=dict)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def __call__(self) -> None:
+        from sanet.evaluation.report import score_table
+        from sanet.evaluation.score import ALL, score
+
+        output = Path(self.output or f"scores-{Path(self.predictions).resolve().name}-{self.split or ALL}")
+        evaluation = score(
+            self.predictions,
+            self.truth,
+            self.data,
+            self.split,
+            output,
+            self.metrics,
+            self.allow_subset,
+            self.indices,
+        )
+        say(score_table(evaluation))
+        say(f"report: {output / 'report.html'}")
 
 
 @dataclass(frozen=True, kw_only=True)

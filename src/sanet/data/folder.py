@@ -12,18 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from sanet.config import DataConfig
 from sanet.data.decoding import DataError, load_mask, stored_in_color
 from sanet.data.facts import STRAY_SHARE, STRAY_VALUES, Facts, read_facts
-from sanet.data.layout import find_layout
+from sanet.data.layout import find_layout, masks_alone
 from sanet.data.listing import existing_root
 from sanet.data.names import find_names
 from sanet.data.ranges import asked, some_of
-from sanet.data.source import Record, Source
+from sanet.data.source import Record, Source, labels_in
 from sanet.data.splits import divided
 from sanet.data.stacks import unstacked
 from sanet.data.values import IGNORE, MaskCoding, ValueMap, hex_of, packed, unpacked, value_counts
-from sanet.structures import LabelSet, UsageError
+from sanet.structures import LabelSet, Sample, UsageError
 
 MOST_CLASSES = 64  # that are made out from the masks alone
 NAME_NUMBERS = 'say what ranges mean, as --data.values "{background: [0-127], leaf: [128-255]}"'
@@ -45,12 +47,13 @@ class Folder(Source):
     """
 
     root: Path
+    find = staticmethod(find_layout)
 
     def __init__(self, settings: DataConfig) -> None:
         if settings.root is None:
             raise UsageError("data.root must name the folder for the dataset 'folder': --data.root …")
         self.root = root = existing_root(settings.root)
-        layout = find_layout(root, settings.masks)
+        layout = self.find(root, settings.masks)
         self.complete = () if layout.listed else layout.folders
         if settings.images.pages == "images":
             layout.records = {split: unstacked(found) for split, found in layout.records.items()}
@@ -186,6 +189,17 @@ class Folder(Source):
             example = "background: [0-127], foreground: [128-255]"
         remedy = f'say what they mean, as --data.values "{{{example}}}"'
         raise DataError(f"{self.root}: the masks have {what}; no file names them: {remedy}")
+
+
+class MasksAlone(Folder):
+    """The masks in a folder where no images are, which then have no channel: (0, H, W)."""
+
+    find = staticmethod(masks_alone)
+
+    def read(self, record: Record) -> Sample:
+        """The mask of a record."""
+        mask = torch.from_numpy(labels_in(self, record))
+        return Sample(torch.empty((0, *mask.shape), dtype=torch.uint8), mask, record.name)
 
 
 def _has_numbers(path: Path) -> bool:

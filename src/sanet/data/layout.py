@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
@@ -119,6 +119,49 @@ def find_layout(root: Path, masks: str | None = None) -> Layout:
     # A test split often has images alone; one that is to be validated on is missed.
     kept = {split: records for split, records in found.items() if records or split == "val"}
     return Layout(kept, notes, tuple(folders))
+
+
+def masks_alone(root: Path, masks: str | None = None) -> Layout:
+    """The masks of a folder, where no image has one, each as a record; under "test" those of no split.
+
+    Raises:
+        DataError: two kinds of masks could be meant.
+    """
+    found: dict[str, list[Record]] = {}
+    files = _masks_below(root)
+    for file in _kinds(root, files, files, masks):
+        found.setdefault(file.split or "test", []).append(Record(_name(file), None, file.path))
+    return Layout(found, ["masks alone, and no images"], listed=True)
+
+
+def predictions_in(
+    folder: Path, records: Mapping[str, Sequence[Record]], root: Path | None
+) -> tuple[dict[str, list[Path]], list[Path]]:
+    """The masks of a folder by the names of their records, paired as images and masks are; and those of no record.
+
+    Args:
+        folder: the masks, beside which others may lie, such as overlays.
+        records: by split.
+        root: folder of the records' files.
+    """
+    images = {}
+    for split, members in records.items():
+        for record in members:
+            path = record.image or record.mask or Path(record.name)
+            key = _file(path, root).key if root and path.is_relative_to(root) else composed(record.name.casefold())
+            images[File(path, None, split, key, record.name, "")] = record.name
+    masks = _masks_below(folder)
+    partners = {images[image]: paths for image, paths in _partners([*images], masks).items()}
+    used = {path for paths in partners.values() for path in paths}
+    return partners, [file.path for file in masks if file.path not in used]
+
+
+def _masks_below(root: Path) -> list[File]:
+    """The files that are masks by their folders or endings; where none is, all that may be."""
+    files = [_file(path, root) for path in files_below(root) if path.suffix.lower() in IMAGE_SUFFIXES]
+    return [file for file in files if file.role == "mask" and not file.kind.endswith(":other")] or [
+        file for file in files if file.role is None
+    ]
 
 
 def has_masks(root: Path) -> bool:

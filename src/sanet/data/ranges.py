@@ -23,9 +23,9 @@ MOST = 2**24  # pixels that are kept of all images together, and a thousand of e
 
 
 def some_of(records: Mapping[str, Sequence[Record]]) -> list[Record]:
-    """Complete records of all splits that stand for all of them."""
-    complete = [record for found in records.values() for record in found if record.image and record.mask]
-    return complete[:: max(1, len(complete) // PEEKED)]
+    """Records with masks of all splits that stand for all of them."""
+    masked = [record for found in records.values() for record in found if record.mask]
+    return masked[:: max(1, len(masked) // PEEKED)]
 
 
 def asked(records: Mapping[str, Sequence[Record]], given: ImageReading) -> tuple[ImageReading, tuple[str, ...]]:

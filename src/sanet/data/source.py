@@ -256,7 +256,7 @@ def labels_in(source: Source, record: Record) -> NDArray[np.int64]:
     Raises:
         DataError: a file cannot be used as it is.
     """
-    mask = labels_of(source.stored_mask(record), source.labels, source.coding, record.files[1])
+    mask = labels_of(source.stored_mask(record), source.labels, source.coding, record.mask or record.files[1])
     if record.valid is not None:
         mask[~valid_pixels(record, mask.shape)] = source.labels.ignore_index
     return mask

@@ -7,6 +7,7 @@ from math import isfinite, nan
 from pathlib import Path
 
 from sanet.evaluation.confusion import SCORE_NAMES
+from sanet.evaluation.measures import MEASURES, table_of
 from sanet.evaluation.report import ABSENT_RULE, iou_text
 from sanet.evaluation.results import Evaluation, read_scores
 from sanet.structures import SanetError, UsageError
@@ -49,7 +50,28 @@ def compare(paths: Sequence[str | Path]) -> str:
         for number, path, result in zip(numbers, paths, results, strict=True)
     ]
     truth = f"{data} {protocol.split}, {protocol.images} images; SHA-256 of the ground truth {protocol.digest[:12]}"
-    return "\n".join([*named, truth, "", text_table(["IoU in per cent", *numbers], rows), ABSENT_RULE])
+    tables = [text_table(["IoU in per cent", *numbers], rows), *_differences(first, others, numbers)]
+    return "\n".join([*named, truth, "", *tables, ABSENT_RULE])
+
+
+def _differences(first: Evaluation, others: Sequence[Evaluation], numbers: Sequence[str]) -> list[str]:
+    """How far every score of the others is from the first one's, on the same resamples of the images."""
+    if not others or any(result.image_sums is None for result in (first, *others)):
+        return []
+    known = [(result.image_counts, first.image_counts) for result in others]
+    tables = [table_of(pair, first.labels, first.groups) for pair in known]
+    rows = [
+        (f"IoU of {name}", *(table.classes["iou"][index].text("+") for table in tables))
+        for index, name in enumerate(first.labels.names)
+    ]
+    for key, title in SCORE_NAMES.items():
+        if key in tables[0].means:
+            rows.append((title, *(table.means[key].text("+") for table in tables)))
+    for key, measure in MEASURES.items():
+        if key not in ("iou", "recall") and all(key in table.classes for table in tables):
+            rows.append((f"mean {measure.title}", *(table.classes[key][-1].text("+") for table in tables)))
+    header = ("difference from [1], 95 % interval", *numbers[1:])
+    return ["", text_table(header, rows), "Intervals are of the same resamples of the images for both."]
 
 
 def _paired(first: Evaluation, others: Sequence[Evaluation]) -> list[list[str]]:

@@ -8,6 +8,8 @@ accuracy, since there is nothing of it to find.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import nan
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -100,25 +102,34 @@ def iou_of(sums: Tensor) -> Tensor:
     return hits / (truth + prediction - hits)
 
 
+def means_of(sums: Tensor, labels: LabelSet, missing: Tensor) -> dict[str, Tensor]:
+    """The means of ``Scores`` that there are, (…,) each, of such sums (…, 3, K); classes of ``missing`` have no IoU."""
+    iou = iou_of(sums).masked_fill(missing, nan)
+    hits, truth, _ = sums.double().unbind(dim=-2)
+    miou, pixels = iou.nanmean(dim=-1), truth.sum(dim=-1)
+    means = {"miou": miou}
+    if labels.background is not None:
+        foreground = torch.arange(len(labels)) != labels.background
+        means["miou_without_background"] = iou[..., foreground].nanmean(dim=-1)
+    if labels.background_ignored:
+        present = (~iou.isnan()).sum(dim=-1)
+        means["miou_with_background"] = miou * present / (present + 1)
+    return means | {
+        "pixel_accuracy": hits.sum(dim=-1) / pixels,
+        "mean_accuracy": (hits / truth).nanmean(dim=-1),
+        "frequency_weighted_iou": ((truth / pixels[..., None]) * iou.nan_to_num()).sum(dim=-1),
+    }
+
+
 def scores_of(counts: Tensor, labels: LabelSet) -> Scores:
     """Scores of a (K, K) int64 confusion matrix whose rows are the ground truth."""
     sums = sums_of(counts.cpu())
-    iou = iou_of(sums)
     hits, truth, _ = sums.double()
-    accuracy = hits / truth
-    foreground = torch.ones(len(labels), dtype=torch.bool)
-    if labels.background is not None:
-        foreground[labels.background] = False
-    present = int((~iou.isnan()).sum())
-    miou = iou.nanmean().item()
+    means: dict[str, Any] = dict.fromkeys(("miou_without_background", "miou_with_background"))
+    means |= {name: mean.item() for name, mean in means_of(sums, labels, torch.zeros(len(labels)).bool()).items()}
     return Scores(
-        miou=miou,
-        miou_without_background=None if labels.background is None else iou[foreground].nanmean().item(),
-        miou_with_background=miou * present / (present + 1) if labels.background_ignored else None,
-        pixel_accuracy=(hits.sum() / truth.sum()).item(),
-        mean_accuracy=accuracy.nanmean().item(),
-        frequency_weighted_iou=((truth / truth.sum()) * iou.nan_to_num()).sum().item(),
-        class_iou=dict(zip(labels.names, iou.tolist(), strict=True)),
-        class_accuracy=dict(zip(labels.names, accuracy.tolist(), strict=True)),
+        **means,
+        class_iou=dict(zip(labels.names, iou_of(sums).tolist(), strict=True)),
+        class_accuracy=dict(zip(labels.names, (hits / truth).tolist(), strict=True)),
         pixels=int(truth.sum().item()),
     )

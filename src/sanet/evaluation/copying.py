@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from sanet.data.images import image_of
 from sanet.data.source import SegmentationDataset
 from sanet.evaluation.confusion import ConfusionMatrix, Scores
 
+COPYING = "copying the most similar training image's mask"  # in facts
 SIDE = 16  # of the thumbnails that are compared, in pixels
 SECONDS = 30.0
 SHARE = 0.6  # of the time, for the training images
@@ -42,9 +44,10 @@ class Copied:
     seconds: float
 
     @property
-    def extent(self) -> dict[str, int]:
-        """How many images took part."""
-        return {"images": self.images, "training images": self.candidates}
+    def facts(self) -> dict[str, Any]:
+        """What it scores, and how many images took part, for the facts of an evaluation."""
+        scores, extent = self.scores, {"images": self.images, "training images": self.candidates}
+        return {COPYING: {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy, **extent}}
 
     def __str__(self) -> str:
         part = "" if self.complete else f", on {self.images} images, of {self.candidates} training images"

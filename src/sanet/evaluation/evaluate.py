@@ -20,7 +20,8 @@ from sanet.config import OWN, DataConfig, InferenceConfig
 from sanet.data.catalog import data_source, labelled_as
 from sanet.data.loading import evaluation_loader
 from sanet.data.source import SegmentationDataset
-from sanet.evaluation.confusion import ConfusionMatrix, iou_of, scores_of, sums_of
+from sanet.evaluation.confusion import ConfusionMatrix, iou_of, scores_of
+from sanet.evaluation.measures import BOUNDARIES, PIXELS, ROWS, image_counts, rule_of
 from sanet.evaluation.metrics import compute_metrics, create_metrics, update_metrics
 from sanet.evaluation.protocol import Protocol
 from sanet.evaluation.report import write_report
@@ -30,7 +31,7 @@ from sanet.inference.predictor import Predictor
 from sanet.models.networks import SegmentationModel
 from sanet.models.store import BUNDLED
 from sanet.reading import FAR_OUTSIDE, OUTSIDE_TEXT, ImageReading
-from sanet.structures import LabelSet, SanetError, UsageError, say
+from sanet.structures import LabelSet, Sample, SanetError, UsageError, say
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -91,10 +92,20 @@ def evaluate(
     if label.outside > FAR_OUTSIDE:
         say(f"warning: of an image {label.outside:.1%} of a channel's pixels {OUTSIDE_TEXT}", error=True)
     name = "in memory" if isinstance(model, SegmentationModel) else str(model)
-    evaluation = replace(evaluation, facts={"model": OWN if name == str(BUNDLED[OWN]) else name, **facts})
+    return written_with(
+        {"model": OWN if name == str(BUNDLED[OWN]) else name, **facts}, evaluation, output, history or []
+    )
+
+
+def written_with(
+    facts: Mapping[str, Any], evaluation: Evaluation, output: str | Path | None, history: list[dict[str, float]]
+) -> Evaluation:
+    """An evaluation with these facts as well, whose files the main process writes."""
+    evaluation = replace(evaluation, facts={**facts, **evaluation.facts})
     if output is not None and distributed.is_main_process():
         write_scores(Path(output) / SCORES, evaluation)
-        write_report(Path(output) / REPORT, evaluation, history or [], f"{data.name} · {split}")
+        title = f"{evaluation.protocol.data} · {evaluation.protocol.split}"
+        write_report(Path(output) / REPORT, evaluation, history, title)
     return evaluation
 
 
@@ -115,7 +126,7 @@ def _dataset_for(predictor: Predictor, data: DataConfig, split: str) -> tuple[Se
 
 
 class _Labels:
-    """A predictor as a function from images (C, H, W) to labels (H, W) on the CPU.
+    """A predictor as a function from images to labels (H, W) on the CPU.
 
     Attributes:
         outside: largest share of the pixels of a channel that were outside the model's range.
@@ -125,8 +136,8 @@ class _Labels:
         self.predictor, self.outside = predictor, 0.0
         self.stored = dataset.source.reads_files and predictor.images.of_values
 
-    def __call__(self, image: Tensor) -> Tensor:
-        image = image.to(self.predictor.device)
+    def __call__(self, sample: Sample) -> Tensor:
+        image = sample.image.to(self.predictor.device)
         if self.stored:
             self.outside = max(self.outside, self.predictor.images.outside(image))
             image = self.predictor.seen(image)
@@ -134,50 +145,56 @@ class _Labels:
 
 
 def evaluate_dataset(
-    label: Callable[[Tensor], Tensor],
+    label: Callable[[Sample], Tensor],
     dataset: SegmentationDataset,
     protocol: Protocol,
     progress: bool = True,
     num_workers: int = 0,
     metrics: Mapping[str, Metric] = {},
 ) -> Evaluation:
-    """Label every image of a dataset by a function, (C, H, W) -> (H, W) int64 on the CPU, and count; see ``evaluate``.
+    """Label every image of a dataset by a function to (H, W) int64 on the CPU, and count; see ``evaluate``.
 
     Processes that share the job share the images: each is counted once, and all return the same scores. All of them
     have to call, and what one of them raises, all raise.
     """
-    confusion, own, contents, failure = ConfusionMatrix(dataset.labels), [], {}, None
+    labels, own, contents, failure = dataset.labels, [], {}, None
+    confusion = ConfusionMatrix(labels)
     hidden = not (progress and distributed.is_main_process())
     try:
         for batch in tqdm(evaluation_loader(dataset, num_workers), "evaluate", unit=" images", disable=hidden):
             (name,), image, mask = batch.name, batch.image[0], batch.mask[0].long()
-            prediction = label(image)
-            own.append(sums_of(confusion.update(mask, prediction)))
-            contents[name] = _digest(image), _digest(mask)
+            prediction = label(Sample(image, mask, name))
+            own.append(image_counts(prediction, mask, confusion.update(mask, prediction), labels))
+            contents[name] = _digest(image), _digest(mask), tuple(mask.shape)
             update_metrics(metrics, prediction, mask)
     except Exception as error:  # a process that ended by itself would leave the others waiting
         failure = distributed.portable(error)
     # As objects, which reach the others whatever device their counts would have to be on.
     counts = torch.zeros_like(confusion.counts)
-    sums = torch.zeros(len(dataset), 3, len(dataset.labels), dtype=torch.int64)
+    images = torch.zeros(len(dataset), ROWS, len(labels), dtype=torch.int64)
     shares = distributed.all_gather((confusion.counts, own, contents, failure))
     for rank, (counted, part, digests, error_of_one) in enumerate(shares):
         if error_of_one is not None:
             raise error_of_one
         counts += counted
-        sums[rank :: len(shares)] = torch.stack(part) if part else sums[:0]
+        images[rank :: len(shares)] = torch.stack(part) if part else images[:0]
         contents |= digests
     values = compute_metrics(metrics)
+    sums, shapes = images[:, PIXELS], images[:, PIXELS.stop :]
     miou = iou_of(sums).nanmean(dim=1).tolist()
+    groups = [record.group or record.name for record in dataset.records]
     return Evaluation(
-        dataset.labels,
+        labels,
         counts.numpy(),
-        scores_of(counts, dataset.labels),
+        scores_of(counts, labels),
         dict(zip(dataset.names, miou, strict=True)),
         _worst(dataset, label, miou) if distributed.is_main_process() else [],
-        protocol.with_contents(contents),
-        image_sums=sums.numpy(),
-        metrics=values,
+        protocol.with_contents({name: (image, mask) for name, (image, mask, _) in contents.items()}),
+        {BOUNDARIES: rule_of(shape for _, _, shape in contents.values())},
+        sums.numpy(),
+        values,
+        shapes.numpy(),
+        np.unique(groups, return_inverse=True)[1] if any(record.group for record in dataset.records) else None,
     )
 
 
@@ -210,17 +227,23 @@ def _digest(values: Tensor) -> bytes:
     return sha256(repr(tuple(values.shape)).encode() + values.numpy().tobytes()).digest()
 
 
-def _worst(dataset: SegmentationDataset, label: Callable[[Tensor], Tensor], miou: list[float]) -> list[Example]:
+def _worst(dataset: SegmentationDataset, label: Callable[[Sample], Tensor], miou: list[float]) -> list[Example]:
     """The images with the lowest mIoU; labelling them again costs less than keeping all that might be among them."""
     worst = sorted((value, index) for index, value in enumerate(miou) if not isnan(value))[:WORST]
     examples = []
-    for value, (image, mask, name) in ((value, dataset[index]) for value, index in worst):
-        examples.append(Example(name, _shown(image), mask.long().numpy(), label(image).numpy(), value))
+    for value, sample in ((value, dataset[index]) for value, index in worst):
+        image, truth = _shown(sample.image), sample.mask.long().numpy()
+        examples.append(Example(sample.name, image, truth, label(sample).numpy(), value))
     return examples
 
 
 def _shown(image: Tensor) -> NDArray[np.uint8]:
-    """(C, H, W) -> (H, W, 3) uint8: the first three channels, or the first; other types from black to white."""
+    """(C, H, W) -> (H, W, 3) uint8: the first three channels, or the first; other types from black to white.
+
+    An image of no channel, as beside masks alone, stays one.
+    """
+    if not len(image):
+        return np.empty((*image.shape[1:], 0), np.uint8)
     channels = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
     if channels.dtype != torch.uint8:
         low, high = channels.double().aminmax()

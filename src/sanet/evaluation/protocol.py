@@ -35,7 +35,7 @@ class Protocol:
         classes: class names, in the order of their indices.
         ignore_index: mask value that the scores ignore.
         background: "class NAME" that means "none of the others", "ignored", or "none".
-        inference: sliding window, multi-scale and flip.
+        inference: sliding window, multi-scale and flip; None of masks that were scored without a model.
     """
 
     data: str
@@ -48,24 +48,26 @@ class Protocol:
     classes: tuple[str, ...]
     ignore_index: int
     background: str
-    inference: InferenceConfig
+    inference: InferenceConfig | None
 
     @classmethod
     def of(
-        cls, data: DataConfig, split: str, names: Sequence[str], labels: LabelSet, inference: InferenceConfig
+        cls, data: DataConfig, split: str, names: Sequence[str], labels: LabelSet, inference: InferenceConfig | None
     ) -> Self:
-        """How `sanet evaluate` scores the images of these names."""
+        """How `sanet evaluate` and `score` score the images of these names."""
         background = "ignored" if labels.background_ignored else "none"
         if labels.background is not None:
             background = f"class {labels.names[labels.background]}"
-        inference = replace(inference, shorter_side=inference.shorter_side or None)
+        if inference is not None:
+            inference = replace(inference, shorter_side=inference.shorter_side or None)
         truth = (names_digest(names), None, None, labels.names, labels.ignore_index, background)
         return cls(data.name, data.allow_subset, split, len(names), *truth, inference)
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Self:
         """Back from JSON; raises TypeError where fields are missing or unknown."""
-        inference = InferenceConfig(**content["inference"])
+        given = content["inference"]
+        inference = None if given is None else InferenceConfig(**given)
         return cls(**{**content, "classes": tuple(content["classes"]), "inference": inference})
 
     def with_contents(self, contents: Mapping[str, tuple[bytes, bytes]]) -> Self:
@@ -93,11 +95,14 @@ class Protocol:
 
     def inference_text(self) -> str:
         """In which sizes the network saw the images, in words."""
+        if self.inference is None:
+            return "masks"
         return ", ".join(f"{_words(name)} {plain_text(value)}" for name, value in vars(self.inference).items())
 
     def shown(self) -> dict[str, Any]:
         """For a reader: the number of the classes, and of the digests the beginning."""
-        values = {**self.ground_truth(), "classes": len(self.classes), **vars(self.inference)}
+        values = {**self.ground_truth(), "classes": len(self.classes)}
+        values |= {} if self.inference is None else vars(self.inference)
         return {
             _words(name): value[:12] if name.endswith("_sha256") else value
             for name, value in values.items()

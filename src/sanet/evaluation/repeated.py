@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import isfinite, nan
 from statistics import fmean, stdev
 from typing import NamedTuple
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import torch
@@ -79,17 +80,21 @@ class Comparison:
         return "lower" if self.difference.high < 0 else "not significant"
 
 
+# (R, rows, K) sums of R draws, and the (K,) true pixels of the whole set, to (R, M) scores.
+Score = Callable[[Tensor, Tensor], Tensor]
+
+
 def _miou(draws: Tensor, truth: Tensor) -> Tensor:
     """A true class of the set that a draw does not hold is in no mean of that draw, whoever predicts a pixel of it."""
-    return iou_of(draws).masked_fill((draws[:, 1] == 0) & (truth > 0), nan).nanmean(dim=1)
+    return iou_of(draws).masked_fill((draws[:, 1] == 0) & (truth > 0), nan).nanmean(dim=1, keepdim=True)
 
 
 def _pixel_accuracy(draws: Tensor, truth: Tensor) -> Tensor:
-    return draws[:, 0].sum(dim=1) / draws[:, 1].sum(dim=1)
+    return (draws[:, 0].sum(dim=1) / draws[:, 1].sum(dim=1))[:, None]
 
 
-# What differences are judged in: (R, 3, K) sums of R draws, and the (K,) true pixels of the whole set, to (R,) scores.
-SCORES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"miou": _miou, "pixel_accuracy": _pixel_accuracy}
+# What differences are judged in.
+SCORES: Mapping[str, Score] = {"miou": _miou, "pixel_accuracy": _pixel_accuracy}
 
 
 def paired_bootstrap(
@@ -99,12 +104,7 @@ def paired_bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Difference:
-    """How much of a difference is left with other images of the same kind, and with other seeds.
-
-    Images are drawn with replacement, the same ones for every run of both networks; the score of each draw follows
-    from the sums of its pixels, as that of the whole set does (Efron and Tibshirani, "An Introduction to the
-    Bootstrap", 1993). Of the S runs of a network S - 1 are drawn, which gives their mean the variance that it has
-    (Rao and Wu, "Resampling Inference with Complex Survey Data", 1988); one run alone is taken as it is.
+    """How much of a difference is left with other images of the same kind, and with other seeds; see ``bootstrap``.
 
     Args:
         first: (S, N, 3, K) pixels found, true and predicted of each class, in N images, by S runs of a network.
@@ -116,20 +116,55 @@ def paired_bootstrap(
     Raises:
         ValueError: other images or classes.
     """
-    if first.shape[1:] != second.shape[1:]:
-        raise ValueError(f"{first.shape[1:]} against {second.shape[1:]}: these are not the same images and classes")
-    images = first.shape[1]
+    found = bootstrap((first, second), SCORES[score], None, resamples, seed)
+    return Difference(*(part.item() for part in found))
+
+
+def bootstrap(
+    networks: Sequence[NDArray[np.int64]],
+    score: Score,
+    groups: NDArray[np.int64] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Scores of one network, or the differences of two, and what is left of them with other images and seeds.
+
+    Images are drawn with replacement, the same ones for every run of both networks; the score of each draw follows
+    from the sums of its pixels, as that of the whole set does (Efron and Tibshirani, "An Introduction to the
+    Bootstrap", 1993). Of the S runs of a network S - 1 are drawn, which gives their mean the variance that it has
+    (Rao and Wu, "Resampling Inference with Complex Survey Data", 1988); one run alone is taken as it is.
+
+    Args:
+        networks: of one network or two the counts (S, N, rows, K) of S runs on the same N images.
+        score: the M scores of draws.
+        groups: (N,) the group of each image, which are drawn whole; None: each image is one.
+        resamples: draws; without any there is no interval.
+        seed: of the draws.
+
+    Returns:
+        (M,) each: the scores or differences, and the ends of the middle 95 % of the draws that have them.
+
+    Raises:
+        ValueError: other images or classes.
+    """
+    shapes = [runs.shape[1:] for runs in networks]
+    if len({*shapes}) > 1:
+        raise ValueError(f"{shapes[0]} against {shapes[1]}: these are not the same images and classes")
+    images = shapes[0][0]
     random = np.random.default_rng(seed)
-    draws = random.multinomial(images, np.full(images, 1 / images), size=resamples)
+    _, group_of = np.unique(np.arange(images) if groups is None else groups, return_inverse=True)
+    count = group_of.max() + 1
+    draws = random.multinomial(count, np.full(count, 1 / count), size=resamples)[:, group_of]
     whole = np.ones((1, images), dtype=np.int64)
-    means, drawn = [], []
-    for runs in (first, second):
-        means.append(float(_scores(score, runs, whole).mean()))
-        drawn.append((_shares(len(runs), resamples, random) * _scores(score, runs, draws)).sum(axis=1))
-    differences = drawn[0] - drawn[1]
-    differences = differences[np.isfinite(differences)]  # a draw may have no labelled pixel
-    low, high = np.percentile(differences, [2.5, 97.5]).tolist() if len(differences) else (nan, nan)
-    return Difference(means[0] - means[1], low, high)
+    values, drawn = [], []
+    for runs in networks:
+        values.append(_scores(score, runs, whole).mean(axis=(0, 1)))
+        drawn.append((_shares(len(runs), resamples, random)[..., None] * _scores(score, runs, draws)).sum(axis=1))
+    value, found = (values[0], drawn[0]) if len(networks) == 1 else (values[0] - values[1], drawn[0] - drawn[1])
+    with catch_warnings():  # of scores that no draw has, as without a labelled pixel, the ends are NaN
+        simplefilter("ignore", RuntimeWarning)
+        low, high = np.nanpercentile(found, [2.5, 97.5], axis=0) if resamples else np.full((2, *value.shape), nan)
+    return value, low, high
 
 
 def _shares(runs: int, resamples: int, random: np.random.Generator) -> NDArray[np.float64]:
@@ -138,12 +173,11 @@ def _shares(runs: int, resamples: int, random: np.random.Generator) -> NDArray[n
     return random.multinomial(drawn, np.full(runs, 1 / runs), size=resamples) / drawn if runs > 1 else np.ones((1, 1))
 
 
-def _scores(score: str, sums: NDArray[np.int64], draws: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(R, S): the score of every run on images that each of the draws (R, N) counts so many times."""
+def _scores(score: Score, sums: NDArray[np.int64], draws: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(R, S, M): the scores of every run on images that each of the draws (R, N) counts so many times."""
     # As floats, which are exact below 2^53 pixels and which matrix products are fast for.
-    weights = torch.from_numpy(draws).double()
-    found = np.empty((len(draws), len(sums)))
-    for column, run in enumerate(sums):
+    weights, found = torch.from_numpy(draws).double(), []
+    for run in sums:
         drawn = (weights @ torch.from_numpy(run).double().flatten(1)).view(-1, *run.shape[1:])
-        found[:, column] = SCORES[score](drawn, torch.from_numpy(run[:, 1].sum(axis=0)))
-    return found
+        found.append(score(drawn, torch.from_numpy(run[:, 1].sum(axis=0))))
+    return torch.stack(found, dim=1).numpy()

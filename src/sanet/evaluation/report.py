@@ -7,10 +7,14 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from PIL import Image
 
+from sanet.config import CROPS
 from sanet.evaluation.confusion import SCORE_NAMES
 from sanet.evaluation.curves import learning_curves
+from sanet.evaluation.measures import BOUNDARIES, MEASURES, Interval
 from sanet.evaluation.page import data_url, environment, thumbnail
+from sanet.evaluation.repeated import RESAMPLES
 from sanet.evaluation.results import Evaluation, Example
 from sanet.files import written
 from sanet.inference.drawing import IGNORED, WRONG, colorize, error_map
@@ -18,6 +22,12 @@ from sanet.structures import LabelSet
 from sanet.tables import percent, text_table
 
 ABSENT_RULE = "A class that is neither true nor predicted anywhere is absent: it has no score and is in no mean."
+REGION_RULE = (
+    "A region is what of a class hangs together over eight neighbours; it is found where one of the same class has an "
+    "IoU above 0.5 with it."
+)
+ABSENT = "absent"
+COLUMNS = 4  # of scores side by side in a terminal
 IMAGE_WIDTH = 640
 NUMBERED_CLASSES = 21
 
@@ -25,6 +35,7 @@ NUMBERED_CLASSES = 21
 def write_report(path: Path, evaluation: Evaluation, history: list[dict[str, float]], title: str) -> None:
     """Write one HTML file that needs no other file, script or network; for ``history`` see ``learning_curves``."""
     labels, iou, confusion = evaluation.labels, evaluation.scores.class_iou, evaluation.confusion
+    crops = path.with_name(CROPS)  # of a run, whose training they show
     masks = [mask for example in evaluation.worst for mask in (example.truth, example.prediction)]
     shown = set().union(*(np.unique(mask).tolist() for mask in masks))
     text = (
@@ -36,13 +47,16 @@ def write_report(path: Path, evaluation: Evaluation, history: list[dict[str, flo
             means=_means(evaluation),
             colors=dict(zip(labels.names, labels.colors, strict=True)),
             classes=sorted(labels.names, key=lambda name: -iou[name] if isfinite(iou[name]) else 1),
-            protocol=evaluation.protocol.shown() | evaluation.facts,
+            protocol=evaluation.protocol.shown() | {k: v for k, v in evaluation.facts.items() if k != BOUNDARIES},
             curves=learning_curves(history, SCORE_NAMES),
             shares=(confusion / confusion.sum(axis=1, keepdims=True).clip(min=1)).tolist(),
             numbered=len(labels) <= NUMBERED_CLASSES,
             examples=[(example, _panels(example, labels)) for example in evaluation.worst],
             shown=[name for index, name in enumerate(labels.names) if index in shown],
             median_miou=median([miou for miou in evaluation.image_miou.values() if isfinite(miou)] or [nan]),
+            crops=data_url(np.array(Image.open(crops)), "JPEG") if crops.is_file() else None,
+            columns=_columns(evaluation),
+            rules=[*_rules(evaluation), ABSENT_RULE],
             absent_rule=ABSENT_RULE,
             wrong=WRONG,
             ignored=IGNORED,
@@ -53,32 +67,57 @@ def write_report(path: Path, evaluation: Evaluation, history: list[dict[str, flo
 
 
 def score_table(evaluation: Evaluation) -> str:
-    """Plain text for a terminal: IoU and accuracy by class, then the means, all in per cent; then further metrics."""
-    scores = evaluation.scores
-    rows = [(name, iou_text(iou), percent(scores.class_accuracy[name])) for name, iou in scores.class_iou.items()]
-    rows += [(name, percent(value), "") for name, value in _means(evaluation).items()]
+    """Plain text for a terminal: the scores of the classes, then the means, all in per cent; then further metrics."""
+    columns, names = _columns(evaluation), [*evaluation.labels.names, "mean"]
+    tables = []
+    for start in range(0, len(columns), COLUMNS):
+        titles = [*columns][start : start + COLUMNS]
+        rows = [*zip(names, *(columns[title] for title in titles), strict=True)]
+        tables += [text_table(("per cent", *titles), rows), ""]
+    means = text_table(("means", "per cent"), [(name, mean.text()) for name, mean in _means(evaluation).items()])
     further = [f"{name}: {value:.4g}" for name, value in evaluation.metrics.items()]
-    return "\n".join([text_table(("per cent", "IoU", "accuracy"), rows), *further, ABSENT_RULE])
+    return "\n".join([*tables, means, *further, *_rules(evaluation), ABSENT_RULE])
+
+
+def _columns(evaluation: Evaluation) -> dict[str, list[str]]:
+    """By title of a measure the scores of the classes, and their mean, as texts."""
+    absent = [not isfinite(iou) for iou in evaluation.scores.class_iou.values()]
+    found = {MEASURES[key].title: [one.text() for one in all] for key, all in evaluation.table.classes.items()}
+    found["IoU"][:-1] = [ABSENT if gone else text for gone, text in zip(absent, found["IoU"][:-1], strict=True)]
+    return found
+
+
+def _rules(evaluation: Evaluation) -> list[str]:
+    """How what is shown came about, where it is."""
+    table, count = evaluation.table, len(evaluation.image_miou)
+    groups = None if evaluation.groups is None else len(np.unique(evaluation.groups))
+    drawn = f"{count} images" if groups is None else f"{groups} groups of {count} images"
+    lines = []
+    if isfinite(table.means["miou"].low):
+        lines.append(f"Behind a score: its 95 % interval, from {RESAMPLES} resamples of the {drawn}.")
+    if "region_recall" in table.classes:
+        lines += [f"{evaluation.facts[BOUNDARIES]}.", REGION_RULE]
+    return lines
 
 
 def iou_text(iou: float) -> str:
     """The IoU of a class in per cent."""
-    return percent(iou) if isfinite(iou) else "absent"
+    return percent(iou) if isfinite(iou) else ABSENT
 
 
-def _means(evaluation: Evaluation) -> dict[str, float]:
-    values = {name: getattr(evaluation.scores, key) for key, name in SCORE_NAMES.items()}
-    return {name: value for name, value in values.items() if value is not None}
+def _means(evaluation: Evaluation) -> dict[str, Interval]:
+    return {name: evaluation.table.means[key] for key, name in SCORE_NAMES.items() if key in evaluation.table.means}
 
 
 def _panels(example: Example, labels: LabelSet) -> dict[str, str]:
-    """Four images, no wider than ``IMAGE_WIDTH``, as data URLs."""
-    image, truth, prediction = (
-        thumbnail(array, IMAGE_WIDTH) for array in (example.image, example.truth, example.prediction)
-    )
-    return {
-        "image": data_url(image, "JPEG"),
+    """Four images, no wider than ``IMAGE_WIDTH``, as data URLs; three where no image is beside the masks."""
+    truth, prediction = (thumbnail(array, IMAGE_WIDTH) for array in (example.truth, example.prediction))
+    panels = {
         "ground truth": data_url(colorize(truth, labels), "PNG"),
         "prediction": data_url(colorize(prediction, labels), "PNG"),
-        "errors": data_url(error_map(image, truth, prediction, labels), "JPEG"),
     }
+    image = np.full((*truth.shape, 3), 255, np.uint8)
+    if example.image.size:
+        image = thumbnail(example.image, IMAGE_WIDTH)
+        panels = {"image": data_url(image, "JPEG"), **panels}
+    return {**panels, "errors": data_url(error_map(image, truth, prediction, labels), "JPEG")}

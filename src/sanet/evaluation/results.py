@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from sanet.evaluation.confusion import Scores, scores_of, sums_of
+from sanet.evaluation.measures import Interval, Table, table_of
 from sanet.evaluation.protocol import Protocol
 from sanet.files import written
 from sanet.structures import LabelSet, SanetError
@@ -48,6 +50,8 @@ class Evaluation:
         image_sums: (N, 3, K) int64, pixels found, true and predicted of each class in every image, in the order of
             ``image_miou``; None where they were not kept.
         metrics: values of further metrics, by name.
+        image_shapes: (N, 10, K) int64, what ``measures.py`` counts of boundaries and regions; likewise.
+        groups: (N,) int64, the group of each image; None where every image is its own.
     """
 
     labels: LabelSet
@@ -59,18 +63,41 @@ class Evaluation:
     facts: dict[str, Any] = field(default_factory=dict)
     image_sums: NDArray[np.int64] | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    image_shapes: NDArray[np.int64] | None = None
+    groups: NDArray[np.int64] | None = None
+
+    @property
+    def image_counts(self) -> NDArray[np.int64]:
+        """(N, 13, K) where all is known, (N, 3, K) of pixels alone, and (1, 3, K) where only their sum is."""
+        if self.image_sums is None:
+            return sums_of(torch.from_numpy(self.confusion))[None].numpy()
+        return np.concatenate([self.image_sums, *([] if self.image_shapes is None else [self.image_shapes])], axis=1)
+
+    @cached_property
+    def table(self) -> Table:
+        """All scores by class and as means, with their intervals."""
+        return table_of([self.image_counts], self.labels, self.groups)
 
 
 def write_scores(path: Path, evaluation: Evaluation) -> None:
     """Write all but the images; NaN is null. The sums of the images go into ``image_counts.npz`` beside the file."""
+    counts = {"sums": evaluation.image_sums, "shapes": evaluation.image_shapes, "groups": evaluation.groups}
+    known: dict[str, Any] = {name: array for name, array in counts.items() if array is not None}
     if evaluation.image_sums is not None:
         with written(path.with_name(COUNTS)) as aside, aside.open("wb") as file:
-            np.savez_compressed(file, sums=evaluation.image_sums)
+            np.savez_compressed(file, **known)
+    names, table = [*evaluation.labels.names], evaluation.table
     content = {
         "format": FORMAT,
         "protocol": asdict(evaluation.protocol),
         "facts": evaluation.facts,
         "scores": asdict(evaluation.scores),
+        "intervals": {
+            "columns": Interval._fields,
+            "means": table.means,
+            "classes": {name: dict(zip(names, found, strict=False)) for name, found in table.classes.items()},
+            "class_means": {name: found[-1] for name, found in table.classes.items()},
+        },
         "metrics": evaluation.metrics,
         "labels": asdict(evaluation.labels),
         "confusion": evaluation.confusion.tolist(),
@@ -94,9 +121,9 @@ def read_scores(path: str | Path) -> Evaluation:
             raise SanetError(f"{file} is of another version of sanet, or no scores at all; evaluate again")
         labels, confusion = LabelSet(**content["labels"]), np.array(content["confusion"], np.int64)
         scores, miou = scores_of(torch.from_numpy(confusion), labels), _numbers(content["image_miou"])
-        sums = _image_sums(file.with_name(COUNTS), confusion, len(miou))
+        sums, *others = _image_counts(file.with_name(COUNTS), confusion, len(miou))
         protocol, facts, metrics = Protocol.read(content["protocol"]), content["facts"], _numbers(content["metrics"])
-        return Evaluation(labels, confusion, scores, miou, [], protocol, facts, sums, metrics)
+        return Evaluation(labels, confusion, scores, miou, [], protocol, facts, sums, metrics, *others)
     except OSError as error:
         raise SanetError(f"{file} cannot be read ({error.strerror}); `sanet evaluate` writes such files") from error
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, BadZipFile) as error:
@@ -107,15 +134,16 @@ def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
     return {name: nan if value is None else float(value) for name, value in values.items()}
 
 
-def _image_sums(path: Path, confusion: NDArray[np.int64], images: int) -> NDArray[np.int64] | None:
-    """Those beside a ``scores.json``, if they exist."""
+def _image_counts(path: Path, confusion: NDArray[np.int64], images: int) -> list[NDArray[np.int64] | None]:
+    """The sums, shapes and groups beside a ``scores.json``, as far as they exist; older versions wrote sums alone."""
     if not path.is_file():
-        return None
+        return [None, None, None]
     with np.load(path) as file:
-        sums: NDArray[np.int64] = file["sums"]
-    if len(sums) != images or not np.array_equal(sums.sum(axis=0), sums_of(torch.from_numpy(confusion)).numpy()):
+        sums, shapes, groups = (file.get(name) for name in ("sums", "shapes", "groups"))
+    fits = len(sums) == images and np.array_equal(sums.sum(axis=0), sums_of(torch.from_numpy(confusion)).numpy())
+    if not fits or any(other is not None and len(other) != images for other in (shapes, groups)):
         raise SanetError(f"{path} does not belong to the {SCORES} beside it; evaluate again")
-    return sums
+    return [sums, shapes, groups]
 
 
 def _jsonable(value: Any) -> Any:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isnan
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from safetensors import SafetensorError
@@ -23,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sanet import distributed
-from sanet.config import CHECKPOINTS, MODEL, InferenceConfig, TrainConfig
+from sanet.config import CHECKPOINTS, CROPS, MODEL, InferenceConfig, TrainConfig
 from sanet.data.catalog import data_source
 from sanet.data.check import check_data
 from sanet.data.decoding import DataError
@@ -38,10 +35,14 @@ from sanet.models.networks import HEADS, SegmentationModel
 from sanet.models.store import escaped
 from sanet.reading import ImageReading
 from sanet.references import Reference, name_of
-from sanet.structures import Batch, LabelSet, SanetError, UsageError, choose, first_line, say
+from sanet.structures import Batch, LabelSet, UsageError, choose, is_live, say
+from sanet.tables import duration
+from sanet.training.alarm import Alarm
 from sanet.training.callbacks import CALLBACKS, LOGGERS, create_callbacks, create_loggers
-from sanet.training.checkpoints import LOADER_DIED, AtomicCheckpointIO, CheckpointFolder, read_checkpoint
+from sanet.training.checkpoints import AtomicCheckpointIO, CheckpointFolder, read_checkpoint
+from sanet.training.clock import Clock
 from sanet.training.cluster import Cluster, joined
+from sanet.training.failures import explained
 from sanet.training.losses import LOSSES, absent_terms, class_weights
 from sanet.training.metrics import read_metrics
 from sanet.training.optimization import OPTIMIZERS, SCHEDULES
@@ -61,21 +62,9 @@ from sanet.training.run import (
 from sanet.training.saving import Saving, kept, stoppable
 from sanet.training.sharing import freeze_unused, synchronize_batch_norm
 from sanet.training.start import create_network, network_weights, require_fitting
+from sanet.training.summary import first_crops, opening, save_crops
+from sanet.training.talk import Bar, Talk
 from sanet.training.task import SegmentationTask, logged_names, with_monitor_mode
-
-# What a write that finds no room fails with.
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# Advice about settings that are chosen on purpose, and what Lightning says of itself.
-EXPECTED_WARNINGS = (
-    ".*num_workers",
-    ".*log_every_n_steps",
-    "Experiment logs directory",
-    "Checkpoint directory .* exists and is not empty",
-    ".*LeafSpec",
-    "You're resuming from a checkpoint that ended before the epoch ended",  # EpochSampler continues where it ended
-    "Found .* module.* in eval mode at the start of training",  # a frozen backbone
-    "It is recommended to use `self.log.*sync_dist",  # what is logged is the same in every process
-)
 
 
 @dataclass(frozen=True)
@@ -110,7 +99,7 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
         SanetError: the run directory is not empty or in use, there is nothing to resume, the loss stops being finite,
             memory or disk are full, or a process that loads images was killed.
     """
-    config = with_monitor_mode(config)
+    config, begun = with_monitor_mode(config), monotonic()
     directory = Path(config.output)
     with joined(config.accelerator) as cluster, stoppable(partial(kept, directory)), locked_run(directory):
         if not resume:
@@ -119,29 +108,27 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
         source = data_source(config.data)
         config = replace(config, data=source.settings or config.data)
         position = distributed.broadcast_from_main(lambda: position_in(config)) if resume else None
-        require_names(config, source.labels)
-        if config.precision == "16-mixed" and cluster.device.type == "cpu":
-            raise UsageError('precision "16-mixed": only on GPUs; choose "bf16-mixed" or "32-true"')
-        if cluster.device.type == "xpu":
-            raise UsageError('accelerator "xpu": Lightning does not train there; choose "cpu"')
-        pixels, images = distributed.broadcast_from_main(lambda: checked_pixels(source))
-        source, config = source.reading(images), replace(config, data=replace(config.data, images=images))
+        config, source, pixels, images = _checked(config, source, cluster)
         record = distributed.broadcast_from_main(lambda: record_of(source))
         if resume:
             distributed.broadcast_from_main(lambda: require_same(config, record, trust_changes))
-        L.seed_everything(config.seed, verbose=False)
-        model = create_network(config, source, from_scratch=not resume)
-        _require_terms(config, model)
-        task = SegmentationTask(model, config, class_weights(pixels, config.loss.class_weighting))
+        clock = Clock(config, begun)
+        task = _task(config, source, pixels, clock, resume)
+        model = task.model
         if not cluster.alone:
             freeze_unused(model)
             synchronize_batch_norm(model, cluster.device.type == "cuda")
         if position:
             require_fitting(model, position.checkpoint)
         loader = _loader(config, source, position)
-        trainer = _trainer(config, cluster, position)
+        alarm = Alarm(config, source.labels, pixels)
+        trainer = _trainer(config, cluster, position, clock, alarm)
         distributed.broadcast_from_main(lambda: keep(config, record | copying_of(config, source, resume)))
-        with _explained(config, loader.batch_size):
+        if not resume:
+            distributed.broadcast_from_main(lambda: save_crops(first_crops(task, loader), directory / CROPS))
+        if distributed.is_main_process():
+            say(opening(task, loader, cluster.device, pixels, images))
+        with explained(config, loader.batch_size):
             trainer.fit(
                 task,
                 loader,
@@ -150,6 +137,37 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
                 weights_only=True,
             )
         return _finish(task, config, str(cluster.device))
+
+
+def preview(config: TrainConfig, path: Path) -> None:
+    """Write the first batch of a run as it sees it, labels laid over, and train nothing; see ``train``."""
+    with joined(config.accelerator) as cluster:
+        config, source, pixels, _ = _checked(config, data_source(config.data), cluster)
+        task = _task(config, source, pixels, Clock(config, monotonic()), resume=False)
+        save_crops(first_crops(task, _loader(config, source, None)), path, "--preview")
+
+
+def _checked(
+    config: TrainConfig, source: Source, cluster: Cluster
+) -> tuple[TrainConfig, Source, Tensor, dict[str, int]]:
+    """Settings and source with the range of values that was found; pixels of each class, and images by split."""
+    require_names(config, source.labels)
+    if config.precision == "16-mixed" and cluster.device.type == "cpu":
+        raise UsageError('precision "16-mixed": only on GPUs; choose "bf16-mixed" or "32-true"')
+    if cluster.device.type == "xpu":
+        raise UsageError('accelerator "xpu": Lightning does not train there; choose "cpu"')
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    pixels, images, reading = distributed.broadcast_from_main(lambda: checked_pixels(source))
+    return replace(config, data=replace(config.data, images=reading)), source.reading(reading), pixels, images
+
+
+def _task(config: TrainConfig, source: Source, pixels: Tensor, clock: Clock, resume: bool) -> SegmentationTask:
+    L.seed_everything(config.seed, verbose=False)
+    model = create_network(config, source, from_scratch=not resume)
+    _require_terms(config, model)
+    weights = class_weights(pixels, config.loss.class_weighting)
+    return SegmentationTask(model, config, weights, None if config.budget is None else lambda: clock.share)
 
 
 def require_names(config: TrainConfig, labels: LabelSet) -> None:
@@ -184,7 +202,7 @@ def _finish(task: SegmentationTask, config: TrainConfig, device: str) -> Run:
         device=device,
         metrics=config.metrics,
         history=read_metrics(directory),
-        progress=distributed.is_main_process(),
+        progress=distributed.is_main_process() and is_live(),
         num_workers=config.num_workers,
         facts=kept_copying(directory),
     )
@@ -192,7 +210,7 @@ def _finish(task: SegmentationTask, config: TrainConfig, device: str) -> Run:
         (row["epoch"], row[config.monitor]) for row in task.history if folder.path(int(row["step"])) == best
     )
     why = f"the last, since {config.monitor} was never a number" if isnan(value) else ""
-    chosen = f"epoch {epoch:.0f}, {why or f'chosen by {config.monitor} {value:.4f}'}"
+    chosen = f"epoch {epoch + 1:.0f}, {why or f'chosen by {config.monitor} {value:.4f}'}"
     # All processes wait for the files, which any of them may read next.
     distributed.broadcast_from_main(
         lambda: _save_model(task.model, directory / MODEL, _card(config, evaluation, chosen))
@@ -209,10 +227,10 @@ def _save_model(model: SegmentationModel, place: Path, card: dict[str, Any]) -> 
             raise OSError(str(error)) from error
 
 
-def checked_pixels(source: Source) -> tuple[Tensor, ImageReading]:
+def checked_pixels(source: Source) -> tuple[Tensor, dict[str, int], ImageReading]:
     """(K,) int64 pixels of each class in the training split, once the dataset is found to be complete.
 
-    Beside them how images are read, with their range.
+    Beside them the number of images by split, and how images are read, with their range.
 
     Raises:
         DataError: it has no training or validation split, or faults, of which the message lists all.
@@ -223,12 +241,12 @@ def checked_pixels(source: Source) -> tuple[Tensor, ImageReading]:
             f"the dataset has no {' and no '.join(missing)} (found: {', '.join(source.splits) or 'none'}); a split "
             "needs images, masks and, in layouts with lists, its list"
         )
-    report = check_data(source, progress=source.reads_files)
+    report = check_data(source, progress=source.reads_files and is_live())
     if report.errors:
         raise DataError(f"the dataset has to be fixed first\n\n{report}")
     if source.reads_files:
         print(report)
-    return torch.from_numpy(report.pixels["train"]), report.reading
+    return torch.from_numpy(report.pixels["train"]), report.images, report.reading
 
 
 def _require_terms(config: TrainConfig, model: SegmentationModel) -> None:
@@ -250,41 +268,8 @@ def _loader(config: TrainConfig, source: Source, position: Position | None) -> D
     return training_loader(source.open("train"), transform, batching, config.num_workers, config.seed)
 
 
-@contextmanager
-def _explained(config: TrainConfig, batch_size: int | None) -> Iterator[None]:
-    """Say in plain words why Lightning could not train."""
-    try:
-        with warnings.catch_warnings():
-            for message in EXPECTED_WARNINGS:
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    except torch.OutOfMemoryError as error:
-        height, width = config.augmentation.crop
-        raise SanetError(
-            f"the GPU's memory does not hold {batch_size} images of {height}x{width} at once, or one of "
-            f"{config.window}x{config.window} in validation. Start again with a new --output, --gradient_accumulation "
-            f"{2 * config.gradient_accumulation}, --precision bf16-mixed, or a smaller --augmentation.crop or --window"
-        ) from error
-    except SystemExit as error:  # Lightning's answer to a Ctrl-C that insists
-        raise KeyboardInterrupt from error
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise SanetError(
-            f"{config.output} cannot be written to ({error.strerror}). The checkpoints in it are complete; make room "
-            "and resume with --resume"
-        ) from error
-    except RuntimeError as error:
-        if LOADER_DIED not in str(error):
-            raise
-        raise SanetError(
-            f"a process that loads images has died ({first_line(error)}): most often the machine is out of memory, or "
-            f"of shared memory (/dev/shm); lower num_workers (now {config.num_workers}) and add --resume"
-        ) from error
-
-
-def _trainer(config: TrainConfig, cluster: Cluster, position: Position | None) -> L.Trainer:
-    directory = Path(config.output)
+def _trainer(config: TrainConfig, cluster: Cluster, position: Position | None, clock: Clock, alarm: Alarm) -> L.Trainer:
+    directory, epochs = Path(config.output), config.epochs if config.budget is None else -1
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return L.Trainer(
         accelerator=cluster.device.type,
@@ -297,16 +282,18 @@ def _trainer(config: TrainConfig, cluster: Cluster, position: Position | None) -
         use_distributed_sampler=False,
         precision=config.precision,
         gradient_clip_val=config.optimizer.clip_norm,
-        max_epochs=position.epochs if position and position.stopped else config.epochs,
+        max_epochs=position.epochs if position and position.stopped else epochs,
         accumulate_grad_batches=config.gradient_accumulation,
         check_val_every_n_epoch=config.validate_every,
         num_sanity_val_steps=0,
         logger=[TensorBoardLogger(directory, name="", version=TENSORBOARD), *create_loggers(config)],
         callbacks=[
             *create_callbacks(config),
+            clock,
+            Talk(config, clock, alarm),
             Saving(config, CheckpointFolder(directory / CHECKPOINTS, config.monitor_mode)),
             LearningRateMonitor("epoch"),
-            ProgressBar(refresh_rate=5),
+            Bar(clock),
         ],
         plugins=[AtomicCheckpointIO()],
         enable_checkpointing=True,
@@ -314,26 +301,17 @@ def _trainer(config: TrainConfig, cluster: Cluster, position: Position | None) -
     )
 
 
-class ProgressBar(TQDMProgressBar):
-    """Lightning's, without the version number of a logger that has none."""
-
-    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Any:
-        """What stands at the end of the bar."""
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        return metrics
-
-
 def _card(config: TrainConfig, evaluation: Evaluation, chosen: str) -> dict[str, Any]:
     settings, scores = config.model, evaluation.scores
     rows = "\n".join(f"| {escaped(name)} | {iou:.3f} |" for name, iou in scores.class_iou.items())
     names = (name_of(settings.name), settings.backbone, name_of(config.data.name))
     network, backbone, data = map(escaped, names)
+    length = f"{config.epochs} epochs" if config.budget is None else f"for {duration(config.budget)}"
     further = "".join(f", {escaped(name)} {value:.3f}" for name, value in evaluation.metrics.items())
     return {
         "model_name": f"{network} on {data}",
         "details": f"Network {network}, backbone {backbone}, output stride {settings.output_stride}; trained "
-        f"{config.epochs} epochs on {data}.\n\n"
+        f"{length} on {data}.\n\n"
         f"On its validation split, after {chosen}: mIoU {scores.miou:.3f}, pixel accuracy "
         f"{scores.pixel_accuracy:.3f}{further}.\n\n"
         f"| class | IoU |\n|---|---|\n{rows}\n",

@@ -100,18 +100,24 @@ SCHEDULES = Kind(
 )
 
 
-def create_schedule(optimizer: Optimizer, total_steps: int, settings: ScheduleConfig) -> LRScheduler:
+def create_schedule(
+    optimizer: Optimizer, total_steps: int, settings: ScheduleConfig, share: Callable[[], float] | None = None
+) -> LRScheduler:
     """The schedule over all steps of a run, after a linear rise over ``warmup_steps``.
+
+    With ``share``, which says how much of the run's time has passed, it follows that in place of the steps.
 
     A class is built with the optimiser, its options and, where it takes them and they are not given, ``total_steps``;
     it has to bring its own warm-up.
 
     Raises:
-        UsageError: an unknown name, options that it does not have, or a warm-up for a class.
+        UsageError: an unknown name, options that it does not have, or a warm-up or a time for a class.
     """
     reference = {"name": settings.name, "options": settings.options}
     made = SCHEDULES.find(settings.name)
     if isinstance(made, type):
+        if share:
+            raise UsageError(f"budget: schedule {settings.name!r} counts steps; choose poly, cosine or constant")
         if settings.warmup_steps:
             raise UsageError("schedule.warmup_steps: a class of schedules has its own; leave it out")
         takes = "total_steps" in signature(made).parameters and "total_steps" not in settings.options
@@ -120,6 +126,6 @@ def create_schedule(optimizer: Optimizer, total_steps: int, settings: ScheduleCo
     fall: Callable[[float], float] = SCHEDULES.build(reference)
 
     def factor(step: int) -> float:
-        return min(1.0, (step + 1) / (settings.warmup_steps + 1)) * fall(step / total_steps)
+        return min(1.0, (step + 1) / (settings.warmup_steps + 1)) * fall(share() if share else step / total_steps)
 
     return LambdaLR(optimizer, factor)

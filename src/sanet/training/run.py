@@ -19,16 +19,17 @@ from typing import Any
 import yaml
 
 from sanet import distributed, files, references
-from sanet.config import CHECKPOINTS, CONFIG, MODEL, DataConfig, TrainConfig, plain
+from sanet.config import CHECKPOINTS, CONFIG, CROPS, MODEL, DataConfig, TrainConfig, plain
 from sanet.data.fingerprint import fingerprint
 from sanet.data.source import Source
-from sanet.evaluation.copying import copy_nearest
+from sanet.evaluation.copying import COPYING, SECONDS, copy_nearest
 from sanet.evaluation.evaluate import files_in
 from sanet.models.store import HUB
 from sanet.reading import ImageReading
 from sanet.settings import settings_of, with_newer_fields
 from sanet.structures import SanetError, UsageError, say
 from sanet.training.checkpoints import CheckpointFolder, read_checkpoint
+from sanet.training.clock import Clock
 from sanet.training.saving import out_of_patience
 from sanet.training.task import STATE
 from sanet.yaml_files import read_mapping
@@ -36,11 +37,13 @@ from sanet.yaml_files import read_mapping
 RECORD, FORMAT = "record.json", 2
 PACKAGES = ("sanet-segmentation", "torch", "torchvision", "timm", "lightning", "numpy")
 SPLITS = ("train", "val")
-COPYING = "copying the most similar training image's mask"
 # Where TensorBoard finds its events.
 TENSORBOARD = "tensorboard"
 # What may differ when a run resumes: where and how long it trains, not what is trained.
-MAY_CHANGE = {"output", "data.root", "epochs", "patience", "num_workers", "accelerator", "checkpoint_minutes"}
+MAY_CHANGE = {
+    *("output", "data.root", "epochs", "patience"),
+    *("threads", "num_workers", "accelerator", "checkpoint_minutes"),
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Position:
         checkpoint: the file, found to be complete.
         epochs: finished epochs.
         batches: of the epoch after them, batches that each process has behind it.
-        stopped: whether its patience is over.
+        stopped: whether its patience or its budget is over.
     """
 
     checkpoint: Path
@@ -90,7 +93,7 @@ def refuse_used(config: TrainConfig) -> None:
     directory = Path(config.output)
     found = {path.name for path in directory.iterdir() if not files.hidden(path)}
     begun = bool(CheckpointFolder(directory / CHECKPOINTS).listed())
-    if not begun and found <= {CONFIG, RECORD, TENSORBOARD, CHECKPOINTS}:
+    if not begun and found <= {CONFIG, RECORD, TENSORBOARD, CHECKPOINTS, CROPS}:
         files.require_own(directory / CONFIG, directory / RECORD)
         config, nothing = with_known_range(config), DataConfig()
         # What is left to be found out about the dataset was found out by that run as well.
@@ -130,10 +133,10 @@ def copying_of(config: TrainConfig, source: Source, resume: bool) -> dict[str, A
     """What copying masks scores, see ``copy_nearest``, printed; of a run that resumes, as its record has it."""
     if resume:
         return kept_copying(Path(config.output))
-    copied = copy_nearest(source.open("train"), source.open("val"))
+    seconds = SECONDS if config.budget is None else min(SECONDS, config.budget / 20)
+    copied = copy_nearest(source.open("train"), source.open("val"), seconds)
     say(copied)
-    scores = copied.scores
-    return {COPYING: {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy, **copied.extent}}
+    return copied.facts
 
 
 def kept_copying(directory: Path) -> dict[str, Any]:
@@ -222,11 +225,13 @@ def _position(config: TrainConfig, path: Path) -> Position:
         epochs = loops["epoch_progress"]["current"]
         begun = epochs["ready"] > epochs["processed"]
         batches = loops["epoch_loop.batch_progress"]["current"]["processed"] if begun else 0
-        position = Position(path, epochs["processed"], batches, out_of_patience(state[STATE]["history"], config))
+        over = state["callbacks"].get(Clock.__name__, {}).get("share", 0.0) >= 1 and not begun
+        stopped = over or out_of_patience(state[STATE]["history"], config)
+        position = Position(path, epochs["processed"], batches, stopped)
         before = state[STATE]["processes"]
     except (LookupError, TypeError) as error:
         raise SanetError(f"{path} is no checkpoint that this version of sanet can resume from ({error!r})") from error
-    if config.epochs < position.epochs:
+    if config.budget is None and config.epochs < position.epochs:
         raise UsageError(f"epochs {config.epochs}: {position.epochs} are done already")
     if position.batches and before != distributed.world_size():
         raise UsageError(

@@ -23,7 +23,7 @@ from sanet.references import name_of
 from sanet.structures import Interrupted, SanetError, say
 from sanet.training.checkpoints import CheckpointFolder, read_checkpoint
 from sanet.training.metrics import Row, write_metrics
-from sanet.training.task import SegmentationTask
+from sanet.training.task import SegmentationTask, validates
 
 
 def kept(directory: Path) -> str:
@@ -127,11 +127,10 @@ class Saving(Checkpoint):
         if left % parts:
             return
         asked, due = self._agreed(pl_module)
-        validates = self._validates(trainer)
-        if left and (asked or due or (left == parts and validates)):
+        if left and (asked or due or (left == parts and validates(trainer))):
             self._save(trainer, None)
         # After the last step of an epoch that is not validated, its end is near and saves by itself.
-        if asked and (left or validates):
+        if asked and (left or validates(trainer)):
             self._interrupt(trainer)
 
     def on_validation_batch_end(
@@ -145,7 +144,7 @@ class Saving(Checkpoint):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save, with the monitored value if the epoch has one, and stop when that is asked for or patience is over."""
         history = cast(SegmentationTask, pl_module).history
-        score = history[-1][self.config.monitor] if self._validates(trainer) else None
+        score = history[-1][self.config.monitor] if validates(trainer) else None
         if score is not None and isnan(score) and distributed.is_main_process():
             say(f"sanet: {self.config.monitor} is not a number after epoch {trainer.current_epoch}", error=True)
         distributed.broadcast_from_main(lambda: write_metrics(Path(self.config.output), history))
@@ -154,9 +153,6 @@ class Saving(Checkpoint):
         trainer.should_stop |= out_of_patience(history, self.config)
         if self._agreed(pl_module)[0]:
             self._interrupt(trainer)
-
-    def _validates(self, trainer: L.Trainer) -> bool:
-        return (trainer.current_epoch + 1) % self.config.validate_every == 0
 
     def _save(self, trainer: L.Trainer, score: float | None) -> None:
         step, failure = trainer.global_step, None

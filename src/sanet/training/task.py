@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +36,11 @@ def logged_names(config: TrainConfig, labels: LabelSet) -> tuple[str, ...]:
     return (*losses, *score_values(ConfusionMatrix(labels).scores()), *metrics)
 
 
+def validates(trainer: L.Trainer) -> bool:
+    """Whether an epoch of a run ends with a validation; Lightning asks the same."""
+    return (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+
+
 def with_monitor_mode(config: TrainConfig) -> TrainConfig:
     """The settings with "max" or "min" in place of "auto", whether the best monitored value is the largest or smallest.
 
@@ -61,8 +67,10 @@ class SegmentationTask(L.LightningModule):
         model: the network.
         config: the run.
         class_weights: (K,) factors of the classes' pixels in the loss, or None.
+        share: says how much of the run's time has passed, where its schedule follows that.
 
     Attributes:
+        counted: (K, K) int64, the confusion matrix of the last validation.
         history: a row for every finished epoch: its number, steps, learning rate, mean losses and, where it was
             validated, scores. Goes into checkpoints.
 
@@ -70,14 +78,21 @@ class SegmentationTask(L.LightningModule):
         UsageError: a loss term, metric or batch transform that is unknown, or does not have its options.
     """
 
-    def __init__(self, model: SegmentationModel, config: TrainConfig, class_weights: Tensor | None) -> None:
+    def __init__(
+        self,
+        model: SegmentationModel,
+        config: TrainConfig,
+        class_weights: Tensor | None,
+        share: Callable[[], float] | None = None,
+    ) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer images to validate than processes
         self.model = model
-        self.config = config
+        self.config, self.share = config, share
         self.loss = SegmentationLoss(config.loss, model.labels, class_weights)
         self.batch_transforms = [BATCH_TRANSFORMS.build(entry) for entry in config.batch_transforms]
         self.confusion = ConfusionMatrix(model.labels)
+        self.counted = self.confusion.counts
         self.metrics = create_metrics(config.metrics)
         self.moved = nn.ModuleList(self.metrics.values())  # to the device of the task
         self.loss_names = tuple(f"train/{name}" for name in ("loss", *self.loss.names))
@@ -115,7 +130,7 @@ class SegmentationTask(L.LightningModule):
         Raises:
             SanetError: the loss is not finite, in whichever process; nothing has been updated with it.
         """
-        transformed = self._transformed(batch, batch_index)
+        transformed = self.transformed(batch, batch_index)
         terms = self.loss_of(transformed)
         # All processes ask, since one that stopped alone would leave the others waiting for its gradients.
         if distributed.all_reduce_sum((~torch.isfinite(terms["loss"].detach())).long()):
@@ -125,7 +140,7 @@ class SegmentationTask(L.LightningModule):
         self.log("loss", terms["loss"], prog_bar=True, logger=False, batch_size=len(transformed.mask))
         return terms["loss"]
 
-    def _transformed(self, batch: Sample, batch_index: int) -> Batch:
+    def transformed(self, batch: Sample, batch_index: int) -> Batch:
         """The batch with masks of int64, which are narrow until here to be moved faster, and its transforms."""
         transformed = Batch(batch.image, batch.mask.long(), tuple(batch.name))
         if self.batch_transforms:
@@ -158,8 +173,9 @@ class SegmentationTask(L.LightningModule):
         Here, since Lightning does not validate at all in a process that has no image to validate.
         """
         row = dict(zip(self.loss_names, (self._mean_sums() / self.batches).tolist(), strict=True))
-        if (self.current_epoch + 1) % self.config.validate_every == 0:
-            row |= score_values(scores_of(distributed.all_reduce_sum(self.confusion.counts), self.model.labels))
+        if validates(self.trainer):
+            self.counted = distributed.all_reduce_sum(self.confusion.counts).cpu()
+            row |= score_values(scores_of(self.counted, self.model.labels))
             self.confusion.reset()
             row |= {f"val/{name}": value for name, value in compute_metrics(self.metrics).items()}
             self.log("val/miou", row["val/miou"], prog_bar=True)
@@ -190,5 +206,6 @@ class SegmentationTask(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser, and its schedule over all steps of the run."""
         optimizer = create_optimizer(self.model, self.config.optimizer)
-        schedule = create_schedule(optimizer, int(self.trainer.estimated_stepping_batches), self.config.schedule)
+        steps = 0 if self.share else int(self.trainer.estimated_stepping_batches)
+        schedule = create_schedule(optimizer, steps, self.config.schedule, self.share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

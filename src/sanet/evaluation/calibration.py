@@ -1,0 +1,81 @@
+"""How far a model's confidence can be believed: its error, and the temperature that makes it smaller.
+
+Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+"""
+
+from __future__ import annotations
+
+from math import exp, log, nan
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from sanet.data.source import SegmentationDataset
+from sanet.inference.predictor import Predictor
+from sanet.inference.views import score_bands
+from sanet.record import TEMPERATURES
+
+BINS = 15  # as in the paper
+IMAGES, PIXELS = 200, 2000  # that a temperature is fitted to: images, evenly spaced, and drawn pixels of each
+LARGEST = 4096**2  # pixels of an image beyond which it is left out
+
+
+def reliability(confidence: Tensor, correct: Tensor) -> Tensor:
+    """(3, BINS) float64: pixels, sum of their confidence, and how many are correct, by confidence from 0 to 1.
+
+    Args:
+        confidence: (N,) float in [0, 1].
+        correct: (N,) bool.
+    """
+    bins = (confidence.double() * BINS).ceil().long().clamp(1, BINS) - 1
+    rows = torch.ones_like(confidence, dtype=torch.float64), confidence.double(), correct.double()
+    return torch.stack([torch.bincount(bins, row, BINS) for row in rows])
+
+
+def calibration_error(counts: NDArray[np.float64]) -> float:
+    """Expected calibration error in [0, 1] of what ``reliability`` counted, equation (3); NaN without pixels."""
+    pixels, confidence, correct = counts
+    return float(np.abs(confidence - correct).sum() / pixels.sum()) if pixels.sum() else nan
+
+
+def fitted_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature under which the labels are most likely.
+
+    Args:
+        logits: (N, K).
+        labels: (N,) int64.
+    """
+
+    def loss(logarithm: float) -> float:
+        return float(F.cross_entropy(logits / exp(logarithm), labels))
+
+    ends = tuple(map(log, TEMPERATURES))
+    return round(exp(minimize_scalar(loss, bounds=ends, method="bounded").x), 4)
+
+
+@torch.inference_mode()
+def temperature_of(predictor: Predictor, dataset: SegmentationDataset) -> float:
+    """The temperature of a model, fitted to drawn pixels of a split that it was not trained on.
+
+    Its views are not averaged for that: it belongs to the model, not to its inference settings.
+    """
+    logits, labels = [], []
+    for index in np.unique(np.linspace(0, len(dataset) - 1, IMAGES).round().astype(int)).tolist():
+        sample, draws = dataset[index], torch.Generator().manual_seed(index)
+        mask = sample.mask.flatten().long()
+        places = torch.where(mask != dataset.labels.ignore_index)[0]
+        if not 0 < len(places) or len(mask) > LARGEST:
+            continue
+        places = places[torch.randint(len(places), (PIXELS,), generator=draws)].sort().values
+        image = predictor.seen(sample.image.to(predictor.device))[None]
+        first = 0
+        for band in score_bands(predictor.logits_of, image, predictor.inference):
+            here = places[(places >= first) & (places < first + band[0, 0].numel())] - first
+            logits.append(band[0].flatten(1)[:, here.to(band.device)].T.float().cpu())
+            first += band[0, 0].numel()
+        labels.append(mask[places])
+    return fitted_temperature(torch.cat(logits), torch.cat(labels)) if labels else 1.0
