@@ -30,7 +30,7 @@ def percent(value: float) -> str:
 def duration(seconds: float) -> str:
     """A time in words, rounded: 45 s, 12 min or 3 h 20 min."""
     minutes = round(seconds / 60)
-    if seconds < 90:
+    if seconds < 120:
         return f"{max(0, seconds):.0f} s"
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 

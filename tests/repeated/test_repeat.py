@@ -104,7 +104,8 @@ def test_scores_are_kept_without_the_weights(copy, finished, capsys):
     found = repeat(copy)
     assert capsys.readouterr().out.count("finished already") == 6
     assert [row.model[0] for row in found.rows] == [1, 1]
-    assert float(next(csv.DictReader(open(f"{copy.output}/table.csv")))["parameters"]) > 0
+    lines = csv.DictReader(Path(f"{copy.output}/table.csv").read_text().splitlines())
+    assert all(float(line["parameters"]) > 0 for line in lines)
 
 
 def test_tables_in_one_folder_share_runs(copy, capsys):

@@ -83,7 +83,7 @@ def test_a_loss_that_is_not_finite(config):
 
     found = endings(run)
     assert found[0] == found[1]
-    assert "not finite in epoch 0, batch 0 (loss nan" in found[0][1]
+    assert "not finite in epoch 1, batch 0 (loss nan" in found[0][1]
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(config, monkeypatch):
         return real_step(task, batch, index)
 
     monkeypatch.setattr(SegmentationTask, "training_step", step)
-    with pytest.raises(SanetError, match=r"not finite in epoch 2, batch 0 .*train\d") as stop:
+    with pytest.raises(SanetError, match=r"not finite in epoch 3, batch 0 .*train\d") as stop:
         train(config)
     assert "learning_rate" in str(stop.value)
     last = checkpoint(sanet.config.Path(config.output))

@@ -195,6 +195,7 @@ class Evaluate(Command):
         from sanet import distributed
         from sanet.evaluation.evaluate import evaluate
         from sanet.evaluation.report import score_table
+        from sanet.evaluation.results import trained_in
         from sanet.models.store import short_names
         from sanet.training.cluster import joined
         from sanet.training.metrics import read_metrics
@@ -216,6 +217,7 @@ class Evaluate(Command):
                 history=read_metrics(run),
                 progress=distributed.is_main_process(),
                 num_workers=self.num_workers,
+                facts=trained_in(run),
             )
             if distributed.is_main_process():
                 say(score_table(evaluation))

@@ -19,6 +19,7 @@ from sanet.inference.predictor import Predictor
 from sanet.inference.views import score_bands
 from sanet.record import TEMPERATURES
 
+TEMPERATURE = "temperature"  # in the facts of an evaluation
 BINS = 15  # as in the paper
 IMAGES, PIXELS = 200, 2000  # that a temperature is fitted to: images, evenly spaced, and drawn pixels of each
 LARGEST = 4096**2  # pixels of an image beyond which it is left out
@@ -68,7 +69,7 @@ def temperature_of(predictor: Predictor, dataset: SegmentationDataset) -> float:
         sample, draws = dataset[index], torch.Generator().manual_seed(index)
         mask = sample.mask.flatten().long()
         places = torch.where(mask != dataset.labels.ignore_index)[0]
-        if not 0 < len(places) or len(mask) > LARGEST:
+        if len(places) == 0 or len(mask) > LARGEST:
             continue
         places = places[torch.randint(len(places), (PIXELS,), generator=draws)].sort().values
         image = predictor.seen(sample.image.to(predictor.device))[None]

@@ -1,4 +1,4 @@
-"""Learning curves, as an image in a page."""
+"""Learning curves and reliability diagrams, as images in a page."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from io import StringIO
 from math import isfinite, nan
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
 
 # Text stays text, the same numbers make the same file, and grey can be read on white and on black.
 GREY = "#808890"
@@ -47,7 +49,32 @@ def learning_curves(history: list[dict[str, float]], score_names: dict[str, str]
             if series is scores:
                 axes.yaxis.set_major_formatter(PercentFormatter(1))
             axes.legend(frameon=False, labelcolor="linecolor")
-        stream = StringIO()
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+        return _svg(figure)
+
+
+def reliability_diagram(counts: NDArray[np.float64]) -> Markup:
+    """The share of pixels that is correct over their confidence, and how many there are, as inline SVG.
+
+    ``counts`` is what ``calibration.reliability`` counts.
+    """
+    pixels, confidence, correct = counts[:, counts[0] > 0]
+    width = 1 / counts.shape[1]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(4.8, 2.9), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
+        places = (np.flatnonzero(counts[0] > 0) + 0.5) * width
+        axes.bar(places, pixels / pixels.sum(), 0.9 * width, color="C0", alpha=0.25, label="share of the pixels")
+        axes.plot(confidence / pixels, correct / pixels, "o-", color="C1", label="correct")
+        axes.set(title="reliability", xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1))
+        axes.legend(frameon=False, loc="upper left")
+        return _svg(figure)
+
+
+def _svg(figure: Figure) -> Markup:
+    stream = StringIO()
+    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     svg = stream.getvalue()
     return Markup(svg[svg.index("<svg") :])

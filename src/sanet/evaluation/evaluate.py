@@ -20,6 +20,7 @@ from sanet.config import OWN, DataConfig, InferenceConfig
 from sanet.data.catalog import data_source, labelled_as
 from sanet.data.loading import evaluation_loader
 from sanet.data.source import SegmentationDataset
+from sanet.evaluation.calibration import BINS, TEMPERATURE, reliability
 from sanet.evaluation.confusion import ConfusionMatrix, iou_of, scores_of
 from sanet.evaluation.measures import BOUNDARIES, PIXELS, ROWS, image_counts, rule_of
 from sanet.evaluation.metrics import compute_metrics, create_metrics, update_metrics
@@ -35,6 +36,9 @@ from sanet.structures import LabelSet, Sample, SanetError, UsageError, say
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
+
+# Labels (H, W) int64 and, where it is known, confidence (H, W) float32, both on the CPU.
+Labelled = tuple[Tensor, Tensor | None]
 
 WORST = 12
 REPORT = "report.html"
@@ -93,7 +97,10 @@ def evaluate(
         say(f"warning: of an image {label.outside:.1%} of a channel's pixels {OUTSIDE_TEXT}", error=True)
     name = "in memory" if isinstance(model, SegmentationModel) else str(model)
     return written_with(
-        {"model": OWN if name == str(BUNDLED[OWN]) else name, **facts}, evaluation, output, history or []
+        {"model": OWN if name == str(BUNDLED[OWN]) else name, TEMPERATURE: predictor.temperature, **facts},
+        evaluation,
+        output,
+        history or [],
     )
 
 
@@ -126,7 +133,7 @@ def _dataset_for(predictor: Predictor, data: DataConfig, split: str) -> tuple[Se
 
 
 class _Labels:
-    """A predictor as a function from images to labels (H, W) on the CPU.
+    """A predictor as a function from images to labels and confidence (H, W) on the CPU.
 
     Attributes:
         outside: largest share of the pixels of a channel that were outside the model's range.
@@ -136,34 +143,38 @@ class _Labels:
         self.predictor, self.outside = predictor, 0.0
         self.stored = dataset.source.reads_files and predictor.images.of_values
 
-    def __call__(self, sample: Sample) -> Tensor:
+    def __call__(self, sample: Sample) -> Labelled:
         image = sample.image.to(self.predictor.device)
         if self.stored:
             self.outside = max(self.outside, self.predictor.images.outside(image))
             image = self.predictor.seen(image)
-        return self.predictor.label(image).cpu()
+        labels, confidence = self.predictor.judged(image)
+        return labels.cpu(), None if confidence is None else confidence.cpu()
 
 
 def evaluate_dataset(
-    label: Callable[[Sample], Tensor],
+    label: Callable[[Sample], Labelled],
     dataset: SegmentationDataset,
     protocol: Protocol,
     progress: bool = True,
     num_workers: int = 0,
     metrics: Mapping[str, Metric] = {},
 ) -> Evaluation:
-    """Label every image of a dataset by a function to (H, W) int64 on the CPU, and count; see ``evaluate``.
+    """Label every image of a dataset by a function, and count; see ``evaluate``.
 
     Processes that share the job share the images: each is counted once, and all return the same scores. All of them
     have to call, and what one of them raises, all raise.
     """
     labels, own, contents, failure = dataset.labels, [], {}, None
-    confusion = ConfusionMatrix(labels)
+    confusion, trust = ConfusionMatrix(labels), torch.zeros(3, BINS, dtype=torch.float64)
     hidden = not (progress and distributed.is_main_process())
     try:
         for batch in tqdm(evaluation_loader(dataset, num_workers), "evaluate", unit=" images", disable=hidden):
             (name,), image, mask = batch.name, batch.image[0], batch.mask[0].long()
-            prediction = label(Sample(image, mask, name))
+            prediction, confidence = label(Sample(image, mask, name))
+            if confidence is not None:
+                labelled = mask != labels.ignore_index
+                trust += reliability(confidence[labelled], (prediction == mask)[labelled])
             own.append(image_counts(prediction, mask, confusion.update(mask, prediction), labels))
             contents[name] = _digest(image), _digest(mask), tuple(mask.shape)
             update_metrics(metrics, prediction, mask)
@@ -172,8 +183,9 @@ def evaluate_dataset(
     # As objects, which reach the others whatever device their counts would have to be on.
     counts = torch.zeros_like(confusion.counts)
     images = torch.zeros(len(dataset), ROWS, len(labels), dtype=torch.int64)
-    shares = distributed.all_gather((confusion.counts, own, contents, failure))
-    for rank, (counted, part, digests, error_of_one) in enumerate(shares):
+    shares = distributed.all_gather((confusion.counts, own, contents, trust, failure))
+    trust = torch.stack([share[3] for share in shares]).sum(dim=0)
+    for rank, (counted, part, digests, _, error_of_one) in enumerate(shares):
         if error_of_one is not None:
             raise error_of_one
         counts += counted
@@ -183,18 +195,21 @@ def evaluate_dataset(
     sums, shapes = images[:, PIXELS], images[:, PIXELS.stop :]
     miou = iou_of(sums).nanmean(dim=1).tolist()
     groups = [record.group or record.name for record in dataset.records]
+    worst, typical = _examples(dataset, label, miou) if distributed.is_main_process() else ([], None)
     return Evaluation(
         labels,
         counts.numpy(),
         scores_of(counts, labels),
         dict(zip(dataset.names, miou, strict=True)),
-        _worst(dataset, label, miou) if distributed.is_main_process() else [],
+        worst,
         protocol.with_contents({name: (image, mask) for name, (image, mask, _) in contents.items()}),
         {BOUNDARIES: rule_of(shape for _, _, shape in contents.values())},
         sums.numpy(),
         values,
         shapes.numpy(),
-        np.unique(groups, return_inverse=True)[1] if any(record.group for record in dataset.records) else None,
+        np.unique(groups, return_inverse=True)[1] if len({*groups}) < len(groups) else None,
+        trust.numpy() if trust[0].any() else None,
+        typical,
     )
 
 
@@ -227,14 +242,20 @@ def _digest(values: Tensor) -> bytes:
     return sha256(repr(tuple(values.shape)).encode() + values.numpy().tobytes()).digest()
 
 
-def _worst(dataset: SegmentationDataset, label: Callable[[Sample], Tensor], miou: list[float]) -> list[Example]:
-    """The images with the lowest mIoU; labelling them again costs less than keeping all that might be among them."""
-    worst = sorted((value, index) for index, value in enumerate(miou) if not isnan(value))[:WORST]
-    examples = []
-    for value, sample in ((value, dataset[index]) for value, index in worst):
+def _examples(
+    dataset: SegmentationDataset, label: Callable[[Sample], Labelled], miou: list[float]
+) -> tuple[list[Example], Example | None]:
+    """The images with the lowest mIoU, and the one in the middle.
+
+    Labelling them again costs less than keeping all that might be among them.
+    """
+    order = [index for _, index in sorted((value, index) for index, value in enumerate(miou) if not isnan(value))]
+    examples = {}
+    for index in {*order[:WORST], *order[len(order) // 2 :][:1]}:
+        sample = dataset[index]
         image, truth = _shown(sample.image), sample.mask.long().numpy()
-        examples.append(Example(sample.name, image, truth, label(sample).numpy(), value))
-    return examples
+        examples[index] = Example(sample.name, image, truth, label(sample)[0].numpy(), miou[index])
+    return [examples[index] for index in order[:WORST]], examples[order[len(order) // 2]] if order else None
 
 
 def _shown(image: Tensor) -> NDArray[np.uint8]:

@@ -10,12 +10,13 @@ import numpy as np
 from PIL import Image
 
 from sanet.config import CROPS
+from sanet.evaluation.calibration import TEMPERATURE, calibration_error
 from sanet.evaluation.confusion import SCORE_NAMES
-from sanet.evaluation.curves import learning_curves
+from sanet.evaluation.curves import learning_curves, reliability_diagram
 from sanet.evaluation.measures import BOUNDARIES, MEASURES, Interval
 from sanet.evaluation.page import data_url, environment, thumbnail
 from sanet.evaluation.repeated import RESAMPLES
-from sanet.evaluation.results import Evaluation, Example
+from sanet.evaluation.results import TRAINED, Evaluation, Example
 from sanet.files import written
 from sanet.inference.drawing import IGNORED, WRONG, colorize, error_map
 from sanet.structures import LabelSet
@@ -27,6 +28,7 @@ REGION_RULE = (
     "IoU above 0.5 with it."
 )
 ABSENT = "absent"
+TOLD = {BOUNDARIES, TRAINED, TEMPERATURE}  # facts that stand elsewhere than in the protocol
 COLUMNS = 4  # of scores side by side in a terminal
 IMAGE_WIDTH = 640
 NUMBERED_CLASSES = 21
@@ -47,7 +49,11 @@ def write_report(path: Path, evaluation: Evaluation, history: list[dict[str, flo
             means=_means(evaluation),
             colors=dict(zip(labels.names, labels.colors, strict=True)),
             classes=sorted(labels.names, key=lambda name: -iou[name] if isfinite(iou[name]) else 1),
-            protocol=evaluation.protocol.shown() | {k: v for k, v in evaluation.facts.items() if k != BOUNDARIES},
+            protocol=evaluation.protocol.shown() | {k: v for k, v in evaluation.facts.items() if k not in TOLD},
+            trained=evaluation.facts.get(TRAINED),
+            opening=_panels(evaluation.typical, labels) if evaluation.typical else {},
+            trust=None if evaluation.reliability is None else reliability_diagram(evaluation.reliability),
+            calibration=_calibration(evaluation),
             curves=learning_curves(history, SCORE_NAMES),
             shares=(confusion / confusion.sum(axis=1, keepdims=True).clip(min=1)).tolist(),
             numbered=len(labels) <= NUMBERED_CLASSES,
@@ -76,7 +82,9 @@ def score_table(evaluation: Evaluation) -> str:
         tables += [text_table(("per cent", *titles), rows), ""]
     means = text_table(("means", "per cent"), [(name, mean.text()) for name, mean in _means(evaluation).items()])
     further = [f"{name}: {value:.4g}" for name, value in evaluation.metrics.items()]
-    return "\n".join([*tables, means, *further, *_rules(evaluation), ABSENT_RULE])
+    calibration = _calibration(evaluation)
+    notes = [*_rules(evaluation), ABSENT_RULE, *([calibration] if calibration else [])]
+    return "\n".join([*tables, means, *further, *notes])
 
 
 def _columns(evaluation: Evaluation) -> dict[str, list[str]]:
@@ -98,6 +106,15 @@ def _rules(evaluation: Evaluation) -> list[str]:
     if "region_recall" in table.classes:
         lines += [f"{evaluation.facts[BOUNDARIES]}.", REGION_RULE]
     return lines
+
+
+def _calibration(evaluation: Evaluation) -> str | None:
+    """How far confidence can be believed, in a sentence; None where there is none."""
+    if evaluation.reliability is None:
+        return None
+    error, temperature = calibration_error(evaluation.reliability), evaluation.facts.get(TEMPERATURE, 1.0)
+    how = "not calibrated" if temperature == 1 else f"logits are divided by {temperature:.3g}, fitted on val"
+    return f"Expected calibration error: {percent(error)} points, over {evaluation.reliability.shape[1]} bins; {how}."
 
 
 def iou_text(iou: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from math import isfinite, nan
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sanet.evaluation.calibration import calibration_error
 from sanet.evaluation.confusion import Scores, scores_of, sums_of
 from sanet.evaluation.measures import Interval, Table, table_of
 from sanet.evaluation.protocol import Protocol
@@ -22,6 +24,7 @@ from sanet.files import written
 from sanet.structures import LabelSet, SanetError
 
 SCORES, COUNTS = "scores.json", "image_counts.npz"
+TRAINED = "trained"  # in the facts of an evaluation: a sentence about what was trained, on what, for how long
 FORMAT = 2
 
 
@@ -52,6 +55,8 @@ class Evaluation:
         metrics: values of further metrics, by name.
         image_shapes: (N, 10, K) int64, what ``measures.py`` counts of boundaries and regions; likewise.
         groups: (N,) int64, the group of each image; None where every image is its own.
+        reliability: (3, B) float64, pixels, sum of their confidence and correct ones, by confidence; None without one.
+        typical: the image in the middle by its mIoU, to begin a report with; where ``worst`` is known.
     """
 
     labels: LabelSet
@@ -65,6 +70,8 @@ class Evaluation:
     metrics: dict[str, float] = field(default_factory=dict)
     image_shapes: NDArray[np.int64] | None = None
     groups: NDArray[np.int64] | None = None
+    reliability: NDArray[np.float64] | None = None
+    typical: Example | None = None
 
     @property
     def image_counts(self) -> NDArray[np.int64]:
@@ -102,6 +109,8 @@ def write_scores(path: Path, evaluation: Evaluation) -> None:
         "labels": asdict(evaluation.labels),
         "confusion": evaluation.confusion.tolist(),
         "image_miou": evaluation.image_miou,
+        "reliability": None if evaluation.reliability is None else evaluation.reliability.tolist(),
+        "calibration_error": None if evaluation.reliability is None else calibration_error(evaluation.reliability),
     }
     with written(path) as aside:
         text = json.dumps(_jsonable(content), indent=1, ensure_ascii=False, allow_nan=False)
@@ -121,13 +130,23 @@ def read_scores(path: str | Path) -> Evaluation:
             raise SanetError(f"{file} is of another version of sanet, or no scores at all; evaluate again")
         labels, confusion = LabelSet(**content["labels"]), np.array(content["confusion"], np.int64)
         scores, miou = scores_of(torch.from_numpy(confusion), labels), _numbers(content["image_miou"])
-        sums, *others = _image_counts(file.with_name(COUNTS), confusion, len(miou))
+        sums, shapes, groups = _image_counts(file.with_name(COUNTS), confusion, len(miou))
         protocol, facts, metrics = Protocol.read(content["protocol"]), content["facts"], _numbers(content["metrics"])
-        return Evaluation(labels, confusion, scores, miou, [], protocol, facts, sums, metrics, *others)
+        trust = content.get("reliability")
+        trust = None if trust is None else np.array(trust, np.float64).reshape(3, -1)
+        counts = sums, metrics, shapes, groups, trust
+        return Evaluation(labels, confusion, scores, miou, [], protocol, facts, *counts)
     except OSError as error:
         raise SanetError(f"{file} cannot be read ({error.strerror}); `sanet evaluate` writes such files") from error
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, BadZipFile) as error:
         raise SanetError(f"{file} cannot be read as scores of `sanet evaluate` ({error!r}); evaluate again") from error
+
+
+def trained_in(run: Path) -> dict[str, Any]:
+    """What a run's own scores say was trained, for others of its model; nothing where it has none."""
+    with suppress(SanetError):
+        return {name: value for name, value in read_scores(run).facts.items() if name == TRAINED}
+    return {}
 
 
 def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:

@@ -155,12 +155,12 @@ def _coding(files: Iterable[Path], source: Source, indices: bool | None) -> Mask
 
 
 class _Predictions:
-    """Files as a function from images to labels (H, W)."""
+    """Files as a function from images to labels (H, W); no confidence is known."""
 
     def __init__(self, files: Mapping[str, Path], labels: LabelSet, coding: MaskCoding) -> None:
         self.files, self.labels, self.coding = files, labels, coding
 
-    def __call__(self, sample: Sample) -> Tensor:
+    def __call__(self, sample: Sample) -> tuple[Tensor, None]:
         path, ignored = self.files[sample.name], self.labels.ignore_index
         try:
             found = torch.from_numpy(read_labels(path, self.labels, self.coding))
@@ -179,7 +179,7 @@ class _Predictions:
             raise DataError(
                 f"prediction {path} has the ignore value on {nothing} labelled pixels; predict a class for each"
             )
-        return found
+        return found, None
 
 
 def _copying(source: Source, split: str | None, dataset: SegmentationDataset) -> dict[str, Any]:

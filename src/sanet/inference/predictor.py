@@ -149,6 +149,18 @@ class Predictor:
             return self._labels_file.label(image[None], self.inference)[0]
         return label_image(self.logits_of, image, self.inference)
 
+    @torch.inference_mode()
+    def judged(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """``label``, and the calibrated confidence (H, W) float32, which a file of labels alone does not give."""
+        if self._labels_file is not None:
+            return self.label(image), None
+        self._require_own_process()
+        labels, confidence = [], []
+        for band in score_bands(self.logits_of, image[None], self.inference):
+            labels.append(band[0].argmax(dim=0))
+            confidence.append(probabilities_of(band, self.inference, self.temperature)[0].amax(dim=0))
+        return torch.cat(labels), torch.cat(confidence)
+
     def seen(self, image: torch.Tensor) -> torch.Tensor:
         """(C, H, W) as stored -> as the network takes it, which differs for models of stored values only."""
         return self.images.scaled(image) if self.images.of_values else image

@@ -13,7 +13,7 @@ from sanet.tables import percent
 from sanet.training.metrics import Row
 
 # Share of the pixels that is everything, share of a class that is rare, steps that are few.
-EVERYWHERE, RARE, FEW = 0.995, 0.01, 500
+EVERYWHERE, RARE, FEW = 0.995, 0.05, 500
 # Validations after which a class should have been predicted, and the loss be lower.
 PATIENCE = 3
 
@@ -40,39 +40,37 @@ class Alarm:
             history: of the run, up to that validation.
             last: whether none is to follow.
         """
-        predicted = counted.numpy().sum(axis=0) / max(1, int(counted.sum()))
-        validations, found = sum("val/miou" in row for row in history), {}
+        matrix, names, found = counted.numpy(), self.labels.names, {}
+        predicted, true = (matrix.sum(axis=axis) / max(1, matrix.sum()) for axis in (0, 1))
         losses = [row["train/loss"] for row in history]
-        names, top = self.labels.names, int(predicted.argmax())
         rising = len(losses) >= PATIENCE and losses[-1] >= losses[0]
-        if predicted[top] >= EVERYWHERE and counted.numpy().sum(axis=1).max() < EVERYWHERE * int(counted.sum()):
-            found["everywhere"] = f"{names[top]} is predicted for {percent(predicted[top])} % of the pixels", [top]
-        elif validations >= PATIENCE or last:
-            missing = np.flatnonzero((self.shares > 0) & (predicted == 0)).tolist()
-            listed = [f"{names[index]} ({self.shares[index]:.2%} of train)" for index in missing]
-            if missing:
-                found["never"] = f"never predicted so far: {', '.join(listed)}", missing
+        missing = np.flatnonzero((self.shares > 0) & (predicted <= 1 - EVERYWHERE)).tolist()
+        never = [index for index in missing if predicted[index] == 0]
+        top = int(predicted.argmax())
+        if predicted[top] >= EVERYWHERE > true.max():
+            found["everywhere"] = f"{names[top]} is predicted for {percent(predicted[top])} % of the pixels", missing
+        elif never and (last or sum("val/miou" in row for row in history) >= PATIENCE):
+            listed = [f"{names[index]} ({self.shares[index]:.1%} of train)" for index in never]
+            found["never"] = f"never predicted so far: {', '.join(listed)}", never
         if rising:
             found["rising"] = f"the loss does not fall: {losses[0]:.3g} after an epoch, {losses[-1]:.3g} now", []
         new = {kind: said for kind, said in found.items() if kind not in self.told}
         self.told |= new.keys()
-        step = int(history[-1]["step"])
-        return [self._told(kind, text, classes, step, rising) for kind, (text, classes) in new.items()]
+        return [self._told(text, classes, int(history[-1]["step"]), rising) for text, classes in new.values()]
 
-    def _told(self, kind: str, text: str, classes: list[int], step: int, rising: bool) -> str:
+    def _told(self, text: str, missing: list[int], step: int, rising: bool) -> str:
         """A warning with its causes, those that the numbers speak for first."""
-        rate, share = self.config.optimizer.learning_rate, self.shares[classes].min() if classes else 1.0
+        rate, least = self.config.optimizer.learning_rate, self.shares[missing].min() if missing else 1.0
+        rare = self.labels.names[missing[int(self.shares[missing].argmin())]] if missing else ""
         causes = [
-            (share < RARE, "the class is too rare", "--loss.class_weighting sqrt, larger crops, more such images"),
+            (step < FEW, f"few steps so far ({step})", "wait, or more --epochs"),
             (rising, "the learning rate is too high", f"--optimizer.learning_rate {rate / 10:g}"),
-            (
-                kind == "everywhere" and share > 0.9,
-                "masks are shifted, or almost empty",
-                "--preview crops.png shows them as the network sees them",
-            ),
-            (step < FEW, f"too few steps so far ({step})", "more --epochs, or wait"),
         ]
-        causes = [cause for cause in causes if kind == "never" or "rare" not in cause[1]]
+        if missing:
+            causes += [
+                (least < RARE, f"{rare} is rare ({least:.1%} of train)", "--loss.class_weighting sqrt"),
+                (False, "masks are shifted, or almost empty", "look at them: --preview crops.png"),
+            ]
         ranked = sorted(causes, key=lambda cause: not cause[0])
         lines = [f"  {number}. {cause}: {remedy}" for number, (_, cause, remedy) in enumerate(ranked, 1)]
         return "\n".join([f"warning: {text}. Causes, the likeliest first, and what to try:", *lines])

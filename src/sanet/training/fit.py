@@ -27,10 +27,12 @@ from sanet.data.decoding import DataError
 from sanet.data.loading import Batching, evaluation_loader, training_loader
 from sanet.data.source import Source
 from sanet.data.transforms import BATCH_TRANSFORMS, TRANSFORMS, Augmentation
+from sanet.evaluation.calibration import temperature_of
 from sanet.evaluation.evaluate import evaluate
 from sanet.evaluation.metrics import METRICS
-from sanet.evaluation.results import Evaluation
+from sanet.evaluation.results import TRAINED, Evaluation
 from sanet.files import written_folder
+from sanet.inference.predictor import Predictor
 from sanet.models.networks import HEADS, SegmentationModel
 from sanet.models.store import escaped
 from sanet.reading import ImageReading
@@ -62,7 +64,7 @@ from sanet.training.run import (
 from sanet.training.saving import Saving, kept, stoppable
 from sanet.training.sharing import freeze_unused, synchronize_batch_norm
 from sanet.training.start import create_network, network_weights, require_fitting
-from sanet.training.summary import first_crops, opening, save_crops
+from sanet.training.summary import first_crops, opening, save_crops, trained
 from sanet.training.talk import Bar, Talk
 from sanet.training.task import SegmentationTask, logged_names, with_monitor_mode
 
@@ -136,7 +138,7 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
                 ckpt_path=position.checkpoint if position else None,
                 weights_only=True,
             )
-        return _finish(task, config, str(cluster.device))
+        return _finish(task, config, source, str(cluster.device), trained(task, images["train"], clock.elapsed))
 
 
 def preview(config: TrainConfig, path: Path) -> None:
@@ -187,24 +189,28 @@ def require_names(config: TrainConfig, labels: LabelSet) -> None:
         kind.find(name)
 
 
-def _finish(task: SegmentationTask, config: TrainConfig, device: str) -> Run:
-    """Score the best checkpoint and save its network."""
+def _finish(task: SegmentationTask, config: TrainConfig, source: Source, device: str, how: str) -> Run:
+    """Calibrate and score the best checkpoint, and save its network."""
     directory = Path(config.output)
     folder = CheckpointFolder(directory / CHECKPOINTS, config.monitor_mode)
     best = distributed.broadcast_from_main(folder.best)
     task.model.load_state_dict(network_weights(read_checkpoint(best)))
+    inference = InferenceConfig(window=config.window)
+    task.model.temperature = distributed.broadcast_from_main(
+        lambda: temperature_of(Predictor(task.model, device, inference), source.open("val"))
+    )
     evaluation = evaluate(
         task.model,
         config.data,
         "val",
         output=directory,
-        inference=InferenceConfig(window=config.window),
+        inference=inference,
         device=device,
         metrics=config.metrics,
         history=read_metrics(directory),
         progress=distributed.is_main_process() and is_live(),
         num_workers=config.num_workers,
-        facts=kept_copying(directory),
+        facts={"model": str(directory), TRAINED: how, **kept_copying(directory)},
     )
     (epoch, value) = next(
         (row["epoch"], row[config.monitor]) for row in task.history if folder.path(int(row["step"])) == best

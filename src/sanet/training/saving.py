@@ -146,7 +146,7 @@ class Saving(Checkpoint):
         history = cast(SegmentationTask, pl_module).history
         score = history[-1][self.config.monitor] if validates(trainer) else None
         if score is not None and isnan(score) and distributed.is_main_process():
-            say(f"sanet: {self.config.monitor} is not a number after epoch {trainer.current_epoch}", error=True)
+            say(f"sanet: {self.config.monitor} is not a number after epoch {trainer.current_epoch + 1}", error=True)
         distributed.broadcast_from_main(lambda: write_metrics(Path(self.config.output), history))
         # Losses are known for every epoch, but what was validated is what may be the best.
         self._save(trainer, score)

@@ -66,6 +66,14 @@ def opening(
     return "\n".join(f"{name:<9}{text}" for name, text in lines.items())
 
 
+def trained(task: SegmentationTask, images: int, seconds: float) -> str:
+    """What a run trained on how many images for how long, in a sentence."""
+    config, data = task.config, task.config.data
+    place = Path(data.root).name if data.root else name_of(data.name)
+    what = f"{name_of(config.model.name)} over {config.model.backbone}, trained on {images} images of {place}"
+    return f"{what} for {len(task.history)} epochs, in {duration(seconds)}."
+
+
 def first_crops(task: SegmentationTask, loader: DataLoader[Batch]) -> Image.Image:
     """The first batch of this process exactly as the network is given it, with its labels laid over, and a legend."""
     keys = islice(iter(loader.sampler), loader.batch_size)
@@ -95,7 +103,7 @@ def ending(config: TrainConfig, evaluation: Evaluation, chosen: str) -> str:
             commands.insert(0, f"explain {directory} {image} --point {width // 2} {height // 2}")
         commands.insert(0, f"predict {image} --model {directory} --output labelled")
     lines = {
-        "score": f"mean IoU {score.text()} % on val, with its 95 % interval",
+        "score": f"mean IoU {score.text()} % on val, the second its 95 % interval",
         "kept": chosen,
         "model": run / MODEL,
         "report": f"{run / REPORT}, with the curves; their numbers: {run / METRICS}",

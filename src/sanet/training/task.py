@@ -155,8 +155,8 @@ class SegmentationTask(L.LightningModule):
         own = None if torch.isfinite(terms["loss"]) else f"({parts}), images {', '.join(batch.name)}"
         found = "; ".join(share for share in distributed.all_gather(own) if share)
         return SanetError(
-            f"the loss is not finite in epoch {self.current_epoch}, batch {batch_index} {found}. Checkpoints are as "
-            "they were before; lower optimizer.learning_rate, or add schedule.warmup_steps or optimizer.clip_norm, and "
+            f"the loss is not finite in epoch {self.current_epoch + 1}, batch {batch_index} {found}. Checkpoints are "
+            "as before; lower optimizer.learning_rate, or add schedule.warmup_steps or optimizer.clip_norm, and "
             "start again with another output"
         )
 
