@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
-from sanet.config import DataConfig
+from sanet.config import AugmentationConfig, DataConfig
 from sanet.data.catalog import data_source
 from sanet.data.decoding import read_image, read_labels
 from sanet.data.loading import Augmented, Batching, training_loader
@@ -27,7 +27,7 @@ from sanet.data.transforms import Span, TrainingTransform, resized_part
 from sanet.structures import LabelSet
 
 SIZE, QUALITY, PICTURES, PASSES = (500, 375), 95, 64, 9
-CROP, SCALE, MIRROR, JITTER, BATCH = (480, 480), (0.5, 2.0), 0.5, 0.3, 16
+CROP, SCALE, JITTER, BATCH = (480, 480), (0.5, 2.0), 0.3, 16
 EPOCH = 10  # times PICTURES, through worker processes; what fills their queues counts, their start does not
 
 
@@ -75,7 +75,9 @@ def in_this_process(dataset: SegmentationDataset) -> dict[str, float]:
     """Seconds a picture, by step."""
     labels, coding = dataset.labels, dataset.source.coding
     files = [record.files for record in dataset.records]
-    moved, jittered = (TrainingTransform(CROP, SCALE, MIRROR, jitter, labels.ignore_index) for jitter in (0.0, JITTER))
+    moved, jittered = (
+        TrainingTransform(AugmentationConfig(CROP, jitter=jitter), labels.ignore_index) for jitter in (0.0, JITTER)
+    )
     read, whole = Augmented(dataset, lambda sample: sample, 0), Augmented(dataset, jittered, 0)
     samples, items = ([pictures[index] for index in range(PICTURES)] for pictures in (read, whole))
     torch.manual_seed(0)
@@ -116,7 +118,7 @@ def resizes(dataset: SegmentationDataset) -> dict[str, float]:
 
 def from_workers(dataset: SegmentationDataset, workers: int) -> tuple[float, int, int]:
     """Seconds a picture until it is here, and the bytes of the pictures and masks of a batch."""
-    transform = TrainingTransform(CROP, SCALE, MIRROR, JITTER, dataset.labels.ignore_index)
+    transform = TrainingTransform(AugmentationConfig(CROP, jitter=JITTER), dataset.labels.ignore_index)
     loader = training_loader(dataset, transform, Batching(BATCH), workers, 0)
     passes = []
     for epoch in range(PASSES):

@@ -41,18 +41,24 @@ class AugmentationConfig:
         crop: height and width of the training crops, in pixels.
         scale: smallest and largest factor of the random resize.
         hflip: probability of a left-right flip.
+        vflip: probability of an upside-down flip, for images that have no top, as those from above.
+        turns: turn by 0, 90, 180 or 270 degrees, for the same; needs a square crop.
         jitter: largest relative change of brightness, contrast and saturation.
     """
 
     crop: tuple[int, int] = within((240, 320), *SIDES)
     scale: tuple[float, float] = within((0.5, 2.0), 0.01, 100)
     hflip: float = within(0.5, 0, 1)
+    vflip: float = within(0.0, 0, 1, before=0.0)
+    turns: bool = field(default=False, metadata={"before": False})
     jitter: float = within(0.3, 0, 0.99)
 
     def __post_init__(self) -> None:
         check(self, "augmentation.")
         if self.scale[0] > self.scale[1]:
             raise UsageError(f"augmentation.scale {list(self.scale)}: the smaller factor first")
+        if self.turns and self.crop[0] != self.crop[1]:
+            raise UsageError(f"augmentation.turns: augmentation.crop {list(self.crop)} must be square")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sanet.config import AugmentationConfig
 from sanet.data import loading
 from sanet.data.loading import Augmented, Batching, EpochSampler, evaluation_loader, ignore_signals, training_loader
 from sanet.data.source import Record, Source
@@ -40,7 +41,7 @@ class Noise:
         return Sample(image, torch.randint(0, 3, (height, width), generator=generator), self.names[index])
 
 
-TRANSFORM = TrainingTransform((32, 32), (0.5, 2.0), 0.5, 0.3, 255)
+TRANSFORM = TrainingTransform(AugmentationConfig((32, 32)), 255)
 
 
 def epochs(workers, wanted, count=7, batch_size=3, seed=5):
@@ -108,7 +109,9 @@ def test_masks_are_bytes_if_every_value_fits(classes, ignore_index, dtype):
     """Either way they are the masks of the dataset."""
     dataset = Noise(2)
     dataset.labels = LabelSet(tuple(str(index) for index in range(classes)), ignore_index=ignore_index)
-    mask = Augmented(dataset, TrainingTransform((40, 50), (1, 1), 0, 0, ignore_index), 5)[0].mask
+    mask = Augmented(
+        dataset, TrainingTransform(AugmentationConfig((40, 50), (1, 1), hflip=0, jitter=0), ignore_index), 5
+    )[0].mask
     assert mask.dtype == dtype
     assert (mask == ignore_index).sum() == 6 * 50
     assert torch.equal(mask[mask != ignore_index].long(), dataset[0].mask.flatten())

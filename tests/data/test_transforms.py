@@ -39,9 +39,33 @@ def coordinates(height, width):
     return Sample(image, rows * 256 + columns, "grid")
 
 
-def run(sample, seed, crop=(64, 64), scale=(1.0, 1.0), hflip=0.5, jitter=0.0, ignore_index=IGNORE):
+def run(sample, seed, crop=(64, 64), scale=(1.0, 1.0), hflip=0.5, jitter=0.0, ignore_index=IGNORE, **others):
     torch.manual_seed(seed)
-    return TrainingTransform(crop, scale, hflip, jitter, ignore_index)(sample)
+    return TrainingTransform(AugmentationConfig(crop, scale, hflip, jitter=jitter, **others), ignore_index)(sample)
+
+
+def test_flips_and_turns_make_every_one_of_the_eight_views_alike_often():
+    """Image and mask together; and what is not asked for is not done, nor are other numbers drawn for it."""
+    grid = coordinates(64, 64)
+    views = {
+        Sample(mask.flip(axes).rot90(quarters, (0, 1)), None, None).image.numpy().tobytes(): (quarters, len(axes))
+        for quarters in range(4)
+        for axes in ([], [0])
+        for mask in [grid.mask]
+    }
+    assert len(views) == 8
+    seen = []
+    for seed in range(400):
+        image, mask, _ = run(grid, seed, vflip=0.5, turns=True)
+        assert torch.equal(image[0].long() * 256 + image[1].long(), mask)
+        seen.append(views[mask.contiguous().numpy().tobytes()])
+    counts = [seen.count(view) for view in views.values()]
+    assert min(counts) > 25
+    one, other = run(grid, 5, jitter=0.3), run(grid, 5, jitter=0.3, vflip=1.0)
+    assert torch.equal(one.image.flip(-2), other.image)
+    assert {run(grid, seed, hflip=0.0, vflip=1.0).mask[0, 0].item() for seed in range(9)} == {grid.mask[-1, 0].item()}
+    with pytest.raises(UsageError, match="square"):
+        AugmentationConfig((64, 96), turns=True)
 
 
 @each_size
@@ -322,7 +346,7 @@ def test_image_and_mask_move_alike_and_what_is_filled_is_ignored(transform, fill
     [
         of_torchvision("ColorJitter", brightness=0.5),
         of_torchvision("RandomErasing", p=1.0),
-        of_torchvision("GaussianBlur", kernel_size=5),
+        of_torchvision("GaussianBlur", kernel_size=5, sigma=[2.0, 2.0]),
     ],
     ids=str,
 )

@@ -28,7 +28,7 @@ def test_a_part_shows_what_the_crop_of_the_whole_shows() -> None:
     large = LargeSample(pixels, (rows // 8).astype(np.int32), ImageReading(3, low=(0,), high=(1,)), "x")
     whole = large.part(slice(0, 900), slice(0, 1200))
     for seed, scale in enumerate([0.3, 0.5, 0.77, 1.0, 1.3, 2.0, 3.1] * 3):
-        transform = TrainingTransform((128, 160), (scale, scale), 0.5, 0.0, 255)
+        transform = TrainingTransform(AugmentationConfig((128, 160), (scale, scale), jitter=0.0), 255)
         found = []
         for sample in (large, whole):
             torch.manual_seed(seed)

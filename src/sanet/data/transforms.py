@@ -77,28 +77,22 @@ class Span(NamedTuple):
 
 
 class TrainingTransform:
-    """Random scale, crop, flip and photometric jitter; see ``AugmentationConfig`` for the ranges.
+    """Random scale, crop, flips, turns and photometric jitter; padding keeps its grey.
 
     Args:
-        crop: height and width of the result, in pixels.
-        scale: smallest and largest factor of the random resize.
-        hflip: probability of a left-right flip.
-        jitter: largest relative change of brightness, contrast and saturation, each drawn by itself; padding keeps
-            its grey.
+        settings: the ranges.
         ignore_index: what the mask is padded with where the image is smaller than the crop.
     """
 
-    def __init__(
-        self, crop: tuple[int, int], scale: tuple[float, float], hflip: float, jitter: float, ignore_index: int
-    ) -> None:
-        self.crop, self.scale = (crop[0], crop[1]), scale
-        self.hflip, self.jitter, self.ignore_index = hflip, jitter, ignore_index
+    def __init__(self, settings: AugmentationConfig, ignore_index: int) -> None:
+        self.settings, self.crop, self.ignore_index = settings, settings.crop, ignore_index
 
     def __call__(self, sample: Sample | LargeSample) -> Sample:
         """(C, H, W) and (H, W) of any size in, the crop's size out; dtypes stay, and of a large mask it is int64."""
-        low, high = self.scale
+        (low, high), jitter = self.settings.scale, self.settings.jitter
         scale, top, left, flip, *strengths = torch.rand(7).tolist()
         order = torch.randperm(3).tolist()
+        upside_down, turn = torch.rand(2).tolist()
         height, width = sample.mask.shape
         factor = low + (high - low) * scale
         rows = Span.place(height, factor, self.crop[0], top)
@@ -107,14 +101,15 @@ class TrainingTransform:
             (seen_rows, rows), (seen_columns, columns) = rows.seen(height), columns.seen(width)
             sample = sample.part(seen_rows, seen_columns)
         image, mask = resized_part(sample.image, rows, columns), nearest_part(sample.mask, rows, columns)
-        if self.jitter:
-            image = color_jitter(image, [1 + self.jitter * (2 * strength - 1) for strength in strengths], order)
+        if jitter:
+            image = color_jitter(image, [1 + jitter * (2 * strength - 1) for strength in strengths], order)
         grey = 0.5 if image.is_floating_point() else (int(_brightest(image)) + 1) // 2
         margins = [*columns.margins(self.crop[1]), *rows.margins(self.crop[0])]
         if any(margins):
             image, mask = pad(image, margins, value=grey), pad(mask, margins, value=self.ignore_index)
-        if flip < self.hflip:
-            image, mask = image.flip(-1), mask.flip(-1)
+        axes = [-1] * (flip < self.settings.hflip) + [-2] * (upside_down < self.settings.vflip)
+        quarters = int(4 * turn) if self.settings.turns else 0
+        image, mask = (each.flip(axes).rot90(quarters, (-2, -1)) for each in (image, mask))
         return Sample(image, mask, sample.name)
 
 
@@ -194,7 +189,7 @@ class Augmentation:
     """
 
     def __init__(self, settings: AugmentationConfig, transforms: Sequence[Any], ignore_index: int) -> None:
-        self.first = TrainingTransform(settings.crop, settings.scale, settings.hflip, settings.jitter, ignore_index)
+        self.first = TrainingTransform(settings, ignore_index)
         built = [TRANSFORMS.build(entry) for entry in transforms]
         self.others: list[Callable[[Sample], Sample]] = [
             TorchvisionTransform(made, ignore_index) if isinstance(made, v2.Transform) else made for made in built
