@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         mean_over_processes as mean_over_processes,
         sum_over_processes as sum_over_processes,
     )
+    from sanet.training.plan import plan as plan
 
 __version__ = "0.1.0"
 
@@ -83,6 +84,7 @@ _HOMES = {
     "sanet.structures": ("Batch", "LabelSet", "Sample", "SanetError", "SegmentationOutput"),
     "sanet.training.fit": ("train",),
     "sanet.training.losses": ("LossContext", "mean_over_processes", "sum_over_processes"),
+    "sanet.training.plan": ("plan",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

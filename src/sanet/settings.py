@@ -141,6 +141,31 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int, float)) else name_of(value)
 
 
+def changed(settings: Any, section: str = "") -> dict[str, Any]:
+    """What differs from the defaults, as ``plain`` has it, by dotted names."""
+    found: dict[str, Any] = {}
+    before = type(settings)()
+    for item in fields(settings):
+        name, value = f"{section}{item.name}", getattr(settings, item.name)
+        if is_dataclass(value):
+            found |= changed(value, f"{name}.")
+        elif value != getattr(before, item.name):
+            found[name] = plain(value)
+    return found
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted names as mappings within mappings."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        *sections, key = name.split(".")
+        place = found
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[key] = value
+    return found
+
+
 def key_of(settings: Any) -> dict[str, Any]:
     """Settings as they identify what was done with them: without those that say what was done before they existed."""
     found = {}

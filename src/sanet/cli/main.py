@@ -36,6 +36,7 @@ COMMANDS: dict[str, type[Command]] = {
     "download": training.Download,
     "convert": training.Convert,
     "check-data": training.CheckData,
+    "plan": training.Plan,
     "train": training.Train,
     "repeat": training.Repeat,
     "evaluate": training.Evaluate,

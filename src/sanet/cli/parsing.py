@@ -27,6 +27,8 @@ from sanet.structures import SanetError, UsageError, say
 COMMAND_LINE_ONLY = {"import", "config", "resume", "trust_changes", "preview"}
 # Of a dataclass whose settings are called without a prefix: --window, not --inference.window.
 FLAT = {"flat": True}
+# Of a field that is no setting: the names of those that the command line gave, None where a file gave some as well.
+GIVEN = {"given": True}
 EPILOG = "--import MODULE, with any command: open a module of your own, whose parts settings may then name."
 
 
@@ -92,6 +94,8 @@ def settings_in(kind: Any, prefix: str = "", heading: str = "options") -> dict[s
     kinds = get_type_hints(kind, include_extras=True)
     found: dict[str, Setting] = {}
     for item in fields(kind):
+        if item.metadata == GIVEN:
+            continue
         section: Any = item.default_factory
         text = " ".join(texts[item.name].split())
         if item.metadata == FLAT:
@@ -182,7 +186,7 @@ def parse(name: str, command: Any, given: Sequence[str]) -> Any:
                 parent, _, key = option.rpartition(".")
                 before = values.get(parent, cast(Any, known[parent].item.default_factory)())
                 values[parent] = {**before, key: _value(option, text)} if isinstance(before, dict) else before
-        return _built(command, values)
+        return _built(command, values | ({} if files else {"given": (*values,)}))
     except UsageError as error:
         place = [f"; see {file}" for file in files[-1:] if str(file) not in str(error)]
         raise UsageError(f"{error}{''.join(place)}") from error

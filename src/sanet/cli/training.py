@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
-from typing import Any
 
-from sanet.cli.parsing import FLAT, Command, model_in, positional, run_of
+from sanet.cli.parsing import FLAT, GIVEN, Command, model_in, positional, run_of
 from sanet.config import CHECKPOINTS, MODEL, DataConfig, InferenceConfig, TrainConfig
 from sanet.repeated.config import RepeatConfig
-from sanet.settings import WORKERS, Chosen, Options, plain, within
+from sanet.settings import WORKERS, Chosen, Options, changed, within
 from sanet.structures import Interrupted, say
 from sanet.tables import percent
 
@@ -103,28 +101,47 @@ class CheckData(Command):
 
 def train_words(config: DataConfig) -> list[str]:
     """The options of ``sanet train`` that name a dataset, without those that are as by default."""
-    words = [word for option, value in _changed("--data", config) for word in (option, value)]
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in changed(config, "data.").items()
+    }
+    words = [word for name, text in texts.items() for word in (f"--{name}", text)]
     return [*words, "--output", f"runs/{Path(config.root).resolve().name if config.root else config.name}"]
 
 
-def _changed(option: str, section: Any) -> Iterator[tuple[str, str]]:
-    before = type(section)()
-    for item in fields(section):
-        value = getattr(section, item.name)
-        if value == getattr(before, item.name):
-            continue
-        if is_dataclass(value):
-            yield from _changed(f"{option}.{item.name}", value)
-        else:
-            yield (
-                f"{option}.{item.name}",
-                value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False),
-            )
+@dataclass(frozen=True, kw_only=True)
+class Plan(Command):
+    """Choose all settings of a training for a dataset, and say why; `sanet train --config plan.yaml` takes them.
+
+    Args:
+        folder: the dataset's folder, as --data.root.
+        save: YAML file to write.
+        memory: gigabytes that a step may take where it trains; by default all that there are.
+        run: what is settled already; the plan keeps it.
+    """
+
+    folder: str | None = positional("FOLDER", "?")
+    save: str = "plan.yaml"
+    memory: float | None = within(None, 0.01, 1e6)
+    run: TrainConfig = field(default_factory=TrainConfig, metadata=FLAT)
+    given: tuple[str, ...] | None = field(default=None, metadata=GIVEN)
+
+    def __call__(self) -> None:
+        from sanet.files import require_own, written
+        from sanet.training.plan import plan
+
+        require_own(Path(self.save), option="--save")
+        root = self.folder or self.run.data.root
+        config = replace(self.run, data=replace(self.run.data, root=root))
+        found = plan(config, self.given or changed(config), self.memory)
+        with written(Path(self.save), "--save") as aside:
+            aside.write_text(str(found), encoding="utf-8")
+        say(f"{found}\ntrain with it: sanet train --config {quote(self.save)}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Command):
-    """Train a network.
+    """Train a network. Without a file of settings, what is not given is planned for the images; see `sanet plan`.
 
     Args:
         run: everything that decides the outcome.
@@ -137,6 +154,7 @@ class Train(Command):
     resume: str | None = None
     trust_changes: bool = False
     preview: str = ""
+    given: tuple[str, ...] | None = field(default=None, metadata=GIVEN)
 
     def __call__(self) -> None:
         from sanet import distributed
@@ -145,13 +163,19 @@ class Train(Command):
         from sanet.training.checkpoints import CheckpointFolder
         from sanet.training.cluster import joined
         from sanet.training.fit import preview, train
+        from sanet.training.plan import plan
         from sanet.training.summary import ending
 
         config = replace(self.run, output=self.resume) if self.resume else self.run
-        if self.preview:
-            preview(config, Path(self.preview))
-            return say(f"crops with their labels: {self.preview}; nothing was trained")
         with joined(config.accelerator) as cluster:
+            if self.given is not None:
+                planned = distributed.broadcast_from_main(lambda: plan(config, self.given or (), timed=False))
+                config = planned.config
+                if distributed.is_main_process():
+                    say(planned)
+            if self.preview:
+                preview(config, Path(self.preview))
+                return say(f"crops with their labels: {self.preview}; nothing was trained")
             if cluster.idle:
                 say(f"{cluster.idle} more GPUs here: torchrun --nproc-per-node {cluster.idle + 1} -m sanet train …")
             try:
