@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         TrainConfig as TrainConfig,
     )
     from sanet.data.catalog import data_source as data_source
+    from sanet.data.check import check_data as check_data
+    from sanet.data.formats.convert import convert as convert
     from sanet.data.formats.format import Format as Format
     from sanet.data.formats.regions import Annotation as Annotation, Region as Region
     from sanet.data.source import Record as Record, Source as Source
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from sanet.evaluation.score import score as score
     from sanet.inference.prediction import Prediction as Prediction
     from sanet.inference.predictor import Predictor as Predictor
+    from sanet.insight.explain import explain as explain
+    from sanet.insight.visualize import visualize as visualize
     from sanet.models.backbones import Level as Level
     from sanet.models.networks import (
         SegmentationModel as SegmentationModel,
@@ -64,6 +68,8 @@ _HOMES = {
         *("ScheduleConfig", "TrainConfig"),
     ),
     "sanet.data.catalog": ("data_source",),
+    "sanet.data.check": ("check_data",),
+    "sanet.data.formats.convert": ("convert",),
     "sanet.data.formats.format": ("Format",),
     "sanet.data.formats.regions": ("Annotation", "Region"),
     "sanet.data.source": ("Record", "Source"),
@@ -75,6 +81,8 @@ _HOMES = {
     "sanet.evaluation.score": ("score",),
     "sanet.inference.prediction": ("Prediction",),
     "sanet.inference.predictor": ("Predictor",),
+    "sanet.insight.explain": ("explain",),
+    "sanet.insight.visualize": ("visualize",),
     "sanet.models.backbones": ("Level",),
     "sanet.models.networks": ("SegmentationModel", "create_model", "load_model"),
     "sanet.models.sanet": ("HeadOutput",),

@@ -79,6 +79,14 @@ def evaluate(
         SanetError: the model's classes are not those of the dataset, in the same order; or a metric failed.
         DataError: the dataset cannot be read.
         UsageError: no such split, device or metric, nothing can be written in ``output``, or a file there is not ours.
+
+    Example:
+        >>> import sanet
+        >>> data = sanet.DataConfig(root="photos")
+        >>> model = sanet.create_model("fcn", labels=sanet.data_source(data).labels)
+        >>> evaluation = sanet.evaluate(model, data, "val", progress=False)
+        >>> evaluation.confusion.shape, 0 <= evaluation.scores.miou <= 1
+        ((2, 2), True)
     """
     wanted = create_metrics(metrics or {})
     if output is not None:

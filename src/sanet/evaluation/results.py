@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from html import escape
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,6 +85,16 @@ class Evaluation:
     def table(self) -> Table:
         """All scores by class and as means, with their intervals."""
         return table_of([self.image_counts], self.labels, self.groups)
+
+    def __repr__(self) -> str:
+        what = f"{self.protocol.data} {self.protocol.split}, {len(self.image_miou)} images"
+        return f"Evaluation({what}: mean IoU {self.table.means['miou'].text()} %)"
+
+    def _repr_html_(self) -> str:
+        """The IoU of each class as a table, for a notebook."""
+        named = zip([*self.labels.names, "mean"], self.table.classes["iou"], strict=True)
+        rows = "".join(f"<tr><td>{escape(name)}</td><td>{iou.text()}</td></tr>" for name, iou in named)
+        return f"<p>{escape(repr(self))}</p><table><tr><th>class</th><th>IoU, 95 % interval</th></tr>{rows}</table>"
 
 
 def write_scores(path: Path, evaluation: Evaluation) -> None:

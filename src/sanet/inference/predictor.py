@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -252,6 +253,12 @@ class Predictor:
         return (
             f"Predictor({what}: {len(self.labels)} classes, {', '.join(self.labels.names)}; {size}; on {self.device})"
         )
+
+    def _repr_html_(self) -> str:
+        """The classes with their colours, for a notebook."""
+        classes = zip(self.labels.names, self.labels.colors, strict=True)
+        items = "".join(f'<li style="color:rgb{color}">&#9632; {escape(name)}</li>' for name, color in classes)
+        return f"<p>{escape(repr(self))}</p><ul>{items}</ul>"
 
     def pixels(self, image: Any, unit: bool = False) -> torch.Tensor:
         """An image of any kind that a call takes as (C, H, W), with the values that a file would have."""

@@ -245,6 +245,12 @@ def create_model(
     Raises:
         UsageError: neither or both of ``num_classes`` and ``labels``, or a head of one's own that ``require_output``
             refuses; see also ``SegmentationModel``.
+
+    Example:
+        >>> import sanet, torch
+        >>> model = sanet.create_model("sanet", labels=sanet.LabelSet(("sky", "road", "car")))
+        >>> model(torch.zeros(2, 3, 64, 96)).logits.shape
+        torch.Size([2, 3, 64, 96])
     """
     if (num_classes is None) == (labels is None):
         raise UsageError("give either num_classes or labels")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from functools import partial
+from html import escape
 from math import isnan
 from pathlib import Path
 from time import monotonic
@@ -82,6 +83,12 @@ class Run:
     directory: Path
     evaluation: Evaluation
     chosen: str
+
+    def __repr__(self) -> str:
+        return f"Run({self.directory}: {self.chosen}; {self.evaluation!r})"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(str(self.directory))}: {escape(self.chosen)}</p>{self.evaluation._repr_html_()}"
 
 
 def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False) -> Run:

@@ -29,6 +29,7 @@ from sanet.settings import changed, nested, settings_of
 from sanet.structures import Batch, is_live
 from sanet.tables import duration
 from sanet.training.optimization import create_optimizer
+from sanet.training.run import with_known_range
 from sanet.training.start import create_network
 from sanet.training.task import SegmentationTask
 
@@ -98,10 +99,16 @@ def plan(config: TrainConfig, given: Collection[str] = (), memory: float | None 
 
     Raises:
         DataError: the dataset cannot be trained on.
+
+    Example:
+        >>> import sanet
+        >>> plan = sanet.plan(sanet.TrainConfig(data=sanet.DataConfig(root="photos")), timed=False)
+        >>> plan.config.augmentation.crop, plan.choices[0].name
+        ((64, 64), 'model.backbone')
     """
-    source = data_source(config.data)
-    config = replace(config, data=source.settings or config.data)
+    source = data_source(with_known_range(config).data)
     report = check_data(source, progress=is_live())
+    config = replace(config, data=replace(source.settings or config.data, images=report.reading))
     if report.errors:
         raise DataError(f"the dataset has to be fixed first\n\n{report}")
     found, plan = survey(source), Plan(config, [], "")
