@@ -336,6 +336,16 @@ def test_int8_takes_any_size(quantized, trained):
         assert agreement > least
 
 
+def test_int8_may_return_labels_and_confidence(quantized, trained, tmp_path):
+    path = tmp_path / "labels.int8.onnx"
+    data = DataConfig()
+    report = export_int8(trained, path, data, calibration=8, max_miou_drop=0.1, outputs="labels+confidence",
+                         progress=False)  # fmt: skip
+    assert report.cost.int8_miou == quantized[1].cost.int8_miou
+    scene = data_source(data).open("test")[0].image.permute(1, 2, 0).numpy()
+    assert np.array_equal(Predictor(path, "cpu")(scene), Predictor(quantized[0], "cpu")(scene))
+
+
 def test_int8_that_costs_too_much_is_refused():
     cost = Int8Cost("scenes", "val", 48, 8, 10, 0.75, 0.5, {}, 0.9, 1, 1)
     require_small_drop(cost, 0.25, Path("a.int8.onnx"))

@@ -70,7 +70,7 @@ class Predict(Command):
         # Not by its name: a folder of that name is the reader's, who has named none here.
         model = str(BUNDLED[OWN]) if self.model is None else model_in(self.model)
         if self.engine == "ray":
-            engine: Engine = RayEngine(model, self.device, self.inference, self.outputs, self.workers)
+            engine: Engine = RayEngine(model, self.device, self.inference, self.outputs, self.workers, self.batch)
         else:
             engine = Engine(model, self.device, self.inference, self.outputs, self.batch)
         if self.model is None:

@@ -52,6 +52,7 @@ class RayEngine(Engine):
         inference: sliding window, multi-scale and flip.
         outputs: what is written of each image.
         workers: largest number of workers; by default as many as the cluster has GPUs or, without them, CPU cores.
+        batch: see ``Engine``; of each worker.
 
     Raises:
         SanetError: Ray is not installed; or the model cannot be read.
@@ -65,13 +66,13 @@ class RayEngine(Engine):
         inference: InferenceConfig = InferenceConfig(),
         outputs: OutputConfig = OutputConfig(),
         workers: int | None = None,
+        batch: int = 8,
     ) -> None:
         _ray()
         if device not in (None, "cpu", "cuda"):
             raise UsageError(f"device {device!r}: Ray shares the GPUs out; give cpu, cuda or none")
-        super().__init__(
-            model, "cpu", inference, outputs
-        )  # what is wrong with the model is said before anything is started
+        # What is wrong with the model is said before anything is started.
+        super().__init__(model, "cpu", inference, outputs, batch)
         self.model = os.path.abspath(model) if os.path.exists(model) else model
         self.device, self.workers = device, workers
 
@@ -82,7 +83,7 @@ class RayEngine(Engine):
             gpus = 1 if pool.device == "cuda" else 0
             actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=RETRIES, max_task_retries=RETRIES)(Worker)
             relative = any(not os.path.isabs(name) for job in jobs for name in (job.image, job.mask))
-            opened = self.model, pool.device, self.predictor.inference, self.outputs
+            opened = self.model, pool.device, self.predictor.inference, self.outputs, self.predictor.batch
             made = opened, self.fingerprint, pool.threads, os.getcwd() if relative else None, references.opened()
             workers = ray.util.ActorPool([actor.remote(*made) for _ in range(pool.workers)])
             try:
@@ -110,7 +111,7 @@ class Worker:
 
     def __init__(
         self,
-        opened: tuple[str, str, InferenceConfig, OutputConfig],
+        opened: tuple[str, str, InferenceConfig, OutputConfig, int],
         fingerprint: str,
         threads: int,
         directory: str | None = None,
