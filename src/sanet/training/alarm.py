@@ -62,15 +62,17 @@ class Alarm:
         """A warning with its causes, those that the numbers speak for first."""
         rate, least = self.config.optimizer.learning_rate, self.shares[missing].min() if missing else 1.0
         rare = self.labels.names[missing[int(self.shares[missing].argmin())]] if missing else ""
+        longer = "more --epochs" if self.config.budget is None else "a longer --budget"
         causes = [
-            (step < FEW, f"few steps so far ({step})", "wait, or more --epochs"),
+            (step < FEW, f"few steps so far ({step})", f"wait, or {longer}"),
             (rising, "the learning rate is too high", f"--optimizer.learning_rate {rate / 10:g}"),
         ]
+        if least < RARE:
+            stronger = {"sqrt": "--loss.class_weighting log", "log": "more images of it"}
+            remedy = stronger.get(self.config.loss.class_weighting, "--loss.class_weighting sqrt")
+            causes.append((True, f"{rare} is rare ({least:.1%} of train)", remedy))
         if missing:
-            causes += [
-                (least < RARE, f"{rare} is rare ({least:.1%} of train)", "--loss.class_weighting sqrt"),
-                (False, "masks are shifted, or almost empty", "look at them: --preview crops.png"),
-            ]
+            causes.append((False, "masks are shifted, or almost empty", "look at them: --preview crops.png"))
         ranked = sorted(causes, key=lambda cause: not cause[0])
         lines = [f"  {number}. {cause}: {remedy}" for number, (_, cause, remedy) in enumerate(ranked, 1)]
         return "\n".join([f"warning: {text}. Causes, the likeliest first, and what to try:", *lines])

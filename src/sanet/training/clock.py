@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from statistics import median
 from time import monotonic, process_time
@@ -15,12 +15,14 @@ from lightning.pytorch.callbacks import Callback
 from sanet import distributed
 from sanet.config import TrainConfig
 from sanet.inference.views import label_image
+from sanet.structures import Sample
 from sanet.training.task import SegmentationTask, validates
 
 # Steps that are not measured, since the first ones wait for the images and for memory.
 WARM_UP = 3
-# What the end of a run takes: validations, of which one scores the best epoch again, and the seconds of the report.
-VALIDATIONS, REPORT = 2.2, 4.0
+# What the end of a run takes: a validation, the temperature of the best epoch and its scores, which count more, as
+# validations; and the seconds of the report.
+VALIDATIONS, REPORT = 3.5, 4.0
 # Images whose validation is measured before the first step.
 MEASURED = 4
 
@@ -33,6 +35,7 @@ class Clock(Callback):
     Args:
         config: of the run.
         begun: when this process began with it, by ``monotonic``.
+        images: that this process validates.
 
     Attributes:
         share: of the time between the first step and the last one, in [0, 1]; 0 without a budget.
@@ -42,8 +45,8 @@ class Clock(Callback):
         validation: seconds of one, 0 while unknown.
     """
 
-    def __init__(self, config: TrainConfig, begun: float) -> None:
-        self.config, self.begun = config, begun
+    def __init__(self, config: TrainConfig, begun: float, images: Sequence[Sample] = ()) -> None:
+        self.config, self.begun, self.images = config, begun, images
         self.first: float | None = None  # seconds before the first step
         self.share, self.validation, self.validated = 0.0, 0.0, begun
         self.steps, self.spent, self.busy = -WARM_UP, 0.0, 0.0
@@ -69,7 +72,7 @@ class Clock(Callback):
         self.first = self.elapsed if self.first is None else self.first
         if self.config.budget is None:
             return
-        task, images = cast(SegmentationTask, pl_module), trainer.val_dataloaders.dataset  # type: ignore[union-attr]
+        task, images = cast(SegmentationTask, pl_module), self.images
         model, times = deepcopy(task.model).eval(), [0.0]
         for index in range(min(MEASURED, len(images))):
             start = monotonic()
@@ -79,8 +82,11 @@ class Clock(Callback):
         self.validation = len(images) * median(times[1:] or times)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Measure from here."""
+        """Measure from here; with a budget, go on behind the time that a validation took."""
         self.mark = monotonic(), process_time()
+        if self.config.budget is not None:
+            trainer.check_val_every_n_epoch = self.config.validate_every
+            self._follow(self.config.budget, pl_module)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -94,20 +100,24 @@ class Clock(Callback):
             self.busy += now[1] - self.mark[1]
         self.mark = now
         if self.config.budget is not None:
-            self._spend(self.config.budget, trainer, batch_idx + 1 == trainer.num_training_batches)
+            fits, ends = self._follow(self.config.budget, pl_module), batch_idx + 1 == trainer.num_training_batches
+            if self.share >= 1:
+                trainer.should_stop, trainer.check_val_every_n_epoch = True, 1
+            elif ends and validates(trainer) and not fits:
+                trainer.check_val_every_n_epoch = trainer.current_epoch + 2  # which this epoch is not
 
-    def _spend(self, budget: float, trainer: L.Trainer, ends: bool) -> None:
-        """Bring ``share`` up to date; ``ends`` says whether an epoch does."""
-        elapsed, validation, since = distributed.broadcast_from_main(
-            lambda: (self.elapsed, self.validation, monotonic() - self.validated)
-        )
-        first = self.first or 0.0
-        last = budget - VALIDATIONS * validation - REPORT
-        self.share = min(1.0, max(self.share, (elapsed - first) / max(last - first, 1e-9)))
-        if self.share >= 1:
-            trainer.should_stop, trainer.check_val_every_n_epoch = True, 1
-        elif ends and validates(trainer) and (elapsed + validation > last or since < 3 * validation):
-            trainer.check_val_every_n_epoch = trainer.current_epoch + 2  # the next epoch may end with one
+    def _follow(self, budget: float, module: L.LightningModule) -> bool:
+        """Bring ``share`` and the rates up to date, and say whether a validation fits; as the first process sees it."""
+
+        def now() -> tuple[float, bool]:
+            elapsed, first = self.elapsed, self.first or 0.0
+            last = budget - VALIDATIONS * self.validation - REPORT
+            fits = elapsed + self.validation <= last and monotonic() - self.validated >= 3 * self.validation
+            return min(1.0, max(self.share, (elapsed - first) / max(last - first, 1e-9))), fits
+
+        self.share, fits = distributed.broadcast_from_main(now)
+        cast(SegmentationTask, module).follow_schedule()
+        return fits
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure it."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
 from math import isnan
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -38,7 +39,7 @@ from sanet.models.networks import HEADS, SegmentationModel
 from sanet.models.store import escaped
 from sanet.reading import ImageReading
 from sanet.references import Reference, name_of
-from sanet.structures import Batch, LabelSet, UsageError, choose, is_live, say
+from sanet.structures import Batch, LabelSet, Sample, UsageError, choose, is_live, say
 from sanet.tables import duration
 from sanet.training.alarm import Alarm
 from sanet.training.callbacks import CALLBACKS, LOGGERS, create_callbacks, create_loggers
@@ -121,7 +122,8 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
         record = distributed.broadcast_from_main(lambda: record_of(source))
         if resume:
             distributed.broadcast_from_main(lambda: require_same(config, record, trust_changes))
-        clock = Clock(config, begun)
+        validation = evaluation_loader(source.open("val"), config.num_workers)
+        clock = Clock(config, begun, cast(Sequence[Sample], validation.dataset))
         task = _task(config, source, pixels, clock, resume)
         model = task.model
         if not cluster.alone:
@@ -141,7 +143,7 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
             trainer.fit(
                 task,
                 loader,
-                evaluation_loader(source.open("val"), config.num_workers),
+                validation,
                 ckpt_path=position.checkpoint if position else None,
                 weights_only=True,
             )
@@ -153,7 +155,8 @@ def preview(config: TrainConfig, path: Path) -> None:
     with joined(config.accelerator) as cluster:
         config, source, pixels, _ = _checked(config, data_source(config.data), cluster)
         task = _task(config, source, pixels, Clock(config, monotonic()), resume=False)
-        save_crops(first_crops(task, _loader(config, source, None)), path, "--preview")
+        loader = _loader(config, source, None)
+        distributed.broadcast_from_main(lambda: save_crops(first_crops(task, loader), path, "--preview"))
 
 
 def _checked(

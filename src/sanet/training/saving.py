@@ -95,8 +95,8 @@ class Saving(Checkpoint):
     """Writes metrics and a checkpoint at the end of every epoch, and checkpoints in between.
 
     In between: before the first step, so that whatever has begun can be resumed, after so many minutes, before the last
-    step of an epoch that is validated, so that a stop during a long validation loses one step, and where a stop is
-    asked for. Only the first process writes files.
+    step of an epoch that is validated or after one with which the run ends, so that a stop during a long validation
+    loses one step, and where a stop is asked for. Only the first process writes files.
 
     Args:
         config: of the run.
@@ -127,7 +127,7 @@ class Saving(Checkpoint):
         if left % parts:
             return
         asked, due = self._agreed(pl_module)
-        if left and (asked or due or (left == parts and validates(trainer))):
+        if left and (asked or due or trainer.should_stop or (left == parts and validates(trainer))):
             self._save(trainer, None)
         # After the last step of an epoch that is not validated, its end is near and saves by itself.
         if asked and (left or validates(trainer)):

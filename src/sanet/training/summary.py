@@ -47,6 +47,7 @@ def opening(
     config, steps = task.config, -(-len(loader) // task.config.gradient_accumulation)
     count = sum(parameter.numel() for parameter in task.model.parameters())
     load, (height, width) = load_average(), config.augmentation.crop
+    step = min(config.batch_size, images["train"])
     busy = f"; busy: a load of {load:.1f} already" if load > (os.cpu_count() or 1) / 2 else ""
     found = (pixels / pixels.sum().clamp(min=1)).tolist()
     order = sorted(range(len(found)), key=lambda index: -found[index])
@@ -60,7 +61,7 @@ def opening(
         "device": f"{device}, {torch.get_num_threads()} threads of {os.cpu_count()} cores{busy}",
         "images": ", ".join(f"{split} {number}" for split, number in images.items()),
         "classes": f"{len(found)}: {', '.join(texts)} of the pixels of train",
-        "steps": f"{steps} an epoch, of {config.batch_size} images as crops of {height}x{width}; {length}",
+        "steps": f"{steps} an epoch, of {step} images as crops of {height}x{width}; {length}",
         "output": config.output,
     }
     return "\n".join(f"{name:<9}{text}" for name, text in lines.items())
@@ -94,11 +95,13 @@ def ending(config: TrainConfig, evaluation: Evaluation, chosen: str) -> str:
     run, score = Path(config.output), evaluation.table.means["miou"]
     directory, source = quote(str(run)), data_source(config.data)
     commands = [f"export {directory}"]
-    if "test" in source.splits:
+    if "test" in source.splits and "test" not in source.unlabelled:
         commands.insert(0, f"evaluate {directory} --split test")
     for example in evaluation.worst[:1]:
-        image = next(quote(str(one.image)) for one in records_of(source, "val") if one.name == example.name)
-        height, width = example.truth.shape
+        file = next(one.image for one in records_of(source, "val") if one.name == example.name)
+        if file is None:  # made on demand
+            break
+        image, (height, width) = quote(str(file)), example.truth.shape
         if config.model.name == "sanet" and not config.data.images.of_values:
             commands.insert(0, f"explain {directory} {image} --point {width // 2} {height // 2}")
         commands.insert(0, f"predict {image} --model {directory} --output labelled")

@@ -20,6 +20,7 @@ from sanet.tables import duration, percent
 from sanet.training.alarm import Alarm
 from sanet.training.clock import Clock
 from sanet.training.metrics import Row
+from sanet.training.saving import out_of_patience
 from sanet.training.task import SegmentationTask, validates
 
 # Steps that are measured before the end of the run is estimated, and seconds between lines where there is no bar.
@@ -70,8 +71,9 @@ class Talk(Checkpoint):
         if not self.told and self.clock.steps >= ENOUGH:
             self._estimate(trainer)
         elif not is_live() and monotonic() - self.said > PAUSE:
-            loss = cast(Mapping[str, float], outputs)["loss"]
-            self._line(f"{self._place(trainer)}: loss {float(loss):.3f}; {self._left(trainer)}")
+            # Lightning's is the share of a part in its step.
+            loss = float(cast(Mapping[str, float], outputs)["loss"]) * self.config.gradient_accumulation
+            self._line(f"{self._place(trainer)}: loss {loss:.3f}; {self._left(trainer)}")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say what a validation found, and whether that looks like a collapse."""
@@ -81,6 +83,7 @@ class Talk(Checkpoint):
         rows = [row for row in task.history if "val/miou" in row]
         self._line(f"{self._place(trainer)}: {_losses(rows[-1])}; {self._scores(rows)}; {self._left(trainer)}")
         last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        last |= out_of_patience(task.history, self.config)  # which stops it after this
         for warning in self.alarm.warnings(task.counted, task.history, last):
             self._line(warning)
 

@@ -108,7 +108,11 @@ class SegmentationTask(L.LightningModule):
         return terms
 
     def on_train_start(self) -> None:
-        """Take the rate that the schedule has for this step: a resumed run may have become longer or shorter."""
+        """Take the rate of this step: a resumed run may have become longer or shorter."""
+        self.follow_schedule()
+
+    def follow_schedule(self) -> None:
+        """Take the rates that the schedule has now for the next step."""
         for configured in self.trainer.lr_scheduler_configs:
             if isinstance(scheduler := configured.scheduler, LambdaLR):
                 groups = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
