@@ -118,9 +118,8 @@ def test_a_picture_comes_first_and_the_protocol_last(tmp_path: Path, evaluation:
     sentence = "sanet, trained for <script>alert(1)</script>'\"{{ 7 * 7 }}"
     shown = replace(evaluation, typical=evaluation.worst[0], facts={**evaluation.facts, TRAINED: sentence})
     page = report(tmp_path, shown, [{"epoch": 0, "train/loss": 1.0}])
-    body = page.elements[[tag for tag, _ in page.elements].index("body") + 1 :]
-    assert [tag for tag, _ in body[:4]] == ["h1", "div", "figure", "img"]
-    assert body[3][1]["alt"] == "image of first.png"
+    tags = [tag for tag, _ in page.elements]
+    assert tags[tags.index("body") :][:5] == ["body", "h1", "div", "figure", "img"]
     places = [page.source.index(mark) for mark in ('class="panels"', 'class="scores"', 'class="trained"', "<h2>")]
     assert places == sorted(places)
     assert page.all("script") == []
@@ -129,15 +128,6 @@ def test_a_picture_comes_first_and_the_protocol_last(tmp_path: Path, evaluation:
     digests = [digest[:12] for digest in vars(shown.protocol).values() if re.fullmatch("[0-9a-f]{64}", str(digest))]
     assert (title, len(digests)) == ("Protocol", 3)
     assert all(page.source.count(digest) == protocol.count(digest) == 1 for digest in digests)
-
-
-def test_a_report_of_masks_alone_has_no_calibration(tmp_path: Path, evaluation: Evaluation) -> None:
-    counts = np.zeros((3, 15))
-    counts[:, [3, 14]] = [10, 30], [2.5, 29.0], [5, 24]  # off by 2.5 of 10 pixels, and by 5 of 30
-    page = report(tmp_path, replace(evaluation, reliability=counts), [])
-    assert "Calibration Expected calibration error: 18.8 points" in page.text
-    assert "18.8" in score_table(replace(evaluation, reliability=counts)).splitlines()[-1]
-    assert "alibration" not in report(tmp_path, evaluation, []).text + score_table(evaluation)
 
 
 def test_the_page_shows_the_scores(tmp_path: Path, evaluation: Evaluation) -> None:
