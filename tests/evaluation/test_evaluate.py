@@ -92,13 +92,14 @@ def test_the_worst_images_come_first(data):
         truth[truth == 255] = 0
         rows = round(len(truth) * share_right[key])
         truth[rows:] = 1 - truth[rows:]
-        return truth
+        return truth, None
 
     evaluation = evaluate_dataset(label, dataset, protocol_of(data, dataset), progress=False)
     assert [example.name for example in evaluation.worst] == ["3", "1", "4", "2", "0"]
     assert evaluation.worst[0].miou == 0
     assert evaluation.worst[-1].miou == 1
     assert evaluation.worst[0].truth.shape == evaluation.worst[0].image.shape[:2]
+    assert (evaluation.typical.name, evaluation.reliability) == ("4", None)
 
 
 def test_a_split_means_what_it_says(data, model):
@@ -195,7 +196,8 @@ class Images:
 
 
 def label_by_channel(sample):
-    return sample.image[:3].float().argmax(0)
+    values, labels = (sample.image[:3].float() / sample.image.max()).max(0)
+    return labels, values
 
 
 def scores_in(count, unreadable=None):
@@ -203,16 +205,18 @@ def scores_in(count, unreadable=None):
     dataset = Images(count, unreadable)
     found = evaluate_dataset(label_by_channel, dataset, protocol_of(sanet.DataConfig(), dataset), progress=False)
     # NaN is equal to nothing, so as texts.
-    return found.confusion.tolist(), repr(found.scores), repr(found.image_miou), [item.name for item in found.worst]
+    shown = [item.name for item in (*found.worst, *filter(None, [found.typical]))]
+    return found.confusion.tolist(), repr(found.scores), repr(found.image_miou), found.reliability.tolist(), shown
 
 
 @pytest.mark.parametrize(("count", "images"), [(1, 4), (2, 1), (2, 5), (3, 7)])
 def test_processes_count_every_image_exactly_once(count, images):
-    *expected, worst = scores_in(images)
+    *expected, shown = scores_in(images)
     assert sum(map(sum, expected[0])) == sum((33 + index) * 40 for index in range(images) if index % 3 != 2)
+    assert sum(expected[3][0]) == sum(map(sum, expected[0]))
     found = run_in_processes(count, scores_in, images)
-    assert [item[:3] for item in found] == [tuple(expected)] * count
-    assert [item[3] for item in found] == [worst] + [[]] * (count - 1)
+    assert [item[:4] for item in found] == [tuple(expected)] * count
+    assert [item[4] for item in found] == [shown] + [[]] * (count - 1)
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(7, marks=pytest.mark.slow)])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from math import nan
@@ -17,7 +18,7 @@ from sanet.config import DataConfig, InferenceConfig
 from sanet.evaluation.confusion import ConfusionMatrix, scores_of
 from sanet.evaluation.protocol import Protocol
 from sanet.evaluation.report import score_table, write_report
-from sanet.evaluation.results import Evaluation, Example
+from sanet.evaluation.results import TRAINED, Evaluation, Example
 from sanet.structures import LabelSet
 
 UGLY = '<b>&"'
@@ -110,6 +111,23 @@ def test_names_are_escaped_wherever_they_stand(tmp_path: Path, evaluation: Evalu
     for text in (f"A {UGLY} title", f"{UGLY}.png", f"{UGLY} {UGLY}", "sky", "road"):
         assert text in page.text
     assert f"ground truth of {UGLY}.png" in [image["alt"] for image in page.all("img")]
+
+
+def test_a_picture_comes_first_and_the_protocol_last(tmp_path: Path, evaluation: Evaluation) -> None:
+    """Of the run's sentence nothing but its text reaches the page."""
+    sentence = "sanet, trained for <script>alert(1)</script>'\"{{ 7 * 7 }}"
+    shown = replace(evaluation, typical=evaluation.worst[0], facts={**evaluation.facts, TRAINED: sentence})
+    page = report(tmp_path, shown, [{"epoch": 0, "train/loss": 1.0}])
+    tags = [tag for tag, _ in page.elements]
+    assert tags[tags.index("body") :][:5] == ["body", "h1", "div", "figure", "img"]
+    places = [page.source.index(mark) for mark in ('class="panels"', 'class="scores"', 'class="trained"', "<h2>")]
+    assert places == sorted(places)
+    assert page.all("script") == []
+    assert page.text.count(sentence) == 1
+    *_, title, protocol = re.split("<h2>(.*)</h2>", page.source)
+    digests = [digest[:12] for digest in vars(shown.protocol).values() if re.fullmatch("[0-9a-f]{64}", str(digest))]
+    assert (title, len(digests)) == ("Protocol", 3)
+    assert all(page.source.count(digest) == protocol.count(digest) == 1 for digest in digests)
 
 
 def test_the_page_shows_the_scores(tmp_path: Path, evaluation: Evaluation) -> None:

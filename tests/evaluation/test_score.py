@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ def test_masks_alone_are_a_ground_truth(data, predictions, tmp_path):
     truth = Path(str(data.root), "val", "masks")
     plain = DataConfig(values=data.values)
     found = sanet.score(predictions, truth, plain, output=tmp_path / "out", progress=False)
-    assert found.scores.miou == 1
+    assert (found.scores.miou, found.reliability) == (1, None)
     assert found.protocol.images_sha256 is None
     assert found.protocol.labels_sha256 == score(predictions, data).protocol.labels_sha256
     assert found.protocol.split == "all"
@@ -123,6 +124,53 @@ def change(path: Path, how) -> None:
 
 def ignoring(mask):
     return np.full_like(mask, 255)
+
+
+COLORS = np.array([(0, 0, 0), (128, 64, 32), (0, 200, 10), (5, 6, 250)], np.uint8)
+FILES = {
+    "16 bits.PNG": lambda mask, path: Image.fromarray(mask.astype(np.uint16)).save(path),
+    "numbers.npy": lambda mask, path: np.save(path, mask.astype(np.float32)),
+    "colours.png": lambda mask, path: Image.fromarray(COLORS[mask // 10]).save(path),
+    "shares.npy": lambda mask, path: np.save(path, np.stack([mask == value for value in (10, 20, 30)])),
+    "lossy.jpg": lambda mask, path: Image.fromarray(mask).save(path, quality=100),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("in_colour", [False, True])
+def test_what_files_predictions_may_be(data, predictions, tmp_path, kind, in_colour):
+    """In folders as those of the images, and packed; what is wrong is counted as in plain files, or all is refused."""
+    change(predictions / "val0.png", np.flipud)
+    expected = score(predictions, data)
+    assert 0.5 < expected.scores.miou < 1
+    if in_colour:
+        for path in Path(str(data.root)).rglob("masks/*"):
+            change(path, lambda mask: COLORS[np.where(mask == 255, 0, mask // 10)])
+        values = {"#804020": "ground", "#00c80a": "tree", "#0506fa": "lamp", "#000000": "ignore"}
+        data = DataConfig("folder", data.root, values=values, group=r"val(?=[01])|\w+$")
+    (tmp_path / "packed" / "val").mkdir(parents=True)
+    for path in predictions.iterdir():
+        mask = np.array(Image.open(path))
+        mask = mask // 10 - 1 if in_colour and kind[0] != "c" else mask  # as indices, beside a truth in colours
+        FILES[kind](mask, tmp_path / "packed" / "val" / f"{path.stem}.{kind.split('.')[1]}")
+    given, truth = (shutil.make_archive(tmp_path / name, "zip", folder) for name, folder in
+                    {"given": tmp_path / "packed", "truth": data.root}.items())  # fmt: skip
+    data = replace(data, root=truth)
+    if kind[:2] in ("sh", "lo") or (kind[0] == "c" and not in_colour):
+        with pytest.raises(DataError, match=r"given\.zip/val/val0\."):
+            score(given, data)
+        return
+    found = score(given, data)
+    assert np.array_equal(found.confusion, expected.confusion)
+    assert found.groups is None if not in_colour else found.groups.tolist() == [0, 0, 1, 2]
+
+
+def test_a_lossy_file_keeps_ranges_of_grey(data, predictions):
+    data = DataConfig("folder", data.root, values={"0-15": "ground", "16-255": "other"})
+    for path in [*predictions.iterdir()]:
+        Image.fromarray((np.array(Image.open(path)) // 16 * 255).astype(np.uint8)).save(path.with_suffix(".jpg"))
+        path.unlink()
+    assert score(predictions, data, indices=False).scores.pixel_accuracy > 0.5
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,8 @@ def check_data(source: Source, progress: bool = True) -> DataReport:
     tallies = {split: _tally(found, source.labels, known) for split, found in by_split.items()}
     sizes = {split: [one.facts.size for one in found if one.facts.size] for split, found in by_split.items()}
     outlying: list[str] = []
-    reading = source.images if any(found.findings for found in contents) else with_range(source, progress, outlying)
+    broken = any(finding.problem.severity == "error" for found in contents for finding in found.findings)
+    reading = source.images if broken else with_range(source, progress, outlying)
     for found in contents:
         _check_range(found, reading)
     unread, unused = _unused(source, records)

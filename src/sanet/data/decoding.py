@@ -281,8 +281,8 @@ def shape_text(array: NDArray[np.generic] | Tensor) -> str:
     return f"{array.shape[1]}x{array.shape[0]}"
 
 
-def require_file(path: Path) -> None:
-    """Raise a DataError unless the path is an ordinary file of a usual size; a pipe would keep its reader waiting."""
+def require_file(path: Path, most: int = LARGEST_FILE) -> None:
+    """Raise a DataError unless the path is an ordinary file of no more bytes; a pipe would keep its reader waiting."""
     try:
         status = path.stat()
     except FileNotFoundError as error:
@@ -291,8 +291,8 @@ def require_file(path: Path) -> None:
         raise DataError(f"{path} cannot be read ({error}); replace it or remove it") from error
     if not stat.S_ISREG(status.st_mode):
         raise DataError(f"{path} is no ordinary file; replace it or remove it")
-    if status.st_size > LARGEST_FILE:
-        raise DataError(f"{path} has {status.st_size} bytes, of which {LARGEST_FILE} are read at most; remove it")
+    if status.st_size > most:
+        raise DataError(f"{path} has {status.st_size} bytes, of which {most} are read at most; remove it")
 
 
 @contextmanager

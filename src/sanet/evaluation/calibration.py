@@ -65,6 +65,9 @@ def temperature_of(predictor: Predictor, dataset: SegmentationDataset) -> float:
     Its views are not averaged for that: it belongs to the model, not to its inference settings.
     """
     logits, labels = [], []
+    # As they are stored, which the model maps by its own range; a run's source has mapped them already.
+    dataset = SegmentationDataset(dataset.source.reading(predictor.images.without_range()), dataset.records)
+    stored = dataset.source.reads_files and predictor.images.of_values
     for index in np.unique(np.linspace(0, len(dataset) - 1, IMAGES).round().astype(int)).tolist():
         sample, draws = dataset[index], torch.Generator().manual_seed(index)
         mask = sample.mask.flatten().long()
@@ -72,7 +75,8 @@ def temperature_of(predictor: Predictor, dataset: SegmentationDataset) -> float:
         if len(places) == 0 or len(mask) > LARGEST:
             continue
         places = places[torch.randint(len(places), (PIXELS,), generator=draws)].sort().values
-        image = predictor.seen(sample.image.to(predictor.device))[None]
+        image = sample.image.to(predictor.device)
+        image = (predictor.seen(image) if stored else image)[None]
         first = 0
         for band in score_bands(predictor.logits_of, image, predictor.inference):
             here = places[(places >= first) & (places < first + band[0, 0].numel())] - first

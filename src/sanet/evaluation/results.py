@@ -142,11 +142,11 @@ def read_scores(path: str | Path) -> Evaluation:
         labels, confusion = LabelSet(**content["labels"]), np.array(content["confusion"], np.int64)
         scores, miou = scores_of(torch.from_numpy(confusion), labels), _numbers(content["image_miou"])
         sums, shapes, groups = _image_counts(file.with_name(COUNTS), confusion, len(miou))
-        protocol, facts, metrics = Protocol.read(content["protocol"]), content["facts"], _numbers(content["metrics"])
+        protocol, metrics = Protocol.read(content["protocol"]), _numbers(content["metrics"])
         trust = content.get("reliability")
         trust = None if trust is None else np.array(trust, np.float64).reshape(3, -1)
         counts = sums, metrics, shapes, groups, trust
-        return Evaluation(labels, confusion, scores, miou, [], protocol, facts, *counts)
+        return Evaluation(labels, confusion, scores, miou, [], protocol, dict(content["facts"]), *counts)
     except OSError as error:
         raise SanetError(f"{file} cannot be read ({error.strerror}); `sanet evaluate` writes such files") from error
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, BadZipFile) as error:

@@ -13,7 +13,7 @@ from torch import Tensor
 from sanet.config import DataConfig
 from sanet.data.archives import unpacked
 from sanet.data.catalog import data_source, recognised
-from sanet.data.decoding import DataError, read_labels, shape_text
+from sanet.data.decoding import DataError, labels_of, load_mask, read_labels, shape_text
 from sanet.data.folder import MasksAlone
 from sanet.data.layout import has_masks, predictions_in
 from sanet.data.source import Record, SegmentationDataset, Source, names_text, records_of
@@ -28,6 +28,7 @@ from sanet.structures import LabelSet, Sample, SanetError, UsageError, say
 
 ALL = "all"  # the split where none is chosen
 COPYING_SECONDS = 10.0
+RANGES = 256  # values of a coding that names ranges of grey, which a lossy format leaves as they are
 
 
 def score(
@@ -109,12 +110,11 @@ def _paired(
     names = [record.name for all in records.values() for record in all]
     missing = [name for name in names if not found.get(name)]
     if spare or not found:
-        unpaired = (
-            f"such as {names_text([str(path.relative_to(folder)) for path in spare])}" if spare else "none at all"
-        )
+        first = names_text([str(path.relative_to(folder)) for path in spare])
+        what = f"{len(spare)} predictions are of no image, such as {first}" if spare else "there is no prediction"
         raise DataError(
-            f"{folder}: {len(spare)} predictions are of no image, {unpaired}; images are {names_text(names)}: give a "
-            "prediction the name of its image, score another --split, or remove it"
+            f"{folder}: {what}; images are {names_text(names)}: give a prediction the name of its image, score another "
+            "--split, or remove it"
         )
     for name, paths in found.items():
         if len(paths) > 1:
@@ -163,7 +163,10 @@ class _Predictions:
     def __call__(self, sample: Sample) -> tuple[Tensor, None]:
         path, ignored = self.files[sample.name], self.labels.ignore_index
         try:
-            found = torch.from_numpy(read_labels(path, self.labels, self.coding))
+            stored = load_mask(path, self.coding)
+            if stored.lossy and len(self.coding.table) < RANGES:
+                raise DataError(f"{path} is in a lossy format, which changes classes; predict again, and save PNG")
+            found = torch.from_numpy(labels_of(stored, self.labels, self.coding, path))
         except DataError as error:
             raise DataError(
                 f"prediction {error}; the classes are {names_text(self.labels.names)}: name all with --data.classes or "
