@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import gcd
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -221,16 +221,23 @@ class SANetHead(nn.Module):
     def forward(self, features: list[Tensor]) -> HeadOutput:
         """Maps (B, C_i, h_i, w_i) -> predictions."""
         attended = [module(features[number - 5]) for number, module in zip(self.numbers, self.attention, strict=True)]
-        # Y_mask: the outputs of the stages at the size of the finest, concatenated, and a 1x1 convolution.
-        size, last = attended[0].shape[-2:], features[-1]
-        mask = self.mask(torch.cat([resize(maps, size) for maps in attended], dim=1))
+        mask, last = self.merge(attended), features[-1]
         category = None if self.category is None else self.category(last.mean(dim=(2, 3)))
         if self.dense is None:
             return HeadOutput(mask, mask, None, category)
         # "The regularized dense segmentation prediction of a SANet is Y_den + Y_SA4."
-        dense = self.dense(last) + attended[-1] if 4 in self.numbers else self.dense(last)
-        readouts = {"mask": mask, "dense": dense, "sum": mask + resize(dense, size)}
+        dense = self.dense(last) + self.coarse(attended[-1]) if 4 in self.numbers else self.dense(last)
+        readouts = {"mask": mask, "dense": dense, "sum": mask + resize(dense, mask.shape[-2:])}
         return HeadOutput(readouts[self.readout], mask, dense, category)
+
+    def merge(self, attended: list[Tensor]) -> Tensor:
+        """Y_mask: the outputs of the stages at the size of the finest, concatenated, and a 1x1 convolution."""
+        size = attended[0].shape[-2:]
+        return cast(Tensor, self.mask(torch.cat([resize(maps, size) for maps in attended], dim=1)))
+
+    def coarse(self, maps: Tensor) -> Tensor:
+        """Y_SA4, of K maps."""
+        return maps
 
 
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
