@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sanet.models.networks import create_model
 from sanet.models.sanet import resize
+from sanet.structures import UsageError
 
 SMALL = {"backbone": "test_resnet", "num_classes": 3}
 
@@ -41,6 +42,40 @@ def test_reading_c_attends_to_the_hidden_maps_and_merges_them_by_one_convolution
     torch.testing.assert_close(model(images).mask, F.conv2d(joined, weight, bias), rtol=1e-4, atol=1e-5)
     stage_4 = model.head.attention[3].adapt(attended[3])
     torch.testing.assert_close(model(images).dense, model.head.dense(features[3]) + stage_4, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("stem", [False, True])
+def test_a_path_refines_the_coarsest_maps_with_those_of_each_finer_stage(stem):
+    model = create_model(
+        "sanet_variant", "tf_efficientnet_lite0", 3, path=True, stem=stem, downsample=2, least=8
+    ).eval()
+    images = torch.rand(2, 3, 64, 96)
+    features = model.backbone((images - model.mean) / model.std)[-5 if stem else -4 :]
+    attended = [stage(maps) for stage, maps in zip(model.head.attention, features, strict=True)]
+    assert all(maps.shape[1] == 8 for maps in attended)
+    found, layers = attended[-1], list(model.head.path)
+    for maps in attended[-2::-1]:
+        convolution, norm, _ = layers.pop(0)
+        height, width = maps.shape[-2:]
+        grown = F.interpolate(found, (height, width), mode="bilinear", align_corners=False)
+        found = F.conv2d(F.pad(torch.cat([grown, maps], 1), (1, 1, 1, 1)), convolution.weight)
+        found = F.relu(F.batch_norm(found, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps))
+    assert layers == []
+    stride = 2 if stem else 4
+    output = model(images)
+    assert output.mask.shape[-2:] == (64 // stride, 96 // stride)
+    torch.testing.assert_close(output.mask, model.head.mask(found), rtol=1e-4, atol=1e-5)
+    dense = model.head.dense(features[-1]) + model.head.deepest(attended[-1])
+    torch.testing.assert_close(output.dense, dense, rtol=1e-4, atol=1e-5)
+    torch.autograd.backward([output.mask.sum(), output.dense.sum(), output.category.sum()])
+    assert all(weights.grad is not None for weights in model.parameters())
+
+
+def test_a_path_needs_maps_and_a_stem_needs_a_backbone_that_has_one():
+    with pytest.raises(UsageError, match="reading"):
+        create_model("sanet_variant", reading="A", path=True, **SMALL)
+    with pytest.raises(UsageError, match="stem"):
+        create_model("sanet_variant", "convnext_atto", num_classes=3, output_stride=32, stem=True)
 
 
 @pytest.mark.parametrize("reading", ["A", "C"])
