@@ -82,9 +82,8 @@ def test_a_budget_for_nothing_gives_a_model_of_one_step_and_is_over(config, part
     (row,) = rows = read_metrics(run)
     assert (row["step"], row["val/miou"]) == (1, pytest.approx(read_scores(run).scores.miou, abs=1e-7))
     shutil.rmtree(run / "model")
-    assert steps_of(config, resume=True)[0] == ()
+    assert (steps_of(config, resume=True)[0], read_metrics(run)) == ((), rows)
     assert sanet.load_model(run / "model")
-    assert read_metrics(run) == rows
     with pytest.raises(UsageError, match="budget: cannot change"):
         train(dataclasses.replace(config, budget=60), resume=True)
 
@@ -132,12 +131,12 @@ def test_a_budget_is_seconds_or_has_a_unit_and_a_schedule_over_time(config, tmp_
 
 
 def simulated(monkeypatch, step, validation, length, **settings):
-    """By a clock that nothing else moves: when a run ends, when it validates, and what is left before each epoch."""
-    now, validations, left = [0.0], [], []
+    """By a clock that nothing else moves: when a run ends and validates, what is left, and shares for its rates."""
+    now, validations, left, shares = [0.0], [], [], []
     monkeypatch.setattr(clock, "monotonic", lambda: now[0])
     config = sanet.TrainConfig(epochs=100, **settings)
     parts, watch, module = config.gradient_accumulation, clock.Clock(config, 0.0), SimpleNamespace(model=nn.Identity())
-    module.follow_schedule = lambda: None
+    module.follow_schedule = lambda: shares.append(watch.share)
     trainer = SimpleNamespace(global_step=0, current_epoch=0, num_training_batches=length * parts, should_stop=False)
     trainer.estimated_stepping_batches, trainer.check_val_every_n_epoch = 100 * length, config.validate_every
     watch.on_train_start(trainer, module)
@@ -156,22 +155,23 @@ def simulated(monkeypatch, step, validation, length, **settings):
             now[0] += validation
             watch.on_validation_end(trainer, module)
         trainer.current_epoch += 1
-    return now[0], validations, left
+    return now[0], validations, left, shares
 
 
 @pytest.mark.parametrize(("length", "parts", "every"), [(4, 1, 1), (4, 2, 1), (1, 1, 1), (5, 1, 2)])
 def test_the_time_that_is_left_is_that_of_all_steps_and_validations(monkeypatch, length, parts, every):
-    end, _, left = simulated(monkeypatch, 2.0, 3.0, length, gradient_accumulation=parts, validate_every=every)
+    end, _, left, _ = simulated(monkeypatch, 2.0, 3.0, length, gradient_accumulation=parts, validate_every=every)
     assert isnan(left[0][1])
     for now, seconds in left[12:]:
         assert seconds == pytest.approx(end - now + 2.5 * 3.0, abs=3.0)
 
 
 @pytest.mark.parametrize("every", [1, 2, 5])
-@pytest.mark.parametrize(("step", "validation", "length"), [(1, 0.2, 10), (0.5, 1, 7), (0.1, 2, 3), (1, 40, 90)])
+@pytest.mark.parametrize(("step", "validation", "length"), [(1, 0.2, 10), (0.1, 2, 3), (1, 40, 95), (1, 40, 97)])
 def test_validations_take_a_quarter_of_the_time_and_go_on_to_the_end(monkeypatch, step, validation, length, every):
-    end, found, _ = simulated(monkeypatch, step, validation, length, validate_every=every, budget=1200)
+    end, found, _, shares = simulated(monkeypatch, step, validation, length, validate_every=every, budget=1200)
     assert end + 2.5 * validation + 4 == pytest.approx(1200, abs=2 * step)  # with the scores and the report
+    assert shares[-2] > 1 - 2 * step / 1000  # what the last step follows
     assert validation * (len(found) - 2) <= end / 4
     pauses = [later - one - validation for one, later in pairwise(found)]
     longest = 3 * validation + (every + 1) * step * length
