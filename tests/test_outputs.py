@@ -24,6 +24,10 @@ WRITES = {
         ["nowhere", *SCENES, "--output", "out"],
         ["out/scores.json", "out/image_counts.npz", "out/report.html"],
     ),
+    "errors": (
+        ["nowhere", *SCENES, "--output", "out", "--format", "labelme"],
+        ["out/errors.html", "out/suspects.csv", "out/labelme/a.json"],
+    ),
     "predict": (
         ["photos", "--model", "model", "--output", "out"],
         ["out/masks/a.png", "out/overlays/a.jpg", "out/predictions.jsonl", "out/masks"],

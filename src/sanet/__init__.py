@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sanet.evaluation.score import score as score
     from sanet.inference.prediction import Prediction as Prediction
     from sanet.inference.predictor import Predictor as Predictor
+    from sanet.insight.errors import errors as errors
     from sanet.insight.explain import explain as explain
     from sanet.insight.visualize import visualize as visualize
     from sanet.models.backbones import Level as Level
@@ -81,6 +82,7 @@ _HOMES = {
     "sanet.evaluation.score": ("score",),
     "sanet.inference.prediction": ("Prediction",),
     "sanet.inference.predictor": ("Predictor",),
+    "sanet.insight.errors": ("errors",),
     "sanet.insight.explain": ("explain",),
     "sanet.insight.visualize": ("visualize",),
     "sanet.models.backbones": ("Level",),

@@ -29,7 +29,9 @@ READERS = {
     "GPUS": "2",
     "IMAGE": "street.jpg",
     "MODEL": "runs/leaf",
+    "PRED": "photos/masks",
     "RUN": "runs/camvid-sanet",
+    "TRUTH": "photos",
     "X": "20",
     "Y": "30",
 }

@@ -40,6 +40,7 @@ COMMANDS: dict[str, type[Command]] = {
     "train": training.Train,
     "repeat": training.Repeat,
     "evaluate": training.Evaluate,
+    "errors": using.Errors,
     "score": training.Score,
     "compare": training.Compare,
     "predict": using.Predict,

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
-from sanet.cli.parsing import FLAT, Command, model_in, positional, words
+from sanet.cli.parsing import FLAT, Command, model_in, positional, run_of, words
 from sanet.config import (
+    MODEL,
     OWN,
     DataConfig,
     EngineName,
@@ -92,6 +93,46 @@ class Predict(Command):
         for failure in outcome.failures:  # named at the end, after the others are done
             say(f"sanet: {failure}", error=True)
         return 1 if outcome.failures else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Errors(Command):
+    """Show where a model is wrong on a split, and which labels are probably wrong.
+
+    Args:
+        model: run directory, model directory, hf:OWNER/NAME or exported file; streets is the bundled model.
+        split: split to look at; wrong labels that a model was trained on, it may have learnt.
+        output: folder for errors.html and suspects.csv; by default RUN/errors-SPLIT.
+        format: csv, or also the predictions of the suspects to correct in a tool: labelme, cvat, coco, yolo,
+            labelstudio, via, geojson, or a format of your own, "my_module:Name".
+        suspects: images with probably wrong labels on the page, and in that format; suspects.csv has all images.
+        seed: seed of the random images.
+        device: cpu, cuda, mps or xpu; by default the best there is.
+        inference: inference settings.
+        data: the dataset; by default the one that the run was trained on.
+    """
+
+    model: str = positional("MODEL")
+    split: str = "test"
+    output: str | None = None
+    format: Chosen = "csv"
+    suspects: int = within(20, 0, 1000)
+    seed: int = within(0, 0, 2**32 - 1)
+    device: str | None = None
+    inference: InferenceConfig = field(default_factory=InferenceConfig, metadata=FLAT)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def __call__(self) -> None:
+        from sanet.insight.errors import PAGE, SUSPECTS, errors
+        from sanet.models.store import short_names
+
+        run, name = run_of(self.model), f"errors-{self.split}"
+        beside = run / name if (run / MODEL).is_dir() else f"errors-{short_names([run])[0]}-{self.split}"
+        output, how = Path(self.output or beside), (self.inference, self.device, self.format, self.suspects, self.seed)
+        found = errors(model_in(self.model), self.data, self.split, output, *how)
+        for each in found.suspects[:5]:
+            say(f"suspect labels: {each.image}, score {each.score:.2g}" if each.score else "no other suspect labels")
+        say(f"page: {output / PAGE}\nall images, the most suspect first: {output / SUSPECTS}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,17 +90,16 @@ def evaluate(
     if output is not None:
         distributed.broadcast_from_main(lambda: require_own(*files_in(Path(output))))
     predictor = Predictor(model, device, inference)
-    dataset, data = _dataset_for(predictor, data, split)
+    dataset, data = dataset_for(predictor, data, split)
     if output is not None:
         distributed.broadcast_from_main(lambda: require_writable(Path(output)))
     for metric in wanted.values():
         metric.to(predictor.device)
     protocol = Protocol.of(data, split, dataset.names, dataset.labels, predictor.inference)
 
-    label = _Labels(predictor, dataset)
+    label = Labeller(predictor, dataset)
     evaluation = evaluate_dataset(label, dataset, protocol, progress, num_workers, wanted)
-    if label.outside > FAR_OUTSIDE:
-        say(f"warning: of an image {label.outside:.1%} of a channel's pixels {OUTSIDE_TEXT}", error=True)
+    label.warn()
     name = "in memory" if isinstance(model, SegmentationModel) else str(model)
     name = OWN if name == str(BUNDLED[OWN]) else name
     return written_with({"model": name, TEMPERATURE: predictor.temperature, **facts}, evaluation, output, history or [])
@@ -118,7 +117,7 @@ def written_with(
     return evaluation
 
 
-def _dataset_for(predictor: Predictor, data: DataConfig, split: str) -> tuple[SegmentationDataset, DataConfig]:
+def dataset_for(predictor: Predictor, data: DataConfig, split: str) -> tuple[SegmentationDataset, DataConfig]:
     """The images of a split as they are stored, with the classes of a model where nothing else names them.
 
     Scores are of the stored images: what the model makes of them is no part of the ground truth.
@@ -134,7 +133,7 @@ def _dataset_for(predictor: Predictor, data: DataConfig, split: str) -> tuple[Se
     return dataset, data
 
 
-class _Labels:
+class Labeller:
     """A predictor as a function from images to labels and confidence (H, W) on the CPU.
 
     Attributes:
@@ -146,12 +145,22 @@ class _Labels:
         self.stored = dataset.source.reads_files and predictor.images.of_values
 
     def __call__(self, sample: Sample) -> Labelled:
+        """Label an image."""
+        labels, confidence = self.predictor.judged(self.seen(sample))
+        return labels.cpu(), None if confidence is None else confidence.cpu()
+
+    def seen(self, sample: Sample) -> Tensor:
+        """(C, H, W) as the network takes it, on its device."""
         image = sample.image.to(self.predictor.device)
         if self.stored:
             self.outside = max(self.outside, self.predictor.images.outside(image))
             image = self.predictor.seen(image)
-        labels, confidence = self.predictor.judged(image)
-        return labels.cpu(), None if confidence is None else confidence.cpu()
+        return image
+
+    def warn(self) -> None:
+        """Say so where images were unlike those of training."""
+        if self.outside > FAR_OUTSIDE:
+            say(f"warning: of an image {self.outside:.1%} of a channel's pixels {OUTSIDE_TEXT}", error=True)
 
 
 def evaluate_dataset(

@@ -52,7 +52,7 @@ def outline_counts(
     limit = (distance_of(F1_RATIO, mask.shape) ** 2 + 0.5) ** 0.5
     apart, points = ceil(2 * limit), []
     for labels in (prediction, mask):
-        rows, columns = np.nonzero(_outline(labels, labelled))
+        rows, columns = np.nonzero(outline_of(labels, labelled))
         # Classes are far apart in a dimension of their own, so that pixels are near those of their class alone.
         points.append(np.column_stack([rows, columns, labels[rows, columns] * apart]))
     trees = [KDTree(found, compact_nodes=False, balanced_tree=False) for found in points]
@@ -77,7 +77,8 @@ def _near_others(labels: NDArray[np.int64], labelled: NDArray[np.bool_], distanc
     return near & labelled
 
 
-def _outline(labels: NDArray[np.int64], labelled: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def outline_of(labels: NDArray[np.int64], labelled: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(H, W): the labelled pixels with a labelled one of another class above, below or beside them."""
     outline = np.zeros(labels.shape, np.bool_)
     for here, there in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
         differ = (labels[here] != labels[there]) & labelled[here] & labelled[there]

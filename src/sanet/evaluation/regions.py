@@ -19,8 +19,8 @@ def matched_regions(
     CVPR 2019, section 4.1. What the ground truth ignores is taken out of both before there are regions, so that a
     perfect prediction matches whatever it says there.
     """
-    found, kinds = _regions(prediction, labelled, classes)
-    true, true_kinds = _regions(mask, labelled, classes)
+    found, kinds = connected_regions(prediction, labelled, classes)
+    true, true_kinds = connected_regions(mask, labelled, classes)
     areas, true_areas = np.bincount(found.ravel()), np.bincount(true.ravel())
     same = labelled & (prediction == mask)
     pairs, common = np.unique(true[same] * len(kinds) + found[same], return_counts=True)
@@ -30,10 +30,14 @@ def matched_regions(
     return np.stack([np.bincount(part, minlength=classes) for part in chosen])
 
 
-def _regions(
+def connected_regions(
     labels: NDArray[np.int64], labelled: NDArray[np.bool_], classes: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(H, W) numbers of the regions, from 1, and 0 where nothing is labelled; (R + 1,) the class of each number."""
+    """What of each class hangs together over eight neighbours, where there are labels.
+
+    Returns:
+        (H, W) numbers of the regions, from 1, and 0 where nothing is labelled; (R + 1,) the class of each number.
+    """
     labels = np.where(labelled, labels, -1)
     numbers, kinds = np.zeros(labels.shape, np.int64), [np.zeros(1, np.int64)]
     total = 0

@@ -51,13 +51,13 @@ def write_report(path: Path, evaluation: Evaluation, history: list[dict[str, flo
             classes=sorted(labels.names, key=lambda name: -iou[name] if isfinite(iou[name]) else 1),
             protocol=evaluation.protocol.shown() | {k: v for k, v in evaluation.facts.items() if k not in TOLD},
             trained=evaluation.facts.get(TRAINED),
-            opening=_panels(evaluation.typical, labels) if evaluation.typical else {},
+            opening=panels_of(evaluation.typical, labels) if evaluation.typical else {},
             trust=None if evaluation.reliability is None else reliability_diagram(evaluation.reliability),
             calibration=_calibration(evaluation),
             curves=learning_curves(history, SCORE_NAMES),
             shares=(confusion / confusion.sum(axis=1, keepdims=True).clip(min=1)).tolist(),
             numbered=len(labels) <= NUMBERED_CLASSES,
-            examples=[(example, _panels(example, labels)) for example in evaluation.worst],
+            examples=[(example, panels_of(example, labels)) for example in evaluation.worst],
             shown=[name for index, name in enumerate(labels.names) if index in shown],
             median_miou=median([miou for miou in evaluation.image_miou.values() if isfinite(miou)] or [nan]),
             crops=data_url(np.array(Image.open(crops)), "JPEG") if crops.is_file() else None,
@@ -126,7 +126,7 @@ def _means(evaluation: Evaluation) -> dict[str, Interval]:
     return {name: evaluation.table.means[key] for key, name in SCORE_NAMES.items() if key in evaluation.table.means}
 
 
-def _panels(example: Example, labels: LabelSet) -> dict[str, str]:
+def panels_of(example: Example, labels: LabelSet) -> dict[str, str]:
     """Four images, no wider than ``IMAGE_WIDTH``, as data URLs; three where no image is beside the masks."""
     truth, prediction = (thumbnail(array, IMAGE_WIDTH) for array in (example.truth, example.prediction))
     panels = {

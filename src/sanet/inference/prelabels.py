@@ -45,7 +45,7 @@ def write_prelabels(inputs: Sequence[str], output: str | Path, labels: LabelSet,
     Raises:
         UsageError: see ``prelabels_in`` and ``find_images``.
     """
-    folder, found, images = prelabels_in(output, format), list[Annotation](), list[Path]()
+    folder, found = prelabels_in(output, format), list[Annotation]()
     names = {index: name for index, name in enumerate(labels.names) if index != labels.background}
     for image, place in find_images(inputs, Path(output)).items():
         places = (Path(output, "masks", f"{place}{ending}") for ending in (".png", ".tif"))  # the latter of GeoTIFFs
@@ -53,13 +53,18 @@ def write_prelabels(inputs: Sequence[str], output: str | Path, labels: LabelSet,
             with Image.open(path, formats=FORMATS) as mask:
                 regions = trace(np.array(mask), names, tolerance)
                 name = f"{place.as_posix()}{image.suffix}"
-                images.append(image)
                 found.append(Annotation(name, image, mask.size, regions, None, path))
+    write_annotations(found, folder, labels, format)
+    return folder
+
+
+def write_annotations(annotations: Sequence[Annotation], folder: Path, labels: LabelSet, format: Any) -> None:
+    """Write annotations beside copies of their images, in place of what was written there before."""
     with written_folder(folder) as aside:
         writer = annotation_format(format)
-        for each, image in zip(found, images, strict=True):
-            place = aside / writer.image_place(each)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(image, place)
-        writer.write(found, labels, aside)
-    return folder
+        for each in annotations:
+            if each.image is not None:
+                place = aside / writer.image_place(each)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(each.image, place)
+        writer.write(annotations, labels, aside)

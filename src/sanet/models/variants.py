@@ -92,8 +92,7 @@ class SANetVariantHead(SANetHead):
         least: smallest number of hidden maps.
         reduction: hidden maps are C / reduction, or ``least``.
         downsample: pooling window of the attention channels.
-        heads: the stages, 1 to 4, that are read.
-        stem: read the level before them as well, at stride 2; not every backbone has it.
+        stem: read the level before the four stages as well, at stride 2; not every backbone has it.
         path: of reading C, refine the hidden maps from stage to stage, the coarsest first (Lin et al., "Feature Pyramid
             Networks", CVPR 2017), by a 3x3 convolution of each with those that come from below, before they become K.
         branches: see ``SANetHead``.
@@ -108,12 +107,11 @@ class SANetVariantHead(SANetHead):
         least: int = 64,
         reduction: int = 4,
         downsample: int = 8,
-        heads: Sequence[int] = (1, 2, 3, 4),
         stem: bool = False,
         path: bool = False,
         branches: Sequence[Branch] = ("dense", "category"),
     ) -> None:
-        super().__init__(levels, num_classes, reduction, GROUPS, downsample, heads=heads, branches=branches)
+        super().__init__(levels, num_classes, reduction, GROUPS, downsample, branches=branches)
         choose("reading", reading, ("A", "C"))
         choose("mechanism", mechanism, ("attention", "excitation", "none"))
         if path and reading != "C":
