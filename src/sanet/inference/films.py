@@ -27,7 +27,7 @@ DEMUXERS = "avi,matroska,mov,webm"
 MOST_PIXELS = 2**27  # of a frame
 # The first that there is, in a quality whose losses are hardly seen.
 ENCODERS = {
-    "libx264": {"preset": "veryfast", "crf": "20"},
+    "libx264": {"preset": "veryfast", "crf": "20", "bf": "0"},
     "mpeg4": {"flags": "+qscale", "global_quality": str(3 * 118)},
 }
 BT709, LIMITED = 1, 1  # how colours become numbers
@@ -38,6 +38,7 @@ class Frame(NamedTuple):
 
     pixels: RGBImage  # turned as the film says
     stamp: int  # when it is shown, in ticks; later than the frame before
+    duration: int  # in ticks
     tick: Fraction  # seconds
     rate: Fraction  # frames a second, on average
     length: int  # frames, or 0
@@ -70,7 +71,8 @@ def _frames(path: Path) -> Iterator[Frame]:
         with path.open("rb") as file, av.open(file, "r", options=options, metadata_errors="replace") as container:
             yield from _decoded(av, container, path)
     except (av.FFmpegError, *UNREADABLE) as error:
-        raise DataError(f"{path} cannot be read as a film ({first_line(error)})") from error
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise DataError(f"{path} cannot be read as a film ({reason}); it is cut off, damaged or none") from error
 
 
 def _decoded(av: Any, container: Any, path: Path) -> Iterator[Frame]:
@@ -79,7 +81,7 @@ def _decoded(av: Any, container: Any, path: Path) -> Iterator[Frame]:
     if stream is None or not 0 < stream.width * stream.height <= MOST_PIXELS:
         raise DataError(f"{path} has no video, or none with frames of at most {MOST_PIXELS} pixels")
     tick, rate = stream.time_base, stream.average_rate or stream.guessed_rate or Fraction(25)
-    damaged, end, stamp = 0, 0.0, None
+    step, stamp, damaged, end = max(1, round(1 / (rate * tick))), None, 0, 0.0
     for packet in container.demux():  # of sound too, which says how far the file goes
         if (begin := packet.dts if packet.pts is None else packet.pts) is not None:
             end = max(end, float((begin + (packet.duration or 0)) * packet.time_base))
@@ -90,18 +92,18 @@ def _decoded(av: Any, container: Any, path: Path) -> Iterator[Frame]:
             continue
         for frame in frames:
             damaged += frame.is_corrupt
-            soon = 0 if stamp is None else stamp + max(1, round(1 / (rate * tick)))
-            shown = soon if frame.pts is None else frame.pts
+            shown = frame.pts if frame.pts is not None else 0 if stamp is None else stamp + step
             stamp = shown if stamp is None else max(shown, stamp + 1)
             turns, aspect = round(frame.rotation / 90), stream.sample_aspect_ratio
             pixels = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
-            yield Frame(pixels, stamp, tick, rate, stream.frames, 1 / aspect if aspect and turns % 2 else aspect)
+            aspect = 1 / aspect if aspect and turns % 2 else aspect
+            yield Frame(pixels, stamp, frame.duration or step, tick, rate, stream.frames, aspect)
     # An AVI says how many frames it has; how long one that is cut off takes, FFmpeg guesses from its size.
     said = stream.frames / rate if container.format.name == "avi" else Fraction(container.duration or 0, av.time_base)
     if end < said - 2 / rate - 0.1:
         raise DataError(f"{path} is cut off after {end:.1f} of {float(said):.1f} seconds")
     if damaged:
-        raise DataError(f"{path} has {damaged} damaged frames")
+        raise DataError(f"{path} has damaged frames, {damaged} in all")
 
 
 @contextmanager
@@ -122,12 +124,13 @@ def _film(place: Path, path: Path, first: Frame, labels: LabelSet) -> Iterator[C
             context.sample_aspect_ratio = first.aspect or Fraction(1)
             context.colorspace = context.color_primaries = context.color_trc = BT709
             context.color_range = LIMITED
+            context.flags |= av.codec.context.Flags.frame_duration
 
             def add(picture: RGBImage, source: Frame) -> None:
                 canvas[: len(picture), : picture.shape[1]] = picture
                 frame = av.VideoFrame.from_ndarray(canvas, "rgb24")
                 frame = frame.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED)
-                frame.pts, frame.time_base = source.stamp, source.tick
+                frame.pts, frame.duration, frame.time_base = source.stamp, source.duration, source.tick
                 container.mux(stream.encode(frame))
 
             yield add
@@ -185,4 +188,4 @@ def label_film(predictor: Predictor, job: Job, outputs: OutputConfig, progress: 
     except (DataError, OSError) as error:
         return {"image": job.image, "error": str(error) if isinstance(error, DataError) else f"{path}: {error}"}
     line |= {"count": count, "shares": {name: share / total.total() for name, share in total.most_common()}}
-    return line | ({"warning": f"{trouble[0]}; the {count} that can be read are labelled"} if trouble else {})
+    return line | ({"warning": f"{trouble[0]}; the {count} frames that can be read are labelled"} if trouble else {})
