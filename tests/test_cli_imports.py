@@ -21,6 +21,7 @@ NEEDED = {
     "download": ["voc", "--root", "x"],
     "evaluate": ["m"],
     "score": ["x"],
+    "errors": ["m"],
     "compare": ["x"],
     "convert": ["x", "y"],
     "predict": ["x"],

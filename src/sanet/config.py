@@ -214,7 +214,7 @@ class InferenceConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """What is written of each image beside its mask.
+    """What is written of each image beside its mask, and of each film beside the shares of its classes.
 
     Args:
         overlays: the image tinted with the classes, with a legend, as JPEG.
@@ -223,6 +223,7 @@ class OutputConfig:
         regions: connected regions of the classes, in regions.csv.
         pixel_size: side of a pixel in a unit of yours, which regions.csv is in then; by default it is in pixels.
         threshold: pixels of less confidence than this are ignored in the mask, which has the ignore value there.
+        film_masks: of a film, the mask of every frame, as PNGs in one .zip.
     """
 
     overlays: bool = True
@@ -231,15 +232,17 @@ class OutputConfig:
     regions: bool = False
     pixel_size: float | None = within(None, 1e-12, 1e12)
     threshold: float | None = within(None, 0, 1)
+    film_masks: bool = False
 
     def __post_init__(self) -> None:
         check(self)
         if self.pixel_size is not None and not self.regions:
             raise UsageError("pixel_size: only with regions, whose lengths and areas are given in it")
 
-    def written(self) -> list[str]:
-        """Names of what is written, the masks first."""
-        return ["masks", *(item.name for item in fields(self) if getattr(self, item.name) is True)]
+    def written(self, images: bool = True, films: bool = False) -> list[str]:
+        """Names of what is written of images and films, the masks first."""
+        names = {"masks": images or self.film_masks, **{item.name: getattr(self, item.name) for item in fields(self)}}
+        return [name for name, value in {**names, "film_masks": False, "frames": films}.items() if value is True]
 
 
 @dataclass(frozen=True)

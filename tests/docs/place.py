@@ -27,6 +27,7 @@ def build(folder: Path) -> None:
     for name in ("holiday/beach.jpg", "holiday/dune.jpg"):
         write_picture(folder / name)
     shutil.copy(sorted(EXAMPLES.glob("*.jpg"))[0], folder / "street.jpg")
+    write_film(folder / "drive.mp4")
     write_camvid(folder / "camvid")
     write_voc(folder / "data")
     # What lies in a clone of the repository, and is named by a page.
@@ -51,6 +52,19 @@ def bring(run: str, original: Path, place: Path) -> None:
     if not kept.is_dir():
         sanet(["train", *RUNS[run].split(), "--output", f"runs/{run}", *TINY["train"]], original)
     shutil.copytree(kept, place / "runs" / run)
+
+
+def write_film(path: Path) -> None:
+    """Three frames of noise."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(3):
+            noise = np.random.default_rng(index).integers(0, 256, (48, 64, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, "rgb24")))
+        container.mux(stream.encode())
 
 
 def write_photos(folder: Path) -> None:

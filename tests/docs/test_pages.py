@@ -76,7 +76,7 @@ def place_of(page: Path, original: Path, place: Path) -> Path:
     for entry in original.iterdir():
         if entry.is_dir() and entry.name != "runs":
             shutil.copytree(entry, place / entry.name)
-        elif entry.name == "street.jpg":
+        elif entry.name in {"street.jpg", "drive.mp4"}:
             shutil.copy(entry, place)
     said = [" ".join(commands.words_of(text)) if kind == "command" else text for kind, text in steps(page)]
     made = {name for text in said for name in re.findall(r"--output runs/([\w-]+)", text)} - {"camvid-sanet"}

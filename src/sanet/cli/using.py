@@ -24,15 +24,15 @@ from sanet.config import (
 from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
 from sanet.settings import SIDES, Chosen, within
-from sanet.structures import UsageError, say
+from sanet.structures import UsageError, is_live, say
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predict(Command):
-    """Label the pixels of images.
+    """Label the pixels of images and films.
 
     Args:
-        images: files, folders and globs; - reads them from stdin, a line each.
+        images: images and films: files, folders and globs; - reads them from stdin, a line each.
         model: run directory, model directory, hf:OWNER/NAME or exported file; by default streets, the bundled model.
         output: folder for masks, overlays and predictions.jsonl.
         engine: local, or ray for all cores, GPUs and machines of a Ray cluster.
@@ -42,7 +42,7 @@ class Predict(Command):
             or a format of your own, "my_module:Name".
         tolerance: with another format than mask, pixels that outlines may move where they get simpler.
         batch: most images of one size that go through the network together.
-        outputs: what is written of each image beside its mask.
+        outputs: what is written of each image beside its mask, and of films.
         inference: inference settings.
     """
 
@@ -59,6 +59,7 @@ class Predict(Command):
     inference: InferenceConfig = field(default_factory=InferenceConfig, metadata=FLAT)
 
     def __call__(self) -> int:
+        from sanet.inference.inputs import find_images, is_film
         from sanet.inference.predict import Engine, predict_collection
         from sanet.inference.prelabels import prelabels_in, write_prelabels
         from sanet.inference.ray_engine import RayEngine
@@ -83,8 +84,11 @@ class Predict(Command):
         if self.format != "mask" and engine.predictor.images.pages == "images":
             raise UsageError("--format: annotations are of images in files of one page; save the pages as files")
         images = [line for name in self.images for line in (sys.stdin.read().splitlines() if name == "-" else [name])]
-        outcome = predict_collection(engine, images, self.output)
-        say(f"{', '.join(engine.outputs.written())} and predictions.jsonl: {self.output}")
+        films = {is_film(path) for path in find_images(images, Path(self.output))}
+        if self.format != "mask" and True in films:
+            raise UsageError("--format: annotations are of images, and there is a film; save its frames as files")
+        outcome = predict_collection(engine, images, self.output, progress=is_live())
+        say(f"{', '.join(engine.outputs.written(False in films, True in films))} and predictions.jsonl: {self.output}")
         if self.format != "mask":
             labels = engine.predictor.labels
             say(f"annotations: {write_prelabels(images, self.output, labels, self.format, self.tolerance)}")

@@ -85,22 +85,24 @@ def shares(mask: Mask, labels: LabelSet) -> dict[str, float]:
     return {labels.names[k]: float(counts[k] / counts.sum()) for k in np.argsort(-counts, kind="stable") if counts[k]}
 
 
-def with_legend(picture: RGBImage, labels: LabelSet, shares: Mapping[str, float]) -> Image.Image:
+def with_legend(picture: RGBImage, labels: LabelSet, shares: Mapping[str, float] | None) -> Image.Image:
     """The image, untouched, with a legend on its right: colour, name and share, the biggest first.
 
     The text grows with the image. Where the legend is taller than the image, the rest stays white. A name in a
     script that the font does not have, which are Latin, Greek, Cyrillic and a few more, is written as its number.
-    Classes of share 0 are left out.
+    Classes of share 0 are left out. Without shares, as for a film, there are all classes in their order.
     """
-    entries = sorted(((share, name) for name, share in shares.items() if share > 0), key=lambda entry: -entry[0])
+    given = dict.fromkeys(labels.names, 1.0) if shares is None else shares
+    entries = sorted(((share, name) for name, share in given.items() if share > 0), key=lambda entry: -entry[0])
     if not entries:
         return Image.fromarray(picture)
     height, width = picture.shape[:2]
-    em = max(12, round(0.028 * (width * height) ** 0.5))
+    # As much as can be read well, and of very many classes less, so that they need no more room than the image.
+    em = max(12, round(min(0.028, 0.2 / len(entries) ** 0.5) * (width * height) ** 0.5))
     line, font = round(1.7 * em), ImageFont.truetype(FONT, em)
     columns = -(-len(entries) // max(12, (height - em) // line))
     rows = -(-len(entries) // columns)
-    texts = [percent(share) for share, _ in entries]
+    texts = ["" if shares is None else percent(share) for share, _ in entries]
     names = [name if _has_glyphs(font, name) else f"class {labels.names.index(name)}" for _, name in entries]
     name_width = max(map(font.getlength, names))
     column_width = round(3 * em + name_width + max(font.getlength(text) for text in texts))

@@ -21,6 +21,8 @@ PLACED = (33550, 33922, 34264, 34735)
 def is_placed(path: Path) -> bool:
     """Whether an image says where on earth its pixels are, in the order in which they are stored."""
     try:
+        if not path.is_file():  # a pipe would keep its reader waiting
+            return False
         with path.open("rb") as file:
             if file.read(4) not in TIFF:
                 return False

@@ -1,4 +1,4 @@
-"""The images that a command line means: files, folders and globs, without the masks that may lie beside them."""
+"""The images and films that a command line means: files, folders, globs, without the masks that may lie beside them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ from sanet.data.layout import MASK_ENDING
 from sanet.data.listing import files_below
 from sanet.structures import UsageError
 
+FILM_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
+SUFFIXES = (*IMAGE_SUFFIXES, *FILM_SUFFIXES)
 # What folders of masks are called: masks, trainannot, SegmentationClass, ground_truth, gtFine …
 MASKS = re.compile(
     r"(mask|label|annot|annotation)s?([^a-z]|$)|^segmentation|ground.?truth|^gt(fine|coarse|[^a-z]|$)", re.I
 )
 
 
+def is_film(path: str | Path) -> bool:
+    """Whether a file is a film; the suffix tells."""
+    return Path(path).suffix.lower() in FILM_SUFFIXES
+
+
 def find_images(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
-    """The images that files, folders and globs name; in a folder, what lies below ``output`` is left out.
+    """The images and films that files, folders and globs name; in a folder, what lies below ``output`` is left out.
 
     Returns:
         Image -> its place below the output folder, without suffix: its path below the folder given, or its name.
@@ -42,7 +49,7 @@ def find_images(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
         for path in paths:
             below = sorted(files_below(path, output.resolve())) if path.is_dir() else []
             # No pipe and no device, which may never end.
-            inside = [file for file in below if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+            inside = [file for file in below if file.suffix.lower() in SUFFIXES and file.is_file()]
             matches |= {file: file.relative_to(path).with_suffix("") for file in inside}
             stems = {(file.parent, file.stem.casefold()) for file in inside}
             for file in inside:
@@ -55,7 +62,7 @@ def find_images(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
             if not path.is_dir():
                 matches[path] = Path(path.stem)
         if not matches:
-            raise UsageError(f"{given} holds no image outside {output} (known types: {', '.join(IMAGE_SUFFIXES)})")
+            raise UsageError(f"{given} holds no image outside {output} (known types: {', '.join(SUFFIXES)})")
         if exists and Path(given).is_dir():
             masks |= {folder for file in matches for folder in file.parents if Path(given) in folder.parents}
         else:
@@ -71,6 +78,7 @@ def find_images(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
             )
     places: dict[Path, Path] = {}
     for path, place in found.items():
-        if (other := places.setdefault(place, path)) != path:
-            raise UsageError(f"{path} and {other} would both be written to {place}.png; predict them into two outputs")
+        target = place.with_name(f"{place.name}{'.mp4' if is_film(path) else '.png'}")
+        if (other := places.setdefault(target, path)) != path:
+            raise UsageError(f"{path} and {other} would both be written to {target}; predict them into two outputs")
     return found

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sanet.files import append, aside_of, refuse, replaced
 from sanet.inference.prediction import Kind
@@ -15,25 +15,26 @@ from sanet.structures import UsageError
 RESULTS = "predictions.jsonl"
 
 Line = dict[str, Any]
+FileKind = Kind | Literal["frames"]  # a film's table, which stands for it as a mask does for an image
 
 
 class Job(NamedTuple):
-    """An image, and the files that are written for it, by what they are; all as this process opens them.
+    """An image or a film, and the files that are written for it, by what they are; all as this process opens them.
 
-    ``files`` has a mask, and whatever else is wanted.
+    ``files`` has a mask, or of a film "frames", first, and whatever else is wanted.
     """
 
     image: str
-    files: dict[Kind, str]
+    files: dict[FileKind, str]
 
     @property
-    def mask(self) -> str:
-        """The mask."""
-        return self.files["mask"]
+    def main(self) -> str:
+        """The first file."""
+        return next(iter(self.files.values()))
 
     @property
     def outputs(self) -> list[Path]:
-        """All files, the mask first."""
+        """All files."""
         return [Path(file) for file in self.files.values()]
 
 
@@ -66,7 +67,7 @@ class Journal:
         While something lies beside the place of one of them, a call was killed between the two, and the line may be of
         another file.
         """
-        line = self.lines.get(self.name(job.mask), {})
+        line = self.lines.get(self.name(job.main), {})
         try:
             wanted = {"image": self.name(job.image), "fingerprint": fingerprint, **version(job.image)}
         except OSError:
@@ -82,9 +83,9 @@ class Journal:
 
     def finish(self, jobs: Sequence[Job]) -> None:
         """Write all lines again: those of other images whose masks are still there, and behind them these jobs'."""
-        own = [self.lines.pop(self.name(job.mask)) for job in jobs]
-        others = [line for line in self.lines.values() if (self.folder / line["mask"]).is_file()]
-        self.lines = {line["mask"]: line for line in others + own}
+        own = [self.lines.pop(self.name(job.main)) for job in jobs]
+        others = [line for line in self.lines.values() if (self.folder / _main(line)).is_file()]
+        self.lines = {_main(line): line for line in others + own}
         self.write()
 
     def write(self) -> None:
@@ -93,8 +94,8 @@ class Journal:
             file.writelines(f"{json.dumps(line)}\n" for line in self.lines.values())
 
     def _put(self, line: Line) -> None:
-        self.lines.pop(line["mask"], None)  # to the end
-        self.lines[line["mask"]] = line
+        self.lines.pop(_main(line), None)  # to the end
+        self.lines[_main(line)] = line
 
     def _read(self) -> None:
         with self.path.open(encoding="utf-8", errors="replace") as file:
@@ -107,6 +108,11 @@ class Journal:
                             f"--output: line {number} of {self.path} is not of `sanet predict`; the file is not "
                             "replaced: move it away, delete that line, or choose another --output"
                         ) from error
+
+
+def _main(line: Line) -> str:
+    """As ``Job.main``."""
+    return str(line["frames"] if "frames" in line else line["mask"])
 
 
 def version(image: str) -> Line:

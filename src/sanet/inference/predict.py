@@ -1,4 +1,4 @@
-"""Prediction for files: masks, overlays, and one JSON line for each image.
+"""Prediction for files: masks, overlays, and one JSON line for each image and each film.
 
 While images are labelled, a line of ``predictions.jsonl`` is added for each of them; a process that is killed leaves
 what it did, and the same call resumes from there. Masks and overlays are written as all files of this package are: see
@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from tqdm import tqdm
@@ -27,23 +27,27 @@ from sanet.data.stacks import paged
 from sanet.files import accept, aside_of, beside, discard, locked, require_own, sum_of, written
 from sanet.inference.drawing import shares
 from sanet.inference.exported import is_exported
+from sanet.inference.films import label_film
 from sanet.inference.georeference import geotiff, placed
-from sanet.inference.inputs import find_images
-from sanet.inference.journal import Job, Journal, Line, version
+from sanet.inference.inputs import find_images, is_film
+from sanet.inference.journal import FileKind, Job, Journal, Line, version
 from sanet.inference.prediction import FoundRegion, Kind, Prediction
 from sanet.inference.predictor import Detail, Predictor
 from sanet.models.store import saved_files
 from sanet.reading import FAR_OUTSIDE, OUTSIDE_TEXT
 from sanet.structures import UsageError, say
 
-# By what a file is: the folder and the ending of its name; all but the mask are named as in ``OutputConfig``.
-FOLDERS: dict[Kind, str] = {
+# By what a file is: the folder and the ending of its name; what is not always written is named as in
+# ``OutputConfig``.
+FOLDERS: dict[FileKind, str] = {
+    "frames": "frames",
     "mask": "masks",
     "overlay": "overlays",
     "confidence": "confidence",
     "probabilities": "probabilities",
 }
-ENDINGS: dict[Kind, str] = {"mask": ".png", "overlay": ".jpg", "confidence": ".png", "probabilities": ".npy"}
+ENDINGS: dict[FileKind, str] = {"mask": ".png", "overlay": ".jpg", "confidence": ".png", "probabilities": ".npy"}
+ENDINGS_OF_FILMS: dict[FileKind, str] = {"frames": ".csv", "overlay": ".mp4", "mask": ".zip"}
 REGIONS = "regions.csv"
 
 
@@ -68,7 +72,10 @@ class Engine:
     Attributes:
         predictor: the opened model.
         fingerprint: the same for the same model and settings, whatever the device.
+        progress: show how far a film is.
     """
+
+    progress = False
 
     def __init__(
         self,
@@ -83,7 +90,7 @@ class Engine:
 
     def results(self, jobs: Sequence[Job]) -> Iterator[Line]:
         """What ``label_files`` says of every job, in any order, as soon as it is known."""
-        return label_files(self.predictor, jobs, self.outputs)
+        return label_files(self.predictor, jobs, self.outputs, self.progress)
 
 
 def fingerprint_of(model: str, inference: InferenceConfig, outputs: OutputConfig) -> str:
@@ -101,9 +108,9 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
 
     For each image: ``masks/NAME.png`` (palette PNG of class indices, at the image's size; ``NAME.tif`` of a GeoTIFF,
     with its transform and coordinate system, where rasterio is installed), the other files of ``OutputConfig``, each in
-    a folder of its kind, and a line of ``predictions.jsonl`` with each class's share of the pixels. At the end, the
-    lines stand in the order of the images, whatever the engine, behind those of other images. Paths in them start at
-    ``output``.
+    a folder of its kind, and a line of ``predictions.jsonl`` with each class's share of the pixels. For each film:
+    ``overlays/NAME.mp4``, ``frames/NAME.csv`` with the shares in every frame, and a line. At the end, the lines stand
+    in the order of the images, whatever the engine, behind those of other images. Paths in them start at ``output``.
 
     An image is done when its line says that this model, with these settings, has labelled it, when it still has the
     size and the time of modification that the line says, and when its files exist. Images that failed are tried again.
@@ -112,7 +119,8 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
     ``inputs`` are files, folders and globs.
 
     Raises:
-        UsageError: see ``find_images``; more classes than a palette PNG holds; or a file is in the way.
+        UsageError: see ``find_images``; more classes than a palette PNG holds; a film, and what is not written of one;
+            or a file is in the way.
         SanetError: another call is writing there, the engine cannot continue, or the disk is full.
     """
     classes, folder = len(engine.predictor.labels), Path(output)
@@ -124,12 +132,8 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
     geotiffs, unplaced = placed(images)
     if unplaced:
         say(unplaced, error=True)
-    kinds = [kind for kind, place in FOLDERS.items() if kind == "mask" or getattr(engine.outputs, place)]
-    jobs = []
-    for path, place in images.items():
-        endings = ENDINGS | ({"mask": ".tif"} if path in geotiffs else {})
-        files = {kind: str(folder / FOLDERS[kind] / f"{place}{endings[kind]}") for kind in kinds}
-        jobs.append(Job(str(path), files))
+    jobs = [_job(path, folder, place, engine.outputs, path in geotiffs) for path, place in images.items()]
+    engine.progress = progress
     with locked(folder):
         journal = Journal(folder)
         left = [job for job in jobs if not journal.is_done(job, engine.fingerprint)]
@@ -144,10 +148,24 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
         journal.finish(jobs)
         if engine.outputs.regions:
             _write_regions(folder, journal.lines.values(), engine.outputs.pixel_size)
-    for line in (journal.lines[journal.name(job.mask)] for job in left if job.image not in failures):
+    for line in (journal.lines[journal.name(job.main)] for job in left if job.image not in failures):
         if "outside" in line:
             say(f"warning: {line['image']}: {line['outside']:.1%} of a channel's pixels {OUTSIDE_TEXT}", error=True)
+        if "warning" in line:
+            say(f"warning: {line['warning']}", error=True)
     return Outcome(len(left) - len(failures), kept, [failures[job.image] for job in left if job.image in failures])
+
+
+def _job(image: Path, folder: Path, place: Path, outputs: OutputConfig, geotiff: bool) -> Job:
+    """What is written of an image or a film below the output folder, at a place there."""
+    endings, wanted = ENDINGS | ({"mask": ".tif"} if geotiff else {}), {"masks": True, **asdict(outputs)}
+    if is_film(image):
+        for name in ("probabilities", "confidence", "regions"):
+            if wanted[name]:
+                raise UsageError(f"{image} is a film, of which no {name} are written; leave them out, or the film")
+        endings, wanted = ENDINGS_OF_FILMS, {"frames": True, "overlays": outputs.overlays, "masks": outputs.film_masks}
+    places = {kind: (FOLDERS[kind], ending) for kind, ending in endings.items() if wanted[FOLDERS[kind]]}
+    return Job(str(image), {kind: str(folder / name / f"{place}{ending}") for kind, (name, ending) in places.items()})
 
 
 def _label_all(engine: Engine, jobs: Sequence[Job], journal: Journal, bar: tqdm[Any]) -> dict[str, str]:
@@ -162,7 +180,7 @@ def _label_all(engine: Engine, jobs: Sequence[Job], journal: Journal, bar: tqdm[
                     journal.add(line, job)
                 else:
                     del begun[job.image]  # what lies beside its place now says that no line counts, until it has it
-                    accept(Path(job.mask), journal.folder)
+                    accept(Path(job.main), journal.folder)
                     journal.add({**line, "fingerprint": engine.fingerprint}, job)
                     for path in job.outputs[1:]:
                         accept(path, journal.folder)
@@ -173,12 +191,21 @@ def _label_all(engine: Engine, jobs: Sequence[Job], journal: Journal, bar: tqdm[
     return failures
 
 
-def label_files(predictor: Predictor, jobs: Iterable[Job], outputs: OutputConfig) -> Iterator[Line]:
-    """Label images, and write their files beside their places; what ``predictions.jsonl`` says of each.
+def label_files(
+    predictor: Predictor, jobs: Sequence[Job], outputs: OutputConfig, progress: bool = False
+) -> Iterator[Line]:
+    """Label images, then films, and write their files beside their places; what ``predictions.jsonl`` says of each.
 
     Raises:
         SanetError: they cannot be written, which is no image's fault.
     """
+    yield from _label_images(predictor, (job for job in jobs if not is_film(job.image)), outputs)
+    for job in jobs:
+        if is_film(job.image):
+            yield label_film(predictor, job, outputs, progress)
+
+
+def _label_images(predictor: Predictor, jobs: Iterable[Job], outputs: OutputConfig) -> Iterator[Line]:
     read, failed = deque[tuple[Job, Line]](), list[Line]()  # what is not labelled yet, and what cannot be
 
     def stored() -> Iterator[Any]:
@@ -224,7 +251,7 @@ def _write(prediction: Prediction, job: Job) -> None:
         if place.suffix == ".tif":
             content = geotiff(np.asarray(prediction.indexed()), prediction.labels, Path(job.image))
         else:
-            content = prediction.encoded(kind)
+            content = prediction.encoded(cast(Kind, kind))
         with beside(place) as aside:
             aside.write_bytes(content)
 

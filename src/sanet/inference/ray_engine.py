@@ -82,7 +82,7 @@ class RayEngine(Engine):
             pool = self._pool(ray.cluster_resources(), len(jobs))
             gpus = 1 if pool.device == "cuda" else 0
             actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=RETRIES, max_task_retries=RETRIES)(Worker)
-            relative = any(not os.path.isabs(name) for job in jobs for name in (job.image, job.mask))
+            relative = any(not os.path.isabs(name) for job in jobs for name in (job.image, job.main))
             opened = self.model, pool.device, self.predictor.inference, self.outputs, self.predictor.batch
             made = opened, self.fingerprint, pool.threads, os.getcwd() if relative else None, references.opened()
             workers = ray.util.ActorPool([actor.remote(*made) for _ in range(pool.workers)])
