@@ -343,7 +343,7 @@ def test_the_command_line_under_torchrun(root, tmp_path):
         [*launch, "train", "--config", str(tmp_path / "config.yaml")], capture_output=True, text=True, timeout=240
     )
     assert trained.returncode == 0, trained.stderr[-2000:]
-    assert trained.stdout.count("report:") == 1
+    assert trained.stdout.count("\nreport ") == 1
     scored = subprocess.run(
         [*launch, "evaluate", config.output, "--split", "val", "--device", "cpu"],
         capture_output=True,
