@@ -20,6 +20,7 @@ from sanet.structures import UsageError
 NEEDED = {
     "download": ["voc", "--root", "x"],
     "evaluate": ["m"],
+    "errors": ["m"],
     "score": ["x"],
     "errors": ["m"],
     "compare": ["x"],

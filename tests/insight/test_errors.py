@@ -242,7 +242,7 @@ def test_the_page_needs_nothing_and_escapes_names(model, data, tmp_path):
     assert "<b>&" not in page.source
     assert f"1. 6{UGLY}" in page.text
     assert f"{UGLY}, taken for road" in page.text or f"road, taken for {UGLY}" in page.text
-    assert "labelled tree , predicted road with a confidence of 100.0%: 294 pixels from column 10, row 20" in page.text
+    assert "labelled tree , predicted road with a confidence of 100.0%, on 294 pixels from column 10, row" in page.text
     wrong = int(found.confusion.sum() - found.confusion.trace())
     assert f"10 images, {found.confusion.sum():,} labelled pixels, of which {wrong:,} are wrong" in page.text
     for title, rows in found.rates.tables().items():

@@ -17,7 +17,7 @@ from sanet.structures import LabelSet
 # Quantities by title, and where their ranges begin.
 RANGES: dict[str, tuple[float, ...]] = {
     "Pixels to a true boundary": (0, 1, 2, 4, 8, 16, 32),
-    "Size of the true region, per cent of the image": (0, 0.1, 0.3, 1, 3, 10, 30),
+    "Size of the true region, % of image": (0, 0.1, 0.3, 1, 3, 10, 30),
     "Mean width of the true region, pixels": (0, 2, 4, 8, 16, 32, 64),
 }
 
