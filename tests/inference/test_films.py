@@ -168,8 +168,11 @@ def test_frames_keep_their_times(place, monkeypatch, name, tick, first, encoder)
         assert made.duration / av.time_base == pytest.approx(1.54, abs=0.001)  # the last frame as long as it was
 
 
-@pytest.mark.parametrize(("a", "b", "c", "d"), [(0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)])
-def test_a_film_that_says_so_is_turned(place, a, b, c, d):
+@pytest.mark.parametrize(
+    ("a", "b", "c", "d"),
+    [(0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0), (-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)],
+)
+def test_a_film_that_says_so_is_turned_or_mirrored(place, a, b, c, d):
     """The matrix of ISO 14496-12, 6.2.2, in the track's header: (x, y) is shown at (ax + cy, bx + dy)."""
     content = bytearray(write_film(Path("a.mp4"), aspect=Fraction(4, 3)).read_bytes())
     start = content.index(b"tkhd") + 4 + 40
@@ -463,3 +466,26 @@ def test_a_worker_of_a_cluster_labels_films_as_well(place):
     worker = Worker(("model", "cpu", engine.predictor.inference, OutputConfig()), engine.fingerprint, 1, str(place))
     predict("a.mkv", outputs=OutputConfig())
     assert worker.label(job)["shares"] == line("a.mkv")["shares"]
+
+
+FULL = """
+import resource, sys
+from sanet.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("most", [900, 12_000])
+def test_a_full_disk_is_said_in_one_line_and_leaves_no_part(place, most):
+    """Where a file cannot grow beyond some bytes: a table or an overlay."""
+    write_film("a.mkv", pictures(50))
+    command = ["predict", "a.mkv", "--model", "model", "--output", "out", "--device", "cpu"]
+    done = subprocess.run([sys.executable, "-c", FULL, str(most), *command], capture_output=True, text=True)
+    assert done.returncode == 1
+    (message,) = [each for each in done.stderr.splitlines() if "sanet:" in each]
+    assert "File too large" in message
+    assert "Traceback" not in done.stderr
+    assert not list(Path("out").rglob("*.partial"))
+    assert predict("a.mkv") == (1, 0, [])

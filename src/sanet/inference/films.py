@@ -94,9 +94,13 @@ def _decoded(av: Any, container: Any, path: Path) -> Iterator[Frame]:
             damaged += frame.is_corrupt
             shown = frame.pts if frame.pts is not None else 0 if stamp is None else stamp + step
             stamp = shown if stamp is None else max(shown, stamp + 1)
-            turns, aspect = round(frame.rotation / 90), stream.sample_aspect_ratio
-            pixels = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
-            aspect = 1 / aspect if aspect and turns % 2 else aspect
+            # Where (x, y) is shown: at (ax + cy, bx + dy).
+            matrix, aspect = frame.side_data.get("DISPLAYMATRIX"), stream.sample_aspect_ratio
+            a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5] if matrix else (1, 0, 0, 0, 1)
+            pixels = frame.to_ndarray(format="rgb24")
+            if abs(b) > abs(a):
+                pixels, aspect, a, d = pixels.swapaxes(0, 1), 1 / aspect if aspect else None, c, b
+            pixels = np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
             yield Frame(pixels, stamp, frame.duration or step, tick, rate, stream.frames, aspect)
     # An AVI says how many frames it has; how long one that is cut off takes, FFmpeg guesses from its size.
     said = stream.frames / rate if container.format.name == "avi" else Fraction(container.duration or 0, av.time_base)
