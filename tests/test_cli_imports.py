@@ -22,7 +22,6 @@ NEEDED = {
     "evaluate": ["m"],
     "errors": ["m"],
     "score": ["x"],
-    "errors": ["m"],
     "compare": ["x"],
     "convert": ["x", "y"],
     "predict": ["x"],
