@@ -128,14 +128,14 @@ def test_an_evaluation_that_fails_in_one_process(config):
     train(dataclasses.replace(config, epochs=1))
 
     def run():
-        real = evaluation.Predictor.label
+        real = evaluation.Predictor.judged
 
-        def label(predictor, image):
+        def judged(predictor, image):
             if distributed.rank() == 1:
                 raise RuntimeError("device lost")
             return real(predictor, image)
 
-        evaluation.Predictor.label = label
+        evaluation.Predictor.judged = judged
         evaluation.evaluate(Path(config.output) / "model", config.data, "val", progress=False)
 
     assert endings(run) == [("RuntimeError", "device lost")] * 2
