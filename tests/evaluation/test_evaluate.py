@@ -158,7 +158,7 @@ def test_a_score_is_of_the_size_that_the_model_sees(data, model, tmp_path):
 
 def test_an_output_that_cannot_be_written_is_named_before_the_work(data, model, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(Predictor, "label", None)
+    monkeypatch.setattr(Predictor, "judged", None)
     with pytest.raises(UsageError, match=r"--output: .*file is there already"):
         sanet.evaluate(model, data, "val", tmp_path / "file" / "out", progress=False)
 
