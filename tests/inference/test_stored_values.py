@@ -146,7 +146,7 @@ def test_a_run_measures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise SanetError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "evaluation_loader", killed)
+        patch.setattr(fit, "explained", killed)
         assert main(["train", *settings, "--output", str(run), "--epochs", "1"]) == 1
     stored = yaml.safe_load((run / "config.yaml").read_text())["data"]["images"]
     assert len(stored["low"]) == 2
