@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from sanet.config import DataConfig
+from sanet.data import survey as module
 from sanet.data.catalog import data_source
 from sanet.data.survey import survey
 
@@ -32,7 +33,7 @@ def spot(mask, random, rows=(0, SIZE[0] - 20), columns=(0, SIZE[1] - 20), height
 
 def test_spots_anywhere_have_no_top(tmp_path):
     found = drawn(tmp_path, spot)
-    assert (found.images, found.size, found.top, found.side, found.grain) == (10, SIZE, "", "", "")  # two are val
+    assert (found.images, found.size, found.top, found.side) == (10, SIZE, "", "")  # two are val
     assert found.widths[1] == pytest.approx(10, rel=0.1)  # 2 x 400 / 80, less where an edge is the image's
 
 
@@ -58,15 +59,30 @@ def test_light_from_above_is_a_top(tmp_path):
     assert "upper half" in drawn(tmp_path, spot, light=light).top
 
 
-@pytest.mark.parametrize(("height", "width", "word"), [(3, 40, "lies"), (40, 3, "stands")])
-def test_lines_in_one_direction_have_a_grain(tmp_path, height, width, word):
+@pytest.mark.parametrize(("height", "width"), [(3, 40), (40, 3)])
+def test_how_wide_things_are(tmp_path, height, width):
     def line(mask, random):
-        spot(mask, random, (0, SIZE[0] - height), (0, SIZE[1] - width), height, width)
+        spot(mask, random, (1, SIZE[0] - height - 1), (1, SIZE[1] - width - 1), height, width)
 
-    found = drawn(tmp_path, line)
-    assert word in found.grain
-    assert (found.top, found.side) == ("", "")
-    assert found.widths[1] == pytest.approx(2 * 120 / 86, rel=0.1)
+    assert drawn(tmp_path, line).widths[1] == pytest.approx(2 * 120 / 86)
+
+
+def test_large_images_are_looked_at_in_part(tmp_path, monkeypatch):
+    def low(mask, random):
+        spot(mask, random, rows=(60, 70))
+
+    monkeypatch.setattr(module, "PIXELS", SIZE[0] * SIZE[1] // 4)
+    found = drawn(tmp_path, low)
+    assert "100% of thing lies in the lower half" in found.top
+    assert found.widths[1] == pytest.approx(10, rel=0.1)
+    assert found.size == SIZE
+
+
+@pytest.mark.parametrize("size", [(1, 40), (40, 1), (1, 1)])
+def test_images_of_a_line_have_neither_top_nor_side(tmp_path, size, monkeypatch):
+    monkeypatch.setitem(globals(), "SIZE", size)
+    found = drawn(tmp_path, lambda mask, random: None)
+    assert (found.size, found.top, found.side) == (size, "", "")
 
 
 def test_few_images_decide_nothing(tmp_path):
