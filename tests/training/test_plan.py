@@ -84,6 +84,20 @@ def test_rare_classes_are_weighted(tmp_path):
         assert f"{np.mean(masks):.2%}" in reason
 
 
+def test_thin_things_get_a_path_down_to_stride_2(tmp_path):
+    data = images(tmp_path, (128, 128))
+    for number, path in enumerate(sorted(Path(data.root, "train", "masks").iterdir())):
+        mask = np.zeros((128, 128), np.uint8)
+        mask[:, 5 + 10 * number : 8 + 10 * number] = 1
+        Image.fromarray(mask).save(path)
+    config = TrainConfig(data=data, accelerator="cpu")
+    found = plan(config, ("model.pretrained_backbone",), timed=False)
+    assert found.config.model.options == {"mechanism": "none", "stem": True, "path": True}
+    assert "things are 3.0 pixels wide" in str(found)
+    given = plan(config, ("model.options",), timed=False).config
+    assert given.model.options == {}
+
+
 def test_steps_are_timed_and_fitted_into_the_memory(tmp_path):
     config = TrainConfig(data=images(tmp_path, (64, 64)), budget=600.0, batch_size=4, **TINY)
     found = sanet.plan(config, (*GIVEN, "batch_size"), memory=1e-6)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from math import ceil, gcd, prod, sqrt
+from math import ceil, gcd, inf, isfinite, prod, sqrt
+from statistics import median
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -36,7 +37,7 @@ from sanet.training.task import SegmentationTask
 # Sides of crops; their pixels in a step; steps of a run; and how many are timed.
 SIDES, STEP_PIXELS, STEPS, TIMED = (256, 384), 8 * 256**2, (600, 4000), 5
 EPOCHS, VALIDATION = 30, 0.2  # where the steps allow it; share of the time for validations
-RARE = 0.05  # of the pixels
+RARE, THIN = 0.05, 6.0  # of the pixels; in pixels
 
 
 class Choice(NamedTuple):
@@ -139,8 +140,18 @@ class Known(NamedTuple):
 def _network(known: Known) -> Iterator[Choice]:
     yield Choice("model.backbone", "tf_efficientnet_lite0", "trains without a GPU, and its weights are at hand")
     if known.config.model.name in ("sanet", "sanet_variant"):
-        yield Choice("model.name", "sanet_variant", "attends at 64 maps or more of each stage, and learns fastest")
-        yield Choice("model.options", {"downsample": 2}, "attention pools over 2 cells, 32 pixels at output stride 16")
+        yield Choice("model.name", "sanet_variant", "has 64 maps or more of each stage, and learns fastest")
+        common = int(known.report.pixels["train"].argmax())
+        others = (width for index, width in enumerate(known.found.widths) if index != common and isfinite(width))
+        width = median([*others] or [inf])
+        if width < THIN:
+            path = {"mechanism": "none", "stem": True, "path": True}
+            yield Choice(
+                "model.options", path, f"things are {width:.1f} pixels wide: a path down to stride 2 finds them"
+            )
+        else:
+            what = "attention pools over 2 cells, 32 pixels at output stride 16"
+            yield Choice("model.options", {"downsample": 2}, what)
         yield Choice("model.output_stride", 16, "stride 8 takes 1.6 times as long")
 
 
