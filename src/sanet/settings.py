@@ -142,7 +142,7 @@ def plain(value: Any) -> Any:
 
 
 def changed(settings: Any, section: str = "") -> dict[str, Any]:
-    """What differs from the defaults, as ``plain`` has it, by dotted names."""
+    """What differs from the defaults, by dotted names."""
     found: dict[str, Any] = {}
     before = type(settings)()
     for item in fields(settings):
@@ -150,7 +150,7 @@ def changed(settings: Any, section: str = "") -> dict[str, Any]:
         if is_dataclass(value):
             found |= changed(value, f"{name}.")
         elif value != getattr(before, item.name):
-            found[name] = plain(value)
+            found[name] = value
     return found
 
 

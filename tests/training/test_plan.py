@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from PIL import Image
 
@@ -15,6 +14,7 @@ import sanet
 from sanet.cli.main import main
 from sanet.config import AugmentationConfig, DataConfig, ModelConfig, TrainConfig
 from sanet.data.decoding import DataError
+from sanet.models.sanet import FCNHead
 from sanet.settings import changed, nested, plain, settings_of
 from sanet.training import plan as plans
 from sanet.training.plan import plan
@@ -136,7 +136,6 @@ def test_train_begins_with_a_plan_and_a_file_of_settings_is_taken_as_it_is(tmp_p
     three = settings_of(TrainConfig, yaml.safe_load(Path("three", "config.yaml").read_text()))
     assert three.augmentation == AugmentationConfig()
     assert three.optimizer == TrainConfig().optimizer
-    assert torch.get_num_threads() >= 1
 
 
 def test_dotted_names_and_sections_are_the_same_settings():
@@ -144,3 +143,12 @@ def test_dotted_names_and_sections_are_the_same_settings():
     assert changed(config) == {"epochs": 7, "data.root": "x", "optimizer.name": "adamw"}
     assert settings_of(TrainConfig, nested(changed(config))) == config
     assert plain(config) == plain(settings_of(TrainConfig, nested(changed(config))))
+
+
+def test_a_plan_keeps_a_head_of_ones_own(tmp_path):
+    class Head(FCNHead):
+        pass
+
+    model = dataclasses.replace(TINY["model"], name=Head)
+    config = TrainConfig(data=images(tmp_path, (64, 64)), **TINY | {"model": model})
+    assert plan(config, (*GIVEN, "model.name"), timed=False).config.model == model

@@ -10,7 +10,7 @@ from shlex import quote
 from sanet.cli.parsing import FLAT, GIVEN, Command, model_in, positional, run_of
 from sanet.config import CHECKPOINTS, MODEL, DataConfig, InferenceConfig, TrainConfig
 from sanet.repeated.config import RepeatConfig
-from sanet.settings import WORKERS, Chosen, Options, changed, within
+from sanet.settings import WORKERS, Chosen, Options, changed, plain, within
 from sanet.structures import Interrupted, say
 from sanet.tables import percent
 
@@ -102,7 +102,7 @@ class CheckData(Command):
 def train_words(config: DataConfig) -> list[str]:
     """The options of ``sanet train`` that name a dataset, without those that are as by default."""
     texts = {
-        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        name: value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False)
         for name, value in changed(config, "data.").items()
     }
     words = [word for name, text in texts.items() for word in (f"--{name}", text)]
