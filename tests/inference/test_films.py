@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import full_disk
 import sanet
 from sanet.cli.main import main
 from sanet.config import OutputConfig
@@ -468,24 +469,12 @@ def test_a_worker_of_a_cluster_labels_films_as_well(place):
     assert worker.label(job)["shares"] == line("a.mkv")["shares"]
 
 
-FULL = """
-import resource, sys
-from sanet.cli.main import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
-sys.exit(main(sys.argv[2:]))
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("most", [900, 12_000])
 def test_a_full_disk_is_said_in_one_line_and_leaves_no_part(place, most):
     """Where a file cannot grow beyond some bytes: a table or an overlay."""
     write_film("a.mkv", pictures(50))
-    command = ["predict", "a.mkv", "--model", "model", "--output", "out", "--device", "cpu"]
-    done = subprocess.run([sys.executable, "-c", FULL, str(most), *command], capture_output=True, text=True)
-    assert done.returncode == 1
-    (message,) = [each for each in done.stderr.splitlines() if "sanet:" in each]
-    assert "File too large" in message
-    assert "Traceback" not in done.stderr
-    assert not list(Path("out").rglob("*.partial"))
+    full_disk.assert_said_in_one_line(
+        most, "predict", "a.mkv", "--model", "model", "--output", "out", "--device", "cpu"
+    )
     assert predict("a.mkv") == (1, 0, [])

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import full_disk
 from sanet import files
 from sanet.config import InferenceConfig, OutputConfig
 from sanet.inference import predict as predicting
@@ -321,27 +322,15 @@ def test_a_call_that_was_killed_is_taken_up(collection):
     assert contents(Path("out")) == contents(Path("undisturbed"))
 
 
-FULL = """
-import resource, sys
-from sanet.cli.main import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
-sys.exit(main(sys.argv[2:]))
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("most", [300, 8000])
 def test_a_full_disk_is_said_in_one_line_and_leaves_no_part(collection, most):
     """Where a file cannot grow beyond some bytes: a mask or an overlay."""
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (200, 200, 3), dtype=np.uint8)).save("photos/b.jpg")
-    command = ["predict", "photos", "--model", "model", "--output", "out", "--device", "cpu"]
-    done = subprocess.run([sys.executable, "-c", FULL, str(most), *command], capture_output=True, text=True)
-    assert done.returncode == 1
-    (message,) = [line for line in done.stderr.splitlines() if "sanet:" in line]
-    assert "File too large" in message
-    assert "Traceback" not in done.stderr
-    assert not list(Path("out").rglob("*.partial"))
+    full_disk.assert_said_in_one_line(
+        most, "predict", "photos", "--model", "model", "--output", "out", "--device", "cpu"
+    )
     assert sum(predict()[:2]) == 3
 
 
