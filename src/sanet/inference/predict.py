@@ -17,7 +17,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 from tqdm import tqdm
 
 from sanet.config import InferenceConfig, OutputConfig
@@ -47,6 +46,7 @@ FOLDERS: dict[FileKind, str] = {
     "probabilities": "probabilities",
 }
 ENDINGS: dict[FileKind, str] = {"mask": ".png", "overlay": ".jpg", "confidence": ".png", "probabilities": ".npy"}
+ENDINGS_OF_GEOTIFFS: dict[FileKind, str] = {"mask": ".tif", "confidence": ".tif", "probabilities": ".tif"}
 ENDINGS_OF_FILMS: dict[FileKind, str] = {"frames": ".csv", "overlay": ".mp4", "mask": ".zip"}
 REGIONS = "regions.csv"
 
@@ -106,11 +106,12 @@ def fingerprint_of(model: str, inference: InferenceConfig, outputs: OutputConfig
 def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path, progress: bool = True) -> Outcome:
     """Label images and write what was found below ``output``; what exists already is kept, of other images too.
 
-    For each image: ``masks/NAME.png`` (palette PNG of class indices, at the image's size; ``NAME.tif`` of a GeoTIFF,
-    with its transform and coordinate system, where rasterio is installed), the other files of ``OutputConfig``, each in
-    a folder of its kind, and a line of ``predictions.jsonl`` with each class's share of the pixels. For each film:
-    ``overlays/NAME.mp4``, ``frames/NAME.csv`` with the shares in every frame, and a line. At the end, the lines stand
-    in the order of the images, whatever the engine, behind those of other images. Paths in them start at ``output``.
+    For each image: ``masks/NAME.png`` (palette PNG of class indices, at the image's size), the other files of
+    ``OutputConfig``, each in a folder of its kind, and a line of ``predictions.jsonl`` with each class's share of the
+    pixels. Of a GeoTIFF, where rasterio is installed, all but the overlay are ``NAME.tif``, with its transform and
+    coordinate system. For each film: ``overlays/NAME.mp4``, ``frames/NAME.csv`` with the shares in every frame, and a
+    line. At the end, the lines stand in the order of the images, whatever the engine, behind those of other images.
+    Paths in them start at ``output``.
 
     An image is done when its line says that this model, with these settings, has labelled it, when it still has the
     size and the time of modification that the line says, and when its files exist. Images that failed are tried again.
@@ -158,7 +159,7 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
 
 def _job(image: Path, folder: Path, place: Path, outputs: OutputConfig, geotiff: bool) -> Job:
     """What is written of an image or a film below the output folder, at a place there."""
-    endings, wanted = ENDINGS | ({"mask": ".tif"} if geotiff else {}), {"masks": True, **asdict(outputs)}
+    endings, wanted = ENDINGS | (ENDINGS_OF_GEOTIFFS if geotiff else {}), {"masks": True, **asdict(outputs)}
     if is_film(image):
         for name in ("probabilities", "confidence", "regions"):
             if wanted[name]:
@@ -247,11 +248,8 @@ def _row(region: FoundRegion) -> list[Any]:
 def _write(prediction: Prediction, job: Job) -> None:
     """All files of a job, beside their places."""
     for kind, file in job.files.items():
-        place = Path(file)
-        if place.suffix == ".tif":
-            content = geotiff(np.asarray(prediction.indexed()), prediction.labels, Path(job.image))
-        else:
-            content = prediction.encoded(cast(Kind, kind))
+        place, kind = Path(file), cast(Kind, kind)
+        content = geotiff(prediction, kind, Path(job.image)) if place.suffix == ".tif" else prediction.encoded(kind)
         with beside(place) as aside:
             aside.write_bytes(content)
 
