@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from sanet.config import CROPS
-from sanet.evaluation.calibration import TEMPERATURE, calibration_error
+from sanet.evaluation.calibration import TEMPERATURE
 from sanet.evaluation.confusion import SCORE_NAMES
 from sanet.evaluation.curves import learning_curves, reliability_diagram
 from sanet.evaluation.measures import BOUNDARIES, MEASURES, Interval
@@ -110,9 +110,9 @@ def _rules(evaluation: Evaluation) -> list[str]:
 
 def _calibration(evaluation: Evaluation) -> str | None:
     """How far confidence can be believed, in a sentence; None where there is none."""
-    if evaluation.reliability is None:
+    error, temperature = evaluation.calibration_error, evaluation.facts.get(TEMPERATURE, 1.0)
+    if evaluation.reliability is None or error is None:
         return None
-    error, temperature = calibration_error(evaluation.reliability), evaluation.facts.get(TEMPERATURE, 1.0)
     how = "not calibrated" if temperature == 1 else f"logits are divided by {temperature:.3g}, fitted on val"
     return f"Expected calibration error: {percent(error)} points, over {evaluation.reliability.shape[1]} bins; {how}."
 

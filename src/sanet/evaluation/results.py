@@ -86,6 +86,11 @@ class Evaluation:
         """All scores by class and as means, with their intervals."""
         return table_of([self.image_counts], self.labels, self.groups)
 
+    @property
+    def calibration_error(self) -> float | None:
+        """The expected calibration error, from 0 to 1; None where confidence is not known."""
+        return None if self.reliability is None else calibration_error(self.reliability)
+
     def __repr__(self) -> str:
         what = f"{self.protocol.data} {self.protocol.split}, {len(self.image_miou)} images"
         return f"Evaluation({what}: mean IoU {self.table.means['miou'].text()} %)"
@@ -121,7 +126,7 @@ def write_scores(path: Path, evaluation: Evaluation) -> None:
         "confusion": evaluation.confusion.tolist(),
         "image_miou": evaluation.image_miou,
         "reliability": None if evaluation.reliability is None else evaluation.reliability.tolist(),
-        "calibration_error": None if evaluation.reliability is None else calibration_error(evaluation.reliability),
+        "calibration_error": evaluation.calibration_error,
     }
     with written(path) as aside:
         text = json.dumps(_jsonable(content), indent=1, ensure_ascii=False, allow_nan=False)

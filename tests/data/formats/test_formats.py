@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from drawn import blobs, opened, save_image, write_export, write_json
 from PIL import Image
 
@@ -21,10 +22,12 @@ from sanet.data.check import check_data
 from sanet.data.decoding import DataError
 from sanet.data.fingerprint import fingerprint
 from sanet.data.formats.catalog import FORMATS, annotation_format
+from sanet.data.formats.convert import convert
 from sanet.data.formats.format import Format
 from sanet.data.formats.regions import rasterise
 from sanet.data.formats.source import Annotated
-from sanet.structures import LabelSet, UsageError
+from sanet.data.source import Record, Source
+from sanet.structures import LabelSet, Sample, UsageError
 
 each_format = pytest.mark.parametrize("name", sorted(FORMATS.builtin))
 
@@ -367,3 +370,37 @@ def test_whatever_stands_in_json_is_read_or_refused_by_name(name, tmp_path):
                     rasterise(each, {region.label: 1 for region in each.regions}, 0)
             except DataError as error:
                 assert str(tmp_path) in str(error)  # noqa: PT017
+
+
+class Drawn(Source):
+    """Two images without a file."""
+
+    labels = LabelSet(("background", "leaf", "stem", "soil"), background=0)
+    splits = ("train", "val")
+
+    def __init__(self, dtype: torch.dtype = torch.uint8) -> None:
+        self.dtype, self.masks = dtype, {"train-0.png": blobs(1), "val-0.png": blobs(2, (33, 71))}
+
+    def records(self, split):
+        return [Record(f"{split}-0")]
+
+    def read(self, record):
+        mask = torch.from_numpy(self.masks[f"{record.name}.png"]).long()
+        return Sample(torch.stack([mask, 255 - mask, 9 * mask]).to(self.dtype), mask, record.name)
+
+
+@pytest.mark.parametrize("name", ["masks", *sorted(FORMATS.builtin)])
+def test_what_has_no_files_is_converted_too(name, tmp_path):
+    drawn = Drawn()
+    assert convert(drawn, tmp_path / "out", name, progress=False) == []
+    found = opened(tmp_path / "out")
+    assert_same(masks_in(found), expected(drawn.masks))
+    assert found.splits == drawn.splits
+    for split in found.splits:
+        np.testing.assert_array_equal(found.open(split)[0].image, drawn.open(split)[0].image)
+
+
+def test_nothing_to_convert_is_an_error_that_leaves_nothing(tmp_path):
+    with pytest.raises(DataError, match="train-0"):
+        convert(Drawn(torch.float32), tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()

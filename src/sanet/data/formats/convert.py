@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torchvision.transforms.v2.functional import to_pil_image
 from tqdm import tqdm
 
 from sanet.data.decoding import DataError
@@ -41,7 +43,7 @@ def convert(source: Source, output: str | Path, format: Any = MASKS, progress: b
 
     Raises:
         UsageError: the folder has files that this did not write, the dataset is in it, or the format is not known.
-        DataError: two images would be written to one place, or a file cannot be used.
+        DataError: two images would be written to one place, a file cannot be used, or there is nothing to write.
     """
     folder = Path(output)
     if source.root and folder.resolve() in (source.root.resolve(), *source.root.resolve().parents):
@@ -55,20 +57,32 @@ def convert(source: Source, output: str | Path, format: Any = MASKS, progress: b
     places: dict[str, Path] = {}
     with written_folder(folder) as aside:
         for split, record in tqdm(every, "convert", unit=" images", delay=2, disable=not progress):
-            if record.image is None or record.mask is None:
-                left_out.append(f"{record.name} has no {'mask' if record.image else 'image'}: left out")
+            if record.image and record.mask is None:
+                left_out.append(f"{record.name} has no mask: left out")
                 continue
-            mask = read_sample(source, record).mask.numpy()
+            sample = read_sample(source, record)
+            if not record.image and (sample.image.dtype != torch.uint8 or len(sample.image) not in (1, 3)):
+                left_out.append(
+                    f"{record.name} has no image file, and is not of one or three channels of 8 bits: left out"
+                )
+                continue
+            mask, name = sample.mask.numpy(), f"{record.name}{record.image.suffix if record.image else '.png'}"
             regions = _regions(source, record, mask) if writer else ()
-            name = f"{record.name}{record.image.suffix}"
-            annotations.append(Annotation(name, record.image, mask.shape[::-1], regions, split, record.mask))
-            place = writer.image_place(annotations[-1]) if writer else Path("images", name)
-            if (other := places.setdefault(place.with_suffix("").as_posix().lower(), record.image)) != record.image:
-                raise DataError(f"{other} and {record.image} would both be written to {place}; rename one of them")
-            (aside / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(record.image, aside / place)
+            one = Annotation(name, record.image, mask.shape[::-1], regions, split, record.mask or Path(name))
+            place = writer.image_place(one) if writer else Path("images", name)
+            origin, target = record.image or Path(name), aside / place
+            if (other := places.setdefault(place.with_suffix("").as_posix().lower(), origin)) != origin:
+                raise DataError(f"{other} and {origin} would both be written to {place}; rename one of them")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if record.image:
+                shutil.copyfile(record.image, target)
+            else:  # drawn, or out of something else than image files
+                to_pil_image(sample.image).save(target)
+            annotations.append(replace(one, image=record.image or target))
             if not writer:
                 _write_mask(mask, source.labels, aside / MASKS / f"{record.name}.png")
+        if not annotations:
+            raise DataError("nothing can be converted: " + "; ".join(left_out[:3] or ["there is no image"]))
         if writer:
             writer.write(annotations, source.labels, aside)
             return left_out
