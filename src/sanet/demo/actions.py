@@ -1,4 +1,4 @@
-"""What happens on the page: an image is uploaded, a point is clicked, a setting changes, a file is downloaded."""
+"""What happens on the page: an image comes, a point is clicked, a class is brushed, a setting changes, a file is fetched."""
 
 from __future__ import annotations
 
@@ -9,24 +9,34 @@ from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import gradio as gr
+import numpy as np
 
 from sanet.demo.config import DemoConfig
 from sanet.demo.limits import read_upload
-from sanet.demo.visit import Channel, Download, Result, Visit
+from sanet.demo.visit import Channel, Download, Layer, Result, Visit
 from sanet.evaluation.page import data_url
 from sanet.inference.drawing import percent
 from sanet.insight.groups import Explainer
-from sanet.structures import UsageError, printable
+from sanet.structures import LabelSet, UsageError, printable
 
 Legend = dict[str, Any]
 NO_LEGEND: Legend = {"rows": [], "hidden": []}
+NO_STATUS: dict[str, Any] = {"rows": [], "text": ""}
+HINTS: dict[Layer, str] = {
+    "mask": "click anywhere",
+    "confidence": "confidence, from dark, unsure, to bright, sure",
+    "image": "the image alone",
+}
+LONGEST_STROKE = 5000  # points
 
 
 class Settings(NamedTuple):
     """What the page is set to, in the order in which its events give it."""
 
     opacity: float
+    layer: Layer
     channel: Channel
+    brushed: str
     model: str
     legend: Legend
     other: str
@@ -80,10 +90,28 @@ class Actions:
         self._required(visit).click((int(event.index[0]), int(event.index[1])))
         return self.redraw(visit, *settings)
 
+    def brush(self, visit: Visit | None, brush: dict[str, Any], *settings: Any) -> list[Any]:
+        """A stroke over what is shown."""
+        stroke = brush.get("stroke")
+        try:
+            points = np.array(stroke, np.float64)
+        except (TypeError, ValueError):
+            points = np.empty(0)
+        if points.ndim != 2 or points.shape[1] != 2 or len(points) > LONGEST_STROKE or not ((0 <= points) & (points <= 1)).all():
+            raise gr.Error("this is no stroke over the image", print_exception=False)
+        self._required(visit).brush(points.tolist())
+        return self.redraw(visit, *settings)
+
+    def unbrush(self, visit: Visit | None, *settings: Any) -> list[Any]:
+        """Another class is brushed, or the same one again."""
+        if visit is not None:
+            visit.truth[:] = False
+        return self.redraw(visit, *settings)
+
     def view(self, visit: Visit | None, progress: gr.Progress = gr.Progress(), *settings: Any) -> list[Any]:
         """The visit, and for both panes: whether it is visible, its legend, image, status and groups."""
         now = Settings(*settings)
-        if now.legend["rows"] or visit is not None:
+        if visit is not None or any(row["share"] for row in now.legend["rows"]):
             visit = self._required(visit)
         return [visit, *self._panes(visit, now, progress)]
 
@@ -107,7 +135,8 @@ class Actions:
         for name, legend in ((now.model, now.legend), (now.other, now.others_legend)):
             # Closed, where the visitor left while the first pane was made.
             if visit is None or visit.closed or name not in self.models:
-                values += [gr.Column(visible=name in self.models), NO_LEGEND, None, "", []]
+                known = self.known(name) if name in self.models else (NO_LEGEND, NO_STATUS)
+                values += [gr.Column(visible=name in self.models), known[0], None, known[1], []]
                 continue
             if name not in visit.results:
                 progress(0.3, f"{name} labels {visit.name}")
@@ -118,24 +147,25 @@ class Actions:
         labels = result.encoding.labels
         hidden = [entry for entry in hidden if entry in labels.names]
         rows = [
-            {
-                "name": entry,
-                # Gradio makes a JavaScript template of the legend, and the name of a class may be anybody's.
-                "text": entry.replace("\\", "\\\\").replace("${", "\\${"),
-                "color": "rgb({},{},{})".format(*labels.colors[labels.names.index(entry)]),
-                "share": percent(share),
-                "checked": "" if entry in hidden else "checked",
-            }
+            {**_row(labels, entry, percent(share)), "checked": "" if entry in hidden else "checked"}
             for entry, share in result.shares.items()
         ]
         groups = visit.groups(result, now.channel)
         return [
             gr.Column(visible=True),
             {"rows": rows, "hidden": hidden},
-            gr.Image(visit.overlay(result, now.opacity, hidden), label=f"{result.model}: click anywhere"),
-            _status(visit, result),
+            gr.Image(
+                visit.overlay(result, now.opacity, hidden, now.layer), label=f"{result.model}: {HINTS[now.layer]}"
+            ),
+            _status(visit, result, now.brushed),
             [{"src": data_url(image, "JPEG"), "caption": caption} for image, caption in groups],
         ]
+
+    def known(self, name: str) -> tuple[Legend, dict[str, Any]]:
+        """Legend and status of a pane without an image: the classes that its model knows."""
+        labels = self.models[name].network.labels
+        rows = [{**_row(labels, entry, ""), "checked": "disabled"} for entry in labels.names]
+        return {"rows": rows, "hidden": []}, {"rows": [], "text": f"This model knows {len(rows)} classes:"}
 
     def _required(self, visit: Visit | None) -> Visit:
         if visit is None or visit.closed:
@@ -146,13 +176,28 @@ class Actions:
         return visit
 
 
-def _status(visit: Visit, result: Result) -> str:
+def _status(visit: Visit, result: Result, brushed: str) -> dict[str, Any]:
+    """The class of the point, the IoU of what is brushed, and the sizes."""
     (height, width), (rows, columns) = result.encoding.size, result.encoding.input_size
+    labels, found = result.encoding.labels, []
     text = f"{width} x {height} pixels"
     if (rows, columns) != (height, width):
         text += f", input of the network {columns} x {rows}"
     text += f", {result.seconds:.2f} s"
     if visit.point is not None:
-        text += f"; point {visit.point[0]}, {visit.point[1]}"
+        x, y = visit.point
+        name = labels.names[result.prediction[y, x]]
+        found.append(_row(labels, name, f"confidence {percent(float(result.confidence[y, x]))}"))
+        text += f"; point {x}, {y}"
         text += "" if result.encoding.heads else "; this network has no attention to show"
-    return text
+    if brushed in labels.names and visit.truth.any():
+        found.append(_row(labels, brushed, f"IoU {visit.iou(result, brushed):.2f} with the brushed region"))
+    return {"rows": found, "text": text}
+
+
+def _row(labels: LabelSet, name: str, share: str) -> dict[str, str]:
+    """A class, its colour, and what is said of it."""
+    # Gradio makes a JavaScript template of it, and the name of a class may be anybody's.
+    text = name.replace("\\", "\\\\").replace("${", "\\${")
+    color = "rgb({},{},{})".format(*labels.colors[labels.names.index(name)])
+    return {"name": name, "text": text, "color": color, "share": share}

@@ -1,21 +1,24 @@
-"""The page: an image, its mask under the chosen models, and the pixel groups of the point that is clicked."""
+"""The page: what the models know, an image under their masks, what a click and a brush tell, and the controls beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any, get_args
 
 import gradio as gr
 
-from sanet.demo.actions import NO_LEGEND, Actions
+from sanet.demo.actions import Actions
 from sanet.demo.config import DemoConfig
 from sanet.demo.limits import FORMATS
-from sanet.demo.visit import Channel, Download
+from sanet.demo.visit import Channel, Download, Layer
 
 HERE = Path(__file__).parent
-TITLE = "Squeeze and attention"
+TITLE = "A class for every pixel"
+PAPER = "https://arxiv.org/abs/1909.03402"
+LAYERS: tuple[Layer, ...] = get_args(Layer)
 CHANNELS: tuple[Channel, ...] = get_args(Channel)
 DOWNLOADS: tuple[Download, ...] = get_args(Download)
 NO_OTHER = "—"
@@ -24,23 +27,24 @@ FETCH = "() => setTimeout(() => document.getElementById('{name}').click(), 300)"
 
 
 class Pane:
-    """One model's view of the image; the components are made where this is."""
+    """One model's view of the image; the components are made where this is, and show what the model knows."""
 
-    def __init__(self, name: str, visible: bool) -> None:
-        with gr.Column(visible=visible, min_width=300) as self.column:
+    def __init__(self, name: str, visible: bool, known: Sequence[dict[str, Any]]) -> None:
+        with gr.Column(visible=visible, min_width=300, elem_classes="pane") as self.column:
             self.image = gr.Image(
-                show_label=True, interactive=False, format="jpeg", buttons=["fullscreen"], elem_id=f"{name}-image"
+                show_label=True, interactive=False, format="jpeg", buttons=["fullscreen"], elem_id=f"{name}-image",
+                elem_classes="shown",
             )  # fmt: skip
-            self.status = gr.Markdown(elem_id=f"{name}-status")
-            with gr.Row():
+            self.status = gr.HTML(known[1], **_template("status"), elem_id=f"{name}-status")
+            self.groups = gr.HTML([], **_template("groups"), elem_id=f"{name}-groups")
+            self.legend = gr.HTML(known[0], **_template("legend"), elem_id=f"{name}-legend")
+            with gr.Row(elem_classes="files"):
                 buttons = [
                     gr.Button(f"Download {what}", size="sm", elem_id=f"{name}-get-{what}", min_width=120)
                     for what in DOWNLOADS
                 ]
             links = [gr.DownloadButton(elem_classes="fetch", elem_id=f"{name}-link-{what}") for what in DOWNLOADS]
             self.downloads = list(zip(DOWNLOADS, buttons, links, strict=True))
-            self.legend = gr.HTML(NO_LEGEND, **_template("legend"), elem_id=f"{name}-legend")
-            self.groups = gr.HTML([], **_template("groups"), elem_id=f"{name}-groups")
 
         # What the visitor does not set; and all in the order of ``Actions.view``.
         self.drawn: list[Any] = [self.image, self.status, self.groups]
@@ -56,11 +60,13 @@ def _template(name: str) -> dict[str, Any]:
 class Controls:
     """Everything on the page, made where this is: image, models, panes, settings and downloads."""
 
-    def __init__(self, models: Sequence[str], examples: Sequence[Path], seconds: float) -> None:
+    def __init__(self, actions: Actions, examples: Sequence[Path], seconds: float) -> None:
+        models, known = [*actions.models], actions.known(next(iter(actions.models)))
+        classes = dict.fromkeys(row["name"] for model in models for row in actions.known(model)[0]["rows"])
         # The time starts again with every event, as each returns the visit.
         self.visit = gr.State(None, time_to_live=seconds, delete_callback=lambda visit: visit and visit.close())
-        with gr.Row():
-            with gr.Column(scale=1, min_width=260):
+        with gr.Row(elem_id="stage"):
+            with gr.Column(elem_id="input", min_width=0):
                 self.upload = gr.Image(
                     type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Image", height=220,
                     elem_id="upload",
@@ -70,24 +76,27 @@ class Controls:
                     files = [[str(path)] for path in examples]
                     chosen = gr.Examples(files, self.upload, label="Examples", api_visibility="private")
                     self.uploads.append(chosen.load_input_event.success)
+            with gr.Column(elem_id="picture", min_width=0), gr.Row():
+                self.panes = (Pane("first", True, known), Pane("second", False, known))
+            with gr.Column(elem_id="controls", min_width=0):
                 self.model = gr.Dropdown(models, value=models[0], label="Model", elem_id="model")
                 self.other = gr.Dropdown(
                     [NO_OTHER, *models], value=NO_OTHER, label="Compare with", elem_id="other", visible=len(models) > 1
                 )
-            with gr.Column(scale=4, min_width=300):
-                with gr.Row():
-                    self.panes = (Pane("first", True), Pane("second", False))
-                with gr.Row():
-                    self.opacity = gr.Slider(0, 1, 0.5, step=0.05, label="Opacity", elem_id="opacity", min_width=200)
-                    self.channel = gr.Radio(
-                        CHANNELS, value=CHANNELS[0], label="Pixel groups, near or active is red", elem_id="channel",
-                        min_width=260,
-                    )  # fmt: skip
+                self.layer = gr.Radio(LAYERS, value=LAYERS[0], label="Layer", elem_id="layer")
+                self.opacity = gr.Slider(0, 1, 0.5, step=0.05, label="Opacity", elem_id="opacity")
+                self.channel = gr.Radio(CHANNELS, value=CHANNELS[0], label="Heat maps of a click", elem_id="channel")
+                with gr.Group():
+                    self.brushed = gr.Dropdown(
+                        [NO_OTHER, *classes], value=NO_OTHER, label="Brush a class", elem_id="brushed"
+                    )
+                    self.brush = gr.HTML({"on": False}, **_template("brush"), elem_id="brush", padding=True)
+                    self.again = gr.Button("Clear the brush", size="sm", elem_id="again")
 
     def connect(self, actions: Actions) -> None:
         """Connect the events with their handlers."""
         first, second = self.panes
-        settings = [self.opacity, self.channel, self.model, first.legend, self.other, second.legend]
+        settings = [self.opacity, self.layer, self.channel, self.brushed, self.model, first.legend, self.other, second.legend]
         # One at a time, so that threads do not compete for the cores; of a slider's many values only the last counts.
         common: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "models", "api_visibility": "private"}
         last = {**common, "trigger_mode": "always_last"}
@@ -102,8 +111,17 @@ class Controls:
         for pane in self.panes:
             pane.image.select(actions.click, [self.visit, *settings], **drawn, **common)
             pane.legend.input(actions.redraw, [self.visit, *settings], **drawn, **last)
-        for setting in (self.opacity, self.channel):
+        for setting in (self.opacity, self.layer, self.channel):
             setting.change(actions.redraw, [self.visit, *settings], **drawn, **last)
+        # Every stroke counts.
+        self.brush.input(
+            actions.brush, [self.visit, self.brush, *settings], **drawn, **common, trigger_mode="multiple"
+        )
+        for event in (self.brushed.input, self.again.click):
+            event(actions.unbrush, [self.visit, *settings], **drawn, **common)
+        self.brushed.input(
+            None, self.brushed, self.brush, js=f"(name) => ({{on: name != '{NO_OTHER}'}})", api_visibility="private"
+        )
         for model, pane in zip((self.model, self.other), self.panes, strict=True):
             inputs = [self.visit, self.opacity, model, pane.legend]
             for what, button, link in pane.downloads:
@@ -120,12 +138,18 @@ def build_page(actions: Actions, examples: Sequence[Path], config: DemoConfig) -
     )
     with page:
         gr.Markdown(
-            f"# {TITLE}\nDrop or paste an image, then click on it: every head of the network shows which pixels it "
-            f"groups with that point. {', '.join(FORMATS)}; up to {config.largest_megabytes:g} MB and "
-            f"{config.largest_megapixels:g} megapixels. Images stay on the computer that serves this page, and are "
-            f"deleted after {config.keep_minutes:g} minutes."
+            f"# {TITLE}\nSegmentation networks such as [SANet]({PAPER}) label every pixel of an image. Drop or paste one, or "
+            "choose an example; then click on it: which class is there, how sure the model is, and what it looks at."
         )
-        Controls([*actions.models], examples, seconds).connect(actions)
+        Controls(actions, examples, seconds).connect(actions)
+        gr.Markdown(
+            f"{', '.join(FORMATS)}; up to {config.largest_megabytes:g} MB and {config.largest_megapixels:g} megapixels. "
+            f"Images stay on the computer that serves this page, and are deleted after {config.keep_minutes:g} minutes."
+        )
+        with gr.Accordion("How to read this page", open=False):
+            urls = metadata("sanet-segmentation").get_all("Project-URL", [])
+            links = "".join(f"\n- [{label}]({url})" for label, url in (entry.split(", ") for entry in urls))
+            gr.Markdown((HERE / "reading.md").read_text(encoding="utf-8") + links)
         # Gradio has a button for what is on the clipboard; people press Ctrl+V.
         page.load(None, js=(HERE / "paste.js").read_text(encoding="utf-8"), api_visibility="private")
         page.unload(actions.leave)

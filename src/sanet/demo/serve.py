@@ -15,7 +15,8 @@ from sanet.insight.groups import Explainer
 from sanet.models.store import BUNDLED, short_names
 from sanet.structures import SanetError, UsageError
 
-EXAMPLES = Path(__file__).parent / "examples"
+HERE = Path(__file__).parent
+EXAMPLES = HERE / "examples"
 
 
 @contextmanager
@@ -66,7 +67,7 @@ def served(models: Sequence[str | Path], config: DemoConfig, examples: Sequence[
             app_kwargs={"middleware": [Middleware(OwnHostsOnly, config=config)]},
             # No font from another host: the page works without a network.
             theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-            css="footer, .fetch {display: none}",
+            css=(HERE / "page.css").read_text(encoding="utf-8"),
         )
         try:
             yield address

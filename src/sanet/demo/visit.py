@@ -1,9 +1,10 @@
-"""A visitor's image without the page around it: labelled once by each model, its pixel groups, and downloads."""
+"""A visitor's image without the page around it: labelled once by each model, its pixel groups, what is brushed over it,
+and downloads."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +17,20 @@ import torch
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from scipy import ndimage
+from torch import Tensor
 
 from sanet.inference.drawing import Mask, RGBImage, overlay, palette_image, shares
 from sanet.insight.figure import MARKERS, draw, scaled
-from sanet.insight.groups import Encoding, Explainer
+from sanet.inference.views import resized_bands
+from sanet.insight.groups import BAND, Encoding, Explainer
 
 # Longer sides of what the page shows, in pixels; downloads have the size of the image.
-SHOWN, GROUP_SHOWN = 960, 480
+SHOWN, GROUP_SHOWN = 960, 640
+BRUSH = 12  # pixels of what is shown, as in brush.js
+SURE = "viridis"  # of confidence, from dark to bright
 
+Layer = Literal["mask", "confidence", "image"]
 Channel = Literal["attention", "main", "output"]
 Download = Literal["mask", "overlay", "figure"]
 
@@ -37,17 +44,24 @@ class Result:
         encoding: of the image; its prediction is left out.
         prediction: (H, W) class indices, uint8 or uint16.
         seconds: duration.
+        confidence: (H, W) float16, calibrated probability of the predicted class.
     """
 
     model: str
     encoding: Encoding
     prediction: Mask
     seconds: float
+    confidence: NDArray[np.float16]
 
     @cached_property
     def shown(self) -> Mask:
         """The prediction in the size that the page shows."""
         return _resized(self.prediction, SHOWN, Image.Resampling.NEAREST)
+
+    @cached_property
+    def sure(self) -> NDArray[np.uint8]:
+        """The confidence in the size that the page shows, 255 for 1."""
+        return _resized(np.rint(self.confidence * 255.0).astype(np.uint8), SHOWN)
 
     @cached_property
     def shares(self) -> dict[str, float]:
@@ -74,6 +88,7 @@ class Visit:
     Attributes:
         point: column and row that were clicked, if any were.
         results: by the name of the model.
+        truth: bool, what the visitor brushed, in the size that the page shows.
     """
 
     image: RGBImage
@@ -86,6 +101,7 @@ class Visit:
         self._downloads = TemporaryDirectory(dir=self.folder)
         self._shown = _resized(self.image, SHOWN)
         self._grey = _resized(np.asarray(Image.fromarray(self._shown).convert("L")), GROUP_SHOWN)
+        self.truth = np.zeros(self._shown.shape[:2], np.bool_)
 
     @property
     def closed(self) -> bool:
@@ -102,12 +118,15 @@ class Visit:
         """What a model makes of the image; it runs the first time only."""
         if name not in self.results:
             start = perf_counter()
-            encoding = models[name].encode(torch.from_numpy(self.image).permute(2, 0, 1))
+            network, logits = models[name].network, []
+            with network.register_forward_hook(lambda *call: logits.append(call[-1].logits)):
+                encoding = models[name].encode(torch.from_numpy(self.image).permute(2, 0, 1))
+            confidence = _confidence(logits[0] / network.temperature, encoding.size)
             dtype = np.uint16 if len(encoding.labels) > 256 else np.uint8
             prediction: Mask = encoding.prediction.numpy().astype(dtype)
             # One copy of the prediction is enough, and this one is small.
             encoding = encoding._replace(prediction=torch.empty(0))
-            self.results[name] = Result(name, encoding, prediction, perf_counter() - start)
+            self.results[name] = Result(name, encoding, prediction, perf_counter() - start, confidence)
         return self.results[name]
 
     def click(self, place: tuple[int, int]) -> None:
@@ -117,9 +136,37 @@ class Visit:
         x, y = int((place[0] + 0.5) * width / wide), int((place[1] + 0.5) * height / high)
         self.point = (min(max(x, 0), width - 1), min(max(y, 0), height - 1))
 
-    def overlay(self, result: Result, opacity: float, hidden: Collection[str]) -> RGBImage:
-        """The image under its mask, as large as the page shows it, with the point marked."""
-        return self._marked(result.overlay(self._shown, result.shown, opacity, hidden))
+    def brush(self, stroke: Sequence[tuple[float, float]]) -> None:
+        """Add a stroke to the truth, and what the truth then encloses.
+
+        Args:
+            stroke: its points, as shares, 0 to 1, of width and height.
+        """
+        high, wide = self.truth.shape
+        places = [(x * wide, y * high) for x, y in stroke]
+        canvas = Image.fromarray(self.truth.astype(np.uint8))
+        pen = ImageDraw.Draw(canvas)
+        pen.line(places, 1, BRUSH, "curve")
+        for place in (places[0], places[-1]):
+            pen.circle(place, BRUSH / 2, 1)
+        self.truth = ndimage.binary_fill_holes(np.asarray(canvas))
+
+    def iou(self, result: Result, name: str) -> float:
+        """IoU, 0 to 1, of where a model finds a class with the truth, of which there is some."""
+        found = result.shown == result.encoding.labels.names.index(name)
+        return float((found & self.truth).sum() / (found | self.truth).sum())
+
+    def overlay(
+        self, result: Result, opacity: float, hidden: Collection[str], layer: Layer = "mask"
+    ) -> RGBImage:
+        """The image under a layer, as large as the page shows it, with the point and the outline of the truth."""
+        if layer == "confidence":
+            picture = _tinted(self._shown, result.sure, SURE, opacity)
+        else:
+            picture = result.overlay(self._shown, result.shown, opacity if layer == "mask" else 0, hidden)
+        for inner, color in ((ndimage.binary_dilation(self.truth, iterations=2), 0), (self.truth, 255)):
+            picture[inner & ~ndimage.binary_erosion(inner, iterations=4)] = color
+        return self._marked(picture)
 
     def groups(self, result: Result, channel: Channel) -> list[tuple[RGBImage, str]]:
         """An image for each head of what it groups with the point, and its caption; none before a click.
@@ -134,8 +181,8 @@ class Visit:
         for group in result.encoding.groups(*self.point):
             values = {"attention": group.distance, "main": group.main, "output": group.output}[channel]
             shade = Image.fromarray(scaled(values.numpy(), reverse=channel == "attention"))
-            heat = colormaps["jet"](np.asarray(shade.resize((wide, high), Image.Resampling.BILINEAR)))[..., :3] * 255
-            blend = np.rint(0.65 * heat + 0.35 * self._grey[..., None]).astype(np.uint8)
+            shades = np.asarray(shade.resize((wide, high), Image.Resampling.BILINEAR))
+            blend = _tinted(self._grey[..., None], shades, "jet", 0.65)
             rows, columns = values.shape
             images.append((self._marked(blend), f"head {group.stage}, {columns} x {rows} cells"))
         return images
@@ -171,6 +218,17 @@ class Visit:
         pen.circle((x, y), radius + 2, outline="white", width=2)
         pen.circle((x, y), radius, fill=MARKERS[0])
         return np.asarray(canvas)
+
+
+def _confidence(logits: Tensor, size: tuple[int, int]) -> NDArray[np.float16]:
+    """(1, K, h, w) calibrated logits -> (H, W), the largest probability."""
+    bands = resized_bands(logits.split(BAND, dim=2), logits.shape[2], size)
+    return torch.cat([band[0].softmax(dim=0).amax(dim=0).half().cpu() for band in bands]).numpy()
+
+
+def _tinted(image: NDArray[np.uint8], shades: NDArray[Any], colors: str, opacity: float) -> RGBImage:
+    """An image under the colours of shades (H, W)."""
+    return np.rint(opacity * 255 * colormaps[colors](shades)[..., :3] + (1 - opacity) * image).astype(np.uint8)
 
 
 def _resized(array: Mask, longest: int, how: Image.Resampling = Image.Resampling.BILINEAR) -> NDArray[Any]:
