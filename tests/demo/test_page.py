@@ -83,7 +83,7 @@ def repeated(page, act, text):
     status(page, text)
 
 
-def test_a_visit(browser, address, encodings):
+def test_a_visit(browser, address, models, encodings):
     """Upload, overlay, two clicks, class switch, second model: the image is encoded once by each."""
     with opened(browser, address) as page:
         upload(page, png(60, 80))
@@ -97,6 +97,11 @@ def test_a_visit(browser, address, encodings):
         page.click("#first-image img", position={"x": box["width"] / 4, "y": box["height"] / 2})
         page.wait_for_selector("#first-groups figure")
         status(page, "point 2")
+        prediction = sanet.Predictor(models[0])(np.asarray(Image.open(io.BytesIO(png(60, 80)))))
+        x, y = map(int, re.search(r"point (\d+), (\d+)", page.inner_text("#first-status")).groups())
+        assert page.inner_text("#first-status b") == prediction.labels.names[prediction[y, x]]
+        shown = float(re.search(r"([\d.]+)%", page.inner_text("#first-status p"))[1])
+        assert shown == pytest.approx(100 * prediction.confidence[y, x], abs=0.1)
         assert page.locator("#first-groups figure").count() == 4
         first = page.get_attribute("#first-groups img", "src")
         page.click("#first-image img", position={"x": box["width"] * 3 / 4, "y": box["height"] / 2})
@@ -121,6 +126,104 @@ def test_a_visit(browser, address, encodings):
         page.get_by_role("option", name="fcn").click()
         status(page, "no attention to show", "second")
         assert encodings == [(60, 80)] * 2
+
+
+def test_a_page_without_an_image_says_what_its_models_know(browser, address, models):
+    """Of one model, and of both; an example is there to click on, and nothing that needs an image."""
+    with opened(browser, address) as page:
+        names = sanet.load_model(models[0]).labels.names
+        assert page.locator("#first-legend .name").all_inner_texts() == list(names)
+        assert page.locator(EXAMPLE).first.is_visible()
+        needed = ("#first-image", "#first-get-mask", "#layer", "#brushed", "#second-legend")
+        assert not any(page.locator(selector).is_visible() for selector in needed)
+        page.click("#other input")
+        page.get_by_role("option", name="fcn").click()
+        page.locator("#second-legend .name").first.wait_for()
+        assert page.locator("#second-legend .name").all_inner_texts() == list(names)
+
+
+def test_the_controls_are_beside_the_image_or_below_it(browser, address):
+    with opened(browser, address) as page:
+        upload(page, png(60, 80))
+        status(page, "80 x 60 pixels")
+        for width in (1280, 390):
+            page.set_viewport_size({"width": width, "height": 844})
+            page.wait_for_timeout(500)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            names = ("first-image", "layer", "model")
+            image, *controls = (page.locator(f"#{name}").bounding_box() for name in names)
+            assert image["x"] >= 0
+            assert image["x"] + image["width"] <= width
+            for control in controls:
+                if width == 390:
+                    assert control["y"] >= image["y"] + image["height"]
+                else:
+                    assert control["x"] + control["width"] <= image["x"]
+                    assert control["y"] < image["y"] + image["height"]
+
+
+def test_a_heat_map_grows_and_layers_change(browser, address):
+    with opened(browser, address) as page:
+        upload(page, png(60, 80))
+        status(page, "80 x 60 pixels")
+        page.click("#first-image img")
+        figures = page.locator("#first-groups figure")
+        figures.nth(3).wait_for()
+        small = figures.nth(2).bounding_box()["width"]
+        figures.nth(2).locator("img").click()
+        wait_until(lambda: figures.nth(2).bounding_box()["width"] > 3 * small)
+        # And stays so when another point is chosen.
+        page.click("#first-image img", position={"x": 20, "y": 20})
+        status(page, "point 1, 1")
+        assert figures.nth(2).bounding_box()["width"] > 3 * small
+        figures.nth(2).locator("img").click()
+        wait_until(lambda: figures.nth(2).bounding_box()["width"] == pytest.approx(small, abs=2))
+
+        original = np.asarray(Image.open(io.BytesIO(png(60, 80))).resize((960, 720), Image.Resampling.BILINEAR), int)
+        page.click("#layer input[value=image]")
+        wait_until(lambda: np.abs(pixels(page, "#first-image img") - original).mean() < 10)
+        page.click("#layer input[value=confidence]")
+        grey = original.mean(axis=2)
+        # Of one confidence everywhere, as an untrained network has it: half of it grey, half one colour.
+        wait_until(lambda: np.ptp((pixels(page, "#first-image img") - grey[..., None] / 2).mean(axis=(0, 1))) > 20)
+
+
+def test_a_brushed_region_is_compared_with_each_model(browser, address, models):
+    """A ring around the left half, drawn with a mouse; the same region for both; a click does not choose a point."""
+    with opened(browser, address) as page:
+        upload(page, png(60, 80))
+        status(page, "80 x 60 pixels")
+        page.click("#other input")
+        page.get_by_role("option", name="fcn").click()
+        status(page, "80 x 60 pixels", "second")
+        mask = sanet.Predictor(models[0])(np.asarray(Image.open(io.BytesIO(png(60, 80))))).mask
+        name = sanet.load_model(models[0]).labels.names[np.bincount(mask.flat).argmax()]
+        page.click("#brushed input")
+        page.get_by_role("option", name=name).click()
+        page.wait_for_selector("#brush .on")
+        page.locator("#second-image img").scroll_into_view_if_needed()
+        box = page.locator("#second-image img").bounding_box()
+        for step, (x, y) in enumerate([(0, 0), (0.5, 0), (0.5, 1), (0, 1), (0, 0)]):
+            place = (box["x"] + 1 + x * (box["width"] - 2), box["y"] + 1 + y * (box["height"] - 2))
+            page.mouse.move(*place, steps=5)
+            if not step:
+                page.mouse.down()
+        page.mouse.up()
+        for pane, path in zip(("first", "second"), models, strict=True):
+            status(page, "IoU", pane)
+            found = sanet.Predictor(path)(np.asarray(Image.open(io.BytesIO(png(60, 80))))) == name_index(path, name)
+            left = np.arange(80)[None].repeat(60, 0) < 40
+            expected = (found & left).sum() / (found | left).sum()
+            shown = float(re.search(r"IoU (\d\.\d+)", page.inner_text(f"#{pane}-status"))[1])
+            assert shown == pytest.approx(expected, abs=0.03)
+            assert "point" not in page.inner_text(f"#{pane}-status")
+        wait_until(lambda: page.locator("canvas").count() == 0)
+        page.click("#again")
+        page.wait_for_function("!document.getElementById('first-status').innerText.includes('IoU')")
+
+
+def name_index(path, name):
+    return sanet.load_model(path).labels.names.index(name)
 
 
 def test_an_example(browser, address, encodings):
@@ -159,6 +262,24 @@ def test_names_are_text_wherever_they_stand(browser, tmp_path, monkeypatch):
         page.wait_for_timeout(300)
         assert page.evaluate("window.hit") is None
         assert page.locator("img[src=x]").count() == 0
+
+
+def test_a_hidden_class_stays_hidden_where_another_image_lists_it_elsewhere(browser, models, monkeypatch):
+    encode = Explainer.encode
+
+    def halves(self, image):
+        # As many columns of the first class as the image has rows.
+        second = (torch.arange(80) >= image.shape[1]).long()
+        return encode(self, image)._replace(prediction=second.expand(image.shape[1:]))
+
+    monkeypatch.setattr(Explainer, "encode", halves)
+    with served(models[:1], DemoConfig(port=0)) as address, opened(browser, address) as page:
+        boxes = page.locator("#first-legend input")
+        for height, checked in ((60, [True, True]), (32, [True, False])):
+            upload(page, png(height, 80))
+            status(page, f"80 x {height} pixels")
+            wait_until(lambda checked=checked: [box.is_checked() for box in boxes.all()] == checked)
+            boxes.first.set_checked(False)
 
 
 def test_an_image_that_is_dropped(browser, address, encodings):
@@ -291,7 +412,7 @@ def test_images_are_forgotten_when_the_page_is_closed_or_cleared(browser, models
             page.click("#upload button[title='Remove Image']")
             wait_until(lambda: len(open_visits()) == before)
             page.wait_for_selector("#first-image img", state="detached")
-            assert page.locator("#first-legend input").count() == 0
+            assert page.locator("#first-legend input:enabled").count() == 0
             upload(page, png(40, 60))
             status(page, "60 x 40")
             assert len(open_visits()) == before + 1

@@ -1,20 +1,25 @@
 """The server of the page, as a careless or a malicious visitor speaks to it, without a browser."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
+import numpy as np
 import pytest
 from visitor import Visitor, file_data, open_visits, png, wait_until
 
-from sanet.demo.actions import Actions
+from sanet.demo.actions import NO_LEGEND, Actions
 from sanet.demo.config import DemoConfig
 from sanet.demo.page import NO_OTHER
 from sanet.demo.serve import served
+from sanet.demo.visit import Visit
+from sanet.insight.groups import Explainer
 from sanet.structures import SanetError, UsageError
 
 
@@ -106,7 +111,7 @@ def test_nothing_is_kept_for_longer_than_promised_or_after_the_end(models, tmp_p
 def test_a_visitor_who_leaves_is_forgotten(models, tmp_path):
     actions = Actions({}, DemoConfig(), str(tmp_path))
     (tmp_path / "upload.png").write_bytes(png(40, 50))
-    settings = (0.5, "attention", "none", {"rows": [], "hidden": []}, "—", {"rows": [], "hidden": []})
+    settings = (0.5, "mask", "attention", NO_OTHER, "none", NO_LEGEND, NO_OTHER, NO_LEGEND)
     request = SimpleNamespace(session_hash="a")
     visit, *_ = actions.upload({"path": str(tmp_path / "upload.png")}, request, gr.Progress(), *settings)
     actions.leave(SimpleNamespace(session_hash="b"))
@@ -116,6 +121,59 @@ def test_a_visitor_who_leaves_is_forgotten(models, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["upload.png"]
     with pytest.raises(gr.Error, match="no image"):
         actions.view(visit, gr.Progress(), *settings)
+
+
+@pytest.mark.parametrize(
+    "brush",
+    [
+        *(
+            {},
+            {"on": True},
+            {"stroke": None},
+            {"stroke": "abc"},
+            {"stroke": []},
+            {"stroke": [[]]},
+            {"stroke": [0.5, 0.5]},
+        ),
+        *({"stroke": [[0.5]]}, {"stroke": [[0, 1], [1]]}, {"stroke": [[0.5, 1.5]]}, {"stroke": [[-1, 0]]}, None, [1]),
+        *({"stroke": [[float("nan"), 0]]}, {"stroke": [[10**400, 0]]}, {"stroke": [[0.5, 0.5]] * 5001}),
+    ],
+)
+def test_what_is_no_stroke_is_refused(brush, tmp_path):
+    visit = Visit(np.zeros((40, 50, 3), np.uint8), "a", str(tmp_path))
+    actions, settings = Actions({}, DemoConfig(), str(tmp_path)), ("mask", "attention", NO_OTHER, "none")
+    with pytest.raises(gr.Error) as refused:
+        actions.brush(visit, brush, 0.5, *settings, NO_LEGEND, NO_OTHER, NO_LEGEND)
+    assert not refused.value.print_exception
+    assert not visit.truth.any()
+
+
+def test_a_brushed_region_is_its_visitors_own(models, tmp_path):
+    """It stays until another class is brushed, and is gone with the image."""
+    explainers = {"sanet": Explainer(models[0], "cpu")}
+    actions = Actions(explainers, DemoConfig(), str(tmp_path))
+    first, second = (Visit(np.zeros((40, 50, 3), np.uint8), "a", str(tmp_path)) for _ in range(2))
+    (name,) = first.result("sanet", explainers).shares  # an untrained network finds one class everywhere
+    settings = (0.5, "mask", "attention", name, "sanet", NO_LEGEND, NO_OTHER, NO_LEGEND)
+    half = {"on": True, "stroke": [[0, 0], [0.5, 0], [0.5, 1], [0, 1], [0, 0]]}
+
+    def brushed(values):
+        return [row for value in values if isinstance(value, dict) and "text" in value for row in value["rows"]]
+
+    assert brushed(actions.redraw(first, *settings)) == []
+    (row,) = brushed(actions.brush(first, half, *settings))
+    assert row["name"] == name
+    assert float(re.search(r"\d\.\d+", row["share"])[0]) == pytest.approx(0.5, abs=0.02)
+    assert brushed(actions.redraw(second, *settings)) == []
+    assert brushed(actions.unbrush(first, *settings)) == []
+
+
+def test_the_page_links_to_what_the_package_names(address):
+    """The paper, and the addresses of the package's metadata; nothing is loaded from any of them."""
+    _, page = Visitor(address, "links").get("/config")
+    linked = {*re.findall(r"\]\((https?://[^)]+)\)", page.decode())}
+    urls = metadata("sanet-segmentation").get_all("Project-URL", [])
+    assert linked == {"https://arxiv.org/abs/1909.03402", *(url.split(", ", 1)[1] for url in urls)}
 
 
 def test_a_visitors_file_name_is_no_html_in_an_error_and_is_not_printed(tmp_path):

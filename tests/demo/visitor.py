@@ -10,9 +10,9 @@ from urllib.request import Request, urlopen
 import numpy as np
 from PIL import Image
 
+from sanet.demo.actions import NO_LEGEND
+from sanet.demo.page import NO_OTHER
 from sanet.demo.visit import Visit
-
-NO_LEGEND = {"rows": [], "hidden": []}
 
 
 def png(height, width, seed=0):
@@ -60,7 +60,7 @@ class Visitor:
         """The answer to an event of the page, such as "upload"."""
         config = json.load(urlopen(f"{self.address}config", timeout=20))
         found = next(entry for entry in config["dependencies"] if any(name in target for target in entry["targets"]))
-        settings = [0.5, "attention", "sanet", NO_LEGEND, self.other, NO_LEGEND]
+        settings = [0.5, "mask", "attention", NO_OTHER, "sanet", NO_LEGEND, self.other, NO_LEGEND]
         body = {"data": [*data, *settings], "fn_index": found["id"], "session_hash": self.session, **more}
         url, kind = f"{self.address}gradio_api/queue", {"Content-Type": "application/json"}
         urlopen(Request(f"{url}/join", json.dumps(body).encode(), kind), timeout=20).close()

@@ -1,4 +1,4 @@
-"""What happens on the page: an image comes, a point is clicked, a class is brushed, a setting changes, a file is fetched."""
+"""What happens on the page: an image comes, is clicked or brushed, a setting changes, a file is downloaded."""
 
 from __future__ import annotations
 
@@ -92,13 +92,13 @@ class Actions:
 
     def brush(self, visit: Visit | None, brush: dict[str, Any], *settings: Any) -> list[Any]:
         """A stroke over what is shown."""
-        stroke = brush.get("stroke")
         try:
-            points = np.array(stroke, np.float64)
-        except (TypeError, ValueError):
-            points = np.empty(0)
-        if points.ndim != 2 or points.shape[1] != 2 or len(points) > LONGEST_STROKE or not ((0 <= points) & (points <= 1)).all():
-            raise gr.Error("this is no stroke over the image", print_exception=False)
+            points = np.array(brush["stroke"], np.float64)
+            fits = points.shape[1:] == (2,) and len(points) <= LONGEST_STROKE and ((points >= 0) & (points <= 1)).all()
+        except (KeyError, OverflowError, TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise gr.Error("no stroke over an image", print_exception=False)
         self._required(visit).brush(points.tolist())
         return self.redraw(visit, *settings)
 
@@ -151,12 +151,11 @@ class Actions:
             for entry, share in result.shares.items()
         ]
         groups = visit.groups(result, now.channel)
+        hint = f"brush all of {now.brushed}" if now.brushed in labels.names else HINTS[now.layer]
         return [
             gr.Column(visible=True),
             {"rows": rows, "hidden": hidden},
-            gr.Image(
-                visit.overlay(result, now.opacity, hidden, now.layer), label=f"{result.model}: {HINTS[now.layer]}"
-            ),
+            gr.Image(visit.overlay(result, now.opacity, hidden, now.layer), label=f"{result.model}: {hint}"),
             _status(visit, result, now.brushed),
             [{"src": data_url(image, "JPEG"), "caption": caption} for image, caption in groups],
         ]
@@ -165,7 +164,7 @@ class Actions:
         """Legend and status of a pane without an image: the classes that its model knows."""
         labels = self.models[name].network.labels
         rows = [{**_row(labels, entry, ""), "checked": "disabled"} for entry in labels.names]
-        return {"rows": rows, "hidden": []}, {"rows": [], "text": f"This model knows {len(rows)} classes:"}
+        return {"rows": rows, "hidden": []}, {"rows": [], "text": f"{_text(name)} knows {len(rows)} classes:"}
 
     def _required(self, visit: Visit | None) -> Visit:
         if visit is None or visit.closed:
@@ -187,7 +186,8 @@ def _status(visit: Visit, result: Result, brushed: str) -> dict[str, Any]:
     if visit.point is not None:
         x, y = visit.point
         name = labels.names[result.prediction[y, x]]
-        found.append(_row(labels, name, f"confidence {percent(float(result.confidence[y, x]))}"))
+        # Never 100.0%, which no model is sure of.
+        found.append(_row(labels, name, f"confidence {percent(min(0.999, float(result.confidence[y, x])))}"))
         text += f"; point {x}, {y}"
         text += "" if result.encoding.heads else "; this network has no attention to show"
     if brushed in labels.names and visit.truth.any():
@@ -197,7 +197,10 @@ def _status(visit: Visit, result: Result, brushed: str) -> dict[str, Any]:
 
 def _row(labels: LabelSet, name: str, share: str) -> dict[str, str]:
     """A class, its colour, and what is said of it."""
-    # Gradio makes a JavaScript template of it, and the name of a class may be anybody's.
-    text = name.replace("\\", "\\\\").replace("${", "\\${")
     color = "rgb({},{},{})".format(*labels.colors[labels.names.index(name)])
-    return {"name": name, "text": text, "color": color, "share": share}
+    return {"name": name, "text": _text(name), "color": color, "share": share}
+
+
+def _text(name: str) -> str:
+    """A name, which may be anybody's, in what Gradio makes a JavaScript template of."""
+    return name.replace("\\", "\\\\").replace("${", "\\${")

@@ -2,7 +2,7 @@
 const WIDTH = 12; // of 960 pixels, as in visit.py
 let canvas = null, pen, box, points;
 const image = (event) =>
-  element.querySelector(".on") && event.target.closest?.(":is(#first-image, #second-image) img");
+  element.querySelector(".on") && event.target.closest?.(".shown img");
 const place = (event) =>
   [(event.pageX - box.left) / box.width, (event.pageY - box.top) / box.height].map((share) => Math.min(1, Math.max(0, share)));
 const add = (event) => {

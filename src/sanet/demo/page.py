@@ -1,4 +1,4 @@
-"""The page: what the models know, an image under their masks, what a click and a brush tell, and the controls beside it."""
+"""The page: what the models know, an image under their masks, what a click and a brush tell, and the controls."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ class Controls:
                     elem_id="upload",
                 )  # fmt: skip
                 self.uploads = [self.upload.upload]
-                if examples:
+            if examples:
+                with gr.Column(elem_id="examples", min_width=0):
                     files = [[str(path)] for path in examples]
                     chosen = gr.Examples(files, self.upload, label="Examples", api_visibility="private")
                     self.uploads.append(chosen.load_input_event.success)
@@ -86,7 +87,7 @@ class Controls:
                 self.layer = gr.Radio(LAYERS, value=LAYERS[0], label="Layer", elem_id="layer")
                 self.opacity = gr.Slider(0, 1, 0.5, step=0.05, label="Opacity", elem_id="opacity")
                 self.channel = gr.Radio(CHANNELS, value=CHANNELS[0], label="Heat maps of a click", elem_id="channel")
-                with gr.Group():
+                with gr.Group(elem_id="brushing"):
                     self.brushed = gr.Dropdown(
                         [NO_OTHER, *classes], value=NO_OTHER, label="Brush a class", elem_id="brushed"
                     )
@@ -96,7 +97,10 @@ class Controls:
     def connect(self, actions: Actions) -> None:
         """Connect the events with their handlers."""
         first, second = self.panes
-        settings = [self.opacity, self.layer, self.channel, self.brushed, self.model, first.legend, self.other, second.legend]
+        settings = [
+            *(self.opacity, self.layer, self.channel, self.brushed),
+            *(self.model, first.legend, self.other, second.legend),
+        ]
         # One at a time, so that threads do not compete for the cores; of a slider's many values only the last counts.
         common: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "models", "api_visibility": "private"}
         last = {**common, "trigger_mode": "always_last"}
@@ -114,9 +118,7 @@ class Controls:
         for setting in (self.opacity, self.layer, self.channel):
             setting.change(actions.redraw, [self.visit, *settings], **drawn, **last)
         # Every stroke counts.
-        self.brush.input(
-            actions.brush, [self.visit, self.brush, *settings], **drawn, **common, trigger_mode="multiple"
-        )
+        self.brush.input(actions.brush, [self.visit, self.brush, *settings], **drawn, **common, trigger_mode="multiple")
         for event in (self.brushed.input, self.again.click):
             event(actions.unbrush, [self.visit, *settings], **drawn, **common)
         self.brushed.input(
@@ -138,17 +140,17 @@ def build_page(actions: Actions, examples: Sequence[Path], config: DemoConfig) -
     )
     with page:
         gr.Markdown(
-            f"# {TITLE}\nSegmentation networks such as [SANet]({PAPER}) label every pixel of an image. Drop or paste one, or "
-            "choose an example; then click on it: which class is there, how sure the model is, and what it looks at."
+            f"# {TITLE}\nNetworks such as [SANet]({PAPER}) say of every pixel of an image what it shows. Drop or paste "
+            "one, or choose an example; then click on it: the class there, how sure the model is, what it looks at."
         )
         Controls(actions, examples, seconds).connect(actions)
         gr.Markdown(
-            f"{', '.join(FORMATS)}; up to {config.largest_megabytes:g} MB and {config.largest_megapixels:g} megapixels. "
-            f"Images stay on the computer that serves this page, and are deleted after {config.keep_minutes:g} minutes."
+            f"{', '.join(FORMATS)}; up to {config.largest_megabytes:g} MB and {config.largest_megapixels:g} megapixels."
+            f" Images stay on the computer that serves the page, and are deleted after {config.keep_minutes:g} minutes."
         )
         with gr.Accordion("How to read this page", open=False):
             urls = metadata("sanet-segmentation").get_all("Project-URL", [])
-            links = "".join(f"\n- [{label}]({url})" for label, url in (entry.split(", ") for entry in urls))
+            links = "".join("\n- [{}]({})".format(*entry.split(", ", 1)) for entry in urls)
             gr.Markdown((HERE / "reading.md").read_text(encoding="utf-8") + links)
         # Gradio has a button for what is on the clipboard; people press Ctrl+V.
         page.load(None, js=(HERE / "paste.js").read_text(encoding="utf-8"), api_visibility="private")

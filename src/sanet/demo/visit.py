@@ -1,5 +1,4 @@
-"""A visitor's image without the page around it: labelled once by each model, its pixel groups, what is brushed over it,
-and downloads."""
+"""A visitor's image without the page around it: labelled once by each model, pixel groups, a brush, and downloads."""
 
 from __future__ import annotations
 
@@ -21,8 +20,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from sanet.inference.drawing import Mask, RGBImage, overlay, palette_image, shares
-from sanet.insight.figure import MARKERS, draw, scaled
 from sanet.inference.views import resized_bands
+from sanet.insight.figure import MARKERS, draw, scaled
 from sanet.insight.groups import BAND, Encoding, Explainer
 
 # Longer sides of what the page shows, in pixels; downloads have the size of the image.
@@ -156,12 +155,10 @@ class Visit:
         found = result.shown == result.encoding.labels.names.index(name)
         return float((found & self.truth).sum() / (found | self.truth).sum())
 
-    def overlay(
-        self, result: Result, opacity: float, hidden: Collection[str], layer: Layer = "mask"
-    ) -> RGBImage:
+    def overlay(self, result: Result, opacity: float, hidden: Collection[str], layer: Layer = "mask") -> RGBImage:
         """The image under a layer, as large as the page shows it, with the point and the outline of the truth."""
         if layer == "confidence":
-            picture = _tinted(self._shown, result.sure, SURE, opacity)
+            picture = _tinted(self._shown.mean(axis=2, keepdims=True), result.sure, SURE, opacity)
         else:
             picture = result.overlay(self._shown, result.shown, opacity if layer == "mask" else 0, hidden)
         for inner, color in ((ndimage.binary_dilation(self.truth, iterations=2), 0), (self.truth, 255)):
@@ -226,7 +223,7 @@ def _confidence(logits: Tensor, size: tuple[int, int]) -> NDArray[np.float16]:
     return torch.cat([band[0].softmax(dim=0).amax(dim=0).half().cpu() for band in bands]).numpy()
 
 
-def _tinted(image: NDArray[np.uint8], shades: NDArray[Any], colors: str, opacity: float) -> RGBImage:
+def _tinted(image: NDArray[Any], shades: NDArray[Any], colors: str, opacity: float) -> RGBImage:
     """An image under the colours of shades (H, W)."""
     return np.rint(opacity * 255 * colormaps[colors](shades)[..., :3] + (1 - opacity) * image).astype(np.uint8)
 
