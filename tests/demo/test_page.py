@@ -249,7 +249,7 @@ def test_names_are_text_wherever_they_stand(browser, tmp_path, monkeypatch):
     network = sanet.create_model("sanet", "test_resnet", labels=LabelSet(names), output_stride=8)
     each, encode = torch.arange(64 * 64).view(64, 64) % len(names), Explainer.encode
     monkeypatch.setattr(Explainer, "encode", lambda self, image: encode(self, image)._replace(prediction=each))
-    model = tmp_path / "<img src=x onerror=window.hit=1>"
+    model = tmp_path / "<img src=x onerror=window.hit=1>${window.hit=1}"
     network.save_pretrained(model)
     with served([model], DemoConfig(port=0)) as address, opened(browser, address) as page:
         upload(page, b"none", "<img src=x onerror=window.hit=1>.png")
@@ -259,6 +259,11 @@ def test_names_are_text_wherever_they_stand(browser, tmp_path, monkeypatch):
         page.wait_for_selector("#first-legend .name")
         shown = page.locator("#first-legend .name").all_inner_texts()
         assert sorted(shown) == sorted(names)
+        pixel = page.locator("#first-image img").bounding_box()["width"] / 64
+        for step in range(len(names)):
+            page.click("#first-image img", position={"x": (step + 0.5) * pixel, "y": 60.5 * pixel})
+            status(page, f"point {step}, ")
+            assert page.inner_text("#first-status b") == names[(60 * 64 + step) % len(names)]
         page.wait_for_timeout(300)
         assert page.evaluate("window.hit") is None
         assert page.locator("img[src=x]").count() == 0

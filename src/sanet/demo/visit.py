@@ -95,6 +95,7 @@ class Visit:
     folder: str | None = None
     point: tuple[int, int] | None = None
     results: dict[str, Result] = field(default_factory=dict)
+    truth: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
         self._downloads = TemporaryDirectory(dir=self.folder)
@@ -219,13 +220,14 @@ class Visit:
 
 def _confidence(logits: Tensor, size: tuple[int, int]) -> NDArray[np.float16]:
     """(1, K, h, w) calibrated logits -> (H, W), the largest probability."""
-    bands = resized_bands(logits.split(BAND, dim=2), logits.shape[2], size)
+    bands = resized_bands(torch.split(logits, BAND, dim=2), logits.shape[2], size)
     return torch.cat([band[0].softmax(dim=0).amax(dim=0).half().cpu() for band in bands]).numpy()
 
 
 def _tinted(image: NDArray[Any], shades: NDArray[Any], colors: str, opacity: float) -> RGBImage:
     """An image under the colours of shades (H, W)."""
-    return np.rint(opacity * 255 * colormaps[colors](shades)[..., :3] + (1 - opacity) * image).astype(np.uint8)
+    tint: NDArray[np.float64] = 255 * colormaps[colors](shades)[..., :3]
+    return np.rint(opacity * tint + (1 - opacity) * image).astype(np.uint8)
 
 
 def _resized(array: Mask, longest: int, how: Image.Resampling = Image.Resampling.BILINEAR) -> NDArray[Any]:
