@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 from tqdm import tqdm
 
@@ -61,10 +62,8 @@ def convert(source: Source, output: str | Path, format: Any = MASKS, progress: b
                 left_out.append(f"{record.name} has no mask: left out")
                 continue
             sample = read_sample(source, record)
-            if not record.image and (sample.image.dtype != torch.uint8 or len(sample.image) not in (1, 3)):
-                left_out.append(
-                    f"{record.name} has no image file, and is not of one or three channels of 8 bits: left out"
-                )
+            if not (record.image or _is_picture(sample.image)):
+                left_out.append(f"{record.name} has no file, and is not of one or three channels of 8 bits: left out")
                 continue
             mask, name = sample.mask.numpy(), f"{record.name}{record.image.suffix if record.image else '.png'}"
             regions = _regions(source, record, mask) if writer else ()
@@ -85,13 +84,13 @@ def convert(source: Source, output: str | Path, format: Any = MASKS, progress: b
             raise DataError("nothing can be converted: " + "; ".join(left_out[:3] or ["there is no image"]))
         if writer:
             writer.write(annotations, source.labels, aside)
-            return left_out
-        lists: dict[str | None, list[str]] = {split: [] for split in source.splits}
-        for each in annotations:
-            lists[each.split].append(each.name.rpartition(".")[0])
-        for title, lines in {**lists, "classes": source.labels.names}.items():
-            write_text(aside / f"{title}.txt", "".join(f"{line}\n" for line in lines))
+        else:
+            _write_lists(source, annotations, aside)
     return left_out
+
+
+def _is_picture(image: Tensor) -> bool:
+    return image.dtype == torch.uint8 and len(image) in (1, 3)
 
 
 def _regions(source: Source, record: Record, mask: NDArray[np.int64]) -> tuple[Region, ...]:
@@ -102,6 +101,14 @@ def _regions(source: Source, record: Record, mask: NDArray[np.int64]) -> tuple[R
     classes = dict(source.labels.values)
     drawn = (replace(region, label=classes.get(region.label or "")) for region in source.annotation_of(record).regions)
     return tuple(region for region in drawn if region.label in source.labels.names)
+
+
+def _write_lists(source: Source, annotations: list[Annotation], folder: Path) -> None:
+    lists: dict[str | None, list[str]] = {split: [] for split in source.splits}
+    for each in annotations:
+        lists[each.split].append(each.name.rpartition(".")[0])
+    for title, lines in {**lists, "classes": source.labels.names}.items():
+        write_text(folder / f"{title}.txt", "".join(f"{line}\n" for line in lines))
 
 
 def _write_mask(mask: NDArray[np.int64], labels: LabelSet, path: Path) -> None:
