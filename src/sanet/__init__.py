@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sanet.deploy.profile import profile as profile
     from sanet.evaluation.evaluate import evaluate as evaluate
     from sanet.evaluation.score import score as score
+    from sanet.inference.choosing import next_to_label as next_to_label
     from sanet.inference.films import frames_of as frames_of
     from sanet.inference.prediction import Prediction as Prediction
     from sanet.inference.predictor import Predictor as Predictor
@@ -81,6 +82,7 @@ _HOMES = {
     "sanet.deploy.profile": ("profile",),
     "sanet.evaluation.evaluate": ("evaluate",),
     "sanet.evaluation.score": ("score",),
+    "sanet.inference.choosing": ("next_to_label",),
     "sanet.inference.films": ("frames_of",),
     "sanet.inference.prediction": ("Prediction",),
     "sanet.inference.predictor": ("Predictor",),

@@ -64,10 +64,11 @@ TYPES: dict[str, tuple[type, ...]] = {
     "value_range": (int,),
     "images": (dict, type(None)),
     "temperature": (float, int),
+    "features": (dict, type(None)),
     "weights_sha256": (str,),
 }
 # What it means where a key that was added later is missing.
-BEFORE = {"in_chans": 3, "value_range": 255, "images": None, "temperature": 1.0}
+BEFORE = {"in_chans": 3, "value_range": 255, "images": None, "temperature": 1.0, "features": None}
 TEMPERATURES = 0.01, 100.0
 
 

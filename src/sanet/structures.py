@@ -125,12 +125,14 @@ class SegmentationOutput(NamedTuple):
         mask: (B, K, h, w), the main prediction before the last resize (equation 7).
         dense: (B, K, h, w), the deeply supervised stage-4 prediction (equation 9), or None.
         category: (B, K), logits for "the class is in the image" (equation 8), or None.
+        features: (B, C), the mean over the backbone's last level, or None.
     """
 
     logits: Tensor
     mask: Tensor
     dense: Tensor | None
     category: Tensor | None
+    features: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from io import TextIOWrapper
 
 from sanet import references
-from sanet.cli import renamed, training, using
+from sanet.cli import labelling, renamed, training, using
 from sanet.cli.parsing import Command, parse
 from sanet.structures import Interrupted, SanetError, UsageError, choose, say
 
@@ -41,6 +41,7 @@ COMMANDS: dict[str, type[Command]] = {
     "repeat": training.Repeat,
     "evaluate": training.Evaluate,
     "errors": using.Errors,
+    "next": labelling.Next,
     "score": training.Score,
     "compare": training.Compare,
     "predict": using.Predict,

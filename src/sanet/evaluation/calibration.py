@@ -5,6 +5,7 @@ Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import exp, log, nan
 
 import numpy as np
@@ -17,11 +18,13 @@ from torch import Tensor
 from sanet.data.source import SegmentationDataset
 from sanet.inference.predictor import Predictor
 from sanet.inference.views import score_bands
+from sanet.models.unlike import FeatureStatistics
 from sanet.record import TEMPERATURES
 
 TEMPERATURE = "temperature"  # in the facts of an evaluation
 BINS = 15  # as in the paper
 IMAGES, PIXELS = 200, 2000  # that a temperature is fitted to: images, evenly spaced, and drawn pixels of each
+LOOKED_AT = 50  # images of a split whose features are kept in statistics
 LARGEST = 4096**2  # pixels of an image beyond which it is left out
 
 
@@ -65,22 +68,42 @@ def temperature_of(predictor: Predictor, dataset: SegmentationDataset) -> float:
     Its views are not averaged for that: it belongs to the model, not to its inference settings.
     """
     logits, labels = [], []
-    # As they are stored, which the model maps by its own range; a run's source has mapped them already.
-    dataset = SegmentationDataset(dataset.source.reading(predictor.images.without_range()), dataset.records)
-    stored = dataset.source.reads_files and predictor.images.of_values
-    for index in np.unique(np.linspace(0, len(dataset) - 1, IMAGES).round().astype(int)).tolist():
-        sample, draws = dataset[index], torch.Generator().manual_seed(index)
-        mask = sample.mask.flatten().long()
+    for index, image, mask in spaced(predictor, dataset, IMAGES):
+        draws = torch.Generator().manual_seed(index)
         places = torch.where(mask != dataset.labels.ignore_index)[0]
-        if len(places) == 0 or len(mask) > LARGEST:
+        if len(places) == 0:
             continue
         places = places[torch.randint(len(places), (PIXELS,), generator=draws)].sort().values
-        image = sample.image.to(predictor.device)
-        image = (predictor.seen(image) if stored else image)[None]
         first = 0
-        for band in score_bands(predictor.logits_of, image, predictor.inference):
+        for band in score_bands(predictor.logits_of, image[None], predictor.inference):
             here = places[(places >= first) & (places < first + band[0, 0].numel())] - first
             logits.append(band[0].flatten(1)[:, here.to(band.device)].T.float().cpu())
             first += band[0, 0].numel()
         labels.append(mask[places])
     return fitted_temperature(torch.cat(logits), torch.cat(labels)) if labels else 1.0
+
+
+@torch.inference_mode()
+def statistics_of(
+    predictor: Predictor, training: SegmentationDataset, held_out: SegmentationDataset
+) -> FeatureStatistics | None:
+    """What a model is to know of the images that it was trained on; None where there are too few."""
+
+    def features_of(dataset: SegmentationDataset, count: int) -> NDArray[np.float32]:
+        rows = [predictor.features_of(image) for _, image, _ in spaced(predictor, dataset, count)]
+        return np.array(rows, np.float32)
+
+    count = min(LOOKED_AT, 2 * len(held_out))
+    return FeatureStatistics.of(features_of(training, count), features_of(held_out, LOOKED_AT))
+
+
+def spaced(predictor: Predictor, dataset: SegmentationDataset, count: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Evenly spaced images of a split: number, (C, H, W) as the network takes it, and labels (H * W,) int64."""
+    # As they are stored, which the model maps by its own range; a run's source has mapped them already.
+    dataset = SegmentationDataset(dataset.source.reading(predictor.images.without_range()), dataset.records)
+    stored = dataset.source.reads_files and predictor.images.of_values
+    for index in np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)).tolist():
+        sample = dataset[index]
+        if sample.mask.numel() <= LARGEST:
+            image = sample.image.to(predictor.device)
+            yield index, predictor.seen(image) if stored else image, sample.mask.flatten().long()

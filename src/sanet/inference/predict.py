@@ -22,6 +22,7 @@ from tqdm import tqdm
 from sanet.config import InferenceConfig, OutputConfig
 from sanet.data.decoding import DataError
 from sanet.data.images import tensor_of
+from sanet.data.source import names_text
 from sanet.data.stacks import paged
 from sanet.files import accept, aside_of, beside, discard, locked, require_own, sum_of, written
 from sanet.inference.drawing import shares
@@ -29,10 +30,11 @@ from sanet.inference.exported import is_exported
 from sanet.inference.films import label_film
 from sanet.inference.georeference import geotiff, placed
 from sanet.inference.inputs import find_images, is_film
-from sanet.inference.journal import FileKind, Job, Journal, Line, version
+from sanet.inference.journal import RESULTS, FileKind, Job, Journal, Line, version
 from sanet.inference.prediction import FoundRegion, Kind, Prediction
 from sanet.inference.predictor import Detail, Predictor
 from sanet.models.store import saved_files
+from sanet.models.unlike import UNLIKE
 from sanet.reading import FAR_OUTSIDE, OUTSIDE_TEXT
 from sanet.structures import UsageError, say
 
@@ -149,7 +151,11 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
         journal.finish(jobs)
         if engine.outputs.regions:
             _write_regions(folder, journal.lines.values(), engine.outputs.pixel_size)
-    for line in (journal.lines[journal.name(job.main)] for job in left if job.image not in failures):
+    lines = [journal.lines[journal.name(job.main)] for job in left if job.image not in failures]
+    far = [line["image"] for line in lines if line.get("unlike", 0) >= UNLIKE]
+    if far:
+        say(f"warning: unlike the training images ({RESULTS} says how much): {names_text(far)}", error=True)
+    for line in lines:
         if "outside" in line:
             say(f"warning: {line['image']}: {line['outside']:.1%} of a channel's pixels {OUTSIDE_TEXT}", error=True)
         if "warning" in line:
@@ -230,6 +236,7 @@ def _label_images(predictor: Predictor, jobs: Iterable[Job], outputs: OutputConf
         job, line = read.popleft()
         _write(prediction, job)
         line |= {"image": job.image, "shares": shares(prediction.mask, prediction.labels)}
+        line |= {} if prediction.unlike is None else {"unlike": round(prediction.unlike, 4)}
         yield line | ({"regions": [_row(region) for region in prediction.regions]} if outputs.regions else {})
     yield from failed
 

@@ -74,6 +74,9 @@ class Prediction(NDArrayOperatorsMixin):
         mask: (H, W) class indices, uint8; uint16 for more than 256 classes; the ignore index below a threshold.
         labels: the classes.
         image: (H, W, 3) uint8, the image for people.
+        features: (C,) float32, the backbone's last level, averaged over the image; None of an exported file.
+        unlike: the share in [0, 1] of images such as those of val that are less unlike the training images than this
+            one; None where the model does not know.
     """
 
     def __init__(
@@ -83,8 +86,11 @@ class Prediction(NDArrayOperatorsMixin):
         image: RGBImage,
         certain: Callable[[], Certainty],
         probable: Callable[[], NDArray[np.float16]],
+        features: NDArray[np.float32] | None = None,
+        unlike: float | None = None,
     ) -> None:
         self.mask, self.labels, self.image = mask, labels, image
+        self.features, self.unlike = features, unlike
         self._certain, self._probable = certain, probable
 
     @cached_property
@@ -222,7 +228,8 @@ class Prediction(NDArrayOperatorsMixin):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """With everything computed, since the model does not travel with it."""
-        return _kept, (self.mask, self.labels, self.image, self.certainty, self.probabilities)
+        arrays = self.mask, self.labels, self.image, self.certainty, self.probabilities
+        return _kept, (*arrays, self.features, self.unlike)
 
     def __repr__(self) -> str:
         height, width = self.mask.shape
@@ -242,5 +249,6 @@ def _kept(
     image: RGBImage,
     certainty: Certainty,
     probabilities: NDArray[np.float16],
+    *others: Any,
 ) -> Prediction:
-    return Prediction(mask, labels, image, lambda: certainty, lambda: probabilities)
+    return Prediction(mask, labels, image, lambda: certainty, lambda: probabilities, *others)

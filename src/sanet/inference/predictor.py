@@ -52,6 +52,7 @@ class Predictor:
         in_chans: C, channels of the images.
         images: how image files are read, and which of their values are black and white.
         logits_of: the model as a function from images, on the device, to logits.
+        network: the model itself, or None of an exported file.
         inference: as given, with the model's size where none was.
         temperature: what calibration divides the logits by.
 
@@ -70,6 +71,7 @@ class Predictor:
         self.model = BUNDLED["streets"] if model is None else model
         self.batch, self._process = batch, os.getpid()
         self.logits_of: LogitsFunction
+        self.network: SegmentationModel | None = None
         self._labels_file: ExportedModel | None = None
         if not isinstance(self.model, SegmentationModel) and is_exported(self.model):
             exported = open_exported(self.model, device)
@@ -82,7 +84,7 @@ class Predictor:
                 self.logits_of = lambda images: exported(self.images.stored(images))
         else:
             self.device = choose_device(device)
-            network = prepared(self.model, self.device)
+            self.network = network = prepared(self.model, self.device)
             self.logits_of, self.labels = lambda images: network(images).logits, network.labels
             self.inference = inference.resolved(network.shorter_side)
             self.in_chans, self.value_range, self.images = network.in_chans, network.value_range, network.images
@@ -162,6 +164,23 @@ class Predictor:
             confidence.append(probabilities_of(band, self.inference, self.temperature)[0].amax(dim=0))
         return torch.cat(labels), torch.cat(confidence)
 
+    def watched(self) -> tuple[LogitsFunction, list[torch.Tensor]]:
+        """``logits_of``, and a list to which every call of it adds the features (B, C) of its images, if it has any."""
+        network, found = self.network, list[torch.Tensor]()
+        if network is None:
+            return self.logits_of, found
+
+        def logits_of(images: torch.Tensor) -> torch.Tensor:
+            output = network(images)
+            found.extend([] if output.features is None else [output.features])
+            return output.logits
+
+        return logits_of, found
+
+    def features_of(self, image: torch.Tensor) -> NDArray[np.float32] | None:
+        """(C, H, W), as ``seen`` gives it -> (C,), the mean over views and windows; see ``Prediction``."""
+        return next(self._labelled([image], None, "mask")).features
+
     def seen(self, image: torch.Tensor) -> torch.Tensor:
         """(C, H, W) as stored -> as the network takes it, which differs for models of stored values only."""
         return self.images.scaled(image) if self.images.of_values else image
@@ -195,10 +214,11 @@ class Predictor:
         parts: dict[str, list[torch.Tensor]] = {
             name: [] for name in ("labels", "confidence", "entropy", "probabilities")
         }
+        logits_of, features = self.watched()
         labels_alone = self._labels_file is not None and detail == "mask" and threshold is None
         if labels_alone and self._labels_file is not None:
             parts["labels"].append(self._labels_file.label(images, self.inference).cpu())
-        for band in () if labels_alone else score_bands(self.logits_of, images, self.inference):
+        for band in () if labels_alone else score_bands(logits_of, images, self.inference):
             parts["labels"].append(band.argmax(dim=1).cpu())
             if detail != "mask" or threshold is not None:
                 shares = probabilities_of(band, self.inference, self.temperature)
@@ -207,6 +227,8 @@ class Predictor:
                 if detail == "probabilities":
                     parts["probabilities"].append(shares.half().cpu())
         found = {name: torch.cat(bands, dim=-2).numpy() for name, bands in parts.items() if bands}
+        if features:
+            found["features"] = torch.stack(features).mean(dim=0, dtype=torch.float32).cpu().numpy()
         for place, seen in enumerate(held):
             known = {name: values[place] for name, values in found.items()}
             yield self._prediction(seen, known, threshold)
@@ -222,6 +244,7 @@ class Predictor:
             ignored = self.labels.ignore_index
             mask = mask.astype(np.promote_types(mask.dtype, np.min_scalar_type(ignored)))
             mask[known["confidence"] < threshold] = ignored
+        features, statistics = known.get("features"), self.network.statistics if self.network else None
         certainty = Certainty(known["confidence"], known["entropy"]) if "confidence" in known else None
         return Prediction(
             mask,
@@ -229,6 +252,8 @@ class Predictor:
             self.shown(seen),
             lambda: certainty or again("confidence").certainty,
             lambda: known["probabilities"] if "probabilities" in known else again("probabilities").probabilities,
+            features,
+            None if statistics is None or features is None else statistics.unlike(features),
         )
 
     def shown(self, seen: torch.Tensor) -> NDArray[np.uint8]:

@@ -116,7 +116,7 @@ class SegmentationModel(nn.Module, StoredModel):
                 range for them, or float in [0, 1]; H and W at least 32.
 
         Returns:
-            ``logits`` of (B, K, H, W), and the parts that the loss supervises.
+            ``logits`` of (B, K, H, W), the parts that the loss supervises, and the features of the whole image.
         """
         if images.shape[-1] < 32 or images.shape[-2] < 32:
             raise UsageError(f"images are {tuple(images.shape[-2:])} pixels; the networks need 32 or more a side")
@@ -124,9 +124,11 @@ class SegmentationModel(nn.Module, StoredModel):
             raise UsageError(f"images have {images.shape[1]} channels; this network takes {self.in_chans}")
         if not images.is_floating_point():
             images = self.images.scaled(images) if self.images.low else images.to(self.mean.dtype) / self.value_range
-        output = self.head(self.backbone((images - self.mean) / self.std))
+        maps = self.backbone((images - self.mean) / self.std)
+        features = maps[-1].detach().mean((-2, -1))  # before the head, which may change maps in place
+        output = self.head(maps)
         logits = resize(output.readout, images.shape[-2:])
-        return SegmentationOutput(logits, output.mask, output.dense, output.category)
+        return SegmentationOutput(logits, output.mask, output.dense, output.category, features)
 
 
 def resolved_options(network: str, head: Callable[..., nn.Module], options: Mapping[str, Any]) -> dict[str, Any]:

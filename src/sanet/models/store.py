@@ -23,6 +23,7 @@ from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from torch import Tensor
 
 from sanet.config import MODEL
+from sanet.models.unlike import FeatureStatistics
 from sanet.record import FORMAT, enumerated, read_config, read_weights
 from sanet.structures import SanetError, UsageError, first_line
 
@@ -68,7 +69,12 @@ class StoredModel(
 
     Unlike its parent it writes what the model is now, reads safetensors only, believes nothing of what it reads, and
     fetches no backbone weights that the file is about to replace.
+
+    Attributes:
+        statistics: of the features of the images that it was trained on, where these are known.
     """
+
+    statistics: FeatureStatistics | None = None
 
     def description(self) -> dict[str, Any]:
         """The arguments that make such a model, as JSON has them; ``options`` are all there are."""
@@ -85,6 +91,8 @@ class StoredModel(
         with (save_directory / SAFETENSORS_SINGLE_FILE).open("rb") as file:
             digest = file_digest(file, "sha256").hexdigest()
         content = {"format": FORMAT, **self.description(), "weights_sha256": digest}
+        if self.statistics is not None:
+            content["features"] = self.statistics.plain()
         text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
         (save_directory / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
 
@@ -114,16 +122,19 @@ class StoredModel(
             SanetError: they do not hold one, or not the whole of it.
         """
         arguments, digest = read_config(files.config)
-        temperature = arguments.pop("temperature")
+        temperature, statistics = arguments.pop("temperature"), arguments.pop("features")
         try:
             with torch.device("meta"):
-                wanted: dict[str, Tensor] = cls(**arguments).state_dict()  # type: ignore[attr-defined]
+                empty = cls(**arguments)
+            wanted: dict[str, Tensor] = empty.state_dict()  # type: ignore[attr-defined]
+            channels: int = empty.backbone.levels[-1].channels  # type: ignore[attr-defined]
+            known = None if statistics is None else FeatureStatistics.read(statistics, channels)
         except Exception as error:  # heads and backbones of other libraries fail each in their own way
             raise SanetError(f"{files.config}: {first_line(error)}") from error
         tensors = read_weights(files.weights, wanted, digest)
         model = cls(**arguments)
         model.load_state_dict(tensors)  # type: ignore[attr-defined]
-        model.temperature = temperature  # type: ignore[attr-defined]
+        model.temperature, model.statistics = temperature, known  # type: ignore[attr-defined]
         return model.to(device).eval()  # type: ignore[attr-defined, no-any-return]
 
 

@@ -20,9 +20,9 @@ from sanet.training.task import SegmentationTask, validates
 
 # Steps that are not measured, since the first ones wait for the images and for memory.
 WARM_UP = 3
-# What the end of a run takes: a validation, the temperature of the best epoch and its scores, which count more, as
-# validations; and the seconds of the report.
-VALIDATIONS, REPORT = 3.5, 4.0
+# What the end of a run takes: a validation, the temperature of the best epoch, the features of its images and its
+# scores, which count more, as validations; and the seconds of the report.
+VALIDATIONS, REPORT = 5.5, 4.0
 # Images whose validation is measured before the first step.
 MEASURED = 4
 

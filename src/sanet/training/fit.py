@@ -29,7 +29,7 @@ from sanet.data.decoding import DataError
 from sanet.data.loading import Batching, evaluation_loader, training_loader
 from sanet.data.source import Source
 from sanet.data.transforms import BATCH_TRANSFORMS, TRANSFORMS, Augmentation
-from sanet.evaluation.calibration import temperature_of
+from sanet.evaluation.calibration import statistics_of, temperature_of
 from sanet.evaluation.evaluate import evaluate
 from sanet.evaluation.metrics import METRICS
 from sanet.evaluation.results import TRAINED, Evaluation
@@ -37,6 +37,7 @@ from sanet.files import written_folder
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import HEADS, SegmentationModel
 from sanet.models.store import escaped
+from sanet.models.unlike import FeatureStatistics
 from sanet.reading import ImageReading
 from sanet.references import Reference, name_of
 from sanet.structures import Batch, LabelSet, Sample, UsageError, choose, is_live, say
@@ -206,9 +207,13 @@ def _finish(task: SegmentationTask, config: TrainConfig, source: Source, device:
     best = distributed.broadcast_from_main(folder.best)
     task.model.load_state_dict(network_weights(read_checkpoint(best)))
     inference = InferenceConfig(window=config.window)
-    task.model.temperature = distributed.broadcast_from_main(
-        lambda: temperature_of(Predictor(task.model, device, inference), source.open("val"))
-    )
+    train, val = source.open("train"), source.open("val")
+
+    def learnt() -> tuple[float, FeatureStatistics | None]:
+        predictor = Predictor(task.model, device, inference)
+        return temperature_of(predictor, val), statistics_of(predictor, train, val)
+
+    task.model.temperature, task.model.statistics = distributed.broadcast_from_main(learnt)
     evaluation = evaluate(
         task.model,
         config.data,
