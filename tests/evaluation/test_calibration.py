@@ -17,7 +17,14 @@ from sanet.data.source import SegmentationDataset
 from sanet.deploy.export import describe, prepare, write
 from sanet.deploy.graph import give_labels
 from sanet.evaluation import calibration
-from sanet.evaluation.calibration import calibration_error, fitted_temperature, reliability, temperature_of
+from sanet.evaluation.calibration import (
+    calibration_error,
+    fitted_temperature,
+    reliability,
+    risk_area,
+    risk_counts,
+    temperature_of,
+)
 from sanet.evaluation.evaluate import evaluate
 from sanet.evaluation.results import read_scores
 from sanet.inference.exported import open_exported
@@ -177,3 +184,33 @@ def test_a_temperature_is_fitted_to_the_images_that_fit(model, data, monkeypatch
     assert temperature_of(predictor, dataset) == pytest.approx(best, rel=0.02)
     monkeypatch.setattr(calibration, "LARGEST", mask.numel() - 1)
     assert temperature_of(predictor, dataset) == 1
+
+
+def area_of(confidence, correct):
+    """The mean share of errors among the most confident pixels, for every number of them."""
+    order = np.argsort(-confidence, kind="stable")
+    return (np.cumsum(~correct[order]) / np.arange(1, len(order) + 1)).mean()
+
+
+@pytest.mark.parametrize("power", [1, 8])
+def test_the_risk_coverage_area_equals_a_loop_over_all_coverages(power):
+    """Also where nearly all pixels are nearly certain."""
+    draws = np.random.default_rng(power)
+    confidence = (1 - draws.random(20_000) ** power).astype(np.float32)
+    correct = draws.random(20_000) < confidence
+    given = torch.from_numpy(confidence), torch.from_numpy(correct)
+    halves = [risk_counts(*(each[part] for each in given)) for part in (slice(0, 7000), slice(7000, None))]
+    assert risk_area(sum(halves)) == pytest.approx(area_of(confidence, correct), rel=0.01)
+    assert risk_area(sum(halves)) < 0.9 * risk_area(risk_counts(given[0].flip(0), given[1]))
+
+
+def test_the_risk_coverage_area_of_an_evaluation(model, data, tmp_path):
+    evaluation, pairs = evaluate(model, data, "val", tmp_path, device="cpu", progress=False), []
+    for sample in data_source(data).open("val"):
+        with torch.inference_mode():
+            shares = shares_of(model, sample.image[None], InferenceConfig())
+        labelled = sample.mask.numpy() != 255
+        pairs.append((shares.max(0)[labelled], (shares.argmax(0) == sample.mask.numpy())[labelled]))
+    expected = area_of(*(np.concatenate(parts) for parts in zip(*pairs, strict=True)))
+    assert evaluation.facts["risk_coverage_area"] == pytest.approx(expected, rel=0.02)
+    assert read_scores(tmp_path).facts["risk_coverage_area"] == evaluation.facts["risk_coverage_area"]

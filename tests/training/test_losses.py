@@ -163,7 +163,7 @@ def test_a_mixed_batch_with_a_picture_that_is_all_ignored():
     target[1] = IGNORE
     check(output, target, "presence")
     check(output, target, "share")
-    others = SegmentationOutput(*(part[[0, 2]] for part in output))
+    others = SegmentationOutput(*(part[[0, 2]] for part in output[:4]))
     whole = compare(output, target)
     without = compare(others, target[[0, 2]])
     for one, other in zip(whole.values(), without.values(), strict=True):
@@ -251,8 +251,8 @@ def test_gradients_are_those_of_the_equations():
 
 def test_half_precision_outputs_are_summed_in_single_precision():
     output, target = batch()
-    halves = SegmentationOutput(*(part.detach().bfloat16() for part in output))
-    singles = SegmentationOutput(*(part.float() for part in halves))
+    halves = SegmentationOutput(*(part.detach().bfloat16() for part in output[:4]))
+    singles = SegmentationOutput(*(part.float() for part in halves[:4]))
     one, other = compare(halves, target), compare(singles, target)
     assert one["loss"].dtype == torch.float32
     assert [term.item() for term in one.values()] == [term.item() for term in other.values()]
@@ -347,7 +347,7 @@ def test_a_term_over_ignored_pixels_only_is_zero_and_logits_under_them_change_no
     assert output.mask.grad is None or not output.mask.grad.any()
     noise = 50 * torch.randn(output.mask.shape) * (target == IGNORE)[:, None]
     assert term(name, output._replace(mask=output.mask + noise), target) == term(name, output, target)
-    half = compare(SegmentationOutput(*(part.bfloat16() for part in output)), target, **{name: 1.0})["loss"]
+    half = compare(SegmentationOutput(*(part.bfloat16() for part in output[:4])), target, **{name: 1.0})["loss"]
     assert half.dtype == torch.float32
 
 

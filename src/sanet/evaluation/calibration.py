@@ -21,8 +21,9 @@ from sanet.inference.views import score_bands
 from sanet.models.unlike import FeatureStatistics
 from sanet.record import TEMPERATURES
 
-TEMPERATURE = "temperature"  # in the facts of an evaluation
+TEMPERATURE, RISK_AREA = "temperature", "risk_coverage_area"  # in the facts of an evaluation
 BINS = 15  # as in the paper
+RISKS = 801  # a hundred for each power of ten of what confidence lacks to 1
 IMAGES, PIXELS = 200, 2000  # that a temperature is fitted to: images, evenly spaced, and drawn pixels of each
 LOOKED_AT = 50  # images of a split whose features are kept in statistics
 LARGEST = 4096**2  # pixels of an image beyond which it is left out
@@ -44,6 +45,25 @@ def calibration_error(counts: NDArray[np.float64]) -> float:
     """Expected calibration error in [0, 1] of what ``reliability`` counted, equation (3); NaN without pixels."""
     pixels, confidence, correct = counts
     return float(np.abs(confidence - correct).sum() / pixels.sum()) if pixels.sum() else nan
+
+
+def risk_counts(confidence: Tensor, correct: Tensor) -> Tensor:
+    """(2, RISKS) float64: pixels, and how many are wrong, by rising confidence; arguments as of ``reliability``."""
+    bins = ((1 - confidence.double()).clamp(1e-8, 1).log10() * -100).long()
+    return torch.stack([torch.bincount(bins, row.double(), RISKS) for row in (torch.ones_like(bins), ~correct)])
+
+
+def risk_area(counts: Tensor) -> float:
+    """Area under the risk-coverage curve of what ``risk_counts`` counted, in [0, 1]; NaN without pixels.
+
+    It is the mean, over all shares of the pixels, of the share of errors among those of the highest confidence (Geifman
+    and El-Yaniv, "Selective classification for deep neural networks", NeurIPS 2017). Pixels of one bin have no order.
+    """
+    pixels, wrong = counts[:, counts[0] > 0].flip(1)
+    after, errors, rate = pixels.cumsum(0), wrong.cumsum(0) - wrong, wrong / pixels
+    before = after - pixels
+    parts = rate * pixels + (errors - rate * before) * (after / before.clamp(min=1)).log()
+    return float(parts.sum() / after[-1]) if len(after) else nan
 
 
 def fitted_temperature(logits: Tensor, labels: Tensor) -> float:

@@ -20,7 +20,7 @@ from sanet.config import OWN, DataConfig, InferenceConfig
 from sanet.data.catalog import data_source, labelled_as
 from sanet.data.loading import evaluation_loader
 from sanet.data.source import SegmentationDataset
-from sanet.evaluation.calibration import BINS, TEMPERATURE, reliability
+from sanet.evaluation.calibration import BINS, RISK_AREA, RISKS, TEMPERATURE, reliability, risk_area, risk_counts
 from sanet.evaluation.confusion import ConfusionMatrix, iou_of, scores_of
 from sanet.evaluation.measures import BOUNDARIES, PIXELS, ROWS, image_counts, rule_of
 from sanet.evaluation.metrics import compute_metrics, create_metrics, update_metrics
@@ -178,6 +178,7 @@ def evaluate_dataset(
     """
     labels, own, contents, failure = dataset.labels, [], {}, None
     confusion, trust = ConfusionMatrix(labels), torch.zeros(3, BINS, dtype=torch.float64)
+    risks = torch.zeros(2, RISKS, dtype=torch.float64)
     hidden = not (progress and distributed.is_main_process())
     try:
         for batch in tqdm(evaluation_loader(dataset, num_workers), "evaluate", unit=" images", disable=hidden):
@@ -185,7 +186,8 @@ def evaluate_dataset(
             prediction, confidence = label(Sample(image, mask, name))
             if confidence is not None:
                 labelled = mask != labels.ignore_index
-                trust += reliability(confidence[labelled], (prediction == mask)[labelled])
+                judged = confidence[labelled], (prediction == mask)[labelled]
+                trust, risks = trust + reliability(*judged), risks + risk_counts(*judged)
             own.append(image_counts(prediction, mask, confusion.update(mask, prediction), labels))
             contents[name] = _digest(image), _digest(mask), tuple(mask.shape)
             update_metrics(metrics, prediction, mask)
@@ -194,8 +196,8 @@ def evaluate_dataset(
     # As objects, which reach the others whatever device their counts would have to be on.
     counts = torch.zeros_like(confusion.counts)
     images = torch.zeros(len(dataset), ROWS, len(labels), dtype=torch.int64)
-    shares = distributed.all_gather((confusion.counts, own, contents, trust, failure))
-    trust = torch.stack([share[3] for share in shares]).sum(dim=0)
+    shares = distributed.all_gather((confusion.counts, own, contents, (trust, risks), failure))
+    trust, risks = (torch.stack(parts).sum(dim=0) for parts in zip(*(share[3] for share in shares), strict=True))
     for rank, (counted, part, digests, _, error_of_one) in enumerate(shares):
         if error_of_one is not None:
             raise error_of_one
@@ -214,7 +216,8 @@ def evaluate_dataset(
         dict(zip(dataset.names, miou, strict=True)),
         worst,
         protocol.with_contents({name: (image, mask) for name, (image, mask, _) in contents.items()}),
-        {BOUNDARIES: rule_of(shape for _, _, shape in contents.values())},
+        {BOUNDARIES: rule_of(shape for _, _, shape in contents.values())}
+        | ({RISK_AREA: risk_area(risks)} if risks.any() else {}),
         sums.numpy(),
         values,
         shapes.numpy(),

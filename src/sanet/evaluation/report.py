@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from sanet.config import CROPS
-from sanet.evaluation.calibration import TEMPERATURE
+from sanet.evaluation.calibration import RISK_AREA, TEMPERATURE
 from sanet.evaluation.confusion import SCORE_NAMES
 from sanet.evaluation.curves import learning_curves, reliability_diagram
 from sanet.evaluation.measures import BOUNDARIES, MEASURES, Interval
@@ -28,7 +28,7 @@ REGION_RULE = (
     "IoU above 0.5 with it."
 )
 ABSENT = "absent"
-TOLD = {BOUNDARIES, TRAINED, TEMPERATURE}  # facts that stand elsewhere than in the protocol
+TOLD = {BOUNDARIES, TRAINED, TEMPERATURE, RISK_AREA}  # facts that stand elsewhere than in the protocol
 COLUMNS = 4  # of scores side by side in a terminal
 IMAGE_WIDTH = 640
 NUMBERED_CLASSES = 21
@@ -114,7 +114,10 @@ def _calibration(evaluation: Evaluation) -> str | None:
     if evaluation.reliability is None or error is None:
         return None
     how = "not calibrated" if temperature == 1 else f"logits are divided by {temperature:.3g}, fitted on val"
-    return f"Expected calibration error: {percent(error)} points, over {evaluation.reliability.shape[1]} bins; {how}."
+    area = evaluation.facts.get(RISK_AREA)
+    risk = "" if area is None else f" Area under the risk-coverage curve: {100 * area:.2f} points."
+    bins = evaluation.reliability.shape[1]
+    return f"Expected calibration error: {percent(error)} points, over {bins} bins; {how}.{risk}"
 
 
 def iou_text(iou: float) -> str:

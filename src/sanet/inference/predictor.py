@@ -22,7 +22,7 @@ from sanet.inference.prediction import Certainty, Prediction
 from sanet.inference.views import LogitsFunction, label_image, probabilities_of, score_bands
 from sanet.models.networks import SegmentationModel
 from sanet.models.store import BUNDLED
-from sanet.structures import UsageError, first_line
+from sanet.structures import SegmentationOutput, UsageError, first_line
 
 INTEGERS = ("uint8", "uint16", "uint32", "int16", "int32", "int64")
 # Pixels; measured on two cores: images of 128x128 take a third less time in batches, those of 256x256 take the same.
@@ -171,7 +171,7 @@ class Predictor:
             return self.logits_of, found
 
         def logits_of(images: torch.Tensor) -> torch.Tensor:
-            output = network(images)
+            output: SegmentationOutput = network(images)
             found.extend([] if output.features is None else [output.features])
             return output.logits
 

@@ -31,14 +31,14 @@ class FeatureStatistics(NamedTuple):
         std: (C,) float32, their standard deviation.
         center: mean logarithm of the distance of the held-out images.
         spread: its standard deviation, ``LEAST_SPREAD`` at least.
-        count: how many held-out images there were.
+        held_out: how many of these there were.
     """
 
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
     center: float
     spread: float
-    count: int
+    held_out: int
 
     @classmethod
     def of(cls, training: NDArray[np.float32], held_out: NDArray[np.float32]) -> Self | None:
@@ -57,8 +57,8 @@ class FeatureStatistics(NamedTuple):
 
     def unlike(self, features: NDArray[np.float32]) -> float:
         """The share in [0, 1] of images such as the held-out ones that are nearer to the training images."""
-        scale = self.spread * sqrt(1 + 1 / self.count)
-        return float(stdtr(self.count - 1, (self.distance(features) - self.center) / scale))
+        scale = self.spread * sqrt(1 + 1 / self.held_out)
+        return float(stdtr(self.held_out - 1, (self.distance(features) - self.center) / scale))
 
     def plain(self) -> dict[str, Any]:
         """As JSON keeps it: a channel after the other in one text."""
@@ -68,7 +68,7 @@ class FeatureStatistics(NamedTuple):
     def read(cls, content: dict[str, Any], channels: int) -> Self:
         """Of what ``plain`` gave; a UsageError or another ValueError where it is none of a network with C channels."""
         mean, std = (np.array(content[name].split(), np.float32) for name in TEXTS)
-        center, spread, count = content["center"], content["spread"], content["count"]
+        center, spread, count = content["center"], content["spread"], content["held_out"]
         fits = mean.shape == std.shape == (channels,) and np.isfinite(mean).all() and np.isfinite(std).all()
         if not (
             fits and (std > 0).all() and isfinite(center) and 0 < spread < np.inf and type(count) is int and count > 1
