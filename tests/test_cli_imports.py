@@ -21,6 +21,7 @@ NEEDED = {
     "download": ["voc", "--root", "x"],
     "evaluate": ["m"],
     "errors": ["m"],
+    "next": ["x", "--model", "m"],
     "score": ["x"],
     "compare": ["x"],
     "convert": ["x", "y"],

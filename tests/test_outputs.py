@@ -28,6 +28,10 @@ WRITES = {
         ["nowhere", *SCENES, "--output", "out", "--format", "labelme"],
         ["out/errors.html", "out/suspects.csv", "out/labelme/a.json"],
     ),
+    "next": (
+        ["photos", "--model", "nowhere", "--output", "out", "--format", "labelme"],
+        ["out/next.csv", "out/labelme/a.json"],
+    ),
     "predict": (
         ["photos", "--model", "model", "--output", "out"],
         ["out/masks/a.png", "out/overlays/a.jpg", "out/predictions.jsonl", "out/masks"],

@@ -64,7 +64,7 @@ def test_the_list_has_what_the_predictions_say(pool, capsys):
     assert main([*COMMAND, "--labelled", "pool/a.png", "--count", "5", "--format", "labelme"]) == 0
     said = capsys.readouterr()
     assert "broken.png" in said.err
-    rows = [*csv.DictReader(Path("next/next.csv").open(encoding="utf-8"))]
+    rows = [*csv.DictReader(Path("next/next.csv").read_text(encoding="utf-8").splitlines())]
     assert {row["image"] for row in rows} == {"pool/b.jpg", "pool/deep/c.bmp"}
     assert rows[0]["nearest"] == "pool/a.png"
     predictor = sanet.Predictor("model", "cpu")

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -21,6 +22,8 @@ from sanet.config import InferenceConfig, OutputConfig
 from sanet.inference import predict as predicting
 from sanet.inference.predict import Engine, predict_collection
 from sanet.inference.predictor import Predictor
+from sanet.models.networks import load_model
+from sanet.models.unlike import UNLIKE, FeatureStatistics
 from sanet.structures import LabelSet, SanetError, UsageError
 
 # Labels slowly, so that it can be killed in the middle.
@@ -28,8 +31,8 @@ SLOWLY = """
 import time
 from sanet.inference.predict import Engine, predict_collection
 engine = Engine("model", "cpu")
-logits_of = engine.predictor.logits_of
-engine.predictor.logits_of = lambda images: (time.sleep(0.05), logits_of(images))[1]
+network, forward = engine.predictor.network, engine.predictor.network.forward
+network.forward = lambda images: (time.sleep(0.05), forward(images))[1]
 predict_collection(engine, ["photos"], "out", progress=False)
 """
 
@@ -74,6 +77,32 @@ def test_a_folder(collection):
         overlay = Image.open(Path("out") / line["overlay"])
         assert overlay.width >= picture.width
         assert overlay.height >= picture.height
+
+
+def test_images_unlike_those_of_training_are_named(collection, capsys):
+    """Those beyond the held-out ones, in one line; every image's share is kept; older models say nothing."""
+    assert predict() == (3, 0, [])
+    assert not any("unlike" in line for line in lines())
+    model, predictor = load_model("model"), Predictor("model", "cpu")
+    usual = np.concatenate([predictor(path).features[None] for path in ("photos/a.png", "photos/b.jpg")])
+    noise = np.random.default_rng(0).normal(1, 0.2, (2, 20, usual.shape[1]))
+    model.statistics = FeatureStatistics.of(*(np.concatenate([usual, usual.mean(0) * each]) for each in noise))
+    model.save_pretrained("knows")
+    Image.fromarray(np.full((50, 60, 3), (255, 0, 255), np.uint8)).save("photos/flat.png")
+    capsys.readouterr()
+    assert predict("new", "knows") == (4, 0, [])
+    found = {Path(line["image"]).name: line["unlike"] for line in lines(Path("new"))}
+    knowing = Predictor("knows", "cpu")
+    for path in ("a.png", "b.jpg", "deep/c.bmp", "flat.png"):
+        assert found[Path(path).name] == pytest.approx(knowing(f"photos/{path}").unlike, abs=1e-4)
+    far = [name for name, unlike in found.items() if unlike >= UNLIKE]
+    assert "flat.png" in far
+    assert "a.png" not in far
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert [name for name in found if name in warning] == far
+    copy = pickle.loads(pickle.dumps(knowing(Path("photos/flat.png"))))
+    assert copy.unlike == knowing("photos/flat.png").unlike
+    assert np.array_equal(copy.features, knowing("photos/flat.png").features)
 
 
 def test_a_corrupt_image_is_reported_tried_again_and_the_rest_is_done(collection):

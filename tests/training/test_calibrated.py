@@ -16,6 +16,7 @@ from sanet.evaluation.evaluate import evaluate
 from sanet.evaluation.results import TRAINED, read_scores
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import load_model
+from sanet.models.unlike import FeatureStatistics
 from sanet.reading import ImageReading
 from sanet.training.fit import train
 
@@ -53,6 +54,15 @@ def test_a_run_keeps_the_temperature_that_is_best_on_val(config, root, kind):
     assert found == stored == Predictor(place, "cpu").temperature == kept.facts["temperature"]
     assert describe(model, "onnx")["temperature"] == found  # what an exported file says
     assert np.array_equal(kept.reliability, run.evaluation.reliability)
+    images = {
+        split: [Predictor(place, "cpu")(path) for path in sorted((root / split / "images").iterdir())]
+        for split in ("train", "val")
+    }
+    features = {split: np.array([each.features for each in all]) for split, all in images.items()}
+    known = FeatureStatistics.of(features["train"][[0, 2, 4, 5, 7, 9]], features["val"])  # evenly spaced
+    assert np.allclose(model.statistics.mean, known.mean, rtol=1e-3, atol=1e-3)
+    assert [each.unlike for each in images["val"]] == pytest.approx([*map(known.unlike, features["val"])], abs=0.02)
+    assert "features" not in describe(model, "onnx")  # which gives logits alone
     model.temperature = 1.0
     plain = evaluate(model, config.data, "val", device="cpu", progress=False)
     assert np.array_equal(plain.confusion, kept.confusion)

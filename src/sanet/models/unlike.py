@@ -43,8 +43,9 @@ class FeatureStatistics(NamedTuple):
     @classmethod
     def of(cls, training: NDArray[np.float32], held_out: NDArray[np.float32]) -> Self | None:
         """From features (N, C) and (M, C); None where there are fewer than two of either, or they do not differ."""
-        if min(len(training), len(held_out)) < 2 or not (std := training.std(axis=0)).any():
+        if min(len(training), len(held_out)) < 2 or not np.ptp(training, axis=0).any():
             return None
+        std = training.std(axis=0)
         start = cls(_rounded(training.mean(axis=0)), _rounded(std.clip(LEAST * std.mean())), 0.0, 1.0, len(held_out))
         distances = [start.distance(features) for features in held_out]
         return start._replace(
