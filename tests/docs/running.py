@@ -39,9 +39,20 @@ FEW = {
     "check_data.py": {"COUNT": 8},
     "films.py": {"LENGTHS": (2, 3)},
     "label_errors.py": {"EACH": 1, "SEEDS": (0, 11)},
+    "label_next.py": {
+        "START": 1,
+        "EACH": 1,
+        "ROUNDS": 1,
+        "SEEDS": (0,),
+        "STEPS": 1,
+        "CROP": (32, 32),
+        "MODEL": 'sanet.ModelConfig(backbone="test_resnet", pretrained_backbone=False, output_stride=8)',
+    },
     "loading.py": {"PICTURES": 4, "BATCH": 4, "PASSES": 2, "EPOCH": 1},
     "page.py": {"ROUNDS": 1},
     "parts.py": {"PASSES": 1, "WARM_UP": 0},
+    "uncertainty.py": {"PIXELS": 100},
+    "unlike.py": {"IMAGES": 4},
 }
 
 
