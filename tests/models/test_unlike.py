@@ -75,7 +75,7 @@ def test_it_is_kept_with_the_model(model, tmp_path):
         {"std": "nan"},
         {"mean": [1]},
         {"spread": 0},
-        {"spread": "1"},
+        {"spread": "x"},
         {"center": None},
         {"held_out": 1},
         {"held_out": 2.5},

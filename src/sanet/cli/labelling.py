@@ -39,10 +39,8 @@ class Next(Command):
     def __call__(self) -> None:
         from sanet.inference.choosing import LIST, next_to_label
 
-        how = (self.inference, self.device)
-        chosen = next_to_label(
-            self.pool, model_in(self.model), self.count, self.labelled, self.output, self.format, *how
-        )
+        model, how = model_in(self.model), (self.output, self.format, self.inference, self.device)
+        chosen = next_to_label(self.pool, model, self.count, self.labelled, *how)
         for each in chosen[:5]:
             say(f"label next: {each.image}, uncertainty {each.uncertainty:.2g}")
         say(f"all {len(chosen)}: {Path(self.output, LIST)}")

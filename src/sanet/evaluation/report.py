@@ -116,8 +116,8 @@ def _calibration(evaluation: Evaluation) -> str | None:
     how = "not calibrated" if temperature == 1 else f"logits are divided by {temperature:.3g}, fitted on val"
     area = evaluation.facts.get(RISK_AREA)
     risk = "" if area is None else f" Area under the risk-coverage curve: {100 * area:.2f} points."
-    bins = evaluation.reliability.shape[1]
-    return f"Expected calibration error: {percent(error)} points, over {bins} bins; {how}.{risk}"
+    over = f"over {evaluation.reliability.shape[1]} bins"
+    return f"Expected calibration error: {percent(error)} points, {over}; {how}.{risk}"
 
 
 def iou_text(iou: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,6 @@ from sanet.models.networks import SegmentationModel
 from sanet.structures import UsageError, is_live, say
 
 LIST = "next.csv"
-TOLERANCE = 0.5  # pixels, of outlines for a tool
 
 
 class Choice(NamedTuple):
@@ -50,12 +49,8 @@ def next_to_label(
     format: Any = "csv",
     inference: InferenceConfig = InferenceConfig(),
     device: str | None = None,
-    progress: bool = True,
 ) -> list[Choice]:
-    """Choose the images of a pool whose labels should help a model most.
-
-    One after the other, the image is taken whose uncertainty times its distance from the nearest image that is labelled
-    or was taken is largest; see ``ranked``.
+    """Choose the images of a pool whose labels should help a model most; see ``ranked``.
 
     Args:
         pool: files, folders and globs; what is labelled among them is left out.
@@ -66,7 +61,6 @@ def next_to_label(
         format: "csv", or a format of annotations for the predictions of these images, which get a folder of its name.
         inference: sliding window, multi-scale and flip.
         device: name of the device; by default the best there is.
-        progress: show a progress bar in a terminal.
 
     Raises:
         SanetError: the model cannot be read.
@@ -76,8 +70,8 @@ def next_to_label(
     Example:
         >>> import sanet
         >>> model = sanet.create_model("fcn", num_classes=2)
-        >>> [choice.image.name for choice in sanet.next_to_label("photos/images", model, count=2)]  # doctest: +SKIP
-        ['4.png', '0.png']
+        >>> len(sanet.next_to_label("photos/images", model, count=2))
+        2
     """
     folder, place = None, Path(output or LIST)
     if output is not None:
@@ -90,22 +84,28 @@ def next_to_label(
     if any(map(is_film, (*known, *images))):
         raise UsageError("there is a film among the images; save its frames as files")
     done = {path.resolve() for path in known}
-    images = {path: name for path, name in images.items() if path.resolve() not in done}
     if output is not None:
         require_writable(place)
-    old, new = (_look_at(predictor, [*paths], progress) for paths in (known, images))
-    if not new.paths:
+    old, _, features = _seen(predictor, known)
+    new, uncertainty, others = _seen(predictor, [path for path in images if path.resolve() not in done])
+    if not new:
         raise UsageError("no image that could be read is left to label; name others")
-    chosen = ranked(new.uncertainty, new.features, old.features, count)
-    others = [*old.paths, *new.paths]
+    paths = [*old, *new]
     choices = [
-        Choice(new.paths[at], new.uncertainty[at], None if near is None else others[near], distance)
-        for at, near, distance in chosen
+        Choice(new[at], uncertainty[at], None if near is None else paths[near], distance)
+        for at, near, distance in ranked(uncertainty, others, features, count)
     ]
     if output is not None:
-        write_choices(place / LIST, choices)
+        with written(place / LIST) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["rank", *Choice._fields])
+            table.writerows([rank, *choice] for rank, choice in enumerate(choices, 1))
     if folder:
-        write_annotations([*_annotations(predictor, choices, images)], folder, predictor.labels, format)
+        annotations = []
+        for path, *_ in choices:
+            name, found = f"{images[path].as_posix()}{path.suffix}", predictor(path)
+            annotations.append(Annotation(name, path, found.mask.shape[::-1], found.polygons(), None, path))
+        write_annotations(annotations, folder, predictor.labels, format)
     return choices
 
 
@@ -116,55 +116,35 @@ def ranked(
 
     Distances are Euclidean, every feature divided by its standard deviation over all images. This is the greedy
     k-centre choice (Sener and Savarese, "Active learning for convolutional neural networks: a core-set approach", ICLR
-    2018), weighted by uncertainty.
-
-    Args:
-        uncertainty: of N images.
-        features: (N, C) of these.
-        labelled: (M, C) of those that are labelled; M may be 0, and the most uncertain image is first then.
-        count: how many to take, of N at most.
+    2018), weighted by uncertainty. Features are (N, C) and (M, C); where M is 0, the most uncertain image is first.
 
     Returns:
         Number of the image; of the nearest one, among the M and then the N, or None; and the distance.
     """
     both = np.concatenate([labelled.reshape(-1, features.shape[1]), features]).astype(np.float64)
     both /= both.std(axis=0).clip(1e-12)
-    old, new = both[: len(labelled)], both[len(labelled) :]
-    distances = np.full(len(new), np.inf)
-    nearest = np.zeros(len(new), np.int64)
-
-    def closer(number: int) -> None:
+    first, new, taken = len(labelled), both[len(labelled) :], list[tuple[int, int | None, float]]()
+    distances, nearest, left = np.full(len(new), np.inf), np.zeros(len(new), np.int64), np.ones(len(new), np.bool_)
+    for step in range(first + min(count, len(new))):
+        number = step
+        if step >= first:
+            alone = step == 0
+            gain = np.asarray(uncertainty) * (1.0 if alone else distances)
+            at = int(np.where(left, gain, -np.inf).argmax())
+            taken.append((at, None if alone else int(nearest[at]), float(distances[at])))
+            left[at], number = False, first + at
         apart = np.linalg.norm(new - both[number], axis=1)
         nearest[apart < distances] = number
         np.minimum(distances, apart, out=distances)
-
-    for number in range(len(old)):
-        closer(number)
-    left, taken = np.ones(len(new), np.bool_), list[tuple[int, int | None, float]]()
-    for _ in range(min(count, len(new))):
-        first = not np.isfinite(distances).all()
-        gain = np.asarray(uncertainty) * (1.0 if first else distances)
-        at = int(np.where(left, gain, -np.inf).argmax())
-        taken.append((at, None if first else int(nearest[at]), float(distances[at])))
-        left[at] = False
-        closer(len(old) + at)
     return taken
 
 
-class _Seen(NamedTuple):
-    """What was found out about images that could be read."""
-
-    paths: list[Path]
-    uncertainty: list[float]
-    features: NDArray[np.float32]
-
-
-def _look_at(predictor: Predictor, paths: Sequence[Path], progress: bool) -> _Seen:
-    """Look at images; of those that cannot be read, say so."""
+def _seen(predictor: Predictor, paths: Iterable[Path]) -> tuple[list[Path], list[float], NDArray[np.float32]]:
+    """Images that can be read, their uncertainty and their features (N, C); of others it says so."""
     read = list[Path]()
 
     def images() -> Iterator[NDArray[Any]]:
-        for path in tqdm(paths, "look at images", unit=" images", disable=not (progress and is_live())):
+        for path in tqdm([*paths], "look at images", unit=" images", disable=not is_live()):
             try:
                 image = predictor.read(path)
             except DataError as error:
@@ -174,21 +154,4 @@ def _look_at(predictor: Predictor, paths: Sequence[Path], progress: bool) -> _Se
             yield image
 
     found = [(float(each.entropy.mean()), each.features) for each in predictor(images(), detail="confidence")]
-    return _Seen(read, [entropy for entropy, _ in found], np.array([features for _, features in found], np.float32))
-
-
-def write_choices(path: Path, choices: Sequence[Choice]) -> None:
-    """A line for every image, in the order in which they are to be labelled."""
-    with written(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["rank", *Choice._fields])
-        for rank, (image, uncertainty, nearest, distance) in enumerate(choices, 1):
-            table.writerow([rank, image, f"{uncertainty:.5g}", nearest, "" if nearest is None else f"{distance:.5g}"])
-
-
-def _annotations(predictor: Predictor, choices: Sequence[Choice], images: dict[Path, Path]) -> Iterator[Annotation]:
-    """The predictions of the images, each by its place in the pool."""
-    for choice in choices:
-        path, prediction = choice.image, predictor(choice.image)
-        name = f"{images[path].as_posix()}{path.suffix}"
-        yield Annotation(name, path, prediction.mask.shape[::-1], prediction.polygons(TOLERANCE), None, path)
+    return read, [entropy for entropy, _ in found], np.array([features for _, features in found], np.float32)

@@ -69,12 +69,9 @@ class StoredModel(
 
     Unlike its parent it writes what the model is now, reads safetensors only, believes nothing of what it reads, and
     fetches no backbone weights that the file is about to replace.
-
-    Attributes:
-        statistics: of the features of the images that it was trained on, where these are known.
     """
 
-    statistics: FeatureStatistics | None = None
+    statistics: FeatureStatistics | None = None  # of the features of its training images, where these are known
 
     def description(self) -> dict[str, Any]:
         """The arguments that make such a model, as JSON has them; ``options`` are all there are."""

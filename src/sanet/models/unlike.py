@@ -1,14 +1,13 @@
 """How unlike the training images an image is, by the features that a network makes of it.
 
-The distance from the training images is that of Mahalanobis with a diagonal covariance (as in Lee et al., "A simple
-unified framework for detecting out-of-distribution samples and adversarial attacks", NeurIPS 2018, without classes).
-What is far is what few held-out images are as far as: their distances' logarithms are taken as normal, of unknown mean
-and deviation, so that few of them make no image seem far.
+Its distance from them is that of Mahalanobis with a diagonal covariance (as in Lee et al., "A simple unified framework
+for detecting out-of-distribution samples and adversarial attacks", NeurIPS 2018, without classes). The logarithms of
+held-out images' distances are taken as normal, of unknown mean and deviation, so that few of them make none seem far.
 """
 
 from __future__ import annotations
 
-from math import isfinite, log, sqrt
+from math import log, sqrt
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -46,11 +45,11 @@ class FeatureStatistics(NamedTuple):
         if min(len(training), len(held_out)) < 2 or not np.ptp(training, axis=0).any():
             return None
         std = training.std(axis=0)
-        start = cls(_rounded(training.mean(axis=0)), _rounded(std.clip(LEAST * std.mean())), 0.0, 1.0, len(held_out))
+        start = cls(training.mean(axis=0), std.clip(LEAST * std.mean()), 0.0, 1.0, len(held_out))
+        start = cls.read(start.plain(), len(std))  # with the digits that are kept
         distances = [start.distance(features) for features in held_out]
-        return start._replace(
-            center=float(np.mean(distances)), spread=max(float(np.std(distances, ddof=1)), LEAST_SPREAD)
-        )
+        spread = max(float(np.std(distances, ddof=1)), LEAST_SPREAD)
+        return start._replace(center=float(np.mean(distances)), spread=spread)
 
     def distance(self, features: NDArray[np.float32]) -> float:
         """Logarithm of the root mean square of features (C,), each from its mean in standard deviations."""
@@ -63,24 +62,15 @@ class FeatureStatistics(NamedTuple):
 
     def plain(self) -> dict[str, Any]:
         """As JSON keeps it: a channel after the other in one text."""
-        return self._asdict() | {name: " ".join(f"{each:.4g}" for each in getattr(self, name)) for name in TEXTS}
+        texts = {name: " ".join(f"{each:.4g}" for each in getattr(self, name)) for name in ("mean", "std")}
+        return self._asdict() | texts
 
     @classmethod
     def read(cls, content: dict[str, Any], channels: int) -> Self:
-        """Of what ``plain`` gave; a UsageError or another ValueError where it is none of a network with C channels."""
-        mean, std = (np.array(content[name].split(), np.float32) for name in TEXTS)
-        center, spread, count = content["center"], content["spread"], content["held_out"]
-        fits = mean.shape == std.shape == (channels,) and np.isfinite(mean).all() and np.isfinite(std).all()
-        if not (
-            fits and (std > 0).all() and isfinite(center) and 0 < spread < np.inf and type(count) is int and count > 1
-        ):
+        """Of what ``plain`` gave, for a network with C channels; an error where it is none."""
+        mean, std = (np.array(content[name].split(), np.float32) for name in ("mean", "std"))
+        center, spread, count = float(content["center"]), float(content["spread"]), content["held_out"]
+        fits = mean.shape == std.shape == (channels,) and type(count) is int and count > 1
+        if not fits or not np.isfinite([*mean, *std, center, spread]).all() or min(*std, spread) <= 0:
             raise UsageError(f"features: not the statistics of a network with {channels} channels")
-        return cls(mean, std, float(center), float(spread), count)
-
-
-TEXTS = ("mean", "std")
-
-
-def _rounded(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """To the digits that are kept, so that a stored model gives the same."""
-    return np.array([f"{value:.4g}" for value in values], np.float32)
+        return cls(mean, std, center, spread, count)
