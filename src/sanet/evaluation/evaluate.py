@@ -20,7 +20,7 @@ from sanet.config import OWN, DataConfig, InferenceConfig
 from sanet.data.catalog import data_source, labelled_as
 from sanet.data.loading import evaluation_loader
 from sanet.data.source import SegmentationDataset
-from sanet.evaluation.calibration import BINS, RISK_AREA, RISKS, TEMPERATURE, reliability, risk_area, risk_counts
+from sanet.evaluation.calibration import RISK_AREA, TEMPERATURE, reliability, risk_area, risk_counts
 from sanet.evaluation.confusion import ConfusionMatrix, iou_of, scores_of
 from sanet.evaluation.measures import BOUNDARIES, PIXELS, ROWS, image_counts, rule_of
 from sanet.evaluation.metrics import compute_metrics, create_metrics, update_metrics
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 Labelled = tuple[Tensor, Tensor | None]
 
 WORST = 12
+NONE = torch.empty(0)  # pixels
 REPORT = "report.html"
 
 
@@ -177,8 +178,7 @@ def evaluate_dataset(
     have to call, and what one of them raises, all raise.
     """
     labels, own, contents, failure = dataset.labels, [], {}, None
-    confusion, trust = ConfusionMatrix(labels), torch.zeros(3, BINS, dtype=torch.float64)
-    risks = torch.zeros(2, RISKS, dtype=torch.float64)
+    confusion, (trust, risks) = ConfusionMatrix(labels), (reliability(NONE, NONE > 0), risk_counts(NONE, NONE > 0))
     hidden = not (progress and distributed.is_main_process())
     try:
         for batch in tqdm(evaluation_loader(dataset, num_workers), "evaluate", unit=" images", disable=hidden):
@@ -204,7 +204,6 @@ def evaluate_dataset(
         counts += counted
         images[rank :: len(shares)] = torch.stack(part) if part else images[:0]
         contents |= digests
-    values = compute_metrics(metrics)
     sums, shapes = images[:, PIXELS], images[:, PIXELS.stop :]
     miou = iou_of(sums).nanmean(dim=1).tolist()
     groups = [record.group or record.name for record in dataset.records]
@@ -219,7 +218,7 @@ def evaluate_dataset(
         {BOUNDARIES: rule_of(shape for _, _, shape in contents.values())}
         | ({RISK_AREA: risk_area(risks)} if risks.any() else {}),
         sums.numpy(),
-        values,
+        compute_metrics(metrics),
         shapes.numpy(),
         np.unique(groups, return_inverse=True)[1] if len({*groups}) < len(groups) else None,
         trust.numpy() if trust[0].any() else None,

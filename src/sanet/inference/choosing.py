@@ -63,14 +63,12 @@ def next_to_label(
         device: name of the device; by default the best there is.
 
     Raises:
-        SanetError: the model cannot be read.
-        UsageError: no images, or films among them, no such format, a model in an exported file, or a file in ``output``
-            is not ours.
+        SanetError: the model cannot be read, or is an exported file.
+        UsageError: no images, or films among them, no such format, or a file in ``output`` is not ours.
 
     Example:
         >>> import sanet
-        >>> model = sanet.create_model("fcn", num_classes=2)
-        >>> len(sanet.next_to_label("photos/images", model, count=2))
+        >>> len(sanet.next_to_label("photos/train/images", sanet.create_model("fcn", num_classes=2), count=2))
         2
     """
     folder, place = None, Path(output or LIST)
@@ -90,23 +88,23 @@ def next_to_label(
     new, uncertainty, others = _seen(predictor, [path for path in images if path.resolve() not in done])
     if not new:
         raise UsageError("no image that could be read is left to label; name others")
-    paths = [*old, *new]
-    choices = [
-        Choice(new[at], uncertainty[at], None if near is None else paths[near], distance)
-        for at, near, distance in ranked(uncertainty, others, features, count)
-    ]
+    taken, paths = ranked(uncertainty, others, features, count), [*old, *new]
+    choices = [Choice(new[at], uncertainty[at], None if near is None else paths[near], far) for at, near, far in taken]
     if output is not None:
         with written(place / LIST) as aside, aside.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file)
             table.writerow(["rank", *Choice._fields])
             table.writerows([rank, *choice] for rank, choice in enumerate(choices, 1))
     if folder:
-        annotations = []
-        for path, *_ in choices:
-            name, found = f"{images[path].as_posix()}{path.suffix}", predictor(path)
-            annotations.append(Annotation(name, path, found.mask.shape[::-1], found.polygons(), None, path))
+        annotations = [_annotation(predictor, path, images[path]) for path, *_ in choices]
         write_annotations(annotations, folder, predictor.labels, format)
     return choices
+
+
+def _annotation(predictor: Predictor, path: Path, place: Path) -> Annotation:
+    found = predictor(path)
+    size = found.mask.shape[::-1]
+    return Annotation(f"{place.as_posix()}{path.suffix}", path, size, found.polygons(), None, path)
 
 
 def ranked(
