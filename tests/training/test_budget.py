@@ -163,14 +163,14 @@ def test_the_time_that_is_left_is_that_of_all_steps_and_validations(monkeypatch,
     end, _, left, _ = simulated(monkeypatch, 2.0, 3.0, length, gradient_accumulation=parts, validate_every=every)
     assert isnan(left[0][1])
     for now, seconds in left[12:]:
-        assert seconds == pytest.approx(end - now + 2.5 * 3.0, abs=3.0)
+        assert seconds == pytest.approx(end - now + 4.5 * 3.0, abs=3.0)
 
 
 @pytest.mark.parametrize("every", [1, 2, 5])
 @pytest.mark.parametrize(("step", "validation", "length"), [(1, 0.2, 10), (0.1, 2, 3), (1, 40, 95), (1, 40, 97)])
 def test_validations_take_a_quarter_of_the_time_and_go_on_to_the_end(monkeypatch, step, validation, length, every):
     end, found, _, shares = simulated(monkeypatch, step, validation, length, validate_every=every, budget=1200)
-    assert end + 2.5 * validation + 4 == pytest.approx(1200, abs=2 * step)  # with the scores and the report
+    assert end + 4.5 * validation + 4 == pytest.approx(1200, abs=2 * step)  # with the scores and the report
     assert shares[-2] > 1 - 2 * step / 1000  # what the last step follows
     assert validation * (len(found) - 2) <= end / 4
     pauses = [later - one - validation for one, later in pairwise(found)]
