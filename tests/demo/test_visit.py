@@ -68,6 +68,13 @@ def test_the_mask_legend_and_hiding_are_those_of_the_prediction(models):
     assert not np.array_equal(hidden, visit.image)
 
 
+def test_how_unlike_an_image_is_is_that_of_a_prediction():
+    network, drawn = sanet.load_model("streets"), image(120, 160)
+    result = Visit(drawn, "a").result("streets", {"streets": Explainer(network, "cpu")})
+    assert result.unlike == pytest.approx(sanet.Predictor(network, "cpu")(drawn).unlike, abs=1e-4)
+    assert result.unlike > 0.99  # noise is no street
+
+
 def test_confidence_is_that_of_the_command_line():
     """Calibrated, of the predicted class; as a layer it is a colour for each value, over the image in grey."""
     torch.manual_seed(0)

@@ -183,6 +183,8 @@ def _status(visit: Visit, result: Result, brushed: str) -> dict[str, Any]:
     if (rows, columns) != (height, width):
         text += f", input of the network {columns} x {rows}"
     text += f", {result.seconds:.2f} s"
+    if result.unlike is not None:
+        text += f"; farther from the model's training images than {percent(min(0.999, result.unlike))} of held-out ones"
     if visit.point is not None:
         x, y = visit.point
         name = labels.names[result.prediction[y, x]]

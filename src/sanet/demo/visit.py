@@ -44,6 +44,7 @@ class Result:
         prediction: (H, W) class indices, uint8 or uint16.
         seconds: duration.
         confidence: (H, W) float16, calibrated probability of the predicted class.
+        unlike: as of ``Prediction``.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Result:
     prediction: Mask
     seconds: float
     confidence: NDArray[np.float16]
+    unlike: float | None = None
 
     @cached_property
     def shown(self) -> Mask:
@@ -118,15 +120,17 @@ class Visit:
         """What a model makes of the image; it runs the first time only."""
         if name not in self.results:
             start = perf_counter()
-            network, logits = models[name].network, []
-            with network.register_forward_hook(lambda *call: logits.append(call[-1].logits)):
+            network, outputs = models[name].network, []
+            with network.register_forward_hook(lambda *call: outputs.append(call[-1])):
                 encoding = models[name].encode(torch.from_numpy(self.image).permute(2, 0, 1))
-            confidence = _confidence(logits[0] / network.temperature, encoding.size)
+            confidence = _confidence(outputs[0].logits / network.temperature, encoding.size)
+            known, features = network.statistics, outputs[0].features
+            unlike = known.unlike(features[0].cpu().numpy()) if known else None
             dtype = np.uint16 if len(encoding.labels) > 256 else np.uint8
             prediction: Mask = encoding.prediction.numpy().astype(dtype)
             # One copy of the prediction is enough, and this one is small.
             encoding = encoding._replace(prediction=torch.empty(0))
-            self.results[name] = Result(name, encoding, prediction, perf_counter() - start, confidence)
+            self.results[name] = Result(name, encoding, prediction, perf_counter() - start, confidence, unlike)
         return self.results[name]
 
     def click(self, place: tuple[int, int]) -> None:
