@@ -141,13 +141,15 @@ class Errors(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Explain(Command):
-    """Show which pixels a SANet groups with a point.
+    """Show which pixels a network groups with a point, and what its label rests on.
 
     Args:
-        model: run directory, model directory or hf:OWNER/NAME, of a SANet; streets is the bundled model.
+        model: run directory, model directory or hf:OWNER/NAME; streets is the bundled model.
         image: the image.
         point: column and row; may be repeated.
-        heads: stages to show, such as 1 4; by default all.
+        heads: stages of a SANet to show, such as 1 4; by default all.
+        level: level of the backbone whose features are shown, 4 for the deepest; by default that one for networks other
+            than SANet.
         output: the figure; its ending names the format.
         save_arrays: .npz file for the maps themselves.
         shorter_side: pixels that the shorter side is resized to, 0 for the image's own; by default the model's.
@@ -158,6 +160,7 @@ class Explain(Command):
     image: str = positional("IMAGE")
     point: tuple[tuple[int, int], ...] = words(("X", "Y"), nargs=2, action="append")
     heads: tuple[int, ...] = words("HEAD", ())
+    level: int | None = within(None, 0, 4)
     output: str = "groups.png"
     save_arrays: str | None = None
     shorter_side: int | None = within(None, 0, SIDES[1])
@@ -168,7 +171,8 @@ class Explain(Command):
 
         model, heads = model_in(self.model), self.heads or None
         encoding = explain(
-            model, self.image, self.point, self.output, heads, self.save_arrays, self.device, self.shorter_side
+            *(model, self.image, self.point, self.output, heads, self.save_arrays, self.device, self.shorter_side),
+            self.level,
         )
         (height, width), (rows, columns) = encoding.size, encoding.input_size
         if (rows, columns) != (height, width):
@@ -180,14 +184,17 @@ class Explain(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Grouping(Command):
-    """Score how well the heads of a SANet group the pixels of a class.
+    """Score how well the heads of a SANet, or a network's features, group the pixels of a class.
 
     Args:
-        model: run directory, model directory or hf:OWNER/NAME, of a SANet; streets is the bundled model.
+        model: run directory, model directory or hf:OWNER/NAME; streets is the bundled model.
         split: split to score.
         points: points drawn of each class in each image that has it.
         pixels: pixels drawn of each image, to be ranked.
+        faithfulness: images in which deletion and insertion are measured as well, with two points each.
         seed: seed of the random generator; the points are the same for every network.
+        level: level of the backbone whose features are scored, 4 for the deepest; by default that one for networks
+            other than SANet.
         shorter_side: pixels that the shorter side is resized to, 0 for the image's own; by default the model's.
         device: cpu, cuda, mps or xpu; by default the best there is.
         data: the dataset; by default the one that the run was trained on.
@@ -197,22 +204,27 @@ class Grouping(Command):
     split: str = "val"
     points: int = within(3, 1, 10_000)
     pixels: int = within(2000, 2, 10_000_000)
+    faithfulness: int = within(0, 0, 1_000_000)
     seed: int = within(0, 0, 2**32 - 1)
+    level: int | None = within(None, 0, 4)
     shorter_side: int | None = within(None, 0, SIDES[1])
     device: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
 
     def __call__(self) -> None:
         from sanet.data.catalog import data_source
+        from sanet.insight.faithfulness import faithfulness
         from sanet.insight.grouping import grouping_scores
         from sanet.insight.groups import Explainer
 
         images = data_source(self.data).open(self.split)
-        explainer = Explainer(model_in(self.model), self.device, self.shorter_side)
+        explainer = Explainer(model_in(self.model), self.device, self.shorter_side, self.level)
         side = explainer.shorter_side
         resized = f"resized to a shorter side of {side}" if side else "of their own size"
         say(f"{self.model}: {len(images)} images of {self.data.name}, {self.split}, {resized}; seed {self.seed}")
         say(grouping_scores(explainer, images, self.points, self.pixels, self.seed).table())
+        if self.faithfulness:
+            say(faithfulness(explainer, images, self.faithfulness, seed=self.seed).table())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -121,7 +121,7 @@ def paired_bootstrap(
 
 
 def bootstrap(
-    networks: Sequence[NDArray[np.int64]],
+    networks: Sequence[NDArray[np.int64] | NDArray[np.float64]],
     score: Score,
     groups: NDArray[np.int64] | None = None,
     resamples: int = RESAMPLES,
@@ -173,7 +173,9 @@ def _shares(runs: int, resamples: int, random: np.random.Generator) -> NDArray[n
     return random.multinomial(drawn, np.full(runs, 1 / runs), size=resamples) / drawn if runs > 1 else np.ones((1, 1))
 
 
-def _scores(score: Score, sums: NDArray[np.int64], draws: NDArray[np.int64]) -> NDArray[np.float64]:
+def _scores(
+    score: Score, sums: NDArray[np.int64] | NDArray[np.float64], draws: NDArray[np.int64]
+) -> NDArray[np.float64]:
     """(R, S, M): the scores of every run on images that each of the draws (R, N) counts so many times."""
     # As floats, which are exact below 2^53 pixels and which matrix products are fast for.
     weights, found = torch.from_numpy(draws).double(), []

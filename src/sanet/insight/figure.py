@@ -20,7 +20,10 @@ from sanet.structures import UsageError
 
 # Distinct on any image, and for most colour-blind readers.
 MARKERS = ("#0072b2", "#f0e442", "#cc79a7", "#009e73", "#d55e00", "#56b4e9")
-ROWS = ("main channel", "attention channel\n(distance)", "output")
+ROWS = {
+    "head": ("main channel", "attention channel\n(distance)", "output"),
+    "level": ("feature map", "features\n(distance)", "output"),
+}
 WIDTH = 3.0  # inches of one image
 LONGEST = 1000  # pixels of it that are drawn, about: more are not visible
 
@@ -35,27 +38,32 @@ def draw(
 ) -> None:
     """Draw the groups of some points, three rows for each head and a column for each point, as the paper does.
 
-    For a single point, the heads stand side by side.
+    A last row has their Grad-CAM. For a single point, the heads stand side by side, and its Grad-CAM in the first row.
 
     Args:
         image: (H, W, 3) uint8.
         encoding: of the image.
         points: x and y of each.
         path: of the figure; its ending names the format.
-        stages: heads to show; by default all.
+        stages: heads to show; by default all. A level is always shown.
         format: such as "png"; by default the ending of the path.
 
     Raises:
         UsageError: a point outside the image.
     """
     groups = [encoding.groups(*point) for point in points]
-    heads = [index for index, maps in enumerate(encoding.heads) if stages is None or maps.stage in stages]
+    heads = [
+        index
+        for index, maps in enumerate(encoding.heads)
+        if stages is None or maps.source == "level" or maps.stage in stages
+    ]
     # Each block is three rows of panes; a column of it shows a head's group with a point.
     blocks = [[(number, head) for number in range(len(points))] for head in heads]
     if len(points) == 1:
         blocks = [[(0, head) for head in heads]]
     height, width = encoding.size
-    rows, columns = 1 + 3 * len(blocks), max(2, len(blocks[0]))
+    one = len(points) == 1
+    rows, columns = 1 + 3 * len(blocks) + (not one), max(2 + one, len(blocks[0]))
     figure = Figure(figsize=(WIDTH * columns + 1.4, WIDTH * height / width * rows + 0.8), layout="constrained")
     panes = figure.subplots(rows, columns, squeeze=False)
     for pane in panes.flat:
@@ -73,14 +81,18 @@ def draw(
         for column, (number, head) in enumerate(block):
             group = groups[number][head]
             cells = panes[1 + 3 * top : 4 + 3 * top, column]
-            cells[0].set_title(f"head {group.stage}, map {group.channel}", fontsize="medium")
-            for pane, values, name in zip(cells, (group.main, group.distance, group.output), ROWS, strict=True):
+            cells[0].set_title(f"{group.name}, map {group.channel}", fontsize="medium")
+            maps = group.main, group.distance, group.output
+            for pane, values, name in zip(cells, maps, ROWS[group.source], strict=True):
                 # Near is red, as what is activated is.
-                shades = scaled(values.numpy(), reverse=values is group.distance)
-                pane.imshow(shades, cmap="jet", vmin=0, vmax=1, extent=extent, interpolation="bilinear")
+                _shade(pane, scaled(values.numpy(), reverse=values is group.distance), extent)
                 _mark(pane, points[number], number)
                 if column == 0:
                     pane.text(-0.04, 0.5, name, transform=pane.transAxes, rotation=90, ha="right", va="center")
+    for number, (pane, point) in enumerate(zip(panes[0, 2:] if one else panes[-1], points, strict=False)):
+        _shade(pane, scaled(encoding.grad_cam(*point).relu().numpy(), reverse=False), extent)
+        _mark(pane, point, number)
+        pane.set_title("Grad-CAM", fontsize="medium")
     bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "jet"), ax=panes[1:, :], shrink=0.6, aspect=30)
     bar.set_ticks([0, 1], labels=["far,\nnot active", "near,\nactive"])
     figure.savefig(path, dpi=110, bbox_inches="tight", format=format)
@@ -97,6 +109,10 @@ def require_figure(path: Path, inputs: Iterable[str | Path]) -> str:
         raise UsageError(f"{path}: a figure ends in {', '.join(f'.{ending}' for ending in sorted(known))}")
     require_own(path, inputs=inputs)
     return format
+
+
+def _shade(pane: Axes, shades: NDArray[np.float32], extent: tuple[int, int, int, int]) -> None:
+    pane.imshow(shades, cmap="jet", vmin=0, vmax=1, extent=extent, interpolation="bilinear")
 
 
 def _mark(pane: Axes, point: tuple[int, int], number: int) -> None:

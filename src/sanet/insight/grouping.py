@@ -1,6 +1,6 @@
-"""The grouping score: whether the attention channel of a head groups the pixels of a class.
+"""The grouping score: whether the attention channel of a head, or the features of a network, group a class's pixels.
 
-For a point, pixels are ranked by the distance of their attention vectors from the point's; the area under the ROC curve
+For a point, pixels are ranked by the distance of their vectors from the point's; the area under the ROC curve
 of that ranking is the probability that a pixel of the point's own class is nearer than one of another class. 1 is a
 perfect group, 0.5 is chance.
 
@@ -32,14 +32,14 @@ class GroupingScores:
 
     Attributes:
         labels: the classes.
-        stages: of the heads.
+        names: of what groups them, such as "head 1" and "level 4".
         scores: (S, K) mean area under the ROC curve by head and class; NaN where no point was scored.
         points: (K,) points that were scored of each class.
         reach: (S,) mean distance in the image of the nearest tenth of the pixels from the point, over that of all.
     """
 
     labels: LabelSet
-    stages: tuple[int, ...]
+    names: tuple[str, ...]
     scores: NDArray[np.float64]
     points: NDArray[np.int64]
     reach: NDArray[np.float64]
@@ -52,7 +52,7 @@ class GroupingScores:
         points = [str(count) for count in (*self.points, self.points.sum())]
         rows = [*zip(names, *columns, points, strict=True)]
         rows.append(("reach, 1 is everywhere", *(f"{share:.2f}" for share in self.reach), ""))
-        return text_table(["ROC area in per cent", *(f"head {stage}" for stage in self.stages), "points"], rows)
+        return text_table(["ROC area in per cent", *self.names, "points"], rows)
 
 
 def grouping_scores(
@@ -63,7 +63,7 @@ def grouping_scores(
     seed: int = 0,
     progress: bool = True,
 ) -> GroupingScores:
-    """Score every head for every class.
+    """Score every head, or level of the backbone, for every class.
 
     Args:
         explainer: of the network.
@@ -74,13 +74,12 @@ def grouping_scores(
         progress: show a bar.
 
     Raises:
-        UsageError: the network has no squeeze-and-attention heads, or points or pixels below 1.
+        UsageError: points or pixels below 1.
     """
     if points < 1 or pixels < 1:
         raise UsageError(f"points {points} and pixels {pixels}: 1 or more")
-    explainer.require_heads()
-    labels, random, stages = dataset.labels, np.random.default_rng(seed), explainer.stages
-    sums, reach = np.zeros((len(stages), len(labels))), np.zeros(len(stages))
+    labels, random, names = dataset.labels, np.random.default_rng(seed), explainer.names
+    sums, reach = np.zeros((len(names), len(labels))), np.zeros(len(names))
     counts = np.zeros(len(labels), np.int64)
     for index in tqdm(range(len(dataset)), "group", unit=" images", disable=not progress):
         sample = dataset[index]
@@ -102,7 +101,7 @@ def grouping_scores(
                 nearest = distances.argsort(stable=True)[: max(1, len(ranked) // 10)].numpy()
                 reach[head] += away[nearest].mean() / away.mean()
     with np.errstate(invalid="ignore"):
-        return GroupingScores(labels, stages, sums / counts, counts, reach / counts.sum())
+        return GroupingScores(labels, names, sums / counts, counts, reach / counts.sum())
 
 
 def _draw(
