@@ -10,6 +10,7 @@ as the deepest features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ from sanet.models.sanet import resize
 from sanet.tables import percent, text_table
 
 BLUR = 1 / 16  # of the shorter side: deviation of the blur
-STEPS = 10  # shares of the pixels at which a curve is measured
+STEPS = 5  # shares of the pixels at which a curve is measured
 CONTROLS = ("nearness", "random")
 
 
@@ -78,38 +79,40 @@ def faithfulness(
         dataset: images and their masks.
         images: number drawn.
         points: number drawn in each image, each of another class of its mask.
-        seed: seed of the random generator; the same points are drawn for every network.
+        seed: seed of the random generators; the same points are drawn for every network.
         progress: show a bar.
     """
-    # Two generators: the size of the noise differs from network to network, the points do not.
-    (random, noises), areas = (np.random.default_rng([seed, number]) for number in range(2)), []
-    drawn = random.permutation(len(dataset))[:images].tolist()
-    for index in tqdm(drawn, "faithfulness", unit=" images", disable=not progress):
-        sample = dataset[index]
-        mask, encoding, fitted = sample.mask.numpy(), explainer.encode(sample.image), explainer.fitted(sample.image)
-        size = np.array(fitted.shape[-2:])
-        blurred = gaussian_filter(fitted.cpu().numpy(), (0, 0, *2 * [BLUR * size.min()]))
-        classes = random.permutation(np.unique(mask[mask != dataset.labels.ignore_index]))[:points]
-        found = []
-        for category in classes:
-            row, column = random.choice(np.argwhere(mask == category)).tolist()
-            cam = encoding.grad_cam(column, row)
-            noise = torch.from_numpy(noises.random(cam.shape, np.float32))
-            place = np.array([row, column]) * size // mask.shape
-            away = np.linalg.norm(np.indices(fitted.shape[-2:]) - place[:, None, None], axis=0).astype(np.float32)
-            maps = [-group.distance for group in encoding.groups(column, row)]
-            maps += [cam, -torch.from_numpy(away), noise]
-            orders = torch.cat([resize(each[None, None], size.tolist()) for each in maps])[:, 0]
-            found.append(areas_of(explainer, fitted, torch.from_numpy(blurred), orders, tuple(place.tolist())))
-        if found:
-            areas.append(np.mean(found, axis=0))
-    names = (*explainer.names, "Grad-CAM", *CONTROLS)
-    return Faithfulness(names, np.array(areas).reshape(-1, len(names), 2))
+    drawn = np.random.default_rng(seed).permutation(len(dataset))[:images].tolist()
+    bar = tqdm(drawn, "faithfulness", unit=" images", disable=not progress)
+    areas = [found for index in bar for found in [_areas_in(explainer, dataset, index, points, seed)] if len(found)]
+    return Faithfulness((*explainer.names, "Grad-CAM", *CONTROLS), np.array([found.mean(axis=0) for found in areas]))
+
+
+def _areas_in(
+    explainer: Explainer, dataset: SegmentationDataset, index: int, points: int, seed: int
+) -> NDArray[np.float64]:
+    """(P, M, 2) of an image, with a point for each of as many classes as there are."""
+    random, sample = np.random.default_rng([seed, index]), dataset[index]
+    mask, image = sample.mask.numpy(), explainer.fitted(sample.image)
+    encoding, size = explainer.encode(sample.image), image.shape[-2:]
+    blurred = torch.from_numpy(gaussian_filter(image.cpu().numpy(), (0, 0, *2 * [BLUR * min(size)])))
+    classes = random.permutation(np.unique(mask[mask != dataset.labels.ignore_index]))[:points]
+    # All points before any noise, the size of which differs from network to network.
+    chosen = [random.choice(np.argwhere(mask == category)) for category in classes]
+    areas = []
+    for row, column in np.array(chosen, np.int64).reshape(-1, 2).tolist():
+        place = row * size[0] // mask.shape[0], column * size[1] // mask.shape[1]
+        away = np.linalg.norm(np.indices(size) - np.reshape(place, (2, 1, 1)), axis=0)
+        cam = encoding.grad_cam(column, row)
+        maps = [*(-group.distance for group in encoding.groups(column, row)), cam]
+        maps += [torch.from_numpy(each).float() for each in (-away, random.random(cam.shape))]
+        areas.append(areas_of(explainer, image, blurred, maps, place))
+    return np.array(areas)
 
 
 @torch.inference_mode()
 def areas_of(
-    explainer: Explainer, image: Tensor, blurred: Tensor, maps: Tensor, place: tuple[int, int]
+    explainer: Explainer, image: Tensor, blurred: Tensor, maps: Sequence[Tensor], place: tuple[int, int]
 ) -> NDArray[np.float64]:
     """(M, 2) areas of deletion and of insertion.
 
@@ -117,15 +120,16 @@ def areas_of(
         explainer: of the network.
         image: (1, C, h, w), as the network takes it.
         blurred: (1, C, h, w).
-        maps: (M, h, w), the pixels that should come first high.
+        maps: M of any size, high where pixels come first.
         place: row and column of the point.
     """
-    network, blurred, cells = explainer.network, blurred.to(image), maps[0].numel()
-    ranks = maps.flatten(1).argsort(dim=1, descending=True).argsort(dim=1).view(len(maps), 1, *maps.shape[1:])
+    network, blurred = explainer.network, blurred.to(image)
+    scores = torch.cat([resize(each[None, None], image.shape[-2:]) for each in maps])
+    ranks = scores.flatten(1).argsort(dim=1, descending=True).argsort(dim=1).view_as(scores)
     category = int(network(image).logits[0, :, *place].argmax())
     curves = []
     for share in (torch.arange(STEPS) + 0.5) / STEPS:  # the middles, so that the area is the mean
-        first = (ranks < share * cells).to(image.device)
+        first = (ranks < share * scores[0].numel()).to(image.device)
         parts = []
         for given in (torch.where(first, blurred, image), torch.where(first, image, blurred)):
             logits = network(given).logits[:, :, *place] / network.temperature
