@@ -3,8 +3,8 @@
 python benchmarks/faithfulness.py FOLDER CAMVID NAME MODEL SIDE
 
 Measures a model with a shorter side of SIDE pixels and writes FOLDER/NAME.csv, a row for each image and map; then
-prints what all files of FOLDER say: what each map has over nearness to the point, and over the deepest features of its own
-network and of every other that saw as many images.
+prints what all files of FOLDER say: what each map has over nearness to the point, and over the deepest features of its
+own network and of every other that saw as many images.
 """
 
 import csv
@@ -20,7 +20,7 @@ from sanet.insight.faithfulness import Faithfulness, faithfulness, intervals
 from sanet.insight.groups import Explainer
 from sanet.tables import text_table
 
-IMAGES, POINTS, LEVEL = 24, 1, 4
+IMAGES, POINTS, LEVEL = 20, 1, 4
 
 
 def measured(camvid: str, model: str, side: int) -> Faithfulness:

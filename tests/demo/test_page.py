@@ -124,7 +124,7 @@ def test_a_visit(browser, address, models, encodings):
 
         page.click("#other input")
         page.get_by_role("option", name="fcn").click()
-        status(page, "no attention to show", "second")
+        page.wait_for_selector("#second-groups figure")
         assert encodings == [(60, 80)] * 2
 
 

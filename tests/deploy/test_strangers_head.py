@@ -65,16 +65,15 @@ def test_it_is_profiled_by_its_name_or_as_it_is(saved):
     assert NAME in render(itself)
 
 
-def test_the_page_labels_with_it_and_it_has_no_groups(saved):
+def test_the_page_labels_with_it_and_groups_by_its_features(saved):
     explainer = Explainer(saved, "cpu")
     explainer.require_rgb()
     visit = Visit(torch.randint(0, 256, (40, 50, 3), dtype=torch.uint8).numpy(), "a")
     visit.click((5, 5))
     result = visit.result("theirs", {"theirs": explainer})
     assert result.prediction.shape == (40, 50)
-    assert visit.groups(result, "attention") == []
-    with pytest.raises(UsageError, match=NAME):
-        explainer.require_heads()
+    ((_, caption),) = visit.groups(result, "attention")
+    assert caption.startswith("level 4,")
 
 
 def test_other_images_than_rgb_are_refused_where_files_are_read():

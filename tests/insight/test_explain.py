@@ -44,13 +44,27 @@ def test_the_arrays_are_the_groups(model, image, tmp_path):
     image = torch.from_numpy(np.array(Image.open(image))).permute(2, 0, 1)
     encoding = Explainer(model, "cpu", 70).encode(image)
     with np.load(arrays) as maps:
-        assert len(maps.files) == 2 + 2 * 4 * 3
+        assert len(maps.files) == 2 + 2 * (4 * 3 + 1)
         np.testing.assert_array_equal(maps["prediction"], encoding.prediction)
         np.testing.assert_array_equal(maps["points"], points)
         for number, point in enumerate(points):
+            np.testing.assert_array_equal(maps[f"point{number}_grad_cam"], encoding.grad_cam(*point))
             for group in encoding.groups(*point):
                 for name in ("main", "distance", "output"):
                     np.testing.assert_array_equal(maps[f"head{group.stage}_point{number}_{name}"], getattr(group, name))
+
+
+def test_other_networks_are_explained_by_their_features(image, tmp_path):
+    fcn = sanet.create_model("fcn", "test_resnet", num_classes=5, output_stride=8)
+    arrays = tmp_path / "maps.npz"
+    for level in (None, 2):
+        encoding = explain(fcn, image, [(3, 4)], tmp_path / "a.png", save_arrays=arrays, device="cpu", level=level)
+        (group,) = encoding.groups(3, 4)
+        assert group.name == f"level {level or 4}"
+        with np.load(arrays) as maps:
+            np.testing.assert_array_equal(maps[f"level{level or 4}_point0_distance"], group.distance)
+    with pytest.raises(UsageError, match=r"heads \[4\]: this network has level 4"):
+        explain(fcn, image, [(3, 4)], tmp_path / "a.png", heads=[4], device="cpu")
 
 
 def test_the_command_line(model, image, tmp_path, capsys):
@@ -76,7 +90,7 @@ def test_mistakes_are_answered_before_the_work(model, image, tmp_path):
     with pytest.raises(UsageError, match="points"):
         explained(image, [])
     for heads in ([1, 5], []):
-        with pytest.raises(UsageError, match=rf"heads {re.escape(str(heads))}: one or more of 1, 2, 3, 4"):
+        with pytest.raises(UsageError, match=rf"heads {re.escape(str(heads))}: .* head 1, head 2, head 3, head 4"):
             explained(image, [(1, 1)], heads=heads)
     with pytest.raises(SanetError, match=r"no\.png"):
         explained(tmp_path / "no.png", [(1, 1)])

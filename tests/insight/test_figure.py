@@ -34,7 +34,12 @@ def encoding():
     torch.manual_seed(0)
     heads = [HeadMaps(stage, *torch.randn(3, 60, 3 * size, 5 * size)) for stage, size in ((1, 6), (2, 3), (4, 2))]
     labels = LabelSet(("road", "sky", "tree", "car"))
-    return Encoding((HEIGHT, WIDTH), (HEIGHT, WIDTH), labels, torch.randint(0, 4, (HEIGHT, WIDTH)), heads)
+    prediction = torch.randint(0, 4, (HEIGHT, WIDTH))
+    return Encoding((HEIGHT, WIDTH), (HEIGHT, WIDTH), labels, prediction, heads, grad_cam)
+
+
+def grad_cam(x, y):
+    return torch.randn(3, 5, generator=torch.Generator().manual_seed(100 * x + y))
 
 
 @pytest.fixture
@@ -73,7 +78,7 @@ def expected(maps: HeadMaps, x: int, y: int) -> tuple[int, list[np.ndarray]]:
     """The channel of a head at a point and what is drawn of it, written out from figure 6: near and active are 1."""
     rows, columns = maps.main.shape[1:]
     row, column = y * rows // HEIGHT, x * columns // WIDTH
-    main, attention, output = (values.numpy() for values in maps[1:])
+    main, attention, output = (values.numpy() for values in maps[1:4])
     channel = int(main[:, row, column].argmax())
     distance = np.sqrt(((attention - attention[:, row, column, None, None]) ** 2).sum(axis=0))
     found = [main[channel], -distance, output[output[:, row, column].argmax()]]
@@ -83,11 +88,18 @@ def expected(maps: HeadMaps, x: int, y: int) -> tuple[int, list[np.ndarray]]:
 def assert_group(panes: list[Axes], maps: HeadMaps, point: tuple[int, int]) -> None:
     """Three panes, from top to bottom, are the groups of a point."""
     channel, values = expected(maps, *point)
-    assert [pane.get_title() for pane in panes] == [f"head {maps.stage}, map {channel}", "", ""]
+    assert [pane.get_title() for pane in panes] == [f"{maps.source} {maps.stage}, map {channel}", "", ""]
     for pane, value in zip(panes, values, strict=True):
         np.testing.assert_allclose(shades(pane), value, atol=1e-5)
         drawn = pane.images[0]
         assert (drawn.get_clim(), drawn.get_cmap().name) == ((0, 1), "jet")
+
+
+def assert_grad_cam(pane: Axes, point: tuple[int, int]) -> None:
+    """What speaks for the class; the rest is blue."""
+    assert pane.get_title() == "Grad-CAM"
+    values = grad_cam(*point).clamp(min=0)
+    np.testing.assert_allclose(shades(pane), values / values.max(), atol=1e-5)
 
 
 def assert_marked(pane: Axes, points: list[tuple[int, int]], colors: list[str]) -> None:
@@ -104,7 +116,9 @@ def test_several_points_have_three_rows_for_each_head_and_a_column_each(drawn, i
     assert [pane.get_title() for pane in (first, prediction)] == ["image", "prediction"]
     np.testing.assert_array_equal(shades(first), image)
     np.testing.assert_array_equal(shades(prediction), overlay(image, encoding.prediction.numpy(), encoding.labels))
-    assert [len(row) for row in rows] == [3] * 9
+    assert [len(row) for row in rows] == [3] * 10
+    for pane, point in zip(rows.pop(), POINTS, strict=True):
+        assert_grad_cam(pane, point)
     for number, maps in enumerate(encoding.heads):
         block = rows[3 * number : 3 * number + 3]
         assert [[text.get_text() for text in row[0].texts] for row in block] == [[name] for name in ORDER]
@@ -129,7 +143,8 @@ def equal(one: np.ndarray, other: np.ndarray) -> bool:
 
 def test_for_one_point_the_heads_stand_side_by_side(drawn, image, encoding):
     rows = grid(drawn(image, encoding, POINTS[1:2]))
-    assert [len(row) for row in rows] == [2, 3, 3, 3]
+    assert [len(row) for row in rows] == [3, 3, 3, 3]
+    assert_grad_cam(rows[0][2], POINTS[1])
     assert [[text.get_text() for text in row[0].texts] for row in rows[1:]] == [[name] for name in ORDER]
     for column, maps in enumerate(encoding.heads):
         panes = [row[column] for row in rows[1:]]
@@ -138,9 +153,17 @@ def test_for_one_point_the_heads_stand_side_by_side(drawn, image, encoding):
             assert_marked(pane, POINTS[1:2], [MARKERS[0]])
 
 
+def test_a_level_is_shown_whatever_heads_are_chosen(drawn, image, encoding):
+    level = encoding.heads[2]._replace(source="level")
+    rows = grid(drawn(image, encoding._replace(heads=[encoding.heads[1], level]), POINTS[:1], stages=[1]))
+    assert [len(row) for row in rows] == [3, 1, 1, 1]
+    assert [row[0].texts[0].get_text() for row in rows[1:]] == ["feature map", "features\n(distance)", "output"]
+    assert_group([row[0] for row in rows[1:]], level, POINTS[0])
+
+
 def test_chosen_heads_only(drawn, image, encoding):
     rows = grid(drawn(image, encoding, POINTS[:2], stages=[4, 1]))
-    assert [len(row) for row in rows] == [2] * 7
+    assert [len(row) for row in rows] == [2] * 8
     for top, head in ((1, 0), (4, 2)):  # in the network's order
         for column in (0, 1):
             assert_group([row[column] for row in rows[top : top + 3]], encoding.heads[head], POINTS[column])

@@ -47,10 +47,7 @@ class Images:
 class Known:
     """Heads whose attention is the truth, the row alone, and the same everywhere."""
 
-    stages = (1, 2, 4)
-
-    def require_heads(self):
-        pass
+    names = ("head 1", "head 2", "level 4")
 
     def encode(self, image):
         height, width = image.shape[-2:]
@@ -58,12 +55,13 @@ class Known:
         perfect[0, :, width // 2 :] = 1
         rows = torch.arange(height).float()[None, :, None].expand(2, height, width)
         heads = [HeadMaps(stage, maps, maps, maps) for stage, maps in ((1, perfect), (2, rows), (4, blind))]
-        return Encoding((height, width), (height, width), LABELS, torch.zeros(height, width, dtype=torch.int64), heads)
+        prediction = torch.zeros(height, width, dtype=torch.int64)
+        return Encoding((height, width), (height, width), LABELS, prediction, heads, None)
 
 
 def test_a_perfect_head_has_one_and_a_blind_one_half():
     found = grouping_scores(Known(), Images((40, 60), (33, 50)), progress=False)
-    assert found.stages == (1, 2, 4)
+    assert found.names == Known.names
     np.testing.assert_allclose(found.scores[0, :2], 1)
     np.testing.assert_allclose(found.scores[1, :2], 0.5, atol=0.04)
     np.testing.assert_allclose(found.scores[2, :2], 0.5)
@@ -100,7 +98,7 @@ def test_images_with_nothing_to_group_are_left_out():
 
 def test_the_table_has_a_row_for_each_class():
     areas = np.array([[0.5, 0.75, np.nan], [1, 0.5, np.nan]])
-    scores = GroupingScores(LABELS, (1, 4), areas, np.array([3, 6, 0]), np.array([0.5, 1]))
+    scores = GroupingScores(LABELS, ("head 1", "level 4"), areas, np.array([3, 6, 0]), np.array([0.5, 1]))
     lines = [line.split() for line in scores.table().splitlines()]
     assert lines[2] == ["left", "50.0", "100.0", "3"]
     assert lines[4] == ["never", "—", "—", "0"]
@@ -112,16 +110,12 @@ def test_reach_is_one_where_nearness_says_nothing_and_small_around_the_point():
     """The attention of the first head is the place, of the second nothing, of the third the row."""
 
     class Placed(Known):
-        stages = (1, 2, 3)
-
         def encode(self, image):
             height, width = image.shape[-2:]
             place = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")).float()
             noise = torch.rand(2, height, width, generator=torch.Generator().manual_seed(0))
             heads = [HeadMaps(stage, maps, maps, maps) for stage, maps in ((1, place), (2, noise), (3, place[:1]))]
-            return Encoding(
-                (height, width), (height, width), LABELS, torch.zeros(height, width, dtype=torch.int64), heads
-            )
+            return super().encode(image)._replace(heads=heads)
 
     found = grouping_scores(Placed(), Images((90, 90), (60, 80)), points=20, progress=False)
     around, anywhere, row = found.reach

@@ -126,8 +126,8 @@ class Actions:
     ) -> tuple[Visit, str]:
         """The visit, and the file."""
         visit = self._required(visit)
-        if what == "figure" and (visit.point is None or not self.models[model].stages):
-            raise gr.Error("the figure shows the pixel groups of a point: click on an image under a SANet first")
+        if what == "figure" and visit.point is None:
+            raise gr.Error("the figure shows the pixel groups of a point: click on an image first")
         return visit, str(visit.save(visit.result(model, self.models), what, opacity, legend["hidden"]))
 
     def _panes(self, visit: Visit | None, now: Settings, progress: gr.Progress) -> list[Any]:
@@ -191,7 +191,6 @@ def _status(visit: Visit, result: Result, brushed: str) -> dict[str, Any]:
         # Never 100.0%, which no model is sure of.
         found.append(_row(labels, name, f"confidence {percent(min(0.999, float(result.confidence[y, x])))}"))
         text += f"; point {x}, {y}"
-        text += "" if result.encoding.heads else "; this network has no attention to show"
     if brushed in labels.names and visit.truth.any():
         found.append(_row(labels, brushed, f"IoU {visit.iou(result, brushed):.2f} with the brushed region"))
     return {"rows": found, "text": text}

@@ -186,7 +186,7 @@ class Visit:
             shades = np.asarray(shade.resize((wide, high), Image.Resampling.BILINEAR))
             blend = _tinted(self._grey[..., None], shades, "jet", 0.65)
             rows, columns = values.shape
-            images.append((self._marked(blend), f"head {group.stage}, {columns} x {rows} cells"))
+            images.append((self._marked(blend), f"{group.name}, {columns} x {rows} cells"))
         return images
 
     def save(self, result: Result, what: Download, opacity: float, hidden: Collection[str]) -> Path:
