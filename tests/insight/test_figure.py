@@ -155,10 +155,17 @@ def test_for_one_point_the_heads_stand_side_by_side(drawn, image, encoding):
 
 def test_a_level_is_shown_whatever_heads_are_chosen(drawn, image, encoding):
     level = encoding.heads[2]._replace(source="level")
-    rows = grid(drawn(image, encoding._replace(heads=[encoding.heads[1], level]), POINTS[:1], stages=[1]))
-    assert [len(row) for row in rows] == [3, 1, 1, 1]
-    assert [row[0].texts[0].get_text() for row in rows[1:]] == ["feature map", "features\n(distance)", "output"]
-    assert_group([row[0] for row in rows[1:]], level, POINTS[0])
+    rows = grid(drawn(image, encoding._replace(heads=[encoding.heads[1], level]), POINTS[:2], stages=[1]))
+    assert [len(row) for row in rows] == [2, 2, 2, 2, 2]
+    assert_group([row[1] for row in rows[1:4]], level, POINTS[1])
+
+
+def test_for_one_point_the_maps_of_one_level_are_a_row(drawn, image, encoding):
+    level = encoding.heads[2]._replace(source="level")
+    first, row = grid(drawn(image, encoding._replace(heads=[level]), POINTS[:1]))
+    assert len(first) == len(row) == 3
+    assert [pane.texts[0].get_text() for pane in row] == ["feature map", "features\n(distance)", "output"]
+    assert_group(row, level, POINTS[0])
 
 
 def test_chosen_heads_only(drawn, image, encoding):

@@ -38,7 +38,8 @@ def draw(
 ) -> None:
     """Draw the groups of some points, three rows for each head and a column for each point, as the paper does.
 
-    A last row has their Grad-CAM. For a single point, the heads stand side by side, and its Grad-CAM in the first row.
+    A last row has their Grad-CAM. For a single point, the heads stand side by side, or the three maps of a single one,
+    and its Grad-CAM in the first row.
 
     Args:
         image: (H, W, 3) uint8.
@@ -62,8 +63,8 @@ def draw(
     if len(points) == 1:
         blocks = [[(0, head) for head in heads]]
     height, width = encoding.size
-    one = len(points) == 1
-    rows, columns = 1 + 3 * len(blocks) + (not one), max(2 + one, len(blocks[0]))
+    one, flat = len(points) == 1, len(points) == len(heads) == 1
+    rows, columns = 2 if flat else 1 + 3 * len(blocks) + (not one), max(2 + one, len(blocks[0]))
     figure = Figure(figsize=(WIDTH * columns + 1.4, WIDTH * height / width * rows + 0.8), layout="constrained")
     panes = figure.subplots(rows, columns, squeeze=False)
     for pane in panes.flat:
@@ -80,7 +81,7 @@ def draw(
     for top, block in enumerate(blocks):
         for column, (number, head) in enumerate(block):
             group = groups[number][head]
-            cells = panes[1 + 3 * top : 4 + 3 * top, column]
+            cells = panes[1] if flat else panes[1 + 3 * top : 4 + 3 * top, column]
             cells[0].set_title(f"{group.name}, map {group.channel}", fontsize="medium")
             maps = group.main, group.distance, group.output
             for pane, values, name in zip(cells, maps, ROWS[group.source], strict=True):
