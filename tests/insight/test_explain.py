@@ -34,7 +34,7 @@ def test_a_figure_is_written(model, image, tmp_path, ending, points):
     assert path.stat().st_size > 5000
     if ending == "png":
         width, height = Image.open(path).size
-        assert height > width  # seven rows: the image, and three for each head
+        assert height > width / 2  # four rows: the image, and three in which the heads stand side by side
 
 
 def test_the_arrays_are_the_groups(model, image, tmp_path):
