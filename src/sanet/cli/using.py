@@ -148,8 +148,7 @@ class Explain(Command):
         image: the image.
         point: column and row; may be repeated.
         heads: stages of a SANet to show, such as 1 4; by default all.
-        level: level of the backbone whose features are shown, 4 for the deepest; by default that one for networks other
-            than SANet.
+        level: level of the backbone whose features are shown, 4 for the deepest; without heads that one is.
         output: the figure; its ending names the format.
         save_arrays: .npz file for the maps themselves.
         shorter_side: pixels that the shorter side is resized to, 0 for the image's own; by default the model's.
@@ -193,8 +192,7 @@ class Grouping(Command):
         pixels: pixels drawn of each image, to be ranked.
         faithfulness: images in which deletion and insertion are measured as well, with two points each.
         seed: seed of the random generator; the points are the same for every network.
-        level: level of the backbone whose features are scored, 4 for the deepest; by default that one for networks
-            other than SANet.
+        level: level of the backbone whose features are scored, 4 for the deepest; without heads that one is.
         shorter_side: pixels that the shorter side is resized to, 0 for the image's own; by default the model's.
         device: cpu, cuda, mps or xpu; by default the best there is.
         data: the dataset; by default the one that the run was trained on.

@@ -82,6 +82,7 @@ class Comparison:
 
 # (R, rows, K) sums of R draws, and the (K,) true pixels of the whole set, to (R, M) scores.
 Score = Callable[[Tensor, Tensor], Tensor]
+Sums = NDArray[np.int64] | NDArray[np.float64]  # (S, N, rows, K), see ``bootstrap``
 
 
 def _miou(draws: Tensor, truth: Tensor) -> Tensor:
@@ -121,7 +122,7 @@ def paired_bootstrap(
 
 
 def bootstrap(
-    networks: Sequence[NDArray[np.int64] | NDArray[np.float64]],
+    networks: Sequence[Sums],
     score: Score,
     groups: NDArray[np.int64] | None = None,
     resamples: int = RESAMPLES,
@@ -173,9 +174,7 @@ def _shares(runs: int, resamples: int, random: np.random.Generator) -> NDArray[n
     return random.multinomial(drawn, np.full(runs, 1 / runs), size=resamples) / drawn if runs > 1 else np.ones((1, 1))
 
 
-def _scores(
-    score: Score, sums: NDArray[np.int64] | NDArray[np.float64], draws: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _scores(score: Score, sums: Sums, draws: NDArray[np.int64]) -> NDArray[np.float64]:
     """(R, S, M): the scores of every run on images that each of the draws (R, N) counts so many times."""
     # As floats, which are exact below 2^53 pixels and which matrix products are fast for.
     weights, found = torch.from_numpy(draws).double(), []

@@ -130,10 +130,8 @@ def areas_of(
     curves = []
     for share in (torch.arange(STEPS) + 0.5) / STEPS:  # the middles, so that the area is the mean
         first = (ranks < share * scores[0].numel()).to(image.device)
-        parts = []
-        for given in (torch.where(first, blurred, image), torch.where(first, image, blurred)):
-            logits = network(given).logits[:, :, *place] / network.temperature
-            parts.append(logits.softmax(dim=1)[:, category].cpu())
-        curves.append(torch.stack(parts, dim=1))
+        both = torch.where(first, blurred, image), torch.where(first, image, blurred)
+        logits = [network(given).logits[:, :, *place] / network.temperature for given in both]
+        curves.append(torch.stack([each.softmax(dim=1)[:, category].cpu() for each in logits], dim=1))
     areas: NDArray[np.float64] = torch.stack(curves).double().mean(dim=0).numpy()
     return areas

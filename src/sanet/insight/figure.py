@@ -53,11 +53,8 @@ def draw(
         UsageError: a point outside the image.
     """
     groups = [encoding.groups(*point) for point in points]
-    heads = [
-        index
-        for index, maps in enumerate(encoding.heads)
-        if stages is None or maps.source == "level" or maps.stage in stages
-    ]
+    wanted = [maps.source == "level" or stages is None or maps.stage in stages for maps in encoding.heads]
+    heads = [index for index, shown in enumerate(wanted) if shown]
     # Each block is three rows of panes; a column of it shows a head's group with a point.
     blocks = [[(number, head) for number in range(len(points))] for head in heads]
     if len(points) == 1:
