@@ -168,11 +168,8 @@ class Explain(Command):
     def __call__(self) -> None:
         from sanet.insight.explain import explain
 
-        model, heads = model_in(self.model), self.heads or None
-        encoding = explain(
-            *(model, self.image, self.point, self.output, heads, self.save_arrays, self.device, self.shorter_side),
-            self.level,
-        )
+        given = self.image, self.point, self.output, self.heads or None, self.save_arrays, self.device
+        encoding = explain(model_in(self.model), *given, self.shorter_side, self.level)
         (height, width), (rows, columns) = encoding.size, encoding.input_size
         if (rows, columns) != (height, width):
             say(f"{self.image}, {width} x {height} pixels, was resized to {columns} x {rows} for the network")

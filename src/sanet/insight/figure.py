@@ -55,26 +55,18 @@ def draw(
     groups = [encoding.groups(*point) for point in points]
     wanted = [maps.source == "level" or stages is None or maps.stage in stages for maps in encoding.heads]
     heads = [index for index, shown in enumerate(wanted) if shown]
+    one, flat = len(points) == 1, len(points) == len(heads) == 1
     # Each block is three rows of panes; a column of it shows a head's group with a point.
     blocks = [[(number, head) for number in range(len(points))] for head in heads]
-    if len(points) == 1:
+    if one:
         blocks = [[(0, head) for head in heads]]
     height, width = encoding.size
-    one, flat = len(points) == 1, len(points) == len(heads) == 1
     rows, columns = 2 if flat else 1 + 3 * len(blocks) + (not one), max(2 + one, len(blocks[0]))
     figure = Figure(figsize=(WIDTH * columns + 1.4, WIDTH * height / width * rows + 0.8), layout="constrained")
     panes = figure.subplots(rows, columns, squeeze=False)
     for pane in panes.flat:
         pane.set_axis_off()
-    step = max(1, max(height, width) // LONGEST)
-    small, mask = image[::step, ::step], encoding.prediction.numpy()[::step, ::step]
-    extent = (0, width, height, 0)
-    shown = {"image": small, "prediction": overlay(small, mask, encoding.labels)}
-    for pane, (title, pixels) in zip(panes[0], shown.items(), strict=False):
-        pane.imshow(pixels, extent=extent)
-        pane.set_title(title, fontsize="medium")
-        for number, point in enumerate(points):
-            _mark(pane, point, number)
+    _draw_labels(panes[0], image, encoding, points)
     for top, block in enumerate(blocks):
         for column, (number, head) in enumerate(block):
             group = groups[number][head]
@@ -83,12 +75,12 @@ def draw(
             maps = group.main, group.distance, group.output
             for pane, values, name in zip(cells, maps, ROWS[group.source], strict=True):
                 # Near is red, as what is activated is.
-                _shade(pane, scaled(values.numpy(), reverse=values is group.distance), extent)
+                _shade(pane, scaled(values.numpy(), reverse=values is group.distance), encoding.size)
                 _mark(pane, points[number], number)
                 if column == 0:
                     pane.text(-0.04, 0.5, name, transform=pane.transAxes, rotation=90, ha="right", va="center")
     for number, (pane, point) in enumerate(zip(panes[0, 2:] if one else panes[-1], points, strict=False)):
-        _shade(pane, scaled(encoding.grad_cam(*point).relu().numpy(), reverse=False), extent)
+        _shade(pane, scaled(encoding.grad_cam(*point).relu().numpy(), reverse=False), encoding.size)
         _mark(pane, point, number)
         pane.set_title("Grad-CAM", fontsize="medium")
     bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "jet"), ax=panes[1:, :], shrink=0.6, aspect=30)
@@ -109,7 +101,20 @@ def require_figure(path: Path, inputs: Iterable[str | Path]) -> str:
     return format
 
 
-def _shade(pane: Axes, shades: NDArray[np.float32], extent: tuple[int, int, int, int]) -> None:
+def _draw_labels(panes: Iterable[Axes], image: RGBImage, encoding: Encoding, points: Sequence[tuple[int, int]]) -> None:
+    height, width = encoding.size
+    step = max(1, max(height, width) // LONGEST)
+    small, mask = image[::step, ::step], encoding.prediction.numpy()[::step, ::step]
+    shown = {"image": small, "prediction": overlay(small, mask, encoding.labels)}
+    for pane, (title, pixels) in zip(panes, shown.items(), strict=False):
+        pane.imshow(pixels, extent=(0, width, height, 0))
+        pane.set_title(title, fontsize="medium")
+        for number, point in enumerate(points):
+            _mark(pane, point, number)
+
+
+def _shade(pane: Axes, shades: NDArray[np.float32], size: tuple[int, int]) -> None:
+    extent = (0, size[1], size[0], 0)
     pane.imshow(shades, cmap="jet", vmin=0, vmax=1, extent=extent, interpolation="bilinear")
 
 
