@@ -114,8 +114,7 @@ def _draw_labels(panes: Iterable[Axes], image: RGBImage, encoding: Encoding, poi
 
 
 def _shade(pane: Axes, shades: NDArray[np.float32], size: tuple[int, int]) -> None:
-    extent = (0, size[1], size[0], 0)
-    pane.imshow(shades, cmap="jet", vmin=0, vmax=1, extent=extent, interpolation="bilinear")
+    pane.imshow(shades, cmap="jet", vmin=0, vmax=1, extent=(0, size[1], size[0], 0), interpolation="bilinear")
 
 
 def _mark(pane: Axes, point: tuple[int, int], number: int) -> None:

@@ -212,7 +212,6 @@ class Explainer:
         return Encoding(size, (rows, columns), self.network.labels, prediction, heads, grad_cam)
 
     def _grad_cam(self, images: Tensor, size: tuple[int, int], x: int, y: int) -> Tensor:
-        """See ``Encoding.grad_cam``."""
         leaves: list[Tensor] = []
 
         def cut(*given: Any) -> list[Tensor]:
