@@ -1,5 +1,8 @@
 """Deletion and insertion against a network whose prediction rests on known pixels, and controls that stay such."""
 
+import csv
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -114,3 +117,22 @@ def test_the_table_has_means_and_intervals_over_images():
     assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(50), rel=0.1)
     gains = areas[:, 0, 1] - areas[:, 0, 0] - (areas[:, 1, 1] - areas[:, 1, 0])
     assert float(cells[0][3].split()[0]) == pytest.approx(100 * gains.mean(), abs=0.06)
+
+
+def test_the_documented_table_is_that_of_the_raw_files():
+    docs = Path(__file__).parents[2] / "docs"
+    text = (docs / "seeing.md").read_text(encoding="utf-8").partition("## Are they faithful?")[2]
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if re.match(r"\| .* \d+\.\d", line)]
+    expected = []
+    for name in ("streets", "fcn", "deeplabv3plus"):
+        with (docs / "results" / "faithfulness" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            raw = [*csv.DictReader(file)]
+        names = tuple(dict.fromkeys(row["map"] for row in raw))
+        values = np.array([[row["deletion"], row["insertion"]] for row in raw], float).reshape(20, len(names), 2)
+        expected += [line.split("  ") for line in Faithfulness(names, values).table().splitlines()[2:]]
+    assert len(rows) == len(expected)
+    for (name, *cells), line in zip(rows, expected, strict=True):
+        found, *values = [cell.strip().replace("-", "−") for cell in line if cell]
+        assert name.endswith(found.replace("−", "-"))
+        assert cells[:2] == values[:2]
+        assert cells[2] == (values[2] if found != "nearness" else "0")
