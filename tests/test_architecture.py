@@ -29,7 +29,7 @@ LAYERS = [
     },
     {"models", "data", "inference"},
     {"training", "evaluation"},
-    {"insight", "deploy", "demo"},
+    {"insight", "deploy", "demo", "serve"},
     {"experiments", "repeated"},
     {"cli", "testing"},
 ]

@@ -30,6 +30,7 @@ NEEDED = {
     "grouping": ["m"],
     "visualize": ["x", "--models", "m"],
     "export": ["m"],
+    "serve": ["m"],
 }
 FILES = [name for name in COMMANDS if "--config" in create_parser(name, COMMANDS[name]).format_help()]
 CALL = "{class_path: os.mkdir, init_args: {path: touched}}"

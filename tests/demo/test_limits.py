@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from sanet.demo.config import DECODED, DemoConfig
-from sanet.demo.limits import FORMATS, OwnHostsOnly, read_upload
+from sanet.demo.limits import read_upload
+from sanet.serve.limits import FORMATS, OwnHostsOnly
 from sanet.structures import UsageError
 
 
@@ -92,7 +93,7 @@ def status_of(headers, config, scope="http"):
         sent.append(message)
 
     given = {"type": scope, "path": "/", "headers": [(name.encode(), value.encode()) for name, value in headers]}
-    asyncio.new_event_loop().run_until_complete(OwnHostsOnly(app, config)(given, None, send))
+    asyncio.new_event_loop().run_until_complete(OwnHostsOnly(app, config.host, config.allowed_hosts)(given, None, send))
     return sent[0]["status"]
 
 

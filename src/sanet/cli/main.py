@@ -10,7 +10,7 @@ from importlib.metadata import version
 from io import TextIOWrapper
 
 from sanet import references
-from sanet.cli import labelling, renamed, training, using
+from sanet.cli import labelling, renamed, serving, training, using
 from sanet.cli.parsing import Command, parse
 from sanet.structures import Interrupted, SanetError, UsageError, choose, say
 
@@ -48,7 +48,8 @@ COMMANDS: dict[str, type[Command]] = {
     "explain": using.Explain,
     "grouping": using.Grouping,
     "visualize": using.Visualize,
-    "demo": using.Demo,
+    "demo": serving.Demo,
+    "serve": serving.Serve,
     "export": using.Export,
     "profile": using.Profile,
 }

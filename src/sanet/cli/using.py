@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
 
 from sanet.cli.parsing import FLAT, Command, model_in, positional, run_of, words
 from sanet.config import (
@@ -21,7 +18,6 @@ from sanet.config import (
     MaskFormat,
     OutputConfig,
 )
-from sanet.demo.config import DemoConfig
 from sanet.deploy.config import ProfileConfig
 from sanet.settings import SIDES, Chosen, within
 from sanet.structures import UsageError, is_live, say
@@ -250,33 +246,6 @@ class Visualize(Command):
         models = [model_in(model) for model in self.models]
         visualize(self.images, models, self.output, self.masks, self.mask_format, self.device, self.inference)
         say(f"figure: {self.output}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Demo(Command):
-    """Open a page to play with, which shows masks and the pixel groups of a click.
-
-    Args:
-        models: run directories, model directories or hf:OWNER/NAME; by default streets, the bundled model.
-        examples: images that visitors can choose.
-        page: where the page is served, and what it accepts.
-    """
-
-    models: tuple[str, ...] = positional("MODEL", nargs="*")
-    examples: tuple[str, ...] = words("IMAGE", ())
-    page: DemoConfig = field(default_factory=DemoConfig, metadata=FLAT)
-
-    def __call__(self) -> None:
-        from sanet.demo.serve import served
-
-        ended = Event()  # by Ctrl-C or SIGTERM, either of which deletes what visitors left
-        signal.signal(signal.SIGTERM, lambda *_: ended.set())
-
-        models = [model_in(model) for model in self.models]
-        with served(models, self.page, [Path(example) for example in self.examples]) as address:
-            say(f"open {address} in a browser; Ctrl-C ends it")
-            with suppress(KeyboardInterrupt):
-                ended.wait()
 
 
 @dataclass(frozen=True, kw_only=True)

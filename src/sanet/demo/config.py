@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sanet.serve.config import DECODED
 from sanet.settings import check, within
-
-# Pillow refuses images of more pixels as decompression bombs: twice its MAX_IMAGE_PIXELS, in 10^6.
-DECODED = 178
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import gradio as gr
 
 from sanet.demo.actions import Actions
 from sanet.demo.config import DemoConfig
-from sanet.demo.limits import FORMATS
 from sanet.demo.visit import Channel, Download, Layer
+from sanet.serve.limits import FORMATS
 
 HERE = Path(__file__).parent
 TITLE = "A class for every pixel"

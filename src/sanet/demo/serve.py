@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from unittest.mock import patch
 from sanet.demo.config import DemoConfig
 from sanet.insight.groups import Explainer
 from sanet.models.store import BUNDLED, short_names
+from sanet.serve.server import listening
 from sanet.structures import SanetError, UsageError
 
 HERE = Path(__file__).parent
@@ -37,7 +37,8 @@ def served(models: Sequence[str | Path], config: DemoConfig, examples: Sequence[
     for example in examples:
         if not example.is_file():
             raise UsageError(f"example {example} is not a file")
-    port = _free_port(config)
+    with listening(config.host, config.port) as tried:  # Gradio would try for minutes
+        port = tried.getsockname()[1]
     with (
         TemporaryDirectory(prefix="sanet-demo-") as folder,
         patch.dict(os.environ, GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False"),
@@ -47,8 +48,8 @@ def served(models: Sequence[str | Path], config: DemoConfig, examples: Sequence[
             from starlette.middleware import Middleware
 
             from sanet.demo.actions import Actions
-            from sanet.demo.limits import OwnHostsOnly
             from sanet.demo.page import build_page
+            from sanet.serve.limits import OwnHostsOnly
         except ImportError as error:
             raise SanetError(f"the page needs an extra: pip install 'sanet-segmentation[demo]' ({error})") from error
         actions = Actions(_opened(models, config.device), config, folder)
@@ -64,7 +65,7 @@ def served(models: Sequence[str | Path], config: DemoConfig, examples: Sequence[
             footer_links=[],
             max_file_size=int(config.largest_megabytes * 1e6),
             state_session_capacity=config.visitors,
-            app_kwargs={"middleware": [Middleware(OwnHostsOnly, config=config)]},
+            app_kwargs={"middleware": [Middleware(OwnHostsOnly, host=config.host, allowed_hosts=config.allowed_hosts)]},
             # No font from another host: the page works without a network.
             theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
             css=(HERE / "page.css").read_text(encoding="utf-8"),
@@ -73,18 +74,6 @@ def served(models: Sequence[str | Path], config: DemoConfig, examples: Sequence[
             yield address
         finally:
             page.close(verbose=False)
-
-
-def _free_port(config: DemoConfig) -> int:
-    """The port to listen on. Raises a SanetError if the page cannot listen there; Gradio would try for minutes."""
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    try:
-        with socket.create_server((config.host.strip("[]"), config.port), family=family) as tried:
-            return int(tried.getsockname()[1])
-    except OSError as error:
-        raise SanetError(
-            f"port {config.port} of {config.host}: {error.strerror or error}; name another with --port or --host"
-        ) from error
 
 
 def _opened(models: Sequence[str | Path], device: str | None) -> dict[str, Explainer]:
