@@ -4,7 +4,7 @@ FROM python:3.11-slim
 WORKDIR /app
 # All by the hashes of the lock; of what only the extra `serve` needs, its lines in the lock of everything.
 COPY requirements.txt requirements-dev.txt ./
-RUN awk '/^[^ ]/ { take = /^(fastapi|starlette|pydantic|pydantic-core|annotated-doc|annotated-types|typing-inspection|uvicorn)==/ } take' \
+RUN awk '/^[^ ]/ { take = /^(fastapi|starlette|opentelemetry-api|pydantic|pydantic-core|annotated-doc|annotated-types|typing-inspection|uvicorn)==/ } take' \
     requirements-dev.txt >> requirements.txt
 RUN python -m pip install --no-cache-dir --require-hashes --requirement requirements.txt
 COPY pyproject.toml README.md LICENSE ./

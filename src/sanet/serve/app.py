@@ -76,7 +76,7 @@ def create_app(predictor: Predictor, config: ServeConfig) -> FastAPI:
         if config.token and not compare_digest(sent.encode(), config.token.encode()):
             raise HTTPException(401, "send the token: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
 
-    app = FastAPI(title="sanet", description=str(predictor), redoc_url=None)
+    app = FastAPI(title="sanet", redoc_url=None)
     for kind in (UsageError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, refused)
     if not config.token:  # another site has no token
