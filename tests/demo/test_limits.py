@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sanet.demo.config import DECODED, DemoConfig
-from sanet.demo.limits import read_upload
+from sanet.demo.visit import read_upload
 from sanet.serve.limits import FORMATS, OwnHostsOnly
 from sanet.structures import UsageError
 

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import tomllib
 from collections.abc import Iterable
 from contextlib import chdir
@@ -110,6 +111,9 @@ def run(command: str, place: Path) -> None:
         # As in the tests of the page, CI alone insists on a browser.
         if arguments[0] != "benchmarks/page.py" or shutil.which("chromium") or os.environ.get("CI"):
             running.script(arguments, place)
+    elif program == "curl":
+        if shutil.which("curl") or os.environ.get("CI"):
+            subprocess.run(words, cwd=place, check=True)
     else:
         raise AssertionError(f"not known in {Path(__file__).name}: {command}")
 

@@ -11,7 +11,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from urllib.request import urlopen
@@ -54,6 +55,7 @@ FEW = {
     "parts.py": {"PASSES": 1, "WARM_UP": 0},
     "uncertainty.py": {"PIXELS": 100},
     "unlike.py": {"IMAGES": 4},
+    "serving.py": {"ROUNDS": 1, "EACH": 32, "FEW": 8},
 }
 
 
@@ -148,20 +150,28 @@ def small(words: list[str]) -> list[str]:
     ]
 
 
-def page(words: list[str], folder: Path) -> None:
-    """Serve the page of ``sanet demo`` on a free port, open it, and end it with Ctrl-C."""
-    log = folder / LOG
-    log.unlink(missing_ok=True)
+@contextmanager
+def serving(words: list[str], folder: Path, said: str) -> Iterator[str]:
+    """What a command that serves says of its address, on a free port, while this is open; Ctrl-C ends it."""
+    log = folder / f"{words[0]}-{LOG}"
     server = clean.start(_inside, _main, folder, log, ([*words, "--port", _free_port()],))
     try:
-        with urlopen(_address(server, log), timeout=PATIENCE) as answer:
-            assert answer.status == 200
-            assert "<html" in answer.read().decode()
+        yield _address(server, log, said)
         os.kill(server.pid, signal.SIGINT)
         _ended(server, log, words)
     finally:
         server.kill()
         server.join()
+
+
+def page(words: list[str], folder: Path) -> None:
+    """Open the page of ``sanet demo``."""
+    with (
+        serving(words, folder, r"^open (\S+) in a browser") as address,
+        urlopen(address, timeout=PATIENCE) as answer,
+    ):
+        assert answer.status == 200
+        assert "<html" in answer.read().decode()
 
 
 def _free_port() -> str:
@@ -171,12 +181,12 @@ def _free_port() -> str:
         return str(tried.getsockname()[1])
 
 
-def _address(server: BaseProcess, log: Path) -> str:
+def _address(server: BaseProcess, log: Path, said: str) -> str:
     """Where it answers, once it says so."""
     end, printed = time.monotonic() + PATIENCE, ""
     while time.monotonic() < end and server.is_alive():
         printed = log.read_text(encoding="utf-8") if log.exists() else ""
-        if found := re.search(r"^open (\S+) in a browser", printed, re.MULTILINE):
+        if found := re.search(said, printed, re.MULTILINE):
             return found[1]
         time.sleep(0.1)
-    raise AssertionError(f"no page: {printed}")
+    raise AssertionError(f"no address: {printed}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import shutil
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from sanet.repeated.result import rows_of
 from sanet.settings import settings_of
 from sanet.yaml_files import parse
 
+# Where the pages have a model served; the port is another here.
+SERVED = "http://127.0.0.1:8000"
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
@@ -96,11 +99,16 @@ def assert_printed(snippet: str, printed: str) -> None:
 @pytest.mark.slow
 @each_page
 def test_a_page_does_what_it_says(page: Path, original: Path, tmp_path: Path) -> None:
-    place = place_of(page, original, tmp_path)
-    for kind, text in steps(page):
-        if kind == "settings":
-            (place / text.split(":")[0].removeprefix("# ")).write_text(text, encoding="utf-8")
-        elif kind == "python":
-            assert_printed(text, running.snippet(text, place))
-        elif kind == "command" and not commands.NOT_RUN.match(text):
-            commands.run(text, place)
+    place, address = place_of(page, original, tmp_path), SERVED
+    with ExitStack() as open_until_the_end:
+        for kind, text in steps(page):
+            text = text.replace(SERVED, address)
+            if kind == "settings":
+                (place / text.split(":")[0].removeprefix("# ")).write_text(text, encoding="utf-8")
+            elif kind == "python":
+                assert_printed(text, running.snippet(text, place))
+            elif kind == "command" and text.startswith("sanet serve "):
+                server = running.serving(commands.words_of(text)[1:], place, r"^served at (http://[^\s,]+)")
+                address = open_until_the_end.enter_context(server)
+            elif kind == "command" and not commands.NOT_RUN.match(text):
+                commands.run(text, place)

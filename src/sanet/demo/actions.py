@@ -12,8 +12,7 @@ import gradio as gr
 import numpy as np
 
 from sanet.demo.config import DemoConfig
-from sanet.demo.limits import read_upload
-from sanet.demo.visit import Channel, Download, Layer, Result, Visit
+from sanet.demo.visit import Channel, Download, Layer, Result, Visit, read_upload
 from sanet.evaluation.page import data_url
 from sanet.inference.drawing import percent
 from sanet.insight.groups import Explainer

@@ -19,10 +19,13 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 from torch import Tensor
 
+from sanet.data.decoding import rgb
 from sanet.inference.drawing import Mask, RGBImage, overlay, palette_image, shares
 from sanet.inference.views import resized_bands
 from sanet.insight.figure import MARKERS, draw, scaled
 from sanet.insight.groups import BAND, Encoding, Explainer
+from sanet.serve.limits import opened
+from sanet.structures import UsageError
 
 # Longer sides of what the page shows, in pixels; downloads have the size of the image.
 SHOWN, GROUP_SHOWN = 960, 640
@@ -32,6 +35,21 @@ SURE = "viridis"  # of confidence, from dark to bright
 Layer = Literal["mask", "confidence", "image"]
 Channel = Literal["attention", "main", "output"]
 Download = Literal["mask", "overlay", "figure"]
+
+
+def read_upload(path: Path, name: str, folder: Path, largest_megapixels: float) -> RGBImage:
+    """A visitor's image, upright, as (H, W, 3) uint8 RGB.
+
+    No file outside the folder of uploads and examples is opened, or known to exist, whatever path the browser names.
+    Errors have the name that the visitor gave the file, and nothing of the path.
+
+    Raises:
+        UsageError: no upload, no image, one of another format, or one that is too large.
+    """
+    if not (path.resolve().is_relative_to(folder.resolve()) and path.is_file()):
+        raise UsageError("upload the image as a file")
+    with opened(path, name, largest_megapixels) as image:
+        return rgb(image)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,12 @@ async def received(request: Request, limit: int) -> bytes:
     return bytes(found)
 
 
+def decoded(predictor: Predictor, body: bytes, largest_megapixels: float) -> torch.Tensor:
+    """(C, H, W) of an image file; Refused where it is none that is decoded."""
+    with opened(BytesIO(body), "the image", largest_megapixels) as image:
+        return predictor.pixels(image)
+
+
 def encoded(prediction: Prediction, wanted: Answer, tolerance: float) -> bytes:
     """A mask, or what stands in it: shares, regions and outlines of the classes, these in pixels from the corner."""
     if wanted == "png":
@@ -58,18 +64,23 @@ def encoded(prediction: Prediction, wanted: Answer, tolerance: float) -> bytes:
     return json.dumps(content).encode()
 
 
+async def answer(engine: Engine, config: ServeConfig, request: Request, wanted: Answer, tolerance: float) -> bytes:
+    """What the model says of the image in the body of a request; Refused at the end of the time."""
+    status, missing = 408, "image"
+    try:
+        async with asyncio.timeout(config.seconds):
+            body = await received(request, int(config.largest_megabytes * 1e6))
+            status, missing = 504, "answer"
+            image = await asyncio.to_thread(decoded, engine.predictor, body, config.largest_megapixels)
+            done = engine.submit(image, "mask" if wanted == "png" else "confidence")
+            return await asyncio.to_thread(encoded, await asyncio.wrap_future(done), wanted, tolerance)
+    except TimeoutError as error:
+        raise Refused(status, f"no {missing} within {config.seconds:g} seconds") from error
+
+
 def create_app(predictor: Predictor, config: ServeConfig) -> FastAPI:
-    """The application, for any ASGI server.
-
-    Args:
-        predictor: the model.
-        config: its limits; where it listens is the server's matter.
-    """
+    """The application, for any ASGI server; where it listens is that server's matter."""
     engine, requests = Engine(predictor), set[Request]()
-
-    def decoded(body: bytes) -> torch.Tensor:
-        with opened(BytesIO(body), "the image", config.largest_megapixels) as image:
-            return predictor.pixels(image)
 
     async def allowed(given: Credentials) -> None:
         sent = given.credentials if given else ""
@@ -99,20 +110,10 @@ def create_app(predictor: Predictor, config: ServeConfig) -> FastAPI:
         if len(requests) >= config.waiting:
             raise Refused(503, f"{len(requests)} requests wait already; try again")
         requests.add(request)
-        missing, status = "image", 408
         try:
-            async with asyncio.timeout(config.seconds):
-                body = await received(request, int(config.largest_megabytes * 1e6))
-                missing, status = "answer", 504
-                image = await asyncio.to_thread(decoded, body)
-                done = engine.submit(image, "mask" if wanted == "png" else "confidence")
-                prediction = await asyncio.wrap_future(done)
-                content = await asyncio.to_thread(encoded, prediction, wanted, tolerance)
-        except TimeoutError as error:
-            raise Refused(status, f"no {missing} within {config.seconds:g} seconds") from error
+            return Response(await answer(engine, config, request, wanted, tolerance), media_type=MEDIA[wanted])
         finally:
             requests.remove(request)
-        return Response(content, media_type=MEDIA[wanted])
 
     @app.get("/labels", dependencies=[Depends(allowed)])
     async def labels() -> dict[str, Any]:

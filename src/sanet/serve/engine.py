@@ -31,23 +31,20 @@ class Engine:
         return done
 
     def _label(self) -> None:
-        batch = self._next()
-        if not batch:
-            return
-        try:
-            # An iterator gives the first predictions before the last are made.
-            images, detail = iter([image for image, _ in batch.values()]), next(iter(batch.values()))[1]
-            for done, prediction in zip(batch, self.predictor(images, detail=detail), strict=True):
-                done.set_result(prediction)
-        except Exception as error:
-            for done in batch:
-                if not done.done():
-                    done.set_exception(error)
-
-    def _next(self) -> dict[Future[Prediction], tuple[torch.Tensor, Detail]]:
-        """The next images, of one size and detail, without those that nobody waits for any longer."""
         with self._lock:
             kinds = {done: (image.shape, detail) for done, (image, detail) in self._waiting.items()}
-            alike = [done for done, kind in kinds.items() if kind == next(iter(kinds.values()))]
-            taken = {done: self._waiting.pop(done) for done in alike[: self.predictor.batch]}
-        return {done: job for done, job in taken.items() if done.set_running_or_notify_cancel()}
+            if not kinds:
+                return
+            first = next(iter(kinds.values()))
+            alike = [done for done, kind in kinds.items() if kind == first][: self.predictor.batch]
+            images = {done: self._waiting.pop(done)[0] for done in alike}
+        images = {done: image for done, image in images.items() if done.set_running_or_notify_cancel()}
+        try:
+            # Of an iterator the first predictions come before the last are made.
+            predictions = self.predictor(iter([*images.values()]), detail=first[1])
+            for done, prediction in zip(images, predictions, strict=True):
+                done.set_result(prediction)
+        except Exception as error:
+            for done in images:
+                if not done.done():
+                    done.set_exception(error)
