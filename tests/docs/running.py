@@ -154,6 +154,7 @@ def small(words: list[str]) -> list[str]:
 def serving(words: list[str], folder: Path, said: str) -> Iterator[str]:
     """What a command that serves says of its address, on a free port, while this is open; Ctrl-C ends it."""
     log = folder / f"{words[0]}-{LOG}"
+    log.unlink(missing_ok=True)
     server = clean.start(_inside, _main, folder, log, ([*words, "--port", _free_port()],))
     try:
         yield _address(server, log, said)
