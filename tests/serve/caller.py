@@ -1,13 +1,25 @@
-"""What the tests of a served model share: images, and somebody who calls it over plain HTTP."""
+"""What the tests of a served model share: images, a process, and somebody who calls it over plain HTTP."""
 
 import http.client
 import socket
 import struct
+import subprocess
+import sys
 import zlib
+from contextlib import contextmanager
 from io import BytesIO
 
 import numpy as np
 from PIL import Image
+
+# As the command, but for how long it waits for a head.
+COMMAND = """
+import sys
+from sanet.cli.main import main
+from sanet.serve import server
+server.HEAD = 2
+sys.exit(main(["serve", *sys.argv[1:]]))
+"""
 
 
 def png(height, width, seed=0, kind="PNG"):
@@ -64,3 +76,15 @@ def answered(connection):
     answer = http.client.HTTPResponse(connection)
     answer.begin()
     return answer.status, answer.read()
+
+
+@contextmanager
+def serving(*options):
+    """A process, and where it answers."""
+    words = [sys.executable, "-c", COMMAND, "streets", "--port", "0", "--device", "cpu", "--shorter_side", "0"]
+    with subprocess.Popen([*words, *options], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            process.stdout.readline()
+            yield process, Caller(process.stdout.readline().split("http://")[1].split(",")[0])
+        finally:
+            process.kill()

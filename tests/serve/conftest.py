@@ -1,22 +1,10 @@
-"""A model, what it says of some images, and processes that serve it."""
-
-import subprocess
-import sys
-from contextlib import contextmanager
+"""A model, what it says of some images, and a process that serves it."""
 
 import pytest
-from caller import Caller, png
+from caller import png, serving
 
 import sanet
 
-# As the command, but for how long it waits for a head.
-COMMAND = """
-import sys
-from sanet.cli.main import main
-from sanet.serve import server
-server.HEAD = 2
-sys.exit(main(["serve", *sys.argv[1:]]))
-"""
 SIZES = ((64, 96), (96, 64), (72, 100))
 
 
@@ -35,18 +23,6 @@ def images(predictor, tmp_path_factory):
         found.append((path.read_bytes(), predictor(path).mask))
     assert len({mask.tobytes() for _, mask in found}) == 12
     return found
-
-
-@contextmanager
-def serving(*options):
-    """A process, and where it answers."""
-    words = [sys.executable, "-c", COMMAND, "streets", "--port", "0", "--device", "cpu", "--shorter_side", "0"]
-    with subprocess.Popen([*words, *options], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            process.stdout.readline()
-            yield process, Caller(process.stdout.readline().split("http://")[1].split(",")[0])
-        finally:
-            process.kill()
 
 
 @pytest.fixture(scope="module")

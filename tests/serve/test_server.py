@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caller import answered, mask_in, png_header
+from caller import answered, mask_in, png_header, serving
 
-from conftest import serving
 from sanet.serve.config import ServeConfig
 from sanet.serve.server import serve
 from sanet.structures import SanetError, UsageError
