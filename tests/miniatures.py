@@ -45,6 +45,17 @@ def write_picture(path: Path, size: tuple[int, int] = SIZE) -> None:
     Image.fromarray(pixels).save(path, quality=90)
 
 
+def write_halves(root: Path) -> None:
+    """A folder of four images in ``train`` and four in ``val``, dark on the left and light on the right."""
+    for split, index in ((split, index) for split in ("train", "val") for index in range(4)):
+        mask = np.zeros((40, 48), np.uint8)
+        mask[:, 10 + 5 * index :] = 1
+        image = np.repeat((60 + 120 * mask)[..., None], 3, axis=2) + np.uint8(index + 10 * (split == "val"))
+        for kind, pixels in (("images", image), ("masks", mask)):
+            (root / split / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / split / kind / f"{split}{index}.png")
+
+
 def write_list(path: Path, names: Iterable[str]) -> None:
     """One name a line."""
     path.parent.mkdir(parents=True, exist_ok=True)

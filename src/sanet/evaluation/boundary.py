@@ -27,7 +27,7 @@ class BoundaryIoU(Metric):
     def __init__(self, num_classes: int, ignore_index: int = 255, ratio: float = IOU_RATIO) -> None:
         super().__init__()
         self.num_classes, self.ignore_index, self.ratio = num_classes, ignore_index, ratio
-        self.add_state("counts", torch.zeros(3, num_classes, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(3, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, mask: Tensor) -> None:
         """Count the boundary regions of an image: labels (H, W) int64, predicted and true."""
@@ -37,7 +37,7 @@ class BoundaryIoU(Metric):
 
     def class_iou(self) -> Tensor:
         """(K,) float64; NaN for a class that has no boundary."""
-        return iou_of(self.counts)
+        return iou_of(self.counts.cpu())  # Apple's GPUs have no float64
 
     def compute(self) -> Tensor:
         """The mean over the classes that have a boundary."""

@@ -234,6 +234,7 @@ def _measured(config: TrainConfig, source: Source, memory: float | None) -> tupl
         ends.append(monotonic())
     seconds, taken = (ends[-1] - ends[0]) / TIMED, sum(kept.values()) / 2**30
     have = memory or _installed(device)
+    of = f" of {have:.0f}" if have < inf else ""
     parts = next(
         n for n in range(1, len(images) + 1) if len(images) % n == 0 and (taken / n < 0.8 * have or n == len(images))
     )
@@ -242,13 +243,15 @@ def _measured(config: TrainConfig, source: Source, memory: float | None) -> tupl
     if config.budget:
         took = f"about {config.budget / seconds:.0f} steps in {duration(config.budget)}"
     return (
-        Choice("gradient_accumulation", parts, f"a step keeps {taken:.1f} of {have:.0f} GB for its gradients"),
+        Choice("gradient_accumulation", parts, f"a step keeps {taken:.1f}{of} GB for its gradients"),
         f"A step takes {seconds:.2g} s on this {device.type}: {took}, validations not counted.",
     )
 
 
 def _installed(device: torch.device) -> float:
-    """Gigabytes."""
+    """Gigabytes; infinite where the system does not say, as Windows."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory / 2**30
+    if not hasattr(os, "sysconf"):
+        return inf
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
