@@ -4,10 +4,11 @@ Forked from the tests' own process, with the threads that earlier tests have lef
 """
 
 import multiprocessing
+import os
 
 import cloudpickle
 
-CLEAN = multiprocessing.get_context("forkserver")
+CLEAN = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
 CLEAN.set_forkserver_preload(["sanet.training.fit", "sanet.cli.main", "lightning.pytorch.strategies"])
 
 

@@ -59,3 +59,9 @@ def test_it_is_named_without_opening_a_module():
     options = {"num_classes": 3, "ignore_index": 11}
     (metric,) = create_metrics({"x": {"name": "sanet.evaluation.boundary:BoundaryIoU", "options": options}}).values()
     assert (metric.num_classes, metric.ignore_index, metric.ratio) == (3, 11, 0.02)
+
+
+def test_what_moves_to_the_device_is_no_float64_which_apples_gpus_lack():
+    metric = BoundaryIoU(3)
+    metric.update(torch.randint(0, 3, (32, 32)), torch.randint(0, 3, (32, 32)))
+    assert {state.dtype for state in metric.metric_state.values()} == {torch.int64}
