@@ -54,7 +54,7 @@ def assert_names(tree: ast.Module) -> None:
 
 def test_options_and_files_in_the_text_exist() -> None:
     """They stand in the text by themselves, too."""
-    others = {"--nnodes", "--rdzv-endpoint", "--kill-on-bad-exit"}  # torchrun's and srun's
+    others = {"--nnodes", "--rdzv-endpoint", "--kill-on-bad-exit", "--resolution"}  # torchrun's, srun's and uv's
     options = set().union(*(named(page, r"(?<!\S)--[\w.-]+") for page in PAGES))
     assert len(options) > 5
     tables = set(re.findall(r"--[\w-]+", (ROOT / "reproduce" / "__main__.py").read_text(encoding="utf-8")))
