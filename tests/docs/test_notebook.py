@@ -14,7 +14,8 @@ NOTEBOOK = Path(__file__).parents[2] / "examples" / "labelme.ipynb"
 
 
 @pytest.mark.slow
-def test_a_folder_of_labelme_files_becomes_a_model_its_errors_and_an_export(tmp_path):
+def test_a_folder_of_labelme_files_becomes_a_model_its_errors_and_an_export(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two would wait for each other beside other tests
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
     run = tmp_path / "runs" / "photos"
