@@ -30,7 +30,7 @@ def linked(root: Path, camvid: Path, names: list[str]) -> sanet.DataConfig:
     """A dataset with these images of train, and some of val."""
     shutil.rmtree(root, ignore_errors=True)
     validated = sorted(path.name for path in (camvid / "val").iterdir())
-    few = [validated[at] for at in np.linspace(0, len(validated) - 1, VALIDATED).round().astype(int)]
+    few = [validated[at] for at in np.unique(np.linspace(0, len(validated) - 1, VALIDATED).round().astype(int))]
     third = sorted(path.name for path in (camvid / "test").iterdir())[::3]
     for split, chosen in (("train", names), ("val", few), ("test", third)):
         for folder in (split, f"{split}annot"):
