@@ -26,7 +26,7 @@ def test_a_folder_of_labelme_files_becomes_a_model_its_errors_and_an_export(tmp_
     assert float(said.split("%")[0].split()[-1]) >= 99.9
 
 
-def test_what_is_shown_in_it_is_what_its_cells_gave():
+def test_its_cells_were_run_once_each_in_their_order():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1))
