@@ -66,6 +66,15 @@ def pixels(page, selector):
     return np.asarray(Image.open(io.BytesIO(page.request.get(url).body())).convert("RGB")).astype(int)
 
 
+def settled(locator):
+    """Where it stands once the page has ceased to move it: a page is laid out again while its parts arrive."""
+    boxes = [None, locator.bounding_box()]
+    while boxes[-1] is None or boxes[-2] != boxes[-1]:
+        locator.page.wait_for_timeout(500)
+        boxes.append(locator.bounding_box())
+    return boxes[-1]
+
+
 def status(page, text, pane="first", timeout=60_000):
     found = "([pane, text]) => document.getElementById(`${pane}-status`)?.innerText.includes(text)"
     page.wait_for_function(found, arg=[pane, text], timeout=timeout)
@@ -88,12 +97,13 @@ def test_a_visit(browser, address, models, encodings):
     with opened(browser, address) as page:
         upload(page, png(60, 80))
         status(page, "80 x 60 pixels")
-        shown = page.wait_for_selector("#first-image img")
+        shown = page.locator("#first-image img")
+        shown.wait_for()
         assert encodings == [(60, 80)]
         tinted = pixels(page, "#first-image img")
         assert tinted.shape == (720, 960, 3)
 
-        box = shown.bounding_box()
+        box = settled(shown)
         page.click("#first-image img", position={"x": box["width"] / 4, "y": box["height"] / 2})
         page.wait_for_selector("#first-groups figure")
         status(page, "point 2")
@@ -169,7 +179,7 @@ def test_a_heat_map_grows_and_layers_change(browser, address):
         page.click("#first-image img")
         figures = page.locator("#first-groups figure")
         figures.nth(3).wait_for()
-        small = figures.nth(2).bounding_box()["width"]
+        small = settled(figures.nth(2))["width"]
         figures.nth(2).locator("img").click()
         wait_until(lambda: figures.nth(2).bounding_box()["width"] > 3 * small)
         # And stays so when another point is chosen.
@@ -202,7 +212,7 @@ def test_a_brushed_region_is_compared_with_each_model(browser, address, models):
         page.get_by_role("option", name=name).click()
         page.wait_for_selector("#brush .on")
         page.locator("#second-image img").scroll_into_view_if_needed()
-        box = page.locator("#second-image img").bounding_box()
+        box = settled(page.locator("#second-image img"))
         for step, (x, y) in enumerate([(0, 0), (0.5, 0), (0.5, 1), (0, 1), (0, 0)]):
             place = (box["x"] + 1 + x * (box["width"] - 2), box["y"] + 1 + y * (box["height"] - 2))
             page.mouse.move(*place, steps=5)
@@ -259,7 +269,7 @@ def test_names_are_text_wherever_they_stand(browser, tmp_path, monkeypatch):
         page.wait_for_selector("#first-legend .name")
         shown = page.locator("#first-legend .name").all_inner_texts()
         assert sorted(shown) == sorted(names)
-        pixel = page.locator("#first-image img").bounding_box()["width"] / 64
+        pixel = settled(page.locator("#first-image img"))["width"] / 64
         for step in range(len(names)):
             page.click("#first-image img", position={"x": (step + 0.5) * pixel, "y": 60.5 * pixel})
             status(page, f"point {step}, ")
@@ -324,7 +334,7 @@ def test_the_bundled_model_on_a_street(browser, tmp_path):
         status(page, "480 x 360 pixels")
         legend = page.inner_text("#first-legend")
         assert all(name in legend for name in ("road", "building", "sky"))
-        box = page.wait_for_selector("#first-image img").bounding_box()
+        box = settled(page.locator("#first-image img"))
         page.click("#first-image img", position={"x": 0.6 * box["width"], "y": 0.75 * box["height"]})
         page.wait_for_function("document.querySelectorAll('#first-groups img').length == 4")
         page.wait_for_timeout(500)
