@@ -3,7 +3,7 @@
 python benchmarks/label_next.py OUTPUT CAMVID
 
 CamVid's train, in the SegNet layout, is the pool. By seed 40 of its 367 images are drawn and labelled; then three times
-40 more: by `sanet next`, by uncertainty alone, or at random. Every model starts from ImageNet, over EfficientNet-Lite0,
+40 more: by `sanet next`, or at random. Every model starts from ImageNet, over EfficientNet-Lite0,
 trains for as many steps as the others, on crops of 192x256, and is scored on every third image of test.
 OUTPUT/scores.csv gets a line for every model. Called again it goes on where it was, and prints the table.
 """
@@ -11,19 +11,18 @@ OUTPUT/scores.csv gets a line for every model. Called again it goes on where it 
 import csv
 import shutil
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 import sanet
-from sanet.inference.choosing import Choice
 from sanet.tables import text_table
 
 START, EACH, ROUNDS, SEEDS = 40, 40, 3, (0, 1, 2)
 STEPS, BATCH, CROP, VALIDATED = 150, 8, (192, 256), 20
 MODEL = sanet.ModelConfig()
-ALONE = "uncertainty"
-STRATEGIES = ("next", "random", ALONE)
+STRATEGIES = ("next", "random")
 
 
 def linked(root: Path, camvid: Path, names: list[str]) -> sanet.DataConfig:
@@ -68,10 +67,7 @@ def chosen(strategy: str, run: Path, pool: Path, names: list[str], seed: int) ->
     if strategy == "random":
         return np.random.default_rng((seed, len(names))).permutation(left)[:EACH].tolist()
     labelled = [str(pool / name) for name in names]
-    count = EACH if strategy == "next" else len(left)
-    found: list[Choice] = sanet.next_to_label(str(pool), run / "model", count, labelled, device="cpu")
-    if strategy == ALONE:
-        found = sorted(found, key=lambda choice: -choice.uncertainty)[:EACH]
+    found = sanet.next_to_label(str(pool), run / "model", EACH, labelled, device="cpu")
     return [choice.image.name for choice in found]
 
 
@@ -82,9 +78,7 @@ def main(output: str, camvid: str) -> None:
     path, rows = folder / "scores.csv", list[list[str]]()
     if path.is_file():
         rows = [*csv.reader(path.read_text(encoding="utf-8").splitlines())][1:]
-    for strategy, seed in sorted(
-        ((each, seed) for seed in SEEDS for each in STRATEGIES), key=lambda at: at[0] == ALONE
-    ):
+    for seed, strategy in product(SEEDS, STRATEGIES):
         order = np.random.default_rng(seed).permutation(sorted(path.name for path in pool.iterdir()))
         names, start = order[:START].tolist(), folder / f"start-{seed}"
         run = start
