@@ -21,8 +21,9 @@ ClassWeighting = Literal["none", "fourth_root", "sqrt", "log"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "xpu"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 ExportFormat = Literal["onnx", "onnx-int8"]
-ExportOutputs = Literal["logits", "labels", "labels+confidence"]
-EngineName = Literal["local", "ray"]
+ExportOutputs = Literal["logits", "logits+features", "labels", "labels+confidence"]
+EngineName = Literal["auto", "torch", "onnxruntime"]
+CollectionEngine = Literal["auto", "torch", "onnxruntime", "ray"]
 # comp5: trained on the data of PASCAL VOC only; comp6: on other data as well.
 Competition = Literal["comp5", "comp6"]
 

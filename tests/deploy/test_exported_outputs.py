@@ -83,7 +83,7 @@ def test_stored_values_keep_their_range(channels, high, tmp_path):
     for outputs in ("logits", "labels"):
         path = tmp_path / f"{outputs}.onnx"
         export(model, path, outputs=outputs, progress=False)
-        assert open_exported(path, "cpu").reading == reading
+        assert open_exported(path, "cpu").images == reading
         expected = np.array(Predictor(model, "cpu")(tmp_path / "a.png"))
         assert (np.array(Predictor(path, "cpu")(tmp_path / "a.png")) == expected).mean() >= 0.999
         run_client(path, tmp_path / "a.png", tmp_path / "mask.png")

@@ -38,6 +38,7 @@ TINY = {
 # The numbers that make the scripts of benchmarks/ small.
 FEW = {
     "check_data.py": {"COUNT": 8},
+    "engines.py": {"IMAGES": 1},
     "faithfulness.py": {"IMAGES": 2},
     "films.py": {"LENGTHS": (2, 3)},
     "label_errors.py": {"EACH": 1, "SEEDS": (0, 11)},

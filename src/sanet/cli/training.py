@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 
 from sanet.cli.parsing import FLAT, GIVEN, Command, model_in, positional, run_of
-from sanet.config import CHECKPOINTS, MODEL, DataConfig, InferenceConfig, TrainConfig
+from sanet.config import CHECKPOINTS, MODEL, DataConfig, EngineName, InferenceConfig, TrainConfig
 from sanet.repeated.config import RepeatConfig
 from sanet.settings import WORKERS, Chosen, Options, changed, plain, within
 from sanet.structures import Interrupted, say
@@ -201,6 +201,7 @@ class Evaluate(Command):
         output: folder for scores.json and report.html.
         num_workers: processes that load images.
         device: cpu, cuda, mps or xpu; by default the best there is.
+        engine: torch, or onnxruntime; by default the latter on a CPU if a graph of the model is kept, as of predict.
         inference: inference settings.
         metrics: metrics of your own beside the usual scores, by name, such as {boundary: "my_module:Name"}.
         data: the dataset; by default the one that the run was trained on.
@@ -211,13 +212,15 @@ class Evaluate(Command):
     output: str | None = None
     num_workers: int = within(0, *WORKERS)
     device: str | None = None
+    engine: EngineName = "auto"
     inference: InferenceConfig = field(default_factory=InferenceConfig, metadata=FLAT)
     metrics: Options = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
 
     def __call__(self) -> None:
         from sanet import distributed
-        from sanet.evaluation.evaluate import evaluate
+        from sanet.deploy.engines import computed_by
+        from sanet.evaluation.evaluate import called, evaluate
         from sanet.evaluation.report import score_table
         from sanet.evaluation.results import trained_in
         from sanet.models.store import short_names
@@ -229,9 +232,12 @@ class Evaluate(Command):
         (name,) = short_names([run])
         beside = run / self.split if (run / MODEL).is_dir() else f"scores-{name}-{self.split}"
         output = Path(self.output or beside)
+        model = model_in(self.model)
         with joined("cpu" if self.device == "cpu" else "auto"):
+            graph = distributed.broadcast_from_main(lambda: computed_by(self.engine, model, self.device))
+            used = {"engine": "onnxruntime"} if graph != model else {}
             evaluation = evaluate(
-                model_in(self.model),
+                graph,
                 self.data,
                 self.split,
                 output,
@@ -241,7 +247,7 @@ class Evaluate(Command):
                 history=read_metrics(run),
                 progress=distributed.is_main_process(),
                 num_workers=self.num_workers,
-                facts=trained_in(run),
+                facts={"model": called(model), **used, **trained_in(run)},
             )
             if distributed.is_main_process():
                 say(score_table(evaluation))

@@ -10,8 +10,8 @@ from sanet.cli.parsing import FLAT, Command, model_in, positional, run_of, words
 from sanet.config import (
     MODEL,
     OWN,
+    CollectionEngine,
     DataConfig,
-    EngineName,
     ExportFormat,
     ExportOutputs,
     InferenceConfig,
@@ -31,7 +31,9 @@ class Predict(Command):
         images: images and films: files, folders and globs; - reads them from stdin, a line each.
         model: run directory, model directory, hf:OWNER/NAME or exported file; by default streets, the bundled model.
         output: folder for masks, overlays and predictions.jsonl.
-        engine: local, or ray for all cores, GPUs and machines of a Ray cluster.
+        engine: torch; onnxruntime, faster on CPUs once a graph of the model is made, which is kept; ray for all
+            cores, GPUs and machines of a Ray cluster. By default onnxruntime for a model whose graph is kept, or for
+            many images.
         workers: only with engine ray, largest number of processes; by default one for each GPU or core.
         device: cpu, cuda, mps or xpu; by default the best there is.
         format: mask, or also annotations to correct in a tool: labelme, cvat, coco, yolo, labelstudio, via, geojson,
@@ -45,7 +47,7 @@ class Predict(Command):
     images: tuple[str, ...] = positional("IMAGE", nargs="+")
     model: str | None = None
     output: str = "predictions"
-    engine: EngineName = "local"
+    engine: CollectionEngine = "auto"
     workers: int | None = within(None, 1, 1_000_000)
     device: str | None = None
     format: Chosen = "mask"
@@ -55,6 +57,7 @@ class Predict(Command):
     inference: InferenceConfig = field(default_factory=InferenceConfig, metadata=FLAT)
 
     def __call__(self) -> int:
+        from sanet.deploy.engines import computed_by
         from sanet.inference.inputs import find_images, is_film
         from sanet.inference.predict import Engine, predict_collection
         from sanet.inference.prelabels import prelabels_in, write_prelabels
@@ -67,10 +70,15 @@ class Predict(Command):
             prelabels_in(self.output, self.format)
         # Not by its name: a folder of that name is the reader's, who has named none here.
         model = str(BUNDLED[OWN]) if self.model is None else model_in(self.model)
+        images = [line for name in self.images for line in (sys.stdin.read().splitlines() if name == "-" else [name])]
+        found = [*find_images(images, Path(self.output))]
+        films = {is_film(path) for path in found}
         if self.engine == "ray":
             engine: Engine = RayEngine(model, self.device, self.inference, self.outputs, self.workers, self.batch)
         else:
-            engine = Engine(model, self.device, self.inference, self.outputs, self.batch)
+            pictures = [path for path in found if not is_film(path)]
+            graph = computed_by(self.engine, model, self.device, pictures, True in films)
+            engine = Engine(model, self.device, self.inference, self.outputs, self.batch, graph)
         if self.model is None:
             names, side = ", ".join(engine.predictor.labels.names), engine.predictor.inference.shorter_side
             say(
@@ -79,8 +87,6 @@ class Predict(Command):
             )
         if self.format != "mask" and engine.predictor.images.pages == "images":
             raise UsageError("--format: annotations are of images in files of one page; save the pages as files")
-        images = [line for name in self.images for line in (sys.stdin.read().splitlines() if name == "-" else [name])]
-        films = {is_film(path) for path in find_images(images, Path(self.output))}
         if self.format != "mask" and True in films:
             raise UsageError("--format: annotations are of images, and there is a film; save its frames as files")
         outcome = predict_collection(engine, images, self.output, progress=is_live())

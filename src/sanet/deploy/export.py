@@ -30,7 +30,7 @@ from sanet.deploy.graph import give_labels, lower_to_17
 from sanet.deploy.padding import replace_padding
 from sanet.deploy.parity import REMEDY, ParityReport, compare, example_images, require_parity
 from sanet.files import require_own, require_writable, written
-from sanet.inference.exported import INPUT, METADATA, ONNX, OUTPUT, SIZE, open_exported
+from sanet.inference.exported import FEATURES, INPUT, METADATA, ONNX, OUTPUT, SIZE, open_exported
 from sanet.inference.views import SMALLEST_SIDE
 from sanet.models.networks import SegmentationModel
 from sanet.models.store import BUNDLED
@@ -48,24 +48,25 @@ EXAMPLE_BATCH, EXAMPLE_SIDES = 2, (181, 203)
 
 
 class Logits(nn.Module):
-    """A network as exports have it: (B, C, H, W) uint8 in, (B, K, H, W) float32 logits out, nothing besides.
+    """A network as exports have it: (B, C, H, W) uint8 in, (B, K, H, W) float32 logits out, and features if wanted.
 
     Of a network of stored values, these come in as float32, and are mapped to its range first. Images below 32 pixels
     are grown as in ``views``, where no branch on the size may be.
     """
 
-    def __init__(self, network: SegmentationModel) -> None:
+    def __init__(self, network: SegmentationModel, features: bool = False) -> None:
         super().__init__()
-        self.network, self.in_chans, self.images = network, network.in_chans, network.images
+        self.network, self.in_chans, self.images, self.features = network, network.in_chans, network.images, features
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images to logits."""
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images to logits, and features (B, C)."""
         height, width = images.shape[-2:]
         for axis, side in ((-2, height), (-1, width)):
             places = torch.arange(torch.sym_max(side, SMALLEST_SIDE), device=images.device).clamp(max=side - 1)
             images = images.index_select(axis, places)
-        logits: Tensor = self.network(self.images.scaled(images) if self.images.of_values else images).logits
-        return logits.narrow(-2, 0, height).narrow(-1, 0, width)
+        output = self.network(self.images.scaled(images) if self.images.of_values else images)
+        logits: Tensor = output.logits.narrow(-2, 0, height).narrow(-1, 0, width)
+        return (logits, output.features) if self.features else (logits,)
 
 
 def export(
@@ -84,8 +85,9 @@ def export(
     Args:
         model: the network; it stays as it is.
         path: the file; ends in ``.onnx``.
-        outputs: "logits", (B, K, H, W) float32; "labels", (B, H, W) uint8 in a size that is given; or
-            "labels+confidence", with the probability of each label besides, as uint8 from 0 to 255.
+        outputs: "logits", (B, K, H, W) float32; "logits+features", by which images unlike the training images are
+            told; "labels", (B, H, W) uint8 in a size that is given; or "labels+confidence", with the probability of
+            each label besides, as uint8 from 0 to 255.
         opset: version of ONNX's operators, 17 to 20; for runtimes that have no newer ones.
         progress: say on stderr what is being done.
 
@@ -100,10 +102,11 @@ def export(
         write(network, partial, metadata, progress, opset)
         seconds = perf_counter() - start
         say("compare it with the network", progress)
-        cases = compare(network, logits_of := open_exported(partial, "cpu"), model.in_chans, model.images)
+        exported = open_exported(partial, "cpu")
+        cases = compare(network, exported.outputs, model.in_chans, model.images)
         require_parity(cases, Path(path))
-        if outputs != "logits":
-            give_labels(partial, "confidence" in outputs, logits_of)
+        if outputs.startswith("labels"):
+            give_labels(partial, "confidence" in outputs, exported)
         size = partial.stat().st_size
     report = ParityReport(Path(path), metadata, size, seconds, torch.get_num_threads(), cases)
     report.write()
@@ -116,21 +119,23 @@ def prepare(model: SegmentationModel, outputs: ExportOutputs = "logits") -> Logi
     Raises:
         SanetError: its images have more than 8 bits, which exports do not take; or labels have more than a byte.
     """
-    if outputs != "logits" and len(model.labels) > 256:
+    if outputs.startswith("labels") and len(model.labels) > 256:
         raise SanetError(f"labels are written as bytes; of {len(model.labels)} classes take --outputs logits")
     if model.value_range > 255:
         raise SanetError(f"exports take images of 8 bits; this network takes integers up to {model.value_range}")
     copy = deepcopy(model).to("cpu", torch.float32, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Logits(copy).eval()
+    return Logits(copy, "features" in outputs).eval()
 
 
 def describe(model: SegmentationModel, format: ExportFormat, outputs: ExportOutputs = "logits") -> dict[str, Any]:
     """What every exported file says about its network, and how images are fed to it."""
     values = f"as stored, of which {model.images.text()} are mapped to 0 to 1 by channel"
+    known = model.statistics if "features" in outputs else None
     return {
         "sanet": version("sanet-segmentation"),
         "format": format,
         **model.description(),
+        **({FEATURES: known.plain()} if known else {}),
         "window": InferenceConfig().window,
         "input": {
             "name": INPUT,
@@ -146,7 +151,7 @@ def describe(model: SegmentationModel, format: ExportFormat, outputs: ExportOutp
             "shape": ["batch", len(model.labels), "height", "width"],
             "meaning": "logits; the class of a pixel is the index of the largest",
         }
-        if outputs == "logits"
+        if outputs.startswith("logits")
         else {
             "name": outputs,
             "type": "uint8",
@@ -231,7 +236,7 @@ def write_onnx(network: Logits, path: Path, metadata: str, opset: int) -> None:
         trace(network),
         dynamo=True,
         input_names=[INPUT],
-        output_names=[OUTPUT],
+        output_names=[OUTPUT, FEATURES][: 1 + network.features],
         dynamic_shapes={INPUT: SIZES},
         opset_version=max(opset, 18),
         verbose=False,

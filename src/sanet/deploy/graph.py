@@ -79,7 +79,7 @@ def give_labels(path: Path, confidence: bool, logits_of: ExportedModel) -> None:
     onnx.save(file, path)
     labelled = open_exported(path, "cpu")
     for number, (batch, height, width) in enumerate(CASES):
-        images = example_images(batch, height, width, number, logits_of.in_chans, logits_of.reading)
+        images = example_images(batch, height, width, number, logits_of.in_chans, logits_of.images)
         size = (height * 3 // 2 + 1, width)
         expected = F.interpolate(logits_of(images), size, mode="bilinear", align_corners=False)
         found = F.one_hot(labelled.labels_of(images, size).long(), len(logits_of.labels)).movedim(-1, 1)

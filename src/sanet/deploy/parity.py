@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import inf, isfinite
@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sanet.files import written
-from sanet.inference.views import LogitsFunction
 from sanet.reading import EIGHT_BITS, ImageReading
 from sanet.structures import SanetError, first_line
 from sanet.tables import text_table
@@ -35,6 +34,7 @@ REMEDY = (
     "has; a model directory labels images without an export"
 )
 REPEATS = 3
+Outputs = Callable[[Tensor], Sequence[Tensor]]  # images to logits, and features (B, C)
 
 
 class ParityCase(NamedTuple):
@@ -111,7 +111,7 @@ class ParityReport:
 
 @torch.inference_mode()
 def compare(
-    eager: LogitsFunction, exported: LogitsFunction, channels: int = 3, reading: ImageReading = EIGHT_BITS
+    eager: Outputs, exported: Outputs, channels: int = 3, reading: ImageReading = EIGHT_BITS
 ) -> tuple[ParityCase, ...]:
     """Run both over all ``CASES``, on smooth images and on noise in turn.
 
@@ -129,7 +129,8 @@ def compare(
                 f"({first_line(error)}). {REMEDY}"
             ) from error
         seconds = [min(repeat(partial(run, images), number=1, repeat=REPEATS)) for run in (eager, exported)]
-        cases.append(ParityCase(batch, height, width, *differences(expected, found), *seconds))
+        both = [differences(*pair) for pair in zip(expected, found, strict=True)]
+        cases.append(ParityCase(batch, height, width, max(worst for worst, _ in both), both[0][1], *seconds))
     return tuple(cases)
 
 

@@ -134,7 +134,8 @@ def export_int8(
     with replacing(path, FORMAT) as partial, TemporaryDirectory() as folder:
         start, in_float = perf_counter(), Path(folder) / "float.onnx"
         write(network, in_float, metadata, progress, opset)
-        require_parity(compare(network, open_exported(in_float, "cpu"), model.in_chans, model.images), Path(path))
+        exported = open_exported(in_float, "cpu")
+        require_parity(compare(network, exported.outputs, model.in_chans, model.images), Path(path))
         indices = evenly_spaced(len(calibration_set), calibration)
         say(f"calibrate on {len(indices)} images", progress)
         images = (calibration_set[index].image for index in indices)
@@ -148,9 +149,10 @@ def export_int8(
         require_small_drop(cost, max_miou_drop, Path(path))
         metadata |= {"quantization": asdict(cost)}
         store_metadata(partial, metadata)
-        cases = compare(network, logits_of := open_exported(partial, "cpu"), model.in_chans, model.images)
-        if outputs != "logits":
-            give_labels(partial, "confidence" in outputs, logits_of)
+        exported = open_exported(partial, "cpu")
+        cases = compare(network, exported.outputs, model.in_chans, model.images)
+        if outputs.startswith("labels"):
+            give_labels(partial, "confidence" in outputs, exported)
         report = Int8Report(Path(path), metadata, partial.stat().st_size, seconds, torch.get_num_threads(), cases, cost)
     report.write()
     return report

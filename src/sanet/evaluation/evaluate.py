@@ -101,9 +101,14 @@ def evaluate(
     label = Labeller(predictor, dataset)
     evaluation = evaluate_dataset(label, dataset, protocol, progress, num_workers, wanted)
     label.warn()
+    known = {"model": called(model), TEMPERATURE: predictor.temperature, **facts}
+    return written_with(known, evaluation, output, history or [])
+
+
+def called(model: str | Path | SegmentationModel) -> str:
+    """What scores and reports call a model."""
     name = "in memory" if isinstance(model, SegmentationModel) else str(model)
-    name = OWN if name == str(BUNDLED[OWN]) else name
-    return written_with({"model": name, TEMPERATURE: predictor.temperature, **facts}, evaluation, output, history or [])
+    return OWN if name == str(BUNDLED[OWN]) else name
 
 
 def written_with(

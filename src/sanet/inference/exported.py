@@ -20,6 +20,7 @@ from torch import Tensor
 from sanet.config import InferenceConfig, checked_side, require
 from sanet.inference.device import choose_device
 from sanet.inference.views import SMALLEST_SIDE, grown, resized
+from sanet.models.unlike import FeatureStatistics
 from sanet.reading import read_plain
 from sanet.structures import LabelSet, SanetError, UsageError, first_line
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 METADATA = "sanet.json"
 INPUT, OUTPUT = "images", "logits"
+FEATURES = "features"
 SIZE, LABELS, CONFIDENCE = "size", "labels", "confidence"
 ONNX = ".onnx"
 PROGRAMS = (".pt2", ".ts", ".pt", ".pth", ".torchscript")
@@ -43,15 +45,19 @@ class ExportedModel:
         metadata: what the file says about the network.
         device: where its logits go.
         labels: the classes.
+        value_range: 255, the largest value of an image.
         shorter_side: shorter side, in pixels, at which the network is to see images; None: their own size.
         in_chans: C, channels of the images.
         temperature: what logits are divided by before they become probabilities.
         gives_labels: whether it returns labels, and no logits.
-        reading: how image files are read, and which of their values are black and white to the network.
+        gives_features: whether it returns the features of whole images beside the logits.
+        statistics: of the features of its training images, where these are known.
+        images: how image files are read, and which of their values are black and white to the network.
     """
 
     def __init__(self, path: Path, session: InferenceSession, metadata: dict[str, Any], device: torch.device) -> None:
         self.path, self.session, self.metadata, self.device = path, session, metadata, device
+        self.value_range = 255
         try:
             self.labels = LabelSet(**metadata["labels"])
         except (KeyError, TypeError) as error:
@@ -59,10 +65,10 @@ class ExportedModel:
         self.shorter_side = checked_side("shorter_side", metadata.get("shorter_side"))
         self.temperature = metadata.get("temperature", 1.0)
         require("temperature", [self.temperature], 1e-6, 1e6)
-        self.in_chans, self.reading = metadata.get("in_chans", 3), read_plain(metadata.get("images"))
-        if self.reading.channels not in (None, self.in_chans):
-            raise SanetError(f"it says that images have {self.in_chans} and {self.reading.channels} channels")
-        self.dtype, kind = (torch.float32, "float") if self.reading.of_values else (torch.uint8, "uint8")
+        self.in_chans, self.images = metadata.get("in_chans", 3), read_plain(metadata.get("images"))
+        if self.images.channels not in (None, self.in_chans):
+            raise SanetError(f"it says that images have {self.in_chans} and {self.images.channels} channels")
+        self.dtype, kind = (torch.float32, "float") if self.images.of_values else (torch.uint8, "uint8")
         places = (*session.get_inputs(), *session.get_outputs())
         ranks = [(value, len(value.shape)) for value in places]
         found = [(value.name, value.type, rank, value.shape[1:2] if rank == 4 else []) for value, rank in ranks]
@@ -70,8 +76,11 @@ class ExportedModel:
         logits = (OUTPUT, "tensor(float)", 4, [len(self.labels)])
         labelled = [images, (SIZE, "tensor(int64)", 1, []), (LABELS, "tensor(uint8)", 3, [])]
         self.gives_labels = found in (labelled, [*labelled, (CONFIDENCE, "tensor(uint8)", 3, [])])
-        if not self.gives_labels and found != [images, logits]:
+        self.gives_features = found[:2] == [images, logits] and found[2:] == [(FEATURES, "tensor(float)", 2, [])]
+        if not self.gives_labels and not self.gives_features and found != [images, logits]:
             raise SanetError(f"its inputs and outputs are not {[images, logits]}, as its classes ask for, but {found}")
+        known = metadata.get("features") if self.gives_features else None
+        self.statistics = FeatureStatistics.read(known, places[-1].shape[1]) if known else None
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, C, H, W) uint8, or float32 stored values -> (B, K, H, W) float32 logits on the model's device.
@@ -80,13 +89,21 @@ class ExportedModel:
             UsageError: images of another shape or dtype, or with a side below 32 pixels; the file gives labels.
             SanetError: the network cannot run, or returns something of another shape.
         """
+        return self.outputs(images)[0]
+
+    def outputs(self, images: Tensor) -> list[Tensor]:
+        """The same, and the features (B, C) of the images if the file gives them."""
         if self.gives_labels:
             raise UsageError(f"{self.path} gives labels of whole images, but logits are needed here; {REMEDY}")
-        return self._run(images, OUTPUT, {}, (len(images), len(self.labels), *images.shape[2:]))
+        names = [OUTPUT, FEATURES] if self.gives_features else [OUTPUT]
+        found = self._run(images, names, {})
+        self._require(OUTPUT, found[0], (len(images), len(self.labels), *images.shape[2:]))
+        return found
 
     def labels_of(self, images: Tensor, size: Sequence[int]) -> Tensor:
         """The same images -> (B, rows, columns) uint8 labels in the size that is given, of a file that gives labels."""
-        labels = self._run(images, LABELS, {SIZE: np.array(size)}, (len(images), *size))
+        (labels,) = self._run(images, [LABELS], {SIZE: np.array(size)})
+        self._require(LABELS, labels, (len(images), *size))
         if labels.numel() and (largest := int(labels.max())) >= len(self.labels):
             raise SanetError(f"{self.path} returns label {largest}, but has {len(self.labels)} classes")
         return labels
@@ -103,11 +120,11 @@ class ExportedModel:
         if settings.several or seen.shape[-2] * seen.shape[-1] > settings.window**2:
             need = "several views" if settings.several else f"windows, as {width}x{height} pixels do,"
             raise UsageError(f"{self.path} gives labels, but {need} need logits; {REMEDY}")
-        seen = self.reading.stored(seen) if self.reading.of_values else seen
+        seen = self.images.stored(seen) if self.images.of_values else seen
         return self.labels_of(seen, whole.shape[-2:])[:, :height, :width].long()
 
-    def _run(self, images: Tensor, output: str, others: dict[str, NDArray[Any]], expected: tuple[int, ...]) -> Tensor:
-        """One output, on the model's device."""
+    def _run(self, images: Tensor, names: list[str], others: dict[str, NDArray[Any]]) -> list[Tensor]:
+        """Some of its outputs, on the model's device."""
         shape = tuple(images.shape)
         fits = images.dtype == self.dtype and images.ndim == 4 and shape[1] == self.in_chans
         if not fits or min(shape[2:]) < SMALLEST_SIDE:
@@ -116,12 +133,14 @@ class ExportedModel:
                 f"{self.in_chans}, H, W), with sides of {SMALLEST_SIDE} or more pixels"
             )
         try:
-            (found,) = self.session.run([output], {INPUT: images.cpu().numpy(), **others})
+            found = self.session.run(names, {INPUT: images.cpu().numpy(), **others})
         except Exception as error:  # onnxruntime's errors have no class in common
             raise SanetError(f"{self.path} cannot run on {shape}: {first_line(error):.300}") from error
+        return [torch.from_numpy(each).to(self.device) for each in found]
+
+    def _require(self, name: str, found: Tensor, expected: tuple[int, ...]) -> None:
         if found.shape != expected:
-            raise SanetError(f"{self.path} returns {output} of shape {found.shape}, not {expected}")
-        return torch.from_numpy(found).to(self.device)
+            raise SanetError(f"{self.path} returns {name} of shape {tuple(found.shape)}, not {expected}")
 
 
 def is_exported(model: str | Path) -> bool:

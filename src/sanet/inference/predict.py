@@ -70,6 +70,7 @@ class Engine:
         inference: sliding window, multi-scale and flip.
         outputs: what is written of each image.
         batch: most images that go through the network together, as of ``Predictor``.
+        graph: what is opened in the model's place: an exported file that labels as it does.
 
     Attributes:
         predictor: the opened model.
@@ -86,8 +87,9 @@ class Engine:
         inference: InferenceConfig = InferenceConfig(),
         outputs: OutputConfig = OutputConfig(),
         batch: int = 8,
+        graph: str | None = None,
     ) -> None:
-        self.predictor, self.outputs = Predictor(model, device, inference, batch), outputs
+        self.predictor, self.outputs = Predictor(graph or model, device, inference, batch), outputs
         self.fingerprint = fingerprint_of(model, self.predictor.inference, outputs)
 
     def results(self, jobs: Sequence[Job]) -> Iterator[Line]:

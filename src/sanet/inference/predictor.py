@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -22,7 +23,7 @@ from sanet.inference.prediction import Certainty, Prediction
 from sanet.inference.views import LogitsFunction, label_image, probabilities_of, score_bands
 from sanet.models.networks import SegmentationModel
 from sanet.models.store import BUNDLED
-from sanet.structures import SegmentationOutput, UsageError, first_line
+from sanet.structures import UsageError, first_line
 
 INTEGERS = ("uint8", "uint16", "uint32", "int16", "int32", "int64")
 # Pixels; measured on two cores: images of 128x128 take a third less time in batches, those of 256x256 take the same.
@@ -51,10 +52,11 @@ class Predictor:
         device: where the model runs.
         in_chans: C, channels of the images.
         images: how image files are read, and which of their values are black and white.
-        logits_of: the model as a function from images, on the device, to logits.
+        outputs_of: the model as a function from images, on the device, to logits and, if it gives any, features.
         network: the model itself, or None of an exported file.
         inference: as given, with the model's size where none was.
         temperature: what calibration divides the logits by.
+        statistics: of the features of the training images, where these are known.
 
     Raises:
         SanetError: there is no model there, or it cannot be read.
@@ -70,25 +72,22 @@ class Predictor:
     ) -> None:
         self.model = BUNDLED["streets"] if model is None else model
         self.batch, self._process = batch, os.getpid()
-        self.logits_of: LogitsFunction
+        self.outputs_of: Callable[[torch.Tensor], Sequence[torch.Tensor]]
         self.network: SegmentationModel | None = None
         self._labels_file: ExportedModel | None = None
+        known: ExportedModel | SegmentationModel
         if not isinstance(self.model, SegmentationModel) and is_exported(self.model):
-            exported = open_exported(self.model, device)
-            self.logits_of, self.labels, self.device = exported, exported.labels, exported.device
-            self.inference = inference.resolved(exported.shorter_side)
-            self.in_chans, self.value_range, self.images = exported.in_chans, 255, exported.reading
-            self.temperature = exported.temperature
-            self._labels_file = exported if exported.gives_labels else None
-            if self.images.of_values:
-                self.logits_of = lambda images: exported(self.images.stored(images))
+            known = exported = open_exported(self.model, device)
+            self.device, self._labels_file = exported.device, exported if exported.gives_labels else None
+            stored = exported.images.stored if exported.images.of_values else lambda images: images
+            self.outputs_of = lambda images: exported.outputs(stored(images))
         else:
-            self.device = choose_device(device)
-            self.network = network = prepared(self.model, self.device)
-            self.logits_of, self.labels = lambda images: network(images).logits, network.labels
-            self.inference = inference.resolved(network.shorter_side)
-            self.in_chans, self.value_range, self.images = network.in_chans, network.value_range, network.images
-            self.temperature = network.temperature
+            self.device, parts = choose_device(device), attrgetter("logits", "features")
+            known = self.network = network = prepared(self.model, self.device)
+            self.outputs_of = lambda images: parts(network(images))
+        self.inference = inference.resolved(known.shorter_side)
+        self.labels, self.images, self.temperature = known.labels, known.images, known.temperature
+        self.in_chans, self.value_range, self.statistics = known.in_chans, known.value_range, known.statistics
 
     @overload
     def __call__(
@@ -166,20 +165,22 @@ class Predictor:
 
     def watched(self) -> tuple[LogitsFunction, list[torch.Tensor]]:
         """``logits_of``, and a list to which every call of it adds the features (B, C) of its images, if it has any."""
-        network, found = self.network, list[torch.Tensor]()
-        if network is None:
-            return self.logits_of, found
+        found = list[torch.Tensor]()
 
         def logits_of(images: torch.Tensor) -> torch.Tensor:
-            output: SegmentationOutput = network(images)
-            found.extend([] if output.features is None else [output.features])
-            return output.logits
+            logits, *features = self.outputs_of(images)
+            found.extend(features)
+            return logits
 
         return logits_of, found
 
     def features_of(self, image: torch.Tensor) -> NDArray[np.float32] | None:
         """(C, H, W), as ``seen`` gives it -> (C,), the mean over views and windows; see ``Prediction``."""
         return next(self._labelled([image], None, "mask")).features
+
+    def logits_of(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W), as ``seen`` gives them -> (B, K, H, W) logits, on the model's device."""
+        return self.outputs_of(images)[0]
 
     def seen(self, image: torch.Tensor) -> torch.Tensor:
         """(C, H, W) as stored -> as the network takes it, which differs for models of stored values only."""
@@ -244,7 +245,7 @@ class Predictor:
             ignored = self.labels.ignore_index
             mask = mask.astype(np.promote_types(mask.dtype, np.min_scalar_type(ignored)))
             mask[known["confidence"] < threshold] = ignored
-        features, statistics = known.get("features"), self.network.statistics if self.network else None
+        features, statistics = known.get("features"), self.statistics
         certainty = Certainty(known["confidence"], known["entropy"]) if "confidence" in known else None
         return Prediction(
             mask,

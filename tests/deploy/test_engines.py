@@ -1,0 +1,134 @@
+"""The engines label alike; a graph is made once for a model, and for another one another."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sanet.cli.main import main
+from sanet.deploy.engines import MANY, computed_by
+from sanet.evaluation.results import read_scores
+from sanet.models.networks import create_model, load_model
+from sanet.models.unlike import FeatureStatistics
+from sanet.references import use
+from sanet.structures import UsageError
+
+
+def saved(folder):
+    torch.manual_seed(0)
+    model = create_model("sanet", "test_resnet", num_classes=5, output_stride=8)
+    rng, channels = np.random.default_rng(0), model.backbone.levels[-1].channels
+    features = rng.random((9, channels)).astype(np.float32)
+    model.statistics = FeatureStatistics.of(features, features[:4])
+    model.save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A model, images of three sizes, and a cache that got a graph because there were many images."""
+    folder = tmp_path_factory.mktemp("engines")
+    saved(folder / "model")
+    (folder / "photos").mkdir()
+    for number, size in enumerate([(45, 61), (97, 33), (20, 45)]):
+        values = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(values).save(folder / "photos" / f"{number}.png")
+    many = [folder / "photos" / "0.png"] * MANY
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SANET_CACHE", str(folder / "cache"))
+        assert computed_by("torch", str(folder / "model"), "cpu", many) == str(folder / "model")
+        assert computed_by("auto", str(folder / "model"), "cpu", many[1:]) == str(folder / "model")
+        assert not kept(folder)
+        assert [Path(computed_by("auto", str(folder / "model"), "cpu", many))] == [*kept(folder)]
+    return folder
+
+
+@pytest.fixture
+def place(made, tmp_path, monkeypatch):
+    """The same, for a test to change; without the graph, where that is deleted."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setenv("SANET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def kept(place):
+    return {path: path.read_bytes() for path in sorted((place / "cache" / "graphs").glob("*.onnx"))}
+
+
+def predicted(output, *words):
+    options = ["--model", "model", "--output", output, "--device", "cpu", "--confidence", "true", *words]
+    assert main(["predict", "photos", *options]) == 0
+    lines = [json.loads(line) for line in Path(output, "predictions.jsonl").read_text().splitlines()]
+    paths = sorted(Path(output).rglob("*.png"))
+    files = {path.relative_to(output): np.array(Image.open(path)).astype(int) for path in paths}
+    return lines, files
+
+
+def test_onnxruntime_predicts_what_torch_does_and_the_graph_is_made_once(place, capsys):
+    before = kept(place)
+    lines, files = predicted("torch", "--engine", "torch")
+    assert "engine: torch" in capsys.readouterr().out
+    for engine in ("auto", "onnxruntime"):
+        found, others = predicted(engine, "--engine", engine)
+        assert "engine: onnxruntime" in capsys.readouterr().out
+        assert list(files) == list(others)
+        assert len(files) == 6
+        for name, values in files.items():
+            assert np.abs(values - others[name]).max() <= (1 if name.parts[0] == "confidence" else 0)
+        for line, other in zip(lines, found, strict=True):
+            assert line["unlike"] == pytest.approx(other.pop("unlike"), abs=1e-3)
+            # The fingerprint too: what one engine has labelled the other does not label again.
+            assert other == {name: value for name, value in line.items() if name != "unlike"}
+    assert kept(place) == before
+
+
+def test_another_temperature_is_another_graph(place):
+    assert computed_by("auto", "model", "cpu") != "model"
+    model = load_model("model")
+    model.temperature = 2.0
+    model.save_pretrained("model")
+    assert computed_by("auto", "model", "cpu") == "model"
+
+
+def test_an_engine_that_cannot_is_an_error(place, capsys):
+    (graph,) = map(str, kept(place))
+    assert computed_by("onnxruntime", graph) == computed_by("auto", graph) == graph
+    for words in (["predict", "photos", "--model", graph], ["evaluate", graph, "--data.root", "photos"]):
+        assert main([*words, "--engine", "torch"]) == 2
+        assert "--engine torch" in capsys.readouterr().err
+
+
+def test_a_network_of_ones_own_has_no_graph(place, monkeypatch):
+    """Its code may change where the hash of the model does not."""
+    Path("my_lab.py").write_text("from sanet.models.sanet import FCNHead\n\n\nclass Head(FCNHead):\n    pass\n")
+    monkeypatch.syspath_prepend(place)
+    use("my_lab")
+    create_model("my_lab:Head", "test_resnet", num_classes=5).save_pretrained("own")
+    images = [place / "photos" / "0.png"] * MANY
+    assert computed_by("auto", "own", "cpu", images) == "own"
+    with pytest.raises(UsageError, match="network of your own"):
+        computed_by("onnxruntime", "own", "cpu")
+
+
+def test_scores_are_those_of_the_model_and_say_the_engine(place):
+    for number in range(3):
+        image = Image.open(f"photos/{number}.png")
+        for split in ("train", "val"):
+            for folder in ("images", "masks"):
+                Path("data", split, folder).mkdir(parents=True, exist_ok=True)
+            image.save(f"data/{split}/images/{number}.png")
+            mask = np.random.default_rng(number).integers(0, 5, (image.height, image.width), dtype=np.uint8)
+            Image.fromarray(mask).save(f"data/{split}/masks/{number}.png")
+    found = {}
+    for engine in ("torch", "onnxruntime"):
+        words = ["--data.root", "data", "--split", "val", "--device", "cpu", "--engine", engine, "--output", engine]
+        assert main(["evaluate", "model", *words]) == 0
+        found[engine] = read_scores(Path(engine))
+    assert np.array_equal(found["torch"].confusion, found["onnxruntime"].confusion)
+    assert "engine" not in found["torch"].facts
+    assert found["onnxruntime"].facts["engine"] == "onnxruntime"
+    assert found["torch"].facts["model"] == found["onnxruntime"].facts["model"] == "model"
