@@ -36,13 +36,13 @@ def made(tmp_path_factory):
     for number, size in enumerate([(45, 61), (97, 33), (20, 45)]):
         values = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
         Image.fromarray(values).save(folder / "photos" / f"{number}.png")
-    many = [folder / "photos" / "0.png"] * MANY
+    images = [folder / "photos" / "0.png"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SANET_CACHE", str(folder / "cache"))
-        assert computed_by("torch", str(folder / "model"), "cpu", many) == str(folder / "model")
-        assert computed_by("auto", str(folder / "model"), "cpu", many[1:]) == str(folder / "model")
+        assert computed_by("torch", str(folder / "model"), "cpu", MANY, images) == str(folder / "model")
+        assert computed_by("auto", str(folder / "model"), "cpu", MANY - 1, images) == str(folder / "model")
         assert not kept(folder)
-        assert [Path(computed_by("auto", str(folder / "model"), "cpu", many))] == [*kept(folder)]
+        assert [Path(computed_by("auto", str(folder / "model"), "cpu", MANY, images))] == [*kept(folder)]
     return folder
 
 
@@ -108,8 +108,7 @@ def test_a_network_of_ones_own_has_no_graph(place, monkeypatch):
     monkeypatch.syspath_prepend(place)
     use("my_lab")
     create_model("my_lab:Head", "test_resnet", num_classes=5).save_pretrained("own")
-    images = [place / "photos" / "0.png"] * MANY
-    assert computed_by("auto", "own", "cpu", images) == "own"
+    assert computed_by("auto", "own", "cpu", MANY) == "own"
     with pytest.raises(UsageError, match="network of your own"):
         computed_by("onnxruntime", "own", "cpu")
 

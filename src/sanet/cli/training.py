@@ -220,9 +220,10 @@ class Evaluate(Command):
     def __call__(self) -> None:
         from sanet import distributed
         from sanet.deploy.engines import computed_by
-        from sanet.evaluation.evaluate import called, evaluate
+        from sanet.evaluation.evaluate import called, evaluate, files_in
         from sanet.evaluation.report import score_table
         from sanet.evaluation.results import trained_in
+        from sanet.files import require_own
         from sanet.models.store import short_names
         from sanet.training.cluster import joined
         from sanet.training.metrics import read_metrics
@@ -234,6 +235,7 @@ class Evaluate(Command):
         output = Path(self.output or beside)
         model = model_in(self.model)
         with joined("cpu" if self.device == "cpu" else "auto"):
+            distributed.broadcast_from_main(lambda: require_own(*files_in(output)))
             graph = distributed.broadcast_from_main(lambda: computed_by(self.engine, model, self.device))
             used = {"engine": "onnxruntime"} if graph != model else {}
             evaluation = evaluate(

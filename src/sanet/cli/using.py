@@ -58,6 +58,7 @@ class Predict(Command):
 
     def __call__(self) -> int:
         from sanet.deploy.engines import computed_by
+        from sanet.inference.films import length_of
         from sanet.inference.inputs import find_images, is_film
         from sanet.inference.predict import Engine, predict_collection
         from sanet.inference.prelabels import prelabels_in, write_prelabels
@@ -76,8 +77,9 @@ class Predict(Command):
         if self.engine == "ray":
             engine: Engine = RayEngine(model, self.device, self.inference, self.outputs, self.workers, self.batch)
         else:
-            pictures = [path for path in found if not is_film(path)]
-            graph = computed_by(self.engine, model, self.device, pictures, True in films)
+            count = sum(length_of(path) if is_film(path) else 1 for path in found)
+            few = [path for path in found if not is_film(path)][:3]
+            graph = computed_by(self.engine, model, self.device, count, few)
             engine = Engine(model, self.device, self.inference, self.outputs, self.batch, graph)
         if self.model is None:
             names, side = ", ".join(engine.predictor.labels.names), engine.predictor.inference.shorter_side

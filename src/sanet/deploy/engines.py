@@ -26,13 +26,12 @@ from sanet.record import read_config
 from sanet.structures import SanetError, UsageError, first_line, say
 
 MANY = 500  # images that pay for making a graph: 100 at 960x720, 1,400 at 480x360 (benchmarks/engines.py)
-COMPARED = 3  # images on which a new graph has to label as the network does
 KEPT = 16  # graphs, those that were used last
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
 def computed_by(
-    engine: EngineName, model: str, device: str | None = None, images: Sequence[Path] = (), many: bool = False
+    engine: EngineName, model: str, device: str | None = None, count: int = 0, images: Sequence[Path] = ()
 ) -> str:
     """What ``Predictor`` is to open in the place of a saved model: its graph, or the model itself. It is said which.
 
@@ -43,8 +42,8 @@ def computed_by(
         engine: "auto", "torch" or "onnxruntime".
         model: a model directory, one of the hub, or an exported file, which is its own graph.
         device: as of ``Predictor``.
-        images: a new graph has to label some of these as the network does, or the network is used.
-        many: take these for ``MANY``.
+        count: of the images, and of the frames of films.
+        images: some of them; a new graph has to label these as the network does, or the network is used.
 
     Raises:
         UsageError: an engine that cannot run the model, or not on that device.
@@ -61,7 +60,7 @@ def computed_by(
     name = f"{sum_of(files.config)[:32]}-{version('sanet-segmentation')}{ONNX}"  # the hash of its weights is in there
     graph = cache_folder("graphs") / name
     wanted = asked or (engine == "auto" and not refused)
-    if wanted and not graph.is_file() and (asked or many or len(images) >= MANY):
+    if wanted and not graph.is_file() and (asked or count >= MANY):
         try:
             _make(model, graph, images)
         except SanetError as error:
@@ -98,7 +97,7 @@ def _make(model: str, graph: Path, images: Sequence[Path]) -> None:
         made = Path(folder) / graph.name
         export(load_model(model), made, outputs="logits+features")
         before, after = (Predictor(which, "cpu") for which in (model, made))
-        for image in images[:COMPARED]:
+        for image in images:
             with suppress(DataError):
                 share = (before(image).mask == after(image).mask).mean()
                 if share < SMALLEST_EQUAL_SHARE:

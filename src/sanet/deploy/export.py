@@ -103,7 +103,7 @@ def export(
         seconds = perf_counter() - start
         say("compare it with the network", progress)
         exported = open_exported(partial, "cpu")
-        cases = compare(network, exported.outputs, model.in_chans, model.images)
+        cases = compare(network, exported)
         require_parity(cases, Path(path))
         if outputs.startswith("labels"):
             give_labels(partial, "confidence" in outputs, exported)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sanet.files import written
+from sanet.inference.exported import ExportedModel
 from sanet.reading import EIGHT_BITS, ImageReading
 from sanet.structures import SanetError, first_line
 from sanet.tables import text_table
@@ -34,7 +35,6 @@ REMEDY = (
     "has; a model directory labels images without an export"
 )
 REPEATS = 3
-Outputs = Callable[[Tensor], Sequence[Tensor]]  # images to logits, and features (B, C)
 
 
 class ParityCase(NamedTuple):
@@ -110,25 +110,23 @@ class ParityReport:
 
 
 @torch.inference_mode()
-def compare(
-    eager: Outputs, exported: Outputs, channels: int = 3, reading: ImageReading = EIGHT_BITS
-) -> tuple[ParityCase, ...]:
-    """Run both over all ``CASES``, on smooth images and on noise in turn.
+def compare(eager: Callable[[Tensor], Sequence[Tensor]], exported: ExportedModel) -> tuple[ParityCase, ...]:
+    """Run both, images to logits and features, over all ``CASES``, on smooth images and on noise in turn.
 
     Raises:
         SanetError: the export cannot run one of them.
     """
     cases = []
     for number, (batch, height, width) in enumerate(CASES):
-        images = example_images(batch, height, width, number, channels, reading)
+        images = example_images(batch, height, width, number, exported.in_chans, exported.images)
         try:
-            found, expected = exported(images), eager(images)
+            found, expected = exported.outputs(images), eager(images)
         except SanetError as error:
             raise SanetError(
                 f"nothing is written: the export cannot run a batch of {batch} at {width}x{height} pixels "
                 f"({first_line(error)}). {REMEDY}"
             ) from error
-        seconds = [min(repeat(partial(run, images), number=1, repeat=REPEATS)) for run in (eager, exported)]
+        seconds = [min(repeat(partial(run, images), number=1, repeat=REPEATS)) for run in (eager, exported.outputs)]
         both = [differences(*pair) for pair in zip(expected, found, strict=True)]
         cases.append(ParityCase(batch, height, width, max(worst for worst, _ in both), both[0][1], *seconds))
     return tuple(cases)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from sanet.config import DataConfig, ExportFormat, ExportOutputs, InferenceConfig
+from sanet.config import DataConfig, ExportFormat, ExportOutputs, InferenceConfig, require
 from sanet.data.catalog import data_source
 from sanet.data.source import SegmentationDataset
 from sanet.deploy.export import NEWEST, describe, prepare, quiet, replacing, say, write
@@ -34,7 +34,7 @@ from sanet.inference.exported import INPUT, METADATA, open_exported
 from sanet.inference.predictor import Predictor
 from sanet.inference.views import resized
 from sanet.models.networks import SegmentationModel
-from sanet.structures import SanetError, UsageError, first_line
+from sanet.structures import SanetError, first_line
 
 FORMAT: ExportFormat = "onnx-int8"
 CALIBRATION_SPLIT = "train"
@@ -124,8 +124,7 @@ def export_int8(
         SanetError: other classes than the dataset's, the network cannot be exported, or int8 costs too much. Then
             no file is left, and one that was there before stays.
     """
-    if calibration < 1:
-        raise UsageError(f"calibration {calibration}: 1 image or more")
+    require("calibration", [calibration], 1, 100_000)
     source = data_source(data).reading(model.images)
     calibration_set, dataset = source.open(CALIBRATION_SPLIT), source.open(split)
     require_same_classes(model.labels, dataset.labels)
@@ -134,8 +133,7 @@ def export_int8(
     with replacing(path, FORMAT) as partial, TemporaryDirectory() as folder:
         start, in_float = perf_counter(), Path(folder) / "float.onnx"
         write(network, in_float, metadata, progress, opset)
-        exported = open_exported(in_float, "cpu")
-        require_parity(compare(network, exported.outputs, model.in_chans, model.images), Path(path))
+        require_parity(compare(network, open_exported(in_float, "cpu")), Path(path))
         indices = evenly_spaced(len(calibration_set), calibration)
         say(f"calibrate on {len(indices)} images", progress)
         images = (calibration_set[index].image for index in indices)
@@ -150,7 +148,7 @@ def export_int8(
         metadata |= {"quantization": asdict(cost)}
         store_metadata(partial, metadata)
         exported = open_exported(partial, "cpu")
-        cases = compare(network, exported.outputs, model.in_chans, model.images)
+        cases = compare(network, exported)
         if outputs.startswith("labels"):
             give_labels(partial, "confidence" in outputs, exported)
         report = Int8Report(Path(path), metadata, partial.stat().st_size, seconds, torch.get_num_threads(), cases, cost)

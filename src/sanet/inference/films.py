@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +52,13 @@ def frames_of(path: str | Path) -> Iterator[RGBImage]:
         DataError: it cannot be read; or, behind the frames that can be, not all of it.
     """
     return (frame.pixels for frame in _frames(Path(path)))
+
+
+def length_of(path: Path) -> int:
+    """How many frames a film says it has; 0 where it does not, or cannot be read."""
+    with suppress(DataError):
+        return next(_frames(path)).length
+    return 0
 
 
 def _av(path: Path) -> Any:

@@ -11,6 +11,7 @@ import csv
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict
 from hashlib import sha256
@@ -215,7 +216,8 @@ def label_files(
 
 
 def _label_images(predictor: Predictor, jobs: Iterable[Job], outputs: OutputConfig) -> Iterator[Line]:
-    read, failed = deque[tuple[Job, Line]](), list[Line]()  # what is not labelled yet, and what cannot be
+    """Read the next image and write the last one, in threads of their own, while one is labelled."""
+    read, failed = deque[tuple[Job, Line]](), deque[Line]()  # what is not labelled yet, and what cannot be
 
     def stored() -> Iterator[Any]:
         for job in jobs:
@@ -232,15 +234,32 @@ def _label_images(predictor: Predictor, jobs: Iterable[Job], outputs: OutputConf
 
     certain = outputs.confidence or outputs.regions
     detail: Detail = "probabilities" if outputs.probabilities else "confidence" if certain else "mask"
-    for prediction in predictor(stored(), threshold=outputs.threshold, detail=detail):
-        yield from failed
-        failed.clear()
-        job, line = read.popleft()
+
+    def finished(prediction: Prediction, job: Job, line: Line) -> Line:
         _write(prediction, job)
         line |= {"image": job.image, "shares": shares(prediction.mask, prediction.labels)}
         line |= {} if prediction.unlike is None else {"unlike": round(prediction.unlike, 4)}
-        yield line | ({"regions": [_row(region) for region in prediction.regions]} if outputs.regions else {})
+        return line | ({"regions": [_row(region) for region in prediction.regions]} if outputs.regions else {})
+
+    with ThreadPoolExecutor(2) as pool:
+        writing = deque[Future[Line]]()
+        for prediction in predictor(_ahead(stored(), pool), threshold=outputs.threshold, detail=detail):
+            writing.append(pool.submit(finished, prediction, *read.popleft()))
+            while failed:
+                yield failed.popleft()
+            if len(writing) > 1:
+                yield writing.popleft().result()
+        yield from (each.result() for each in writing)
     yield from failed
+
+
+def _ahead(values: Iterator[Any], pool: Executor) -> Iterator[Any]:
+    """The same values; each is made while the one before it is used."""
+    end = object()
+    following = pool.submit(next, values, end)
+    while (value := following.result()) is not end:
+        following = pool.submit(next, values, end)
+        yield value
 
 
 def _row(region: FoundRegion) -> list[Any]:
