@@ -1,7 +1,9 @@
 """Which images to label next: against brute force, and by what their files and a tool's importer say."""
 
 import csv
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +60,13 @@ def pool(folder, models, tmp_path, monkeypatch):
     shutil.copytree(models[0], "model")
     Path("pool/broken.png").write_bytes(b"no image")
     return Path("pool")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
+def test_a_name_that_is_no_utf_8_text_is_in_the_list_as_it_is(pool):
+    os.rename("pool/a.png", b"pool/\xff.png")
+    assert main(COMMAND) == 0
+    assert b",pool/\xff.png," in Path("next/next.csv").read_bytes()
 
 
 def test_the_list_has_what_the_predictions_say(pool, capsys):

@@ -31,6 +31,12 @@ def test_linked_folders_are_gone_through_once(folder, tmp_path):
     assert list(find_images([str(folder)], folder / "out")) == [folder / name for name in names]
 
 
+def test_an_empty_name_is_not_the_working_directory(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with pytest.raises(UsageError, match="empty"):
+        find_images(["a.png", ""], folder / "out")
+
+
 @pytest.mark.parametrize("given", ["*.gif", "nothing.png"])
 def test_an_input_without_images_is_named(folder, given):
     with pytest.raises(UsageError, match=given.replace("*", r"\*")):

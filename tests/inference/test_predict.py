@@ -1,6 +1,7 @@
 """Prediction for files: what is written, what is kept, and what is never replaced."""
 
 import csv
+import io
 import json
 import os
 import pickle
@@ -18,6 +19,7 @@ from PIL import Image
 
 import full_disk
 from sanet import files
+from sanet.cli.main import main
 from sanet.config import InferenceConfig, OutputConfig
 from sanet.inference import predict as predicting
 from sanet.inference.predict import Engine, predict_collection
@@ -391,6 +393,28 @@ def test_everything_else_that_can_be_written(collection):
     assert predict_collection(more, ["photos"], "out", progress=False) == (3, 0, [])
     with pytest.raises(UsageError, match="regions"):
         OutputConfig(pixel_size=2.0)
+
+
+def test_areas_and_places_of_large_images_keep_all_their_digits(tmp_path):
+    line = {"image": "a.png", "regions": [["road", 1234567, 0, 10, 123456, 20, 100000.5, 15.5, 0.5]]}
+    predicting._write_regions(tmp_path, [line], None)
+    with (tmp_path / "regions.csv").open(newline="") as file:
+        _, row = csv.reader(file)
+    assert row[2:] == ["1234567", "0", "10", "123456", "20", "100000.5", "15.5", "0.5000"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
+def test_a_name_that_is_no_utf_8_text_is_in_the_table_as_it_is(collection):
+    os.rename("photos/a.png", b"photos/\xff.png")
+    engine = Engine("model", "cpu", outputs=OutputConfig(False, regions=True))
+    assert predict_collection(engine, ["photos"], "out", progress=False) == (3, 0, [])
+    assert b"\n../photos/\xff.png," in Path("out/regions.csv").read_bytes()
+
+
+def test_blank_lines_of_a_list_on_stdin_are_no_images(collection, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("photos/a.png\n\nphotos/b.jpg\n\n"))
+    assert main(["predict", "-", "--model", "model", "--device", "cpu", "--output", "out"]) == 0
+    assert images() == ["../photos/a.png", "../photos/b.jpg"]
 
 
 def test_images_in_batches_are_those_one_by_one(collection):

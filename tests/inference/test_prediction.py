@@ -112,6 +112,12 @@ def test_below_a_threshold_a_pixel_is_ignored(model):
     assert np.array_equal(predictor(noise(), threshold=0.0), plain)
 
 
+@pytest.mark.parametrize("threshold", [50, -0.1, float("nan")])
+def test_a_threshold_is_a_probability(model, threshold):
+    with pytest.raises(UsageError, match="threshold"):
+        Predictor(model, "cpu")(noise(), threshold=threshold)
+
+
 def test_a_threshold_keeps_an_ignore_index_that_is_no_byte(model):
     for ignored in (-1, 300, 70000):
         network = load_model_like(model, 1.0)

@@ -1,9 +1,11 @@
 """Predictions in the formats of tools are what their importers read."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from sanet.cli.main import main
@@ -18,7 +20,8 @@ COMMAND = ["predict", "photos", "--model", "model", "--device", "cpu", "--output
 
 
 def write_masks(labels):
-    """Masks as predicted, of discs with holes and islands."""
+    """Masks as predicted, of discs with holes and islands, and the lines about them."""
+    lines = []
     for seed, path in enumerate(path for path in sorted(Path("photos").rglob("*.*")) if path.suffix != ".txt"):
         width, height = Image.open(path).size
         rows, columns = np.mgrid[:height, :width]
@@ -26,6 +29,8 @@ def write_masks(labels):
         place = Path("out/masks") / path.relative_to("photos").with_suffix(".png")
         place.parent.mkdir(parents=True, exist_ok=True)
         palette_image(rings, labels).save(place)
+        lines.append(json.dumps({"image": f"../{path}", "mask": str(place.relative_to("out"))}) + "\n")
+    Path("out/predictions.jsonl").write_text("".join(lines))
 
 
 @pytest.mark.parametrize("background", [None, 0])
@@ -65,3 +70,19 @@ def test_pre_labels_are_replaced_and_nothing_else(collection, capsys):
     assert Path("out/coco/mine.txt").read_text() == "mine"
     assert main([*COMMAND, "--format", "paint"]) == 2
     assert "annotation format" in capsys.readouterr().err
+
+
+def test_masks_of_other_images_and_of_before_are_no_pre_labels(collection):
+    """Of an image that cannot be read any more, and of one with another ending."""
+    pytest.importorskip("rasterio")
+    assert main(COMMAND) == 0
+    Path("photos/b.jpg").write_bytes(b"no image")
+    Path("photos/a.png").unlink()
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 35, 3), dtype=np.uint8)
+    tifffile.imwrite("photos/a.tif", pixels, extratags=[(33550, "d", 3, (0.5, 0.5, 0.0)), (33922, "d", 6, (0.0,) * 6)])
+    assert main([*COMMAND, "--format", "coco"]) == 1
+    written = json.loads(next(Path("out/coco").glob("*.json")).read_text())["images"]
+    assert {image["file_name"]: (image["height"], image["width"]) for image in written} == {
+        "a.tif": (64, 35),
+        "deep/c.bmp": (64, 64),
+    }

@@ -71,7 +71,8 @@ class Predict(Command):
             prelabels_in(self.output, self.format)
         # Not by its name: a folder of that name is the reader's, who has named none here.
         model = str(BUNDLED[OWN]) if self.model is None else model_in(self.model)
-        images = [line for name in self.images for line in (sys.stdin.read().splitlines() if name == "-" else [name])]
+        given = (filter(None, sys.stdin.read().splitlines()) if name == "-" else [name] for name in self.images)
+        images = [line for lines in given for line in lines]
         found = [*find_images(images, Path(self.output))]
         films = {is_film(path) for path in found}
         if self.engine == "ray":

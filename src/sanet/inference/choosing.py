@@ -91,7 +91,7 @@ def next_to_label(
     taken, paths = ranked(uncertainty, others, features, count), [*old, *new]
     choices = [Choice(new[at], uncertainty[at], None if near is None else paths[near], far) for at, near, far in taken]
     if output is not None:
-        with written(place / LIST) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+        with written(place / LIST) as aside, aside.open("w", -1, "utf-8", "surrogateescape", "") as file:
             table = csv.writer(file)
             table.writerow(["rank", *Choice._fields])
             table.writerows([rank, *choice] for rank, choice in enumerate(choices, 1))

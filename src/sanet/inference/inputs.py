@@ -41,10 +41,11 @@ def find_images(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
     masks: set[Path] = set()
     for given in inputs:
         # A name that exists is meant as it is, also with brackets in it.
-        exists = Path(given).exists()
+        exists = bool(given) and Path(given).exists()  # Path("") is the working directory
         paths = [Path(given)] if exists else [Path(path) for path in sorted(glob.glob(given, recursive=True))]
         if not paths:
-            raise UsageError(f"{given} matches no file" if glob.has_magic(given) else f"{given} does not exist")
+            name = given or "an empty name"
+            raise UsageError(f"{name} matches no file" if glob.has_magic(given) else f"{name} does not exist")
         matches: dict[Path, Path] = {}
         for path in paths:
             below = sorted(files_below(path, output.resolve())) if path.is_dir() else []

@@ -286,10 +286,10 @@ def _write_regions(folder: Path, lines: Iterable[Line], pixel_size: float | None
     """``regions.csv``: the regions of all images, in pixels or in a unit of the user's."""
     side, unit = pixel_size or 1.0, "" if pixel_size else " (pixels)"
     lengths = [f"{name}{unit}" for name in ("left", "top", "right", "bottom", "x", "y")]
-    with written(folder / REGIONS) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+    with written(folder / REGIONS) as aside, aside.open("w", -1, "utf-8", "surrogateescape", "") as file:
         table = csv.writer(file)
         table.writerow(["image", "class", f"area{unit}", *lengths, "confidence"])
         for line in lines:
             for name, area, *places, confidence in line.get("regions", ()):
-                scaled = [f"{side * place:g}" for place in places]
-                table.writerow([line["image"], name, f"{side * side * area:g}", *scaled, f"{confidence:.4f}"])
+                scaled = [f"{side * place:.12g}" for place in places]
+                table.writerow([line["image"], name, f"{side * side * area:.12g}", *scaled, f"{confidence:.4f}"])

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from sanet.config import InferenceConfig
+from sanet.config import InferenceConfig, OutputConfig
 from sanet.data.decoding import UNREADABLE, read_image, rgb
 from sanet.data.images import array_of, shown, stored_values
 from sanet.inference.device import choose_device, prepared
@@ -127,7 +127,7 @@ class Predictor:
             iterator, an iterator, which reads no further ahead than a batch.
 
         Raises:
-            UsageError: anything else, or an image without pixels.
+            UsageError: anything else, an image without pixels, or a threshold outside 0 to 1.
             DataError: a file that cannot be read.
 
         Example:
@@ -137,6 +137,7 @@ class Predictor:
             >>> prediction.shape, prediction.probabilities.shape
             ((48, 64), (11, 48, 64))
         """
+        OutputConfig(threshold=threshold)  # which refuses what is no probability
         if isinstance(image, Iterator):
             return self._several(image, unit, threshold, detail)
         if isinstance(image, (list, tuple)) or getattr(image, "ndim", 0) == 4:
@@ -274,11 +275,9 @@ class Predictor:
 
     def __repr__(self) -> str:
         what = "a model in memory" if isinstance(self.model, SegmentationModel) else str(self.model)
-        side = self.inference.shorter_side
+        side, labels = self.inference.shorter_side, self.labels
         size = f"images at a shorter side of {side}" if side else "images at their own size"
-        return (
-            f"Predictor({what}: {len(self.labels)} classes, {', '.join(self.labels.names)}; {size}; on {self.device})"
-        )
+        return f"Predictor({what}: {len(labels)} classes, {', '.join(labels.names)}; {size}; on {self.device})"
 
     def _repr_html_(self) -> str:
         """The classes with their colours, for a notebook."""

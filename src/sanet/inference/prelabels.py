@@ -15,6 +15,7 @@ from sanet.data.formats.catalog import annotation_format
 from sanet.data.formats.regions import Annotation, trace
 from sanet.files import require_own_folder, written_folder
 from sanet.inference.inputs import find_images
+from sanet.inference.journal import Journal
 from sanet.structures import LabelSet
 
 
@@ -47,9 +48,12 @@ def write_prelabels(inputs: Sequence[str], output: str | Path, labels: LabelSet,
     """
     folder, found = prelabels_in(output, format), list[Annotation]()
     names = {index: name for index, name in enumerate(labels.names) if index != labels.background}
+    journal = Journal(Path(output))
+    # What could not be read may have a mask of before, and another image of its name one with another ending.
+    done = [line for line in journal.lines.values() if "mask" in line and "error" not in line]
+    masks = {line["image"]: Path(output, line["mask"]) for line in done}
     for image, place in find_images(inputs, Path(output)).items():
-        places = (Path(output, "masks", f"{place}{ending}") for ending in (".png", ".tif"))  # the latter of GeoTIFFs
-        if path := next((each for each in places if each.is_file()), None):  # what could not be read has none
+        if path := masks.get(journal.name(str(image))):
             with Image.open(path, formats=FORMATS) as mask:
                 regions = trace(np.array(mask), names, tolerance)
                 name = f"{place.as_posix()}{image.suffix}"
