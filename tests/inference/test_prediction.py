@@ -208,6 +208,9 @@ def test_axes_and_floats(model):
         assert np.array_equal(predictor(given, unit=True), expected)
         with pytest.raises(UsageError, match="unit=True"):
             predictor(given)
+    halves = torch.from_numpy(floats).permute(2, 0, 1).bfloat16().requires_grad_()
+    rounded = torch.round(255 * halves.detach().double()).byte()
+    assert np.array_equal(predictor(halves, unit=True), predictor(rounded))
     assert np.array_equal(predictor(image.transpose(2, 0, 1)), expected)
     assert np.array_equal(predictor(image[:, :, :1]), predictor(image[..., 0]))
     for wrong, words in (

@@ -337,13 +337,14 @@ class Predictor:
 
     def _whole(self, image: NDArray[Any] | torch.Tensor) -> torch.Tensor | NDArray[Any]:
         """Floats in [0, 1] as the integers that this model takes."""
-        values = image.cpu().numpy() if isinstance(image, torch.Tensor) else image
-        if self.images.of_values or values.dtype.kind != "f":
-            kind = "stored values" if self.images.of_values else "integers"
-            raise UsageError(f"unit: the image is {values.dtype} and the model takes {kind}; give floats in [0, 1], or "
-                             "leave it out")  # fmt: skip
-        if not ((values >= 0) & (values <= 1)).all():
-            raise UsageError(f"unit: the image has values from {values.min():g} to {values.max():g}, not in [0, 1]")
-        whole = np.rint(values.astype(np.float64) * self.value_range)
-        found = whole.astype(np.uint8 if self.value_range == 255 else np.int64)
-        return torch.from_numpy(found) if isinstance(image, torch.Tensor) else found
+        if isinstance(image, torch.Tensor):  # of what NumPy does not have, bfloat16, too
+            kind = torch.float64 if image.is_floating_point() else image.dtype
+            return torch.as_tensor(self._whole(image.detach().to("cpu", kind).numpy()))
+        if self.images.of_values or image.dtype.kind != "f":
+            wanted = "stored values" if self.images.of_values else "integers"
+            raise UsageError(f"unit: the image is {image.dtype} and the model takes {wanted}; give floats in [0, 1], "
+                             "or leave it out")  # fmt: skip
+        if not ((image >= 0) & (image <= 1)).all():
+            raise UsageError(f"unit: the image has values from {image.min():g} to {image.max():g}, not in [0, 1]")
+        whole = np.rint(image.astype(np.float64) * self.value_range)
+        return whole.astype(np.uint8 if self.value_range == 255 else np.int64)
