@@ -89,6 +89,7 @@ def test_words_that_begin_like_a_split_are_none(tmp_path: Path, folder: str) -> 
         ("images/{}_train_01.jpg", "labels/{}_train_01_train_id.png"),
         ("all/{}.jpg", "all/{}.png"),
         ("images/{}.jpg", "manual1/{}.tif"),
+        ("img_dir/{}.jpg", "ann_dir/{}.png"),
     ],
 )
 def test_images_find_masks_as_data_sets_name_them(tmp_path: Path, images: str, masks: str) -> None:
@@ -96,6 +97,30 @@ def test_images_find_masks_as_data_sets_name_them(tmp_path: Path, images: str, m
     write(tmp_path, *(form.format(name) for form in (images, masks) for name in names))
     (found,) = pairs(tmp_path).values()
     assert sorted(found) == sorted((images.format(name), masks.format(name)) for name in names)
+
+
+def test_nnunet_data_with_its_names(tmp_path: Path) -> None:
+    """imagesTs without labels is no split; val comes out of what is for training."""
+    for number in range(8):
+        write(tmp_path, f"imagesTr/leaf_{number:03d}_0000.png", f"labelsTr/leaf_{number:03d}.png")
+        write(tmp_path, f"imagesTs/leaf_1{number:02d}_0000.png")
+    (tmp_path / "dataset.json").write_text(
+        '{"labels": {"soil": 0, "leaf": 1}, "numTraining": 8, "file_ending": ".png"}'
+    )
+    source = data_source(DataConfig(root=str(tmp_path)))
+    assert source.labels.names == ("soil", "leaf")
+    records = [record for split in ("train", "val") for record in source.records(split)]
+    assert sorted((one.image.name, one.mask.name) for one in records) == [
+        (f"leaf_{number:03d}_0000.png", f"leaf_{number:03d}.png") for number in range(8)
+    ]
+    write(tmp_path, *(f"labelsTs/leaf_1{number:02d}.png" for number in range(8)))
+    assert len(data_source(DataConfig(root=str(tmp_path))).records("test")) == 8
+
+
+def test_another_dataset_json_names_no_classes(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{folder}/{name}.png" for folder in ("images", "masks") for name in "abcdef"))
+    (tmp_path / "dataset.json").write_text('{"labels": ["leaf"], "name": "mine"}')
+    assert data_source(DataConfig(root=str(tmp_path))).labels.names == ("background", "foreground")
 
 
 def test_an_image_never_gets_the_mask_of_another(tmp_path: Path) -> None:

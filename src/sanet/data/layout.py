@@ -24,7 +24,7 @@ LISTS = (".", "splits", "lists", "ImageSets/Segmentation", "ImageSets")
 # A folder of a split: train, valid, test2017, 01_train, train_set; trainannot says that it holds masks as well.
 WORDS = "|".join(sorted(SPLITS | JOINT, key=len, reverse=True))
 MASK = (
-    r"masks?|labels?|annot|annots|annotations?|gt|gtfine|gtcoarse|ground[_-]?truths?|targets?|segmentations?|"
+    r"masks?|labels?|anns?|annots?|annotations?|gt|gtfine|gtcoarse|ground[_-]?truths?|targets?|segmentations?|"
     r"manual|\d(?:st|nd)_?(?:manual|ho)"
 )
 IMAGE = r"images?|imgs?|jpegimages|leftimg8bit|pictures?|photos?"
@@ -34,6 +34,7 @@ SPLIT = re.compile(
 )
 MASKS = re.compile(rf"(?:.+[_-])??(?:{MASK}|segmentationclass(?:png|npy)?)(?:\d*|[_-].+)|semantic(?:_rgb)?")
 IMAGES = re.compile(rf"(?:.+[_-])??(?:{IMAGE})(?:\d*|[_-].+)")
+OF_NNUNET = re.compile(r"(images|labels)(tr|ts)")
 VALID = re.compile(r"fovs?|fov[_-]?masks?|rois?|roi[_-]?masks?|validity")
 OTHER = re.compile(
     r"segmentationobject|segmentationclassvisuali[sz]ation|overlays?|visuali[sz]ations?|instances?|colou?rmaps?"
@@ -44,7 +45,7 @@ MASK_ENDING = re.compile(
     r"label(?:train)?ids|instanceids|train_?id|manual\d*|\d(?:st|nd)_?ho))(?:[_-]\d+)?"
 )
 VALID_ENDING = re.compile(r"(.+?)[._-](?:fov|roi)")
-IMAGE_ENDING = re.compile(r"(.+?)[._-](?:ome|image|img|sat|leftimg8bit|training|test)")
+IMAGE_ENDING = re.compile(r"(.+?)[._-](?:ome|image|img|sat|leftimg8bit|training|test|0000)")
 
 
 class File(NamedTuple):
@@ -178,7 +179,7 @@ def _file(path: Path, root: Path) -> File:
     role: Role | None = None
     split, kind, rest = None, "", []
     for part in relative.parent.parts:
-        word = part.casefold()
+        word = OF_NNUNET.sub(r"\2_\1", part.casefold())
         begun = SPLIT.fullmatch(word)
         more = (begun["rest"] or begun["word"] or "") if begun else ""
         if begun and not split and (not more or MASKS.fullmatch(more) or IMAGES.fullmatch(more)):

@@ -19,7 +19,7 @@ from sanet.data.source import Record
 SPLITS = {
     **dict.fromkeys(("train", "training", "trn", "tr"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing", "tst", "te", "eval", "evaluation"), "test"),
+    **dict.fromkeys(("test", "testing", "tst", "te", "ts", "eval", "evaluation"), "test"),
 }
 JOINT = dict.fromkeys(("trainval", "train_val", "train-val"), "train")  # folders; lists of these repeat those of both
 COLUMNS = {"image", "mask"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ FILES = (
     "labels.txt",
     "codes.txt",
     "label_colors.txt",
+    "dataset.json",
 )
 # "3, road" of Roboflow, "3: road", "3 road"; "road:128,64,128::" of CVAT, "128 64 128 road" of CamVid.
 NUMBERED = re.compile(r"(\d{1,5})\s*[,:;\t ]\s*(\S.*)")
@@ -47,18 +49,20 @@ def find_names(root: Path, folders: Sequence[Path] = ()) -> Names | None:
         DataError: a file cannot be read or names something twice, or two files differ.
     """
     places = dict.fromkeys(place / name for place in (root, *folders) for name in FILES)
-    found = [_read(path) for path in places if path.is_file()]
+    found = [names for path in places if path.is_file() and (names := _read(path))]
     for other in found[1:]:
         if other.in_color == found[0].in_color and other.known != found[0].known:
             raise DataError(f"{found[0].path} and {other.path} name other classes; make them alike, or remove one")
     return next(iter(found), None)
 
 
-def _read(path: Path) -> Names:
+def _read(path: Path) -> Names | None:
     require_file(path)
     if path.stat().st_size > SIZE:
         raise DataError(f"{path} has more than {SIZE} bytes, too many for names of classes; remove it")
     text = path.read_text(encoding="utf-8-sig", errors="replace")
+    if path.suffix == ".json":
+        return _of_nnunet(path, text)
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not lines:
         raise DataError(f"{path} names no class; write their names into it, or remove it")
@@ -74,6 +78,14 @@ def _read(path: Path) -> Names:
     if lines and all(numbered):
         return _names(path, [(int(m[1]), m[2]) for m in numbered if m], False)
     return _names(path, [*enumerate(line for line in lines if line not in IGNORED)], False)
+
+
+def _of_nnunet(path: Path, text: str) -> Names | None:
+    """Its dataset.json, {"labels": {"background": 0, …}}; None of another file of that name."""
+    try:
+        return _names(path, [(int(value), str(name)) for name, value in json.loads(text)["labels"].items()], False)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def _names(path: Path, pairs: Sequence[tuple[int, str]], in_color: bool) -> Names:
