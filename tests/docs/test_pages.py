@@ -66,6 +66,21 @@ def test_options_and_files_in_the_text_exist() -> None:
     assert {file for file in files if not (ROOT / file).exists()} == set()
 
 
+def test_messages_that_are_explained_are_said() -> None:
+    page = (ROOT / "docs" / "trouble.md").read_text(encoding="utf-8")
+    explained = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "src").rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    said = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    assert len(explained) > 5
+    assert {text for text in explained if not any(text in each for each in said)} == set()
+
+
+def test_the_reference_has_every_public_name() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^::: sanet\.(\w+)$", page, re.MULTILINE)) == sanet.__all__
+
+
 @pytest.fixture(scope="session")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that every page starts in, and the runs that pages have asked for."""
