@@ -104,10 +104,10 @@ def test_an_engine_that_cannot_is_an_error(place, capsys):
 
 def test_a_network_of_ones_own_has_no_graph(place, monkeypatch):
     """Its code may change where the hash of the model does not."""
-    Path("my_lab.py").write_text("from sanet.models.sanet import FCNHead\n\n\nclass Head(FCNHead):\n    pass\n")
+    Path("lab_of_engines.py").write_text("from sanet.models.sanet import FCNHead\n\n\nclass Head(FCNHead):\n    pass\n")
     monkeypatch.syspath_prepend(place)
-    use("my_lab")
-    create_model("my_lab:Head", "test_resnet", num_classes=5).save_pretrained("own")
+    use("lab_of_engines")
+    create_model("lab_of_engines:Head", "test_resnet", num_classes=5).save_pretrained("own")
     assert computed_by("auto", "own", "cpu", MANY) == "own"
     with pytest.raises(UsageError, match="network of your own"):
         computed_by("onnxruntime", "own", "cpu")

@@ -151,10 +151,11 @@ class Altered(torch.nn.Module):
     def __init__(self, network, alter):
         super().__init__()
         self.network, self.alter = network, alter
-        self.in_chans, self.images = network.in_chans, network.images
+        self.in_chans, self.images, self.features = network.in_chans, network.images, network.features
 
     def forward(self, images):
-        return self.alter(self.network(images))
+        (logits,) = self.network(images)
+        return (self.alter(logits),)
 
 
 def nudge_a_weight(network):
