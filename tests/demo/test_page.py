@@ -69,9 +69,13 @@ def pixels(page, selector):
 def settled(locator):
     """Where it stands once the page has ceased to move it: a page is laid out again while its parts arrive."""
     boxes = [None, locator.bounding_box()]
-    while boxes[-1] is None or boxes[-2] != boxes[-1]:
+
+    def stands():
         locator.page.wait_for_timeout(500)
         boxes.append(locator.bounding_box())
+        return boxes[-2] == boxes[-1] is not None
+
+    wait_until(stands)
     return boxes[-1]
 
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from sanet.cli.main import main
+from sanet.deploy import engines
 from sanet.deploy.engines import MANY, computed_by
 from sanet.evaluation.results import read_scores
 from sanet.models.networks import create_model, load_model
@@ -92,6 +93,16 @@ def test_another_temperature_is_another_graph(place):
     model.temperature = 2.0
     model.save_pretrained("model")
     assert computed_by("auto", "model", "cpu") == "model"
+
+
+def test_a_graph_that_labels_otherwise_is_not_kept(place, monkeypatch, capsys):
+    """No real one does: here more than all of the pixels have to be equal."""
+    monkeypatch.setattr(engines, "SMALLEST_EQUAL_SHARE", 1.01)
+    for graph in kept(place):
+        graph.unlink()
+    assert computed_by("auto", "model", "cpu", MANY, [place / "photos" / "0.png"]) == "model"
+    assert "0.png" in capsys.readouterr().err
+    assert not kept(place)
 
 
 def test_an_engine_that_cannot_is_an_error(place, capsys):

@@ -235,7 +235,7 @@ class Evaluate(Command):
         output = Path(self.output or beside)
         model = model_in(self.model)
         with joined("cpu" if self.device == "cpu" else "auto"):
-            distributed.broadcast_from_main(lambda: require_own(*files_in(output)))
+            distributed.broadcast_from_main(lambda: require_own(*files_in(output)))  # before a graph is made
             graph = distributed.broadcast_from_main(lambda: computed_by(self.engine, model, self.device))
             used = {"engine": "onnxruntime"} if graph != model else {}
             evaluation = evaluate(
