@@ -63,13 +63,14 @@ def computed_by(
     if wanted and not graph.is_file() and (asked or count >= MANY):
         try:
             _make(model, graph, images)
-        except SanetError as error:
+        except (SanetError, OSError) as error:  # the latter where the cache cannot be written
             if asked:
                 raise
             say(f"engine: no graph of {model}: {first_line(error)}", error=True)
     used = wanted and graph.is_file()
     if used:
-        graph.touch()
+        with suppress(OSError):
+            graph.touch()
     say(f"engine: {'onnxruntime' if used else 'torch'}")
     return str(graph) if used else model
 
