@@ -8,7 +8,8 @@ which could run without an end.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ class ExportedModel:
     """A network from a file, which ``open_exported`` reads.
 
     Attributes:
+        opened: the file as a session of onnxruntime with so many threads.
         metadata: what the file says about the network.
         device: where its logits go.
         labels: the classes.
@@ -55,8 +57,11 @@ class ExportedModel:
         images: how image files are read, and which of their values are black and white to the network.
     """
 
-    def __init__(self, path: Path, session: InferenceSession, metadata: dict[str, Any], device: torch.device) -> None:
-        self.path, self.session, self.metadata, self.device = path, session, metadata, device
+    def __init__(
+        self, path: Path, opened: Callable[[int], InferenceSession], metadata: dict[str, Any], device: torch.device
+    ) -> None:
+        self.path, self.opened, self.metadata, self.device = path, opened, metadata, device
+        session = opened(torch.get_num_threads())
         self.value_range = 255
         try:
             self.labels = LabelSet(**metadata["labels"])
@@ -133,7 +138,7 @@ class ExportedModel:
                 f"{self.in_chans}, H, W), with sides of {SMALLEST_SIDE} or more pixels"
             )
         try:
-            found = self.session.run(names, {INPUT: images.cpu().numpy(), **others})
+            found = self.opened(torch.get_num_threads()).run(names, {INPUT: images.cpu().numpy(), **others})
         except Exception as error:  # onnxruntime's errors have no class in common
             raise SanetError(f"{self.path} cannot run on {shape}: {first_line(error):.300}") from error
         return [torch.from_numpy(each).to(self.device) for each in found]
@@ -171,18 +176,20 @@ def open_exported(path: str | Path, device: str | None = None) -> ExportedModel:
     used = choose_device(device or ("cuda" if on_gpu else "cpu"))
     if used.type != "cpu" and not (on_gpu and used.type == "cuda"):
         raise UsageError(f"device {device!r}: this onnxruntime does not run there; choose cpu, or install another one")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4  # what goes wrong is raised
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever its first bytes say
     cuda = [("CUDAExecutionProvider", {"device_id": used.index or 0})] if used.type == "cuda" else []
+
+    @cache
+    def opened(threads: int) -> InferenceSession:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4  # what goes wrong is raised
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever its first bytes say
+        providers = [*cuda, "CPUExecutionProvider"]
+        return onnxruntime.InferenceSession(content, options, providers=providers, enable_fallback=0)
+
     try:
         content = file.read_bytes()
-        metadata = _checked_metadata(content)
-        session = onnxruntime.InferenceSession(
-            content, options, providers=[*cuda, "CPUExecutionProvider"], enable_fallback=0
-        )
-        return ExportedModel(file, session, metadata, used)
+        return ExportedModel(file, opened, _checked_metadata(content), used)
     except Exception as error:  # neither onnxruntime's errors nor protobuf's have a class in common
         raise SanetError(f"{file} cannot be read: {first_line(error):.300}") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -17,6 +18,7 @@ from PIL import Image
 from sanet.config import InferenceConfig, OutputConfig
 from sanet.data.decoding import UNREADABLE, read_image, rgb
 from sanet.data.images import array_of, shown, stored_values
+from sanet.inference.beside import grouped, side_by_side
 from sanet.inference.device import choose_device, prepared
 from sanet.inference.exported import ExportedModel, is_exported, open_exported
 from sanet.inference.prediction import Certainty, Prediction
@@ -124,7 +126,7 @@ class Predictor:
 
         Returns:
             A prediction, which is an array of class indices (H, W) wherever one is wanted; a list of them; or, for an
-            iterator, an iterator, which reads no further ahead than a batch.
+            iterator, an iterator, which reads no further ahead than it labels at once.
 
         Raises:
             UsageError: anything else, an image without pixels, or a threshold outside 0 to 1.
@@ -142,7 +144,7 @@ class Predictor:
             return self._several(image, unit, threshold, detail)
         if isinstance(image, (list, tuple)) or getattr(image, "ndim", 0) == 4:
             return [*self._several(iter(image), unit, threshold, detail)]
-        return next(self._several(iter((image,)), unit, threshold, detail))
+        return next(self._labelled([self.seen(self.pixels(image, unit))], threshold, detail))
 
     @torch.inference_mode()
     def label(self, image: torch.Tensor) -> torch.Tensor:
@@ -160,7 +162,7 @@ class Predictor:
         self._require_own_process()
         labels, confidence = [], []
         for band in score_bands(self.logits_of, image[None], self.inference):
-            labels.append(band[0].argmax(dim=0))
+            labels.append(band[0].max(dim=0).indices)
             confidence.append(probabilities_of(band, self.inference, self.temperature)[0].amax(dim=0))
         return torch.cat(labels), torch.cat(confidence)
 
@@ -194,19 +196,17 @@ class Predictor:
     def _several(
         self, images: Iterator[Any], unit: bool, threshold: float | None, detail: Detail
     ) -> Iterator[Prediction]:
-        held: list[torch.Tensor] = []
-        limit = TOGETHER if self.device.type == "cpu" else self.inference.window**2
-        for image in images:
-            seen = self.seen(self.pixels(image, unit))
-            if held and seen.shape != held[0].shape:
-                yield from self._labelled(held, threshold, detail)
-                held = []
-            held.append(seen)
-            if len(held) >= self.batch or (len(held) + 1) * seen[0].numel() > limit:
-                yield from self._labelled(held, threshold, detail)
-                held = []
-        if held:
-            yield from self._labelled(held, threshold, detail)
+        on_cpu, area = self.device.type == "cpu", self.inference.window**2
+        seen = (self.seen(self.pixels(image, unit)) for image in images)
+        groups = grouped(seen, self.batch, TOGETHER if on_cpu else area)
+
+        def labelled(held: list[torch.Tensor]) -> list[Prediction]:
+            return [*self._labelled(held, threshold, detail)]
+
+        beside = torch.get_num_threads() if on_cpu else 1
+        # Images that go through windows take the memory of all their pixels.
+        found = side_by_side(labelled, groups, beside, lambda held: held[0][0].numel() <= area)
+        yield from chain.from_iterable(found)
 
     @torch.inference_mode()
     def _labelled(self, held: list[torch.Tensor], threshold: float | None, detail: Detail) -> Iterator[Prediction]:
@@ -221,7 +221,7 @@ class Predictor:
         if labels_alone and self._labels_file is not None:
             parts["labels"].append(self._labels_file.label(images, self.inference).cpu())
         for band in () if labels_alone else score_bands(logits_of, images, self.inference):
-            parts["labels"].append(band.argmax(dim=1).cpu())
+            parts["labels"].append(band.max(dim=1).indices.cpu())
             if detail != "mask" or threshold is not None:
                 shares = probabilities_of(band, self.inference, self.temperature)
                 parts["confidence"].append(shares.amax(dim=1).cpu())

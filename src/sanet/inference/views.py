@@ -39,7 +39,7 @@ def label_image(logits_of: LogitsFunction, image: Tensor, settings: InferenceCon
     Returns:
         (H, W) int64 class indices.
     """
-    return torch.cat([band.argmax(dim=1) for band in score_bands(logits_of, image[None], settings)], dim=1)[0]
+    return torch.cat([band.max(dim=1).indices for band in score_bands(logits_of, image[None], settings)], dim=1)[0]
 
 
 def score_bands(logits_of: LogitsFunction, images: Tensor, settings: InferenceConfig) -> Iterator[Tensor]:

@@ -81,7 +81,7 @@ def judged(
         shares = probabilities_of(band, predictor.inference, predictor.temperature)[0].clamp(min=LEAST)
         given = truth[first : first + shares.shape[1]].to(shares.device).clamp(0, len(shares) - 1)
         confidence = shares.amax(dim=0)
-        parts.append((band[0].argmax(dim=0), confidence, (confidence / shares.gather(0, given[None])[0]).log()))
+        parts.append((band[0].max(dim=0).indices, confidence, (confidence / shares.gather(0, given[None])[0]).log()))
         first += len(given)
     labels, trust, odds = (torch.cat(bands).cpu().numpy() for bands in zip(*parts, strict=True))
     return labels, trust, odds
