@@ -13,8 +13,13 @@ from torch import Tensor, nn
 
 from sanet.config import checked_side, require
 from sanet.models.backbones import Backbone
+from sanet.models.baselines.apcnet import APCNetHead
 from sanet.models.baselines.danet import DANetHead
+from sanet.models.baselines.deeplabv2 import DeepLabv2Head
+from sanet.models.baselines.dilatednet import DilatedNetHead
 from sanet.models.baselines.encnet import EncNetHead
+from sanet.models.baselines.parsenet import ParseNetHead
+from sanet.models.baselines.refinenet import RefineNetHead
 from sanet.models.baselines.smp import SMP_HEADS
 from sanet.models.sanet import FCNHead, FCNSEHead, HeadOutput, SANetHead, resize
 from sanet.models.store import StoredModel, saved_files
@@ -31,6 +36,11 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "fcn_se": FCNSEHead,
     "encnet": EncNetHead,
     "danet": DANetHead,
+    "deeplabv2": DeepLabv2Head,
+    "parsenet": ParseNetHead,
+    "dilatednet": DilatedNetHead,
+    "apcnet": APCNetHead,
+    "refinenet": RefineNetHead,
     **SMP_HEADS,
 }
 HEADS = Kind("network", NETWORKS)
