@@ -67,8 +67,8 @@ class ModelConfig:
     """Which network to train.
 
     Args:
-        name: the network: "sanet", "fcn", "fcn_se", "encnet", "danet", or one with the extra `smp`, such as
-            "smp_deeplabv3plus".
+        name: the network: "sanet", "fcn", "fcn_se", "encnet", "danet", "apcnet", "refinenet", "deeplabv2",
+            "dilatednet", "parsenet", or one with the extra `smp`, such as "smp_deeplabv3plus".
         backbone: a timm model name.
         output_stride: stride of the last feature stage: 8 as in the paper; 16 or 32 are faster.
         pretrained_backbone: start the backbone from its ImageNet weights.

@@ -1,7 +1,7 @@
 """APCNet: every pixel gathers from the regions of grids of several sizes, by weights that the image decides.
 
-Source: He et al., "Adaptive Pyramid Context Network for Semantic Segmentation", CVPR 2019, section 3. Sizes are those
-of MMSegmentation's implementation, as the authors published none.
+Source: He et al., "Adaptive Pyramid Context Network for Semantic Segmentation", CVPR 2019, section 3. Where the text is
+silent, sizes and norms are those of MMSegmentation's implementation.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class AdaptiveContext(nn.Module):
         return fused
 
     def pooled(self, features: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, s, s): means, over the bins of adaptive pooling, in a form that exports for any size."""
+        """(B, C, h, w) -> (B, C, s, s): adaptive pooling to means, in a form that exports for any size."""
         rows, columns = (_bins(side, self.scale, features) for side in features.shape[-2:])
         return rows @ features @ columns.T
 

@@ -30,12 +30,10 @@ class DeepLabv2Head(nn.Module):
     def __init__(self, levels: Sequence[Level], num_classes: int, rates: Sequence[int] = (6, 12, 18, 24)) -> None:
         super().__init__()
         channels = levels[-1].channels
-        self.branches = nn.ModuleList(
-            nn.Conv2d(channels, num_classes, 3, padding=rate, dilation=rate) for rate in rates
-        )
-        for branch in self.branches:
-            nn.init.normal_(branch.weight, std=0.01)
-            nn.init.zeros_(branch.bias)
+        branches = [nn.Conv2d(channels, num_classes, 3, padding=rate, dilation=rate) for rate in rates]
+        for branch in branches:
+            nn.init.normal_(branch.weight, std=0.01)  # as in the authors' code
+        self.branches = nn.ModuleList(branches)
 
     def forward(self, features: list[Tensor]) -> HeadOutput:
         """Maps (B, C_i, h_i, w_i) -> predictions."""

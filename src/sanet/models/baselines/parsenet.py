@@ -20,15 +20,14 @@ class L2Norm(nn.Module):
 
     Args:
         channels: C.
-        scale: the factors at first (authors' code: 10).
 
     Attributes:
-        scale: (C,), gamma.
+        scale: (C,), gamma; 10 at first.
     """
 
-    def __init__(self, channels: int, scale: float) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.full((channels,), scale))
+        self.scale = nn.Parameter(torch.full((channels,), 10.0))
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w)."""
@@ -41,13 +40,12 @@ class ParseNetHead(nn.Module):
     Args:
         levels: of the backbone.
         num_classes: K.
-        scale: of both norms at first.
     """
 
-    def __init__(self, levels: Sequence[Level], num_classes: int, scale: float = 10.0) -> None:
+    def __init__(self, levels: Sequence[Level], num_classes: int) -> None:
         super().__init__()
         channels = levels[-1].channels
-        self.local, self.context = L2Norm(channels, scale), L2Norm(channels, scale)
+        self.local, self.context = L2Norm(channels), L2Norm(channels)
         self.classifier = nn.Sequential(nn.Dropout2d(0.1), nn.Conv2d(2 * channels, num_classes, 1))
 
     def forward(self, features: list[Tensor]) -> HeadOutput:
