@@ -30,7 +30,7 @@ class AdaptiveContext(nn.Module):
         self.scale = scale
         self.reduce, self.reduce_regions = conv_norm_relu(channels, hidden, 1), conv_norm_relu(channels, hidden, 1)
         self.context, self.affinity = conv_norm_relu(hidden, hidden, 1), nn.Conv2d(hidden, scale**2, 1)
-        self.fuse = conv_norm_relu(hidden, hidden, 1)
+        self.carry, self.fuse = conv_norm_relu(hidden, hidden, 1), conv_norm_relu(hidden, hidden, 1)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C', h, w)."""
@@ -40,7 +40,7 @@ class AdaptiveContext(nn.Module):
         context = self.context(maps.mean((2, 3), keepdim=True))
         weights = self.affinity(maps + context).sigmoid().flatten(2)  # (B, s * s, h * w)
         gathered = torch.bmm(regions, weights).view_as(maps)  # equation (1)
-        fused: Tensor = self.fuse(torch.relu(gathered + maps))
+        fused: Tensor = self.fuse(self.carry(gathered) + maps)
         return fused
 
     def pooled(self, features: Tensor) -> Tensor:
