@@ -14,6 +14,7 @@ from sanet.models.baselines.deeplabv2 import DeepLabv2Head
 from sanet.models.baselines.dilatednet import DilatedNetHead
 from sanet.models.baselines.parsenet import ParseNetHead
 from sanet.models.baselines.refinenet import ChainedPooling, RefineBlock, RefineNetHead
+from sanet.structures import UsageError
 
 CHANNELS, CLASSES = 12, 5
 LEVELS = [Level(4, 4), Level(6, 8), Level(8, 16), Level(CHANNELS, 32)]
@@ -92,6 +93,8 @@ def test_the_context_module_starts_as_the_identity():
     # The large one has noise: of the deviation that equation (5) leaves open.
     large = DilatedNetHead(LEVELS, 7, "large").context
     assert (large(scores) - scores).abs().mean() < 0.2
+    with pytest.raises(UsageError, match="basic, large"):
+        DilatedNetHead(LEVELS, 7, "huge")
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 6])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sanet.models.backbones import Level
 from sanet.models.sanet import HeadOutput
+from sanet.structures import choose
 
 DILATIONS = (1, 1, 2, 4, 8, 16, 1)
 # Of the paper's "basic" and "large" module, in multiples of K: what goes in, and what each layer gives.
@@ -34,7 +35,8 @@ class DilatedNetHead(nn.Module):
     def __init__(self, levels: Sequence[Level], num_classes: int, context: str = "basic") -> None:
         super().__init__()
         self.front = nn.Conv2d(levels[-1].channels, num_classes, 1)
-        self.context = nn.Sequential(*_layers([width * num_classes for width in WIDTHS[context]]))
+        widths = WIDTHS[choose("context", context, tuple(WIDTHS))]
+        self.context = nn.Sequential(*_layers([width * num_classes for width in widths]))
 
     def forward(self, features: list[Tensor]) -> HeadOutput:
         """Maps (B, C_i, h_i, w_i) -> predictions."""
