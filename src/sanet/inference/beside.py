@@ -35,7 +35,7 @@ def grouped(images: Iterable[Tensor], batch: int, area: int) -> Iterator[list[Te
 def side_by_side(
     work: Callable[[Item], Result], items: Iterator[Item], most: int, fits: Callable[[Item], bool]
 ) -> Iterator[Result]:
-    """Results in the order of the items, of which no more are read ahead than are done at once.
+    """Results in the order of the items, of which two more are read ahead than are done at once, so that none waits.
 
     Args:
         work: what is done with an item, in a thread where PyTorch has one thread.

@@ -126,7 +126,7 @@ class Predictor:
 
         Returns:
             A prediction, which is an array of class indices (H, W) wherever one is wanted; a list of them; or, for an
-            iterator, an iterator, which reads no further ahead than it labels at once.
+            iterator, an iterator, which reads ahead: a batch, or on a CPU two more than it labels at once.
 
         Raises:
             UsageError: anything else, an image without pixels, or a threshold outside 0 to 1.

@@ -29,7 +29,7 @@ class DilatedNetHead(nn.Module):
     Args:
         levels: of the backbone.
         num_classes: K.
-        context: "basic" or "large", a column of table 1; the authors' networks have "basic" for PASCAL VOC.
+        context: "basic" or "large", a line of table 1.
     """
 
     def __init__(self, levels: Sequence[Level], num_classes: int, context: str = "basic") -> None:

@@ -80,8 +80,7 @@ class RefineNetHead(nn.Module):
         levels: of the backbone, of which the last four count.
         num_classes: K.
         hidden: channels of all blocks but that of the last stage, which has twice as many (authors: 256 and 512).
-        pools: pooling blocks in a chain (figure 3: 2). With 4 the network has, over ResNet-101 at stride 32, the 118 M
-            parameters and 263 G operations that Nekrasov et al., "Light-Weight RefineNet", BMVC 2018, count.
+        pools: pooling blocks in a chain (figure 3: 2; 4 in Nekrasov et al., "Light-Weight RefineNet", BMVC 2018).
     """
 
     def __init__(self, levels: Sequence[Level], num_classes: int, hidden: int = 256, pools: int = 4) -> None:
