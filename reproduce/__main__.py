@@ -52,6 +52,13 @@ def parser() -> argparse.ArgumentParser:
     curves.add_argument("--epochs", type=int, required=True, help="the length of each training")
     curves.add_argument("--output", default="runs/readings", help="folder for the runs")
     curves.add_argument("--seeds", type=int, default=2, help="runs of each row")
+    defaults = commands.add_parser("defaults", help="sanet train with its own plan, against others in as many seconds")
+    defaults.add_argument("data", choices=("streets", "animals", "cracks", "retina"))
+    defaults.add_argument("--root", required=True, help="folder of the dataset")
+    defaults.add_argument("--budget", default="10m", help="time of each run")
+    defaults.add_argument("--output", required=True, help="folder for the runs")
+    defaults.add_argument("--seeds", type=int, default=3, help="runs of each row")
+    defaults.add_argument("--log", type=Path, default=Path("docs/results/test-openings.csv"))
     masks = commands.add_parser("coco-masks", help="make the masks of COCO's annotations")
     masks.add_argument("root")
     return made
@@ -74,6 +81,10 @@ def main() -> int:
             from reproduce.readings import run
 
             run(given.data, given.root, given.epochs, given.output, given.seeds)
+        elif given.command == "defaults":
+            from reproduce.defaults import compare_defaults
+
+            compare_defaults(given.data, given.root, given.budget, given.output, given.seeds, given.log)
         elif given.command == "submit":
             from reproduce.voc_server import submit
 

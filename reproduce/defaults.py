@@ -1,0 +1,91 @@
+"""``sanet train`` with its own plan, against networks of segmentation_models_pytorch in as many seconds.
+
+They share the images, crops, flips, ImageNet weights, threads and seconds; theirs are trained as one would write it in
+an afternoon: cross-entropy, AdamW, a cosine, and the better of two learning rates on val.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import sanet
+from reproduce.opening import open_test
+from sanet import DataConfig, RepeatConfig, TrainConfig
+
+SETS = {
+    "streets": "camvid",
+    "animals": "reproduce.small:Animals",
+    "cracks": "reproduce.small:Cracks",
+    "retina": "reproduce.small:Retina",
+}
+BASELINES = {"smp_unet": ("U-Net", 32), "smp_fpn": ("FPN", 32), "smp_deeplabv3plus": ("DeepLabV3+", 16)}
+RATES = (0.001, 0.0003)
+
+
+def compare_defaults(data: str, root: str, budget: str, output: str, seeds: int, log: Path) -> None:
+    """Train what is not trained yet, choose by val, and open test once for what was chosen.
+
+    Args:
+        data: of ``SETS``.
+        root: its folder.
+        budget: the time of each run, such as 10m.
+        output: folder for the plan, the runs and the tables; the same call resumes.
+        seeds: runs of each row.
+        log: CSV file where every opening of test is written down.
+    """
+    source, folder = DataConfig(SETS[data], root), Path(output)
+    planned = folder / "plan.yaml"
+    if not planned.is_file():
+        given = TrainConfig(data=source, **yaml.safe_load(f"budget: {budget}"))
+        folder.mkdir(parents=True, exist_ok=True)
+        planned.write_text(str(sanet.plan(given, given=["budget"])), encoding="utf-8")
+    base = yaml.safe_load(planned.read_text(encoding="utf-8"))
+    base.pop("data")
+    base["metrics"] = {
+        "boundary": {
+            "name": "sanet.evaluation.boundary:BoundaryIoU",
+            "options": {"num_classes": len(sanet.data_source(source).labels)},
+        }
+    }
+    rows = {"plan": {"label": "sanet train"}} | {
+        f"{name}-{rate}": _baseline(name, rate) for name in BASELINES for rate in RATES
+    }
+    settings: dict[str, Any] = {
+        "title": f"sanet train on {data}, {budget} a run",
+        "base": base,
+        "seeds": seeds,
+        "costs": False,
+    }
+    chosen = _best(sanet.repeat(RepeatConfig(rows, data=source, split="val", output=output, name="val", **settings)))
+    recipe = {name: rows[name] for name in ("plan", *chosen)}
+    settings |= {
+        "rows": recipe,
+        "comparisons": [["plan", name] for name in chosen],
+        "data": {"name": SETS[data]},
+        "name": "test",
+    }
+    place = folder / "defaults.yaml"
+    place.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    open_test(place, root, output, seeds, log)
+    print((folder / "test.md").read_text(encoding="utf-8"))
+
+
+def _baseline(name: str, rate: float) -> dict[str, Any]:
+    """What differs from the plan."""
+    label, stride = BASELINES[name]
+    return {
+        "label": f"{label}, {rate:g}",
+        "model": {"name": name, "output_stride": stride, "options": {}},
+        "loss": {"terms": {"mask": 1.0}, "class_weighting": "none"},
+        "optimizer": {"name": "adamw", "learning_rate": rate, "head_lr_multiplier": 1.0, "weight_decay": 0.01},
+    }
+
+
+def _best(found: Any) -> Sequence[str]:
+    """Of each baseline the row with the better mean mIoU."""
+    means = {row.name: sum(run.scores.miou for run in row.runs.values()) / len(row.runs) for row in found.rows}
+    return [max((f"{name}-{rate}" for rate in RATES), key=means.__getitem__) for name in BASELINES]
