@@ -306,6 +306,13 @@ def test_a_name_that_is_no_folder_never_reaches_the_hub(saved, name, monkeypatch
     assert "notes" not in str(refused.value)
 
 
+def test_a_file_is_said_to_be_no_folder_of_a_model(tmp_path):
+    exported = tmp_path / "street.onnx"
+    exported.write_bytes(b"")
+    with pytest.raises(SanetError, match="is a file"):
+        load_model(exported)
+
+
 def test_the_hub_is_asked_by_its_own_name(original, saved, monkeypatch):
     asked = []
 

@@ -157,6 +157,10 @@ def saved_files(model: str | Path, **download: Any) -> Files:
 
 def missing(model: Path) -> SanetError:
     """The error for a model that is not there; it names those that lie beside its place."""
+    if os.path.isfile(model):
+        return SanetError(
+            f"{model} is a file; give the folder of a saved model (exported files: predict, evaluate, serve)"
+        )
     names: list[str] = []
     with suppress(OSError, ValueError):
         places = sorted(model.parent.iterdir())
