@@ -12,10 +12,11 @@ from PIL import Image
 
 import sanet
 from sanet.cli.main import main
-from sanet.config import AugmentationConfig, DataConfig, ModelConfig, TrainConfig
+from sanet.config import AugmentationConfig, DataConfig, LossConfig, ModelConfig, TrainConfig
 from sanet.data.decoding import DataError
 from sanet.models.sanet import FCNHead
 from sanet.settings import changed, nested, plain, settings_of
+from sanet.structures import UsageError
 from sanet.training import plan as plans
 from sanet.training.plan import plan
 
@@ -152,3 +153,13 @@ def test_a_plan_keeps_a_head_of_ones_own(tmp_path):
     model = dataclasses.replace(TINY["model"], name=Head)
     config = TrainConfig(data=images(tmp_path, (64, 64)), **TINY | {"model": model})
     assert plan(config, (*GIVEN, "model.name"), timed=False).config.model == model
+
+
+def test_a_mistyped_name_is_refused_before_an_image_is_read(tmp_path):
+    data = images(tmp_path, (64, 64))
+    for image in tmp_path.glob("train/images/*.png"):
+        image.write_bytes(b"damaged")
+    with pytest.raises(UsageError, match="dise"):
+        plan(TrainConfig(data=data, loss=LossConfig({"dise": 1.0}), **TINY), GIVEN, timed=False)
+    with pytest.raises(DataError):
+        plan(TrainConfig(data=data, **TINY), GIVEN, timed=False)

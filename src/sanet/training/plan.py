@@ -29,6 +29,7 @@ from sanet.inference.device import choose_device
 from sanet.settings import changed, nested, settings_of
 from sanet.structures import Batch, is_live
 from sanet.tables import duration
+from sanet.training.fit import require_names
 from sanet.training.optimization import create_optimizer
 from sanet.training.run import with_known_range
 from sanet.training.start import create_network
@@ -99,6 +100,7 @@ def plan(config: TrainConfig, given: Collection[str] = (), memory: float | None 
         timed: take a few steps, to say how long training takes and to fit it into the memory.
 
     Raises:
+        UsageError: a name that stands for nothing, before the data are read.
         DataError: the dataset cannot be trained on.
 
     Example:
@@ -108,6 +110,7 @@ def plan(config: TrainConfig, given: Collection[str] = (), memory: float | None 
         ((64, 64), 'model.backbone')
     """
     source = data_source(with_known_range(config).data)
+    require_names(config, source.labels)
     report = check_data(source, progress=is_live())
     config = replace(config, data=replace(source.settings or config.data, images=report.reading))
     if report.errors:
