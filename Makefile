@@ -18,10 +18,10 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: tools
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow" --durations 15
 
 slow: tools
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 -m slow --durations 15
 
 tools: $(VENV)/.installed-dev
 	@command -v chromium chromium-browser google-chrome >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q chromium; } \
