@@ -20,7 +20,7 @@ from sanet.structures import UsageError
 ClassWeighting = Literal["none", "fourth_root", "sqrt", "log"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "xpu"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-ExportFormat = Literal["onnx", "onnx-int8"]
+ExportFormat = Literal["onnx", "onnx-int8", "openvino", "openvino-int8"]
 ExportOutputs = Literal["logits", "logits+features", "labels", "labels+confidence"]
 EngineName = Literal["auto", "torch", "onnxruntime"]
 CollectionEngine = Literal["auto", "torch", "onnxruntime", "ray"]
