@@ -31,9 +31,9 @@ class Predict(Command):
         images: images and films: files, folders and globs; - reads them from stdin, a line each.
         model: run directory, model directory, hf:OWNER/NAME or exported file; by default streets, the bundled model.
         output: folder for masks, overlays and predictions.jsonl.
-        engine: torch; onnxruntime, faster on CPUs once a graph of the model is made, which is kept; ray for all
-            cores, GPUs and machines of a Ray cluster. By default onnxruntime for a model whose graph is kept, or for
-            many images.
+        engine: torch; onnxruntime, faster on CPUs once a graph of the model is made, which is kept; openvino, by a
+            graph as well; ray for all cores, GPUs and machines of a Ray cluster. By default onnxruntime for a model
+            whose graph is kept, or for many images.
         workers: only with engine ray, largest number of processes; by default one for each GPU or core.
         device: cpu, cuda, mps or xpu; by default the best there is.
         format: mask, or also annotations to correct in a tool: labelme, cvat, coco, yolo, labelstudio, via, geojson,
