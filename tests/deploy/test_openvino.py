@@ -210,9 +210,9 @@ def test_it_runs_on_cpus_alone(exported):
         Predictor(exported[0], "cuda")
 
 
-def test_without_openvino_the_extra_is_named(exported, model, tmp_path, monkeypatch):
+def test_without_openvino_the_extra_is_named(exported, small, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    for act in (lambda: Predictor(exported[0], "cpu"), lambda: export(model, tmp_path / "m.xml", progress=False)):
+    for act in (lambda: Predictor(exported[0], "cpu"), lambda: export(small, tmp_path / "m.xml", progress=False)):
         with pytest.raises(SanetError, match=r"pip install 'sanet-segmentation\[openvino\]'"):
             act()
     assert not [*tmp_path.iterdir()]
