@@ -139,16 +139,14 @@ def export_int8(
         say(f"calibrate on {len(indices)} images", progress)
         images = (calibration_set[index].image for index in indices)
         seen = (resized(image[None], *inference.factors(*image.shape[-2:]))[0] for image in images)
-        quantize(in_float, graph_of(partial), map(model.images.stored, seen) if model.images.of_values else seen)
-        finish(partial)
+        quantize(in_float, partial, map(model.images.stored, seen) if model.images.of_values else seen)
         seconds = perf_counter() - start
         say(f"score both on {len(dataset)} images of {split}", progress)
         scores = score_both(dataset, network.network, partial, progress)
         counts = len(dataset), len(indices), in_float.stat().st_size
         cost = Int8Cost((source.settings or data).name, split, *counts, **scores)
         require_small_drop(cost, max_miou_drop, Path(path))
-        metadata |= {"quantization": asdict(cost)}
-        store_metadata(partial, metadata)
+        store_metadata(partial, metadata := metadata | {"quantization": asdict(cost)})
         exported = open_exported(partial, "cpu")
         cases = compare(network, exported)
         if outputs.startswith("labels"):
@@ -165,7 +163,7 @@ def evenly_spaced(length: int, count: int) -> list[int]:
 
 
 def quantize(source: Path, target: Path, images: Iterator[Tensor]) -> None:
-    """Write the int8 variant of an ONNX file, its ranges from images (C, H, W) uint8 of any sizes.
+    """Write the int8 export of an ONNX file, its ranges from images (C, H, W) uint8 of any sizes.
 
     Raises:
         SanetError: onnxruntime cannot do it, or an image cannot be read.
@@ -185,7 +183,7 @@ def quantize(source: Path, target: Path, images: Iterator[Tensor]) -> None:
             quant_pre_process(source, prepared, skip_symbolic_shape=True)
             quantize_static(
                 prepared,
-                target,
+                graph_of(target),
                 Reader(),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
@@ -199,6 +197,7 @@ def quantize(source: Path, target: Path, images: Iterator[Tensor]) -> None:
         raise
     except Exception as error:  # onnxruntime's errors have no class in common
         raise SanetError(f"onnxruntime cannot quantise the network ({first_line(error)}); export to onnx") from error
+    finish(target)
 
 
 def score_both(dataset: SegmentationDataset, network: SegmentationModel, path: Path, progress: bool) -> dict[str, Any]:
