@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from sanet.data.matlab import read_matrix
+from sanet.data.samples import Samples, samples_of
 from sanet.data.values import MaskCoding, Values, classes_of, packed_pixels, value_counts, values_text
 from sanet.structures import Color, LabelSet, SanetError, UsageError
 
@@ -34,8 +35,8 @@ UNREADABLE = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError, MemoryError),
     *(struct.error, Image.DecompressionBombError),
 )
-BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL = 258, 262, 277  # TIFF's tags
-SIZES_OF_JPEG2000 = b"\xff\x4f\xff\x51"  # the markers behind which a codestream says how its samples are stored
+ORIENTATION = 274  # TIFF's and EXIF's tag
+ROWS = 1024  # of an image at once
 # A fourth channel in which more than this share of the pixels is neither opaque nor transparent is no transparency.
 MOST_TRANSLUCENT = 0.1
 DEPTH_REMEDY = "set data.images.channels, such as 1 for grey, which measures it, or save it with 8"
@@ -59,14 +60,6 @@ class StoredMask(NamedTuple):
     values: Values  # (H, W) integers: the numbers stored, or the colours as ``packed_pixels`` has them
     palette: dict[int, Color]  # the colours of the numbers that occur, where the file has a palette
     lossy: bool = False  # its format changes numbers
-
-
-class Samples(NamedTuple):
-    """How the numbers of an opened file are stored."""
-
-    largest: int  # that a number can be
-    inverted: bool  # Pillow hands out ``largest`` less the number
-    channels: int  # of every pixel; Pillow drops what it knows no name for
 
 
 def load_image(path: Path) -> StoredImage:
@@ -132,7 +125,12 @@ def rgb(image: Image.Image) -> NDArray[np.uint8]:
             "has a fourth channel that is no transparency, such as near infrared; set data.images.channels 4 if the "
             "network is to see it, or save it as RGB"
         )
-    return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    turned = image if image.getexif().get(ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
+    pixels = np.empty((turned.height, turned.width, 3), np.uint8)
+    for top in range(0, turned.height, ROWS):  # Pillow makes copies, of the largest images several gigabytes
+        band = turned.crop((0, top, turned.width, min(top + ROWS, turned.height)))
+        pixels[top : top + ROWS] = band.convert("RGB")
+    return pixels
 
 
 def _alpha(image: Image.Image) -> list[int]:
@@ -317,33 +315,3 @@ def opened(path: Path) -> Iterator[tuple[Image.Image, Samples]]:
             yield image, samples
     except UNREADABLE as error:
         raise DataError(f"{path} cannot be read as an image ({error}); replace it or remove it") from error
-
-
-def samples_of(image: Image.Image, path: Path) -> Samples:
-    """How numbers are stored, of an image that was opened and not decoded yet."""
-    channels = len(image.getbands())
-    if image.format == "PNG":
-        with path.open("rb") as file:
-            bits = file.read(25)[24]
-        return Samples(2**bits - 1, False, channels)
-    if image.format == "TIFF":
-        tags = image.tag_v2  # type: ignore[attr-defined]
-        inverted = tags.get(PHOTOMETRIC) == 0 and image.mode in {"1", "L"}
-        return Samples(2 ** max(tags.get(BITS_PER_SAMPLE, (1,))) - 1, inverted, tags.get(SAMPLES_PER_PIXEL, 1))
-    if image.format == "JPEG2000":
-        return Samples(2 ** _bits_of_jpeg2000(path) - 1, False, channels)
-    if image.format == "PPM" and isinstance(arguments := image.tile[0].args, tuple):  # type: ignore[attr-defined]
-        return Samples(arguments[1], False, channels)
-    largest = {"1": 1, "I": 65535}.get(image.mode, 255)
-    return Samples(largest, image.format == "PPM" and image.mode == "1", channels)
-
-
-def _bits_of_jpeg2000(path: Path) -> int:
-    """The most of a channel; Pillow cuts those of colours down to 8."""
-    content = path.read_bytes()
-    place = content.find(SIZES_OF_JPEG2000) + len(SIZES_OF_JPEG2000)
-    count = int.from_bytes(content[place + 36 : place + 38])
-    kinds = content[place + 38 : place + 38 + 3 * count : 3]
-    if any(kind & 128 for kind in kinds):
-        raise ValueError("it has signed numbers")
-    return max(kind + 1 for kind in kinds)

@@ -23,6 +23,7 @@ from torchvision.io import ImageReadMode, decode_png
 from sanet.data.decoding import (
     ARRAY,
     FORMATS,
+    ORIENTATION,
     UNREADABLE,
     DataError,
     load_array,
@@ -30,8 +31,8 @@ from sanet.data.decoding import (
     opened,
     read_image,
     require_file,
-    samples_of,
 )
+from sanet.data.samples import samples_of
 from sanet.reading import FAR_OUTSIDE, ImageReading
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is raised
@@ -41,7 +42,6 @@ MOST_PAGES = 64
 MOST_LOOKED_AT = 2**22  # pixels of an image
 NO_CODE = (ImportError, NotImplementedError)  # what tifffile says where another library has it
 DAMAGED = (*UNREADABLE, zlib.error, lzma.LZMAError)
-ORIENTATION = 274  # TIFF's and EXIF's tag
 PREVIEW_OR_MASK = 5  # bits of TIFF's kind of page
 MINISWHITE, PALETTE = 0, 3  # TIFF's photometric interpretations
 # Modes of Pillow whose channels are those of the file.

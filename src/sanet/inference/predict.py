@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from sanet.config import InferenceConfig, OutputConfig
 from sanet.data.decoding import DataError
-from sanet.data.images import tensor_of
 from sanet.data.source import names_text
 from sanet.data.stacks import paged
 from sanet.files import accept, aside_of, beside, discard, locked, require_own, sum_of, written
@@ -223,14 +222,14 @@ def _label_images(predictor: Predictor, jobs: Iterable[Job], outputs: OutputConf
         for job in jobs:
             try:
                 line = version(job.image)
-                values = predictor.read(Path(job.image))
+                image = predictor.pixels(job.image)  # and no longer as it was read, which takes as much again
             except (DataError, OSError) as error:
                 text = str(error) if isinstance(error, DataError) else f"{job.image}: {error}"
                 failed.append({"image": job.image, "error": text})
                 continue
-            outside = round(predictor.images.outside(tensor_of(values)), 6) if predictor.images.of_values else 0.0
+            outside = round(predictor.images.outside(image), 6) if predictor.images.of_values else 0.0
             read.append((job, {**line, **({"outside": outside} if outside > FAR_OUTSIDE else {})}))
-            yield values
+            yield image
 
     certain = outputs.confidence or outputs.regions
     detail: Detail = "probabilities" if outputs.probabilities else "confidence" if certain else "mask"

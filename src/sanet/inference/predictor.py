@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from html import escape
 from itertools import chain
 from operator import attrgetter
@@ -22,7 +23,7 @@ from sanet.inference.beside import grouped, side_by_side
 from sanet.inference.device import choose_device, prepared
 from sanet.inference.exported import ExportedModel, is_exported, open_exported
 from sanet.inference.prediction import Certainty, Prediction
-from sanet.inference.views import LogitsFunction, label_image, probabilities_of, score_bands
+from sanet.inference.views import LogitsFunction, label_image, probabilities_of, score_bands, score_blocks
 from sanet.models.networks import SegmentationModel
 from sanet.models.store import BUNDLED
 from sanet.structures import UsageError, first_line
@@ -144,7 +145,7 @@ class Predictor:
             return self._several(image, unit, threshold, detail)
         if isinstance(image, (list, tuple)) or getattr(image, "ndim", 0) == 4:
             return [*self._several(iter(image), unit, threshold, detail)]
-        return next(self._labelled([self.seen(self.pixels(image, unit))], threshold, detail))
+        return self._labelled([self.seen(self.pixels(image, unit))], threshold, detail)[0]
 
     @torch.inference_mode()
     def label(self, image: torch.Tensor) -> torch.Tensor:
@@ -179,7 +180,7 @@ class Predictor:
 
     def features_of(self, image: torch.Tensor) -> NDArray[np.float32] | None:
         """(C, H, W), as ``seen`` gives it -> (C,), the mean over views and windows; see ``Prediction``."""
-        return next(self._labelled([image], None, "mask")).features
+        return self._labelled([image], None, "mask")[0].features
 
     def logits_of(self, images: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W), as ``seen`` gives them -> (B, K, H, W) logits, on the model's device."""
@@ -199,49 +200,46 @@ class Predictor:
         on_cpu, area = self.device.type == "cpu", self.inference.window**2
         seen = (self.seen(self.pixels(image, unit)) for image in images)
         groups = grouped(seen, self.batch, TOGETHER if on_cpu else area)
-
-        def labelled(held: list[torch.Tensor]) -> list[Prediction]:
-            return [*self._labelled(held, threshold, detail)]
-
+        label = partial(self._labelled, threshold=threshold, detail=detail)
         beside = torch.get_num_threads() if on_cpu else 1
         # Images that go through windows take the memory of all their pixels.
-        found = side_by_side(labelled, groups, beside, lambda held: held[0][0].numel() <= area)
+        found = side_by_side(label, groups, beside, lambda held: held[0][0].numel() <= area)
         yield from chain.from_iterable(found)
 
     @torch.inference_mode()
-    def _labelled(self, held: list[torch.Tensor], threshold: float | None, detail: Detail) -> Iterator[Prediction]:
+    def _labelled(self, held: list[torch.Tensor], threshold: float | None, detail: Detail) -> list[Prediction]:
         """Predictions of images of one size, (C, H, W) each, as the network takes them."""
         self._require_own_process()
-        images = torch.stack(held).to(self.device)
-        parts: dict[str, list[torch.Tensor]] = {
-            name: [] for name in ("labels", "confidence", "entropy", "probabilities")
-        }
+        images = (torch.stack(held) if len(held) > 1 else held[0][None]).to(self.device)
+        size, classes = (len(held), *images.shape[-2:]), len(self.labels)
+        found: dict[str, NDArray[Any]] = {"labels": np.empty(size, np.uint8 if classes <= 256 else np.uint16)}
+        if detail != "mask" or threshold is not None:
+            found |= {name: np.empty(size, np.float32) for name in ("confidence", "entropy")}
+        if detail == "probabilities":
+            found["probabilities"] = np.empty((size[0], classes, *size[1:]), np.float16)
         logits_of, features = self.watched()
-        labels_alone = self._labels_file is not None and detail == "mask" and threshold is None
-        if labels_alone and self._labels_file is not None:
-            parts["labels"].append(self._labels_file.label(images, self.inference).cpu())
-        for band in () if labels_alone else score_bands(logits_of, images, self.inference):
-            parts["labels"].append(band.max(dim=1).indices.cpu())
-            if detail != "mask" or threshold is not None:
-                shares = probabilities_of(band, self.inference, self.temperature)
-                parts["confidence"].append(shares.amax(dim=1).cpu())
-                parts["entropy"].append(torch.special.entr(shares).sum(dim=1).cpu())
+        if alone := self._labels_file if len(found) == 1 else None:
+            found["labels"][:] = alone.label(images, self.inference).cpu()
+        for rows, columns, block in () if alone else score_blocks(logits_of, images, self.inference):
+            found["labels"][:, rows, columns] = block.max(dim=1).indices.cpu()
+            if len(found) > 1:
+                shares = probabilities_of(block, self.inference, self.temperature)
+                found["confidence"][:, rows, columns] = shares.amax(dim=1).cpu()
+                found["entropy"][:, rows, columns] = torch.special.entr(shares).sum(dim=1).cpu()
                 if detail == "probabilities":
-                    parts["probabilities"].append(shares.half().cpu())
-        found = {name: torch.cat(bands, dim=-2).numpy() for name, bands in parts.items() if bands}
+                    found["probabilities"][..., rows, columns] = shares.half().cpu()
         if features:
             found["features"] = torch.stack(features).mean(dim=0, dtype=torch.float32).cpu().numpy()
-        for place, seen in enumerate(held):
-            known = {name: values[place] for name, values in found.items()}
-            yield self._prediction(seen, known, threshold)
+        known = ({name: values[place] for name, values in found.items()} for place in range(len(held)))
+        return [self._prediction(seen, each, threshold) for seen, each in zip(held, known, strict=True)]
 
     def _prediction(self, seen: torch.Tensor, known: dict[str, NDArray[Any]], threshold: float | None) -> Prediction:
         """Of an image, what is known of it; the rest is found out when it is asked for."""
 
         def again(detail: Detail) -> Prediction:
-            return next(self._labelled([seen], None, detail))
+            return self._labelled([seen], None, detail)[0]
 
-        mask = known["labels"].astype(np.uint8 if len(self.labels) <= 256 else np.uint16)
+        mask = known["labels"]
         if threshold is not None:
             ignored = self.labels.ignore_index
             mask = mask.astype(np.promote_types(mask.dtype, np.min_scalar_type(ignored)))

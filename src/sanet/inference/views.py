@@ -12,6 +12,7 @@ an antialias, as torchvision and Pillow resize, and logits, which are smooth, wi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from math import ceil
 
 import torch
@@ -22,6 +23,7 @@ from sanet.config import InferenceConfig
 
 # (B, C, H, W) integers or float in [0, 1] -> (B, K, H, W) logits
 LogitsFunction = Callable[[Tensor], Tensor]
+Block = tuple[slice, slice, Tensor]  # rows and columns of an image, and (B, K, rows, columns) of them
 
 SMALLEST_SIDE = 32
 OVERLAP = 1 / 3
@@ -43,21 +45,32 @@ def label_image(logits_of: LogitsFunction, image: Tensor, settings: InferenceCon
 
 
 def score_bands(logits_of: LogitsFunction, images: Tensor, settings: InferenceConfig) -> Iterator[Tensor]:
+    """``score_blocks``, joined to bands (B, K, rows, W) of whole rows."""
+    return _bands(score_blocks(logits_of, images, settings))
+
+
+def score_blocks(logits_of: LogitsFunction, images: Tensor, settings: InferenceConfig) -> Iterator[Block]:
     """What decides about every pixel of images of one size, (B, C, H, W): its class has the largest score.
 
     Yields:
-        (B, K, rows, W) bands of rows from top to bottom: logits of one view, or probabilities of several.
+        rows, columns and scores of blocks, from top to bottom and left to right: logits of one view, or probabilities
+        of several. Each pixel is in one block, and blocks of a row have the same rows.
     """
-    if settings.several:
-        yield class_probabilities(logits_of, images, settings)
-        return
     height, width = images.shape[-2:]
-    seen, first = grown(images), 0
+    if settings.several:
+        yield slice(0, height), slice(0, width), class_probabilities(logits_of, images, settings)
+        return
+    seen = grown(images)
     (factor,) = settings.factors(*seen.shape[-2:])
-    for band in _view(logits_of, seen, factor, settings.window):
-        if first < height:
-            yield band[..., : height - first, :width]
-        first += band.shape[-2]
+    for rows, columns, scores in _view(logits_of, seen, factor, settings.window):
+        if rows.start < height:
+            inside = scores[..., : height - rows.start, : width - columns.start]
+            yield slice(rows.start, min(rows.stop, height)), slice(columns.start, min(columns.stop, width)), inside
+
+
+def _bands(blocks: Iterable[Block]) -> Iterator[Tensor]:
+    for _, row in groupby(blocks, lambda block: block[0].start):
+        yield torch.cat([scores for *_, scores in row], dim=-1)
 
 
 def probabilities_of(scores: Tensor, settings: InferenceConfig, temperature: float) -> Tensor:
@@ -90,7 +103,7 @@ def class_probabilities(
     for factor in settings.factors(*grown(images).shape[-2:]):
         for flipped in (False, True) if settings.flip else (False,):
             seen, first = grown(images.flip(-1) if flipped else images), 0
-            for logits in _view(logits_of, seen, factor, settings.window):
+            for logits in _bands(_view(logits_of, seen, factor, settings.window)):
                 rows = min(logits.shape[-2], height - first)
                 found = logits[..., :rows, :width].softmax(dim=1)
                 if sums is None:
@@ -101,44 +114,61 @@ def class_probabilities(
     return sums.div_(len(settings.scales) * (1 + settings.flip))
 
 
-def _view(logits_of: LogitsFunction, images: Tensor, factor: float, window: int) -> Iterator[Tensor]:
-    """Logits (B, K, rows, W) from top to bottom, of the images' size, from another one: whole, or in windows."""
-    seen = resized(images, factor)
-    bands = blended_bands(logits_of, seen, window)
-    return bands if seen.shape == images.shape else resized_bands(bands, seen.shape[-2], images.shape[-2:])
+def _view(logits_of: LogitsFunction, images: Tensor, factor: float, window: int) -> Iterator[Block]:
+    """Logits of the images' size, from another one: whole, or in windows."""
+    seen, first, size = resized(images, factor), 0, images.shape[-2:]
+    if seen.shape == images.shape:
+        yield from blended_blocks(logits_of, seen, window)
+        return
+    for band in resized_bands(blended_bands(logits_of, seen, window), seen.shape[-2], size):
+        yield slice(first, first + band.shape[-2]), slice(0, size[1]), band
+        first += band.shape[-2]
 
 
 def blended_bands(logits_of: LogitsFunction, images: Tensor, window: int) -> Iterator[Tensor]:
+    """``blended_blocks``, joined to bands (B, K, rows, W) of whole rows."""
+    return _bands(blended_blocks(logits_of, images, window))
+
+
+def blended_blocks(logits_of: LogitsFunction, images: Tensor, window: int) -> Iterator[Block]:
     """Logits of images of one size, whole or, of more than ``window ** 2`` pixels, from overlapping windows.
 
-    Every window counts most at its middle and least at its rim. Only the rows that further windows still touch are
-    kept, so that the memory needed grows with the image's width and not with its height.
+    Every window counts most at its middle and least at its rim. Of its logits only what further windows still touch is
+    kept, about a third of a window's rows, so that the memory needed grows with the image's width and not with its
+    height.
 
     A side of the images (B, C, H, W) that is shorter than ``window`` is taken whole.
 
     Yields:
-        (B, K, rows, W) bands of finished rows, from top to bottom.
+        See ``score_blocks``.
     """
     height, width = images.shape[-2:]
     if height * width <= window**2:
-        yield logits_of(images)
+        yield slice(0, height), slice(0, width), logits_of(images)
         return
     tall, wide = min(window, height), min(window, width)
     tops, lefts = window_starts(height, tall), window_starts(width, wide)
-    weight = torch.outer(_tent(tall), _tent(wide)).to(images.device)
-    sums: Tensor | None = None
-    weights = weight.new_zeros(tall, width)
-    for top, next_top in zip(tops, [*tops[1:], height], strict=True):
-        for left in lefts:
-            logits = logits_of(images[..., top : top + tall, left : left + wide]).float()
-            if sums is None:
-                sums = logits.new_zeros(*logits.shape[:2], tall, width)
-            sums[..., left : left + wide] += logits * weight
-            weights[:, left : left + wide] += weight
-        assert sums is not None
-        finished = next_top - top
-        yield sums[..., :finished, :] / weights[:finished]
-        sums, weights = (F.pad(rows[..., finished:, :], (0, 0, 0, finished)) for rows in (sums, weights))
+    row_shares, column_shares = _shares(tops, tall, height), _shares(lefts, wide, width)
+    above = [torch.zeros(0, 1, device=images.device) for _ in lefts]  # of each column of windows, from further up
+    for top, bottom, of_rows in zip(tops, [*tops[1:], height], row_shares, strict=True):
+        before = above[0].new_zeros(0)  # of the window on the left
+        for place, (left, right, of_columns) in enumerate(zip(lefts, [*lefts[1:], width], column_shares, strict=True)):
+            logits = logits_of(images[..., top : top + tall, left : left + wide])
+            found = logits.float() * torch.outer(of_rows, of_columns).to(logits.device)
+            found[..., : before.shape[-1]] += before
+            found, before = found[..., : right - left], found[..., right - left :].clone()
+            found[..., : above[place].shape[-2], :] += above[place]
+            above[place] = found[..., bottom - top :, :].clone()
+            yield slice(top, bottom), slice(left, right), found[..., : bottom - top, :]
+
+
+def _shares(starts: Sequence[int], window: int, length: int) -> list[Tensor]:
+    """For each window its share in every pixel of a side: 1, 2, 3 … 3, 2, 1, over the sum of all windows there."""
+    rising = torch.arange(1, window + 1, dtype=torch.float32)
+    tent, sums = torch.minimum(rising, rising.flip(0)), torch.zeros(length)
+    for start in starts:
+        sums[start : start + window] += tent
+    return [tent / sums[start : start + window] for start in starts]
 
 
 def window_starts(length: int, window: int) -> list[int]:
@@ -147,13 +177,6 @@ def window_starts(length: int, window: int) -> list[int]:
         return [0]
     steps = ceil((length - window) / max(1, int(window * (1 - OVERLAP))))
     return [round(step * (length - window) / steps) for step in range(steps + 1)]
-
-
-def _tent(length: int) -> Tensor:
-    """Positive weights that rise linearly to the middle: 1, 2, 3 … 3, 2, 1, scaled to at most 1."""
-    rising = torch.arange(1, length + 1, dtype=torch.float32)
-    tent = torch.minimum(rising, rising.flip(0))
-    return tent / tent.max()
 
 
 def grown(images: Tensor) -> Tensor:
