@@ -129,7 +129,7 @@ def rgb(image: Image.Image) -> NDArray[np.uint8]:
     pixels = np.empty((turned.height, turned.width, 3), np.uint8)
     for top in range(0, turned.height, ROWS):  # Pillow makes copies, of the largest images several gigabytes
         band = turned.crop((0, top, turned.width, min(top + ROWS, turned.height)))
-        pixels[top : top + ROWS] = band.convert("RGB")
+        pixels[top : top + ROWS] = np.asarray(band.convert("RGB"))
     return pixels
 
 

@@ -8,6 +8,8 @@ What takes more than a byte for each value is computed in bands of rows, so that
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from io import BytesIO
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ WRONG: Color = (255, 45, 85)
 FONT = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"
 # No side of a JPEG can have more pixels.
 LONGEST_JPEG = 65500
+LARGEST_OVERLAY = 2**26  # pixels of a file, the legend left out
 BAND = 256  # rows
 
 
@@ -77,11 +80,24 @@ def overlay(image: RGBImage, mask: Mask, labels: LabelSet, opacity: float = 0.5)
     return blend
 
 
+def overlay_jpeg(image: RGBImage, mask: Mask, labels: LabelSet, shares: Mapping[str, float]) -> bytes:
+    """A file of the overlay with its legend; of images of more than ``LARGEST_OVERLAY`` pixels one in so many."""
+    step, stream = ceil((mask.size / LARGEST_OVERLAY) ** 0.5), BytesIO()
+    picture = with_legend(overlay(image[::step, ::step], mask[::step, ::step], labels), labels, shares)
+    picture.thumbnail((LONGEST_JPEG, LONGEST_JPEG))  # smaller images stay as they are
+    picture.save(stream, "JPEG", quality=92)
+    return stream.getvalue()
+
+
 def shares(mask: Mask, labels: LabelSet) -> dict[str, float]:
     """Share in (0, 1] of the labelled pixels, by name, of the classes that are present; the biggest first."""
     indices = _indices(mask, labels)
     bands = [np.bincount(indices[rows].ravel(), minlength=len(labels) + 1) for rows in _bands(mask)]
-    counts = np.sum(bands, axis=0)[: len(labels)]
+    return shares_of(np.sum(bands, axis=0)[: len(labels)], labels)
+
+
+def shares_of(counts: NDArray[np.int64], labels: LabelSet) -> dict[str, float]:
+    """The same, of the pixels (K,) of every class."""
     return {labels.names[k]: float(counts[k] / counts.sum()) for k in np.argsort(-counts, kind="stable") if counts[k]}
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from sanet.data.images import DAMAGED, ORIENTATION, TIFF
+from sanet.data.decoding import ORIENTATION
+from sanet.data.images import DAMAGED, TIFF
 from sanet.inference.prediction import Kind, Prediction
 from sanet.structures import SanetError, first_line
 

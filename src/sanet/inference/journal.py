@@ -21,11 +21,12 @@ FileKind = Kind | Literal["frames"]  # a film's table, which stands for it as a 
 class Job(NamedTuple):
     """An image or a film, and the files that are written for it, by what they are; all as this process opens them.
 
-    ``files`` has a mask, or of a film "frames", first, and whatever else is wanted.
+    ``files`` has a mask, or of a film "frames", first, and whatever else is wanted. ``large``: see ``large.py``.
     """
 
     image: str
     files: dict[FileKind, str]
+    large: bool = False
 
     @property
     def main(self) -> str:

@@ -31,6 +31,7 @@ from sanet.inference.films import label_film
 from sanet.inference.georeference import geotiff, placed
 from sanet.inference.inputs import find_images, is_film
 from sanet.inference.journal import RESULTS, FileKind, Job, Journal, Line, version
+from sanet.inference.large import LARGE, is_large, label_large
 from sanet.inference.prediction import FoundRegion, Kind, Prediction
 from sanet.inference.predictor import Detail, Predictor
 from sanet.models.store import saved_files
@@ -137,7 +138,11 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
     geotiffs, unplaced = placed(images)
     if unplaced:
         say(unplaced, error=True)
-    jobs = [_job(path, folder, place, engine.outputs, path in geotiffs) for path, place in images.items()]
+    large = {path for path in images if not is_film(path) and is_large(path, engine.predictor)}
+    jobs = [
+        _job(path, folder, place, engine.outputs, path in geotiffs | large, path in large)
+        for path, place in images.items()
+    ]
     engine.progress = progress
     with locked(folder):
         journal = Journal(folder)
@@ -165,16 +170,19 @@ def predict_collection(engine: Engine, inputs: Sequence[str], output: str | Path
     return Outcome(len(left) - len(failures), kept, [failures[job.image] for job in left if job.image in failures])
 
 
-def _job(image: Path, folder: Path, place: Path, outputs: OutputConfig, geotiff: bool) -> Job:
+def _job(image: Path, folder: Path, place: Path, outputs: OutputConfig, geotiff: bool, large: bool) -> Job:
     """What is written of an image or a film below the output folder, at a place there."""
     endings, wanted = ENDINGS | (ENDINGS_OF_GEOTIFFS if geotiff else {}), {"masks": True, **asdict(outputs)}
-    if is_film(image):
+    if is_film(image) or large:
+        what = f"has more than {LARGE} pixels" if large else "is a film"
         for name in ("probabilities", "confidence", "regions"):
             if wanted[name]:
-                raise UsageError(f"{image} is a film, of which no {name} are written; leave them out, or the film")
+                raise UsageError(f"{image} {what}, of which no {name} are written; leave them out, or the file")
+    if is_film(image):
         endings, wanted = ENDINGS_OF_FILMS, {"frames": True, "overlays": outputs.overlays, "masks": outputs.film_masks}
     places = {kind: (FOLDERS[kind], ending) for kind, ending in endings.items() if wanted[FOLDERS[kind]]}
-    return Job(str(image), {kind: str(folder / name / f"{place}{ending}") for kind, (name, ending) in places.items()})
+    files = {kind: str(folder / name / f"{place}{ending}") for kind, (name, ending) in places.items()}
+    return Job(str(image), files, large)
 
 
 def _label_all(engine: Engine, jobs: Sequence[Job], journal: Journal, bar: tqdm[Any]) -> dict[str, str]:
@@ -203,14 +211,16 @@ def _label_all(engine: Engine, jobs: Sequence[Job], journal: Journal, bar: tqdm[
 def label_files(
     predictor: Predictor, jobs: Sequence[Job], outputs: OutputConfig, progress: bool = False
 ) -> Iterator[Line]:
-    """Label images, then films, and write their files beside their places; what ``predictions.jsonl`` says of each.
+    """Label images, then large ones and films, and write their files beside their places; what the line of each says.
 
     Raises:
         SanetError: they cannot be written, which is no image's fault.
     """
-    yield from _label_images(predictor, (job for job in jobs if not is_film(job.image)), outputs)
+    yield from _label_images(predictor, (job for job in jobs if not job.large and not is_film(job.image)), outputs)
     for job in jobs:
-        if is_film(job.image):
+        if job.large:
+            yield label_large(predictor, job, outputs)
+        elif is_film(job.image):
             yield label_film(predictor, job, outputs, progress)
 
 

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from sanet.data.formats.regions import Region, trace
 from sanet.files import written
-from sanet.inference.drawing import LONGEST_JPEG, RGBImage, overlay, palette_image, percent, shares, with_legend
+from sanet.inference.drawing import RGBImage, overlay, overlay_jpeg, palette_image, percent, shares, with_legend
 from sanet.structures import LabelSet, UsageError
 
 NEIGHBOURS = np.ones((3, 3), np.bool_)  # of a pixel, all eight
@@ -170,13 +170,11 @@ class Prediction(NDArrayOperatorsMixin):
             kind: "mask", a palette PNG; "overlay", a JPEG; "confidence", a grey PNG from 0 to 255; "probabilities", a
                 .npy of (K, H, W) float16; or "archive", a .npz of mask, probabilities, confidence and entropy.
         """
+        if kind == "overlay":
+            return overlay_jpeg(self.image, self.mask, self.labels, shares(self.mask, self.labels))
         stream = BytesIO()  # Pillow does not say what is wrong with a disk
         if kind == "mask":
             self.indexed().save(stream, "PNG")
-        elif kind == "overlay":
-            picture = self.overlay()
-            picture.thumbnail((LONGEST_JPEG, LONGEST_JPEG))  # smaller images stay as they are
-            picture.save(stream, "JPEG", quality=92)
         elif kind == "confidence":
             Image.fromarray(np.rint(self.confidence * 255).astype(np.uint8)).save(stream, "PNG")
         elif kind == "probabilities":
