@@ -98,6 +98,7 @@ def test_a_large_image_of_a_folder_is_a_tiff_in_its_place(tmp_path, saved, monke
         predict.predict_collection(engine, [str(tmp_path / "a.tif")], tmp_path / "other", progress=False)
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_a_file_that_is_cut_short_is_named(tmp_path, predictors):
     write(tmp_path / "a.tif", (300, 200), 3, "uint8", photometric="rgb", compress="deflate", **TILES)
     content = (tmp_path / "a.tif").read_bytes()

@@ -44,7 +44,8 @@ def palette_image(mask: Mask, labels: LabelSet) -> Image.Image:
     ignored = labels.ignore_index if 0 <= labels.ignore_index <= 255 else 255
     if classes > 256 or (ignored < classes and bool((indices == classes).any())):
         raise ValueError(f"a palette image has 256 indices, too few for {classes} classes and the ignored pixels")
-    indices[indices == classes] = ignored
+    for rows in _bands(indices):
+        np.putmask(indices[rows], indices[rows] == classes, ignored)
     image = Image.fromarray(indices.astype(np.uint8, copy=False))
     image.putpalette(labels.palette)
     return image
@@ -168,15 +169,16 @@ def _indices(mask: Mask, labels: LabelSet) -> NDArray[np.uint32]:
     classes = len(labels)
     if mask.ndim != 2 or mask.size == 0:
         raise ValueError(f"the mask has shape {mask.shape}; give (H, W)")
-    ignored = mask == labels.ignore_index
-    values = np.where(ignored, 0, mask)
-    if not 0 <= values.min() <= values.max() < classes:
-        raise ValueError(
-            f"the mask has values from {values.min()} to {values.max()}; classes are 0 to {classes - 1} and "
-            f"{labels.ignore_index} is ignored"
-        )
-    indices = values.astype(np.min_scalar_type(classes))
-    indices[ignored] = classes
+    indices = np.empty(mask.shape, np.min_scalar_type(classes))
+    for rows in _bands(mask):
+        ignored = mask[rows] == labels.ignore_index
+        values = np.where(ignored, 0, mask[rows])
+        if not 0 <= values.min() <= values.max() < classes:
+            raise ValueError(
+                f"the mask has values from {values.min()} to {values.max()}; classes are 0 to {classes - 1} and "
+                f"{labels.ignore_index} is ignored"
+            )
+        indices[rows] = np.where(ignored, classes, values)
     return indices
 
 

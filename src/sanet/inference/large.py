@@ -71,7 +71,10 @@ class _Rows:
     def __getitem__(self, place: tuple[Any, slice, slice]) -> Tensor:
         _, rows, columns = place
         if not self.held.start <= rows.start < rows.stop <= self.held.stop:
-            values = self.file.read(window=((rows.start, rows.stop), (0, self.file.width)))
+            try:
+                values = self.file.read(window=((rows.start, rows.stop), (0, self.file.width)))
+            except OSError as error:  # what is wrong with a file that is written is another thing
+                raise DataError(str(error.__cause__ or error)) from error
             require_finite(values, f"rows from {rows.start}")
             self.values = torch.from_numpy(values if values.dtype == np.uint8 else values.astype(np.float32))
             self.held = rows
@@ -117,7 +120,7 @@ def label_large(predictor: Predictor, job: Job, outputs: OutputConfig) -> Line:
                 seen = image[..., top : top + len(mask), :][0, :, -top % step :: step, ::step]
                 masks.append(mask[-top % step :: step, ::step].copy())
                 parts.append(seen.clone())
-    except (DataError, rasterio.errors.RasterioError) as error:
+    except (DataError, rasterio.errors.RasterioIOError) as error:
         return {"image": job.image, "error": f"{job.image}: {first_line(error)}; replace it or remove it"}
     line["shares"], stored = shares_of(counts[: len(labels)], labels), torch.cat(parts, dim=1)
     outside = round(predictor.images.outside(stored), 6) if predictor.images.of_values else 0.0

@@ -149,16 +149,22 @@ def blended_blocks(logits_of: LogitsFunction, images: Tensor, window: int) -> It
     tall, wide = min(window, height), min(window, width)
     tops, lefts = window_starts(height, tall), window_starts(width, wide)
     row_shares, column_shares = _shares(tops, tall, height), _shares(lefts, wide, width)
-    above = [torch.zeros(0, 1, device=images.device) for _ in lefts]  # of each column of windows, from further up
-    for top, bottom, of_rows in zip(tops, [*tops[1:], height], row_shares, strict=True):
-        before = above[0].new_zeros(0)  # of the window on the left
-        for place, (left, right, of_columns) in enumerate(zip(lefts, [*lefts[1:], width], column_shares, strict=True)):
+    bottoms, above = [*tops[1:], height], None
+    most = max(top + tall - bottom for top, bottom in zip(tops, bottoms, strict=True))
+    for top, bottom, of_rows in zip(tops, bottoms, row_shares, strict=True):
+        before = None
+        for left, right, of_columns in zip(lefts, [*lefts[1:], width], column_shares, strict=True):
             logits = logits_of(images[..., top : top + tall, left : left + wide])
             found = logits.float() * torch.outer(of_rows, of_columns).to(logits.device)
-            found[..., : before.shape[-1]] += before
-            found, before = found[..., : right - left], found[..., right - left :].clone()
-            found[..., : above[place].shape[-2], :] += above[place]
-            above[place] = found[..., bottom - top :, :].clone()
+            if above is None:  # in one piece, since many small ones leave gaps in memory
+                above = found.new_zeros(*found.shape[:2], most, width)
+            if before is not None:
+                found[..., : before.shape[-1]] += before
+            found, before = found[..., : right - left], found[..., right - left :]
+            found[..., :most, :] += above[..., left:right]
+            left_over = top + tall - bottom
+            above[..., :left_over, left:right] = found[..., bottom - top :, :]
+            above[..., left_over:, left:right] = 0
             yield slice(top, bottom), slice(left, right), found[..., : bottom - top, :]
 
 
