@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from sanet.data.decoding import FORMATS
+from sanet.data.decoding import opened
 from sanet.data.formats.catalog import annotation_format
 from sanet.data.formats.regions import Annotation, trace
 from sanet.files import require_own_folder, written_folder
@@ -54,7 +53,7 @@ def write_prelabels(inputs: Sequence[str], output: str | Path, labels: LabelSet,
     masks = {line["image"]: Path(output, line["mask"]) for line in done}
     for image, place in find_images(inputs, Path(output)).items():
         if path := masks.get(journal.name(str(image))):
-            with Image.open(path, formats=FORMATS) as mask:
+            with opened(path) as (mask, _):
                 regions = trace(np.array(mask), names, tolerance)
                 name = f"{place.as_posix()}{image.suffix}"
                 found.append(Annotation(name, image, mask.size, regions, None, path))
