@@ -283,3 +283,15 @@ def test_a_picture_that_has_the_shorter_side_is_seen_as_it_is():
 
 def test_the_order_of_scales_makes_no_other_views():
     assert InferenceConfig(scales=[1.5, 1]) == InferenceConfig(scales=(1.0, 1.5))
+
+
+@pytest.mark.parametrize("size", [(500, 333), (31, 45), (72, 300)])
+def test_resized_logits_of_large_images_come_in_parts(size, monkeypatch):
+    logits = torch.randn(1, 5, 72, 90, generator=torch.Generator().manual_seed(0))
+    (whole,) = views.resized_bands([logits], 72, size)
+    monkeypatch.setattr(views, "PART", 700)
+    parts = [*views.resized_bands([logits[..., :30, :], logits[..., 30:, :]], 72, size)]
+    assert max(part[0, 0].numel() for part in parts) <= 700
+    torch.testing.assert_close(torch.cat(parts, dim=-2), whole)
+    expected = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(whole, expected, rtol=1e-4, atol=1e-4)

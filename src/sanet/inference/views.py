@@ -27,6 +27,7 @@ Block = tuple[slice, slice, Tensor]  # rows and columns of an image, and (B, K, 
 
 SMALLEST_SIDE = 32
 OVERLAP = 1 / 3
+PART = 2**21  # pixels of resized logits at once
 
 
 def label_image(logits_of: LogitsFunction, image: Tensor, settings: InferenceConfig = InferenceConfig()) -> Tensor:
@@ -218,12 +219,12 @@ def resized_bands(bands: Iterable[Tensor], height: int, size: Sequence[int]) -> 
     for band in bands:
         held = band.float() if held is None else torch.cat([held, band.float()], dim=-2)
         ready = int((below < first + held.shape[-2]).sum())
-        if ready > done:
-            upper, lower = (held[..., (place[done:ready] - first).to(held.device), :] for place in (above, below))
-            share = (centres - above)[done:ready, None].to(held)
-            rows_of_band = torch.lerp(upper, lower, share)
-            yield F.interpolate(rows_of_band, (ready - done, columns), mode="bilinear", align_corners=False)
-            done = ready
+        while ready > done:  # of the largest images a part of what is ready: all of it can be gigabytes
+            part = slice(done, min(ready, done + max(1, PART // columns)))
+            upper, lower = (held[..., (place[part] - first).to(held.device), :] for place in (above, below))
+            rows_of_band = torch.lerp(upper, lower, (centres - above)[part, None].to(held))
+            done = part.stop
+            yield F.interpolate(rows_of_band, (done - part.start, columns), mode="bilinear", align_corners=False)
         if done < rows:
             kept_from = min(int(above[done]), first + held.shape[-2])
             held, first = held[..., kept_from - first :, :], kept_from
