@@ -3,7 +3,7 @@
 python benchmarks/large_images.py OUTPUT.csv
 
 A TIFF in tiles, of colours that change every 64 pixels, is labelled by a small network of 11 classes, each time in a
-process of its own; what counts is the most memory that the process ever held. One more image is a single window.
+process of its own; what counts is the most memory that the process ever held.
 """
 
 import csv
@@ -23,7 +23,7 @@ from sanet.inference.large import label_large
 from sanet.inference.predict import label_files
 from sanet.models.networks import create_model
 
-SIZES = ((1024, 1024), (5000, 5000), (10000, 5000), (20000, 5000))  # height and width
+SIZES, WINDOW = ((3000, 3000), (9000, 3000)), 1024  # height and width
 BAND, BLOCK = 512, 64
 
 
@@ -42,7 +42,7 @@ def write_image(path: Path, height: int, width: int) -> None:
 
 def label(model: str, job: Job, by_window: bool) -> None:
     """Write mask and overlay of an image."""
-    predictor = sanet.Predictor(model, "cpu", sanet.InferenceConfig(shorter_side=0))
+    predictor = sanet.Predictor(model, "cpu", sanet.InferenceConfig(WINDOW, shorter_side=0))
     if by_window:
         line = label_large(predictor, job, OutputConfig())
     else:

@@ -41,7 +41,7 @@ FEW = {
     "engines.py": {"IMAGES": 1},
     "faithfulness.py": {"IMAGES": 2},
     "films.py": {"LENGTHS": (2, 3)},
-    "large_images.py": {"SIZES": ((300, 200),)},
+    "large_images.py": {"SIZES": ((300, 200),), "WINDOW": 64},
     "label_errors.py": {"EACH": 1, "SEEDS": (0, 11)},
     "label_next.py": {
         "START": 1,

@@ -115,7 +115,11 @@ def test_what_cannot_be_read_by_rows_is_read_whole(tmp_path, predictors, saved):
     write(path, (100, 90), 3, "uint8", photometric="rgb")
     assert not is_large(path, rgb)
     assert not is_large(path, predictors["values"], 1000)  # which has four channels
-    for inference in (InferenceConfig(flip=True), InferenceConfig(shorter_side=32), InferenceConfig(scales=(0.5,))):
+    for inference in (
+        InferenceConfig(64, flip=True),
+        InferenceConfig(64, (0.5,)),
+        InferenceConfig(64, shorter_side=32),
+    ):
         assert not is_large(path, sanet.Predictor(saved / "rgb", "cpu", inference), 1000)
     write(path, (100, 90), 4, "uint8", photometric="rgb")  # the fourth may be transparency
     assert not is_large(path, rgb, 1000)

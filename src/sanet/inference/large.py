@@ -50,7 +50,12 @@ def is_large(path: Path, predictor: Predictor, least: int = LARGE) -> bool:
             settings, size = predictor.inference, (page.imagelength, page.imagewidth)
             once, turned = not settings.several and settings.factors(*size) == (1.0,), page.tags.get(ORIENTATION)
             upright = not others and page.photometric in (GREY, COLOURS) and (turned is None or turned.value == 1)
-            return size[0] * size[1] > least and once and upright and _fits(page, predictor.images)
+            return (
+                size[0] * size[1] > max(least, settings.window**2)
+                and once
+                and upright
+                and _fits(page, predictor.images)
+            )
     return False
 
 

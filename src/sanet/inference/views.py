@@ -155,8 +155,8 @@ def blended_blocks(logits_of: LogitsFunction, images: Tensor, window: int) -> It
     for top, bottom, of_rows in zip(tops, bottoms, row_shares, strict=True):
         before = None
         for left, right, of_columns in zip(lefts, [*lefts[1:], width], column_shares, strict=True):
-            logits = logits_of(images[..., top : top + tall, left : left + wide])
-            found = logits.float() * torch.outer(of_rows, of_columns).to(logits.device)
+            weights = torch.outer(of_rows, of_columns).to(images.device)
+            found = logits_of(images[..., top : top + tall, left : left + wide]).float() * weights
             if above is None:  # in one piece, since many small ones leave gaps in memory
                 above = found.new_zeros(*found.shape[:2], most, width)
             if before is not None:
