@@ -17,9 +17,9 @@ def passes(predictor, monkeypatch):
     """How many images went through the network together, pass by pass."""
     sizes, labelled = [], predictor._labelled
 
-    def counted(held, *rest):
+    def counted(held, *rest, **settings):
         sizes.append(len(held))
-        return labelled(held, *rest)
+        return labelled(held, *rest, **settings)
 
     monkeypatch.setattr(predictor, "_labelled", counted)
     return sizes
