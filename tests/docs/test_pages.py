@@ -54,8 +54,7 @@ def assert_names(tree: ast.Module) -> None:
 
 def test_options_and_files_in_the_text_exist() -> None:
     """They stand in the text by themselves, too."""
-    # Those of torchrun, srun, uv and OpenVINO.
-    others = {"--nnodes", "--rdzv-endpoint", "--kill-on-bad-exit", "--resolution", "--opt_out"}
+    others = {"--nnodes", "--rdzv-endpoint", "--kill-on-bad-exit", "--resolution"}  # torchrun's, srun's and uv's
     options = set().union(*(named(page, r"(?<!\S)--[\w.-]+") for page in PAGES))
     assert len(options) > 5
     tables = set(re.findall(r"--[\w-]+", (ROOT / "reproduce" / "__main__.py").read_text(encoding="utf-8")))

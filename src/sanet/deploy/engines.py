@@ -1,4 +1,4 @@
-"""What computes a network: PyTorch; or ONNX Runtime, faster on CPUs, or OpenVINO, by a graph made once and kept."""
+"""What computes a network: PyTorch, or ONNX Runtime, faster on CPUs, from a graph that is made once and kept."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from sanet.deploy.export import export
 from sanet.deploy.parity import SMALLEST_EQUAL_SHARE
 from sanet.files import replaced, sum_of
 from sanet.inference.device import choose_device
-from sanet.inference.exported import ONNX, is_exported, parts_of
-from sanet.inference.ir import IR
+from sanet.inference.exported import ONNX, is_exported
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import load_model
 from sanet.models.store import saved_files
@@ -27,9 +26,8 @@ from sanet.record import read_config
 from sanet.structures import SanetError, UsageError, first_line, say
 
 MANY = 500  # images that pay for making a graph: 100 at 960x720, 1,400 at 480x360 (benchmarks/engines.py)
-KEPT = 16  # graphs of an engine, those that were used last
-GRAPHS = {"onnxruntime": ONNX, "openvino": IR}
-EXTRAS = {"onnxruntime": "export", "openvino": "export,openvino"}
+KEPT = 16  # graphs, those that were used last
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
 def computed_by(
@@ -41,7 +39,7 @@ def computed_by(
     whose code the hash of a model does not know.
 
     Args:
-        engine: "auto", "torch", "onnxruntime" or "openvino".
+        engine: "auto", "torch" or "onnxruntime".
         model: a model directory, one of the hub, or an exported file, which is its own graph.
         device: as of ``Predictor``.
         count: of the images, and of the frames of films.
@@ -52,16 +50,15 @@ def computed_by(
         SanetError: there is no such model; or the engine was asked for, and the network cannot be exported.
     """
     if is_exported(model):
-        if engine not in ("auto", runs_in(model)):
-            raise UsageError(f"--engine {engine}: {model} runs in {runs_in(model)} alone; give the model directory")
+        if engine == "torch":
+            raise UsageError(f"--engine torch: {model} runs in onnxruntime alone; give the model directory")
         return model
-    files, asked = saved_files(model), engine in GRAPHS
-    runner = engine if asked else "onnxruntime"
-    refused = next(_reasons(files.config, device, runner), None)
+    files, asked = saved_files(model), engine == "onnxruntime"
+    refused = next(_reasons(files.config, device), None)
     if asked and refused:
-        raise UsageError(f"--engine {engine}: {refused}")
-    name = f"{sum_of(files.config)[:32]}-{version('sanet-segmentation')}"  # the hash of its weights is in there
-    graph = cache_folder("graphs") / f"{name}{GRAPHS[runner]}"
+        raise UsageError(f"--engine onnxruntime: {refused}")
+    name = f"{sum_of(files.config)[:32]}-{version('sanet-segmentation')}{ONNX}"  # the hash of its weights is in there
+    graph = cache_folder("graphs") / name
     wanted = asked or (engine == "auto" and not refused)
     if wanted and not graph.is_file() and (asked or count >= MANY):
         try:
@@ -74,21 +71,16 @@ def computed_by(
     if used:
         with suppress(OSError):
             graph.touch()
-    say(f"engine: {runner if used else 'torch'}")
+    say(f"engine: {'onnxruntime' if used else 'torch'}")
     return str(graph) if used else model
 
 
-def runs_in(graph: str) -> str:
-    """The engine of an exported file."""
-    return "openvino" if graph.lower().endswith(IR) else "onnxruntime"
-
-
-def _reasons(config: Path, device: str | None, engine: str) -> Iterator[str]:
+def _reasons(config: Path, device: str | None) -> Iterator[str]:
     """Why a model has no graph."""
     if choose_device(device).type != "cpu":
         yield "on CPUs alone: --device cpu"
-    if not all(map(find_spec, ("onnx", "onnxscript", engine))):
-        yield f"needs an extra: pip install 'sanet-segmentation[{EXTRAS[engine]}]'"
+    if not all(map(find_spec, NEEDED)):
+        yield "needs an extra: pip install 'sanet-segmentation[export]'"
     if ":" in read_config(config)[0]["network"]:
         yield "a network of your own may change, and its graph would not; give a file of sanet export"
 
@@ -113,9 +105,7 @@ def _make(model: str, graph: Path, images: Sequence[Path]) -> None:
                 share = (before(corner).mask == after(corner).mask).mean()
                 if share < SMALLEST_EQUAL_SHARE:
                     raise SanetError(f"it labels only {share:.2%} of the pixels of {image} as the network does")
-        for part in reversed(parts_of(graph)):
-            with replaced(part) as aside:
-                aside.write_bytes(made.with_name(part.name).read_bytes())
-    for stale in sorted(graph.parent.glob(f"*{graph.suffix}"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
-        for part in parts_of(stale):
-            part.unlink(missing_ok=True)
+        with replaced(graph) as aside:
+            aside.write_bytes(made.read_bytes())
+    for stale in sorted(graph.parent.glob(f"*{ONNX}"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+        stale.unlink(missing_ok=True)
