@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import sanet
+from reproduce.defaults import SETS, compare_defaults
 from reproduce.recipes import RECIPES
 from reproduce.tables import TABLES, table_of
 from sanet import DataConfig, InferenceConfig, SanetError
@@ -53,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     curves.add_argument("--output", default="runs/readings", help="folder for the runs")
     curves.add_argument("--seeds", type=int, default=2, help="runs of each row")
     defaults = commands.add_parser("defaults", help="sanet train with its own plan, against others in as many seconds")
-    defaults.add_argument("data", choices=("streets", "animals", "cracks", "retina"))
+    defaults.add_argument("data", choices=SETS)
     defaults.add_argument("--root", required=True, help="folder of the dataset")
     defaults.add_argument("--budget", default="10m", help="time of each run")
     defaults.add_argument("--output", required=True, help="folder for the runs")
@@ -82,8 +83,6 @@ def main() -> int:
 
             run(given.data, given.root, given.epochs, given.output, given.seeds)
         elif given.command == "defaults":
-            from reproduce.defaults import compare_defaults
-
             compare_defaults(given.data, given.root, given.budget, given.output, given.seeds, given.log)
         elif given.command == "submit":
             from reproduce.voc_server import submit

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 import sanet
-from reproduce.opening import open_test
+from reproduce.opening import boundary, open_test
 from sanet import DataConfig, RepeatConfig, TrainConfig
 
 SETS = {
@@ -45,12 +45,7 @@ def compare_defaults(data: str, root: str, budget: str, output: str, seeds: int,
         planned.write_text(str(sanet.plan(given, given=["budget"])), encoding="utf-8")
     base = yaml.safe_load(planned.read_text(encoding="utf-8"))
     base.pop("data")
-    base["metrics"] = {
-        "boundary": {
-            "name": "sanet.evaluation.boundary:BoundaryIoU",
-            "options": {"num_classes": len(sanet.data_source(source).labels)},
-        }
-    }
+    base["metrics"] = boundary(len(sanet.data_source(source).labels))
     rows = {"plan": {"label": "sanet train"}} | {
         f"{name}-{rate}": _baseline(name, rate) for name in BASELINES for rate in RATES
     }

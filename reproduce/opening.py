@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -14,6 +15,11 @@ import sanet
 from sanet import DataConfig, RepeatConfig
 
 COLUMNS = ("time", "recipe", "row", "seed", "run", "weights", "miou", "pixel_accuracy", "boundary")
+
+
+def boundary(classes: int) -> dict[str, Any]:
+    """The metric of the log's last column, as ``TrainConfig.metrics`` takes it."""
+    return {"boundary": {"name": "sanet.evaluation.boundary:BoundaryIoU", "options": {"num_classes": classes}}}
 
 
 def open_test(recipe: Path, root: str, output: str, seeds: int, log: Path) -> None:

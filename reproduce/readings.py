@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 import sanet
+from reproduce.opening import boundary
 from sanet import DataConfig, RepeatConfig
 
 SETS = {"animals": ("reproduce.small:Animals", 7), "cracks": ("reproduce.small:Cracks", 2)}
@@ -46,7 +47,7 @@ def readings(data: str, root: str, epochs: int, output: str, seeds: int = 2) -> 
         "epochs": epochs,
         "batch_size": 8,
         "validate_every": epochs,
-        "metrics": {"boundary": {"name": "sanet.evaluation.boundary:BoundaryIoU", "options": {"num_classes": classes}}},
+        "metrics": boundary(classes),
     }
     return RepeatConfig(
         rows=rows,
