@@ -1,6 +1,7 @@
 """TIFFs of more pixels than Pillow decodes: GDAL reads their windows, and writes their masks, from top to bottom.
 
-Needs rasterio (extra ``geo``). The memory that is needed does not depend on the height of the image.
+Needs rasterio (extra ``geo``). With the height of the image only the memory for its overlay grows, up to ``SEEN``
+pixels.
 """
 
 from __future__ import annotations
