@@ -28,13 +28,14 @@ from sanet.models.networks import load_model
 from sanet.models.unlike import UNLIKE, FeatureStatistics
 from sanet.structures import LabelSet, SanetError, UsageError
 
-# Labels slowly, so that it can be killed in the middle.
+# Labels three batches slowly and stands still in the fourth, so that it is always killed in the middle.
 SLOWLY = """
-import time
+import itertools, time
 from sanet.inference.predict import Engine, predict_collection
 engine = Engine("model", "cpu")
 network, forward = engine.predictor.network, engine.predictor.network.forward
-network.forward = lambda images: (time.sleep(0.05), forward(images))[1]
+pauses = itertools.chain([0.1] * 3, itertools.repeat(600))
+network.forward = lambda images: (time.sleep(next(pauses)), forward(images))[1]
 predict_collection(engine, ["photos"], "out", progress=False)
 """
 
