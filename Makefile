@@ -1,5 +1,5 @@
 # make demo | test | slow | lint | format | docs | install; each makes .venv first and installs what it needs.
-# make defaults SET=cracks ROOT=DIR trains with the plan, and others in as many seconds: 21 runs of 10 minutes.
+# make defaults SET=cracks ROOT=DIR trains with the plan, and others in as many seconds: 15 runs of 10 minutes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
