@@ -115,13 +115,14 @@ def main() -> None:
     predictor = sanet.Predictor("streets", "cpu", sanet.InferenceConfig(shorter_side=0), BATCH)
     masks = np.stack([predictor(Image.open(BytesIO(file))).mask for file in files])
     assert len({mask.tobytes() for mask in masks}) == IMAGES
-    options = ["--port", "0", "--device", "cpu", "--shorter_side", "0", "--batch", str(BATCH)]
+    options = ["--port", "0", "--device", "cpu", "--shorter_side", "0", "--batch", str(BATCH), "--engine", "torch"]
     command = [sys.executable, "-m", "sanet", "serve", "streets", *options]
     found: dict[str, Any] = {"image": SIZE, "batch": BATCH, "latency": [], "rounds": [], "memory_mib": []}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
-            server.stdout.readline()
+            for _ in ("the engine", "the model"):
+                server.stdout.readline()
             address = server.stdout.readline().split("http://")[1].split(",")[0]
             load(address, files, masks, 4, 4 * IMAGES)  # to warm up
             for clients in CLIENTS[:-1]:

@@ -20,10 +20,10 @@ from sanet.structures import UsageError
 ClassWeighting = Literal["none", "fourth_root", "sqrt", "log"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "xpu"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-ExportFormat = Literal["onnx", "onnx-int8"]
+ExportFormat = Literal["onnx", "onnx-int8", "openvino", "openvino-int8"]
 ExportOutputs = Literal["logits", "logits+features", "labels", "labels+confidence"]
-EngineName = Literal["auto", "torch", "onnxruntime"]
-CollectionEngine = Literal["auto", "torch", "onnxruntime", "ray"]
+EngineName = Literal["auto", "torch", "onnxruntime", "openvino"]
+CollectionEngine = Literal["auto", "torch", "onnxruntime", "openvino", "ray"]
 # comp5: trained on the data of PASCAL VOC only; comp6: on other data as well.
 Competition = Literal["comp5", "comp6"]
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field, fields, is_dataclass
 from types import UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sanet.references import name_of
 from sanet.structures import UsageError, choose
@@ -63,7 +63,7 @@ def check(settings: Any, section: str = "") -> None:
 def _converted(value: Any, kind: Any, name: str) -> Any:
     """A value as a setting of this kind holds it; else a TypeError, or a UsageError that says more."""
     origin, inner = get_origin(kind), get_args(kind)
-    if origin is UnionType:  # X | None
+    if origin in (Union, UnionType):  # X | None
         return None if value is None else _converted(value, inner[0], name)
     if origin is Literal:
         return choose(name, value, inner)

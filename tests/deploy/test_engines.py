@@ -30,7 +30,7 @@ def saved(folder):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A model, images of three sizes, and a cache that got a graph because there were many images."""
+    """A model, images of three sizes, and a cache that got a graph of either engine, one as there were many images."""
     folder = tmp_path_factory.mktemp("engines")
     saved(folder / "model")
     (folder / "photos").mkdir()
@@ -44,6 +44,9 @@ def made(tmp_path_factory):
         assert computed_by("auto", str(folder / "model"), "cpu", MANY - 1, images) == str(folder / "model")
         assert not kept(folder)
         assert [Path(computed_by("auto", str(folder / "model"), "cpu", MANY, images))] == [*kept(folder)]
+        ir = computed_by("openvino", str(folder / "model"), "cpu", 1, images)
+        assert [path.suffix for path in kept(folder)] == [".bin", ".onnx", ".xml"]
+        assert [*kept(folder)][-1] == Path(ir)
     return folder
 
 
@@ -57,7 +60,7 @@ def place(made, tmp_path, monkeypatch):
 
 
 def kept(place):
-    return {path: path.read_bytes() for path in sorted((place / "cache" / "graphs").glob("*.onnx"))}
+    return {path: path.read_bytes() for path in sorted((place / "cache" / "graphs").glob("*.[bxo]*"))}
 
 
 def predicted(output, *words):
@@ -69,13 +72,13 @@ def predicted(output, *words):
     return lines, files
 
 
-def test_onnxruntime_predicts_what_torch_does_and_the_graph_is_made_once(place, capsys):
+def test_graphs_predict_what_torch_does_and_are_made_once(place, capsys):
     before = kept(place)
     lines, files = predicted("torch", "--engine", "torch")
     assert "engine: torch" in capsys.readouterr().out
-    for engine in ("auto", "onnxruntime"):
+    for engine in ("auto", "onnxruntime", "openvino"):
         found, others = predicted(engine, "--engine", engine)
-        assert "engine: onnxruntime" in capsys.readouterr().out
+        assert f"engine: {engine.replace('auto', 'onnxruntime')}" in capsys.readouterr().out
         assert list(files) == list(others)
         assert len(files) == 6
         for name, values in files.items():
@@ -106,11 +109,13 @@ def test_a_graph_that_labels_otherwise_is_not_kept(place, monkeypatch, capsys):
 
 
 def test_an_engine_that_cannot_is_an_error(place, capsys):
-    (graph,) = map(str, kept(place))
+    _, graph, ir = map(str, kept(place))
     assert computed_by("onnxruntime", graph) == computed_by("auto", graph) == graph
-    for words in (["predict", "photos", "--model", graph], ["evaluate", graph, "--data.root", "photos"]):
-        assert main([*words, "--engine", "torch"]) == 2
-        assert "--engine torch" in capsys.readouterr().err
+    assert computed_by("openvino", ir) == computed_by("auto", ir) == ir
+    for file, engine in ((graph, "torch"), (graph, "openvino"), (ir, "torch"), (ir, "onnxruntime")):
+        for words in (["predict", "photos", "--model", file], ["evaluate", file, "--data.root", "photos"]):
+            assert main([*words, "--engine", engine]) == 2
+            assert f"--engine {engine}" in capsys.readouterr().err
 
 
 def test_a_network_of_ones_own_has_no_graph(place, monkeypatch):
@@ -134,11 +139,12 @@ def test_scores_are_those_of_the_model_and_say_the_engine(place):
             mask = np.random.default_rng(number).integers(0, 5, (image.height, image.width), dtype=np.uint8)
             Image.fromarray(mask).save(f"data/{split}/masks/{number}.png")
     found = {}
-    for engine in ("torch", "onnxruntime"):
+    for engine in ("torch", "onnxruntime", "openvino"):
         words = ["--data.root", "data", "--split", "val", "--device", "cpu", "--engine", engine, "--output", engine]
         assert main(["evaluate", "model", *words]) == 0
         found[engine] = read_scores(Path(engine))
-    assert np.array_equal(found["torch"].confusion, found["onnxruntime"].confusion)
     assert "engine" not in found["torch"].facts
-    assert found["onnxruntime"].facts["engine"] == "onnxruntime"
-    assert found["torch"].facts["model"] == found["onnxruntime"].facts["model"] == "model"
+    for engine in ("onnxruntime", "openvino"):
+        assert np.array_equal(found["torch"].confusion, found[engine].confusion)
+        assert found[engine].facts["engine"] == engine
+        assert found["torch"].facts["model"] == found[engine].facts["model"] == "model"

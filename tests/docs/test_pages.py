@@ -54,7 +54,8 @@ def assert_names(tree: ast.Module) -> None:
 
 def test_options_and_files_in_the_text_exist() -> None:
     """They stand in the text by themselves, too."""
-    others = {"--nnodes", "--rdzv-endpoint", "--kill-on-bad-exit", "--resolution"}  # torchrun's, srun's and uv's
+    # Those of torchrun, srun, uv and OpenVINO.
+    others = {"--nnodes", "--rdzv-endpoint", "--kill-on-bad-exit", "--resolution", "--opt_out"}
     options = set().union(*(named(page, r"(?<!\S)--[\w.-]+") for page in PAGES))
     assert len(options) > 5
     tables = set(re.findall(r"--[\w-]+", (ROOT / "reproduce" / "__main__.py").read_text(encoding="utf-8")))

@@ -8,6 +8,7 @@ import sys
 import zlib
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import islice
 
 import numpy as np
 from PIL import Image
@@ -79,12 +80,12 @@ def answered(connection):
 
 
 @contextmanager
-def serving(*options):
+def serving(*options, model="streets"):
     """A process, and where it answers."""
-    words = [sys.executable, "-c", COMMAND, "streets", "--port", "0", "--device", "cpu", "--shorter_side", "0"]
+    words = [sys.executable, "-c", COMMAND, model, "--port", "0", "--device", "cpu", "--shorter_side", "0"]
     with subprocess.Popen([*words, *options], stdout=subprocess.PIPE, text=True) as process:
         try:
-            process.stdout.readline()
-            yield process, Caller(process.stdout.readline().split("http://")[1].split(",")[0])
+            (address,) = islice((line for line in process.stdout if "http://" in line), 1)
+            yield process, Caller(address.split("http://")[1].split(",")[0])
         finally:
             process.kill()

@@ -201,7 +201,8 @@ class Evaluate(Command):
         output: folder for scores.json and report.html.
         num_workers: processes that load images.
         device: cpu, cuda, mps or xpu; by default the best there is.
-        engine: torch, or onnxruntime; by default the latter on a CPU if a graph of the model is kept, as of predict.
+        engine: torch, onnxruntime or openvino; by default onnxruntime on a CPU if a graph of the model is kept, as of
+            predict.
         inference: inference settings.
         metrics: metrics of your own beside the usual scores, by name, such as {boundary: "my_module:Name"}.
         data: the dataset; by default the one that the run was trained on.
@@ -219,7 +220,7 @@ class Evaluate(Command):
 
     def __call__(self) -> None:
         from sanet import distributed
-        from sanet.deploy.engines import computed_by
+        from sanet.deploy.engines import computed_by, runs_in
         from sanet.evaluation.evaluate import called, evaluate, files_in
         from sanet.evaluation.report import score_table
         from sanet.evaluation.results import trained_in
@@ -237,7 +238,7 @@ class Evaluate(Command):
         with joined("cpu" if self.device == "cpu" else "auto"):
             distributed.broadcast_from_main(lambda: require_own(*files_in(output)))  # before a graph is made
             graph = distributed.broadcast_from_main(lambda: computed_by(self.engine, model, self.device))
-            used = {"engine": "onnxruntime"} if graph != model else {}
+            used = {"engine": runs_in(graph)} if graph != model else {}
             evaluation = evaluate(
                 graph,
                 self.data,

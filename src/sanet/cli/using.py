@@ -31,9 +31,9 @@ class Predict(Command):
         images: images and films: files, folders and globs; - reads them from stdin, a line each.
         model: run directory, model directory, hf:OWNER/NAME or exported file; by default streets, the bundled model.
         output: folder for masks, overlays and predictions.jsonl.
-        engine: torch; onnxruntime, faster on CPUs once a graph of the model is made, which is kept; ray for all
-            cores, GPUs and machines of a Ray cluster. By default onnxruntime for a model whose graph is kept, or for
-            many images.
+        engine: torch; onnxruntime, faster on CPUs once a graph of the model is made, which is kept; openvino, by a
+            graph as well; ray for all cores, GPUs and machines of a Ray cluster. By default onnxruntime for a model
+            whose graph is kept, or for many images.
         workers: only with engine ray, largest number of processes; by default one for each GPU or core.
         device: cpu, cuda, mps or xpu; by default the best there is.
         format: mask, or also annotations to correct in a tool: labelme, cvat, coco, yolo, labelstudio, via, geojson,
@@ -263,18 +263,18 @@ class Export(Command):
 
     Args:
         model: run directory, model directory or hf:OWNER/NAME; streets is the bundled model.
-        format: onnx or onnx-int8.
+        format: onnx, onnx-int8, openvino or openvino-int8; by default what the output ends in, or onnx.
         output: the file; by default beside the model, as runs/x/model.onnx.
         outputs: logits; labels, one byte a pixel in place of four for each class; or labels+confidence, two bytes.
         opset: version of ONNX's operators; 17 to 19 for older runtimes.
-        split: only onnx-int8, split on which its scores are measured.
-        calibration: only onnx-int8, number of training images that set its ranges.
-        max_miou_drop: only onnx-int8, largest loss of mIoU, from 0 to 1; a file that loses more is not kept.
-        data: only onnx-int8, the dataset; by default the one that the run was trained on.
+        split: only int8, split on which its scores are measured.
+        calibration: only int8, number of training images that set its ranges.
+        max_miou_drop: only int8, largest loss of mIoU, from 0 to 1; a file that loses more is not kept.
+        data: only int8, the dataset; by default the one that the run was trained on.
     """
 
     model: str = positional("MODEL")
-    format: ExportFormat = "onnx"
+    format: ExportFormat | None = None
     output: str | None = None
     outputs: ExportOutputs = "logits"
     opset: int = within(20, 17, 20)
@@ -284,17 +284,19 @@ class Export(Command):
     data: DataConfig = field(default_factory=DataConfig)
 
     def __call__(self) -> None:
-        from sanet.deploy.export import default_path, export, files_of
+        from sanet.deploy.export import default_path, export, files_of, format_of, require_suffix
         from sanet.deploy.quantize import export_int8
         from sanet.files import require_own
         from sanet.models.networks import load_model
 
         directory = model_in(self.model)
-        path = self.output or default_path(directory, self.format)
-        require_own(*files_of(Path(path)))
+        path = Path(self.output or default_path(directory, self.format or "onnx"))
+        format = self.format or format_of(path)
+        require_suffix(path, format)
+        require_own(*files_of(path))
         model = load_model(directory)
         how = (self.outputs, self.opset)
-        if self.format == "onnx-int8":
+        if format.endswith("int8"):
             say(export_int8(model, path, self.data, self.split, self.calibration, self.max_miou_drop, *how))
         else:
             say(export(model, path, outputs=self.outputs, opset=self.opset))

@@ -1,4 +1,4 @@
-"""What computes a network: PyTorch, or ONNX Runtime, faster on CPUs, from a graph that is made once and kept."""
+"""What computes a network: PyTorch; or ONNX Runtime, faster on CPUs, or OpenVINO, by a graph made once and kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from sanet.deploy.export import export
 from sanet.deploy.parity import SMALLEST_EQUAL_SHARE
 from sanet.files import replaced, sum_of
 from sanet.inference.device import choose_device
-from sanet.inference.exported import ONNX, is_exported
+from sanet.inference.exported import ONNX, is_exported, parts_of
+from sanet.inference.ir import IR
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import load_model
 from sanet.models.store import saved_files
@@ -26,8 +27,9 @@ from sanet.record import read_config
 from sanet.structures import SanetError, UsageError, first_line, say
 
 MANY = 500  # images that pay for making a graph: 100 at 960x720, 1,400 at 480x360 (benchmarks/engines.py)
-KEPT = 16  # graphs, those that were used last
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
+KEPT = 16  # graphs of an engine, those that were used last
+GRAPHS = {"onnxruntime": ONNX, "openvino": IR}
+EXTRAS = {"onnxruntime": "export", "openvino": "export,openvino"}
 
 
 def computed_by(
@@ -39,7 +41,7 @@ def computed_by(
     whose code the hash of a model does not know.
 
     Args:
-        engine: "auto", "torch" or "onnxruntime".
+        engine: "auto", "torch", "onnxruntime" or "openvino".
         model: a model directory, one of the hub, or an exported file, which is its own graph.
         device: as of ``Predictor``.
         count: of the images, and of the frames of films.
@@ -50,15 +52,16 @@ def computed_by(
         SanetError: there is no such model; or the engine was asked for, and the network cannot be exported.
     """
     if is_exported(model):
-        if engine == "torch":
-            raise UsageError(f"--engine torch: {model} runs in onnxruntime alone; give the model directory")
+        if engine not in ("auto", runs_in(model)):
+            raise UsageError(f"--engine {engine}: {model} runs in {runs_in(model)} alone; give the model directory")
         return model
-    files, asked = saved_files(model), engine == "onnxruntime"
-    refused = next(_reasons(files.config, device), None)
+    files, asked = saved_files(model), engine in GRAPHS
+    runner = engine if asked else "onnxruntime"
+    refused = next(_reasons(files.config, device, runner), None)
     if asked and refused:
-        raise UsageError(f"--engine onnxruntime: {refused}")
-    name = f"{sum_of(files.config)[:32]}-{version('sanet-segmentation')}{ONNX}"  # the hash of its weights is in there
-    graph = cache_folder("graphs") / name
+        raise UsageError(f"--engine {engine}: {refused}")
+    name = f"{sum_of(files.config)[:32]}-{version('sanet-segmentation')}"  # the hash of its weights is in there
+    graph = cache_folder("graphs") / f"{name}{GRAPHS[runner]}"
     wanted = asked or (engine == "auto" and not refused)
     if wanted and not graph.is_file() and (asked or count >= MANY):
         try:
@@ -71,16 +74,21 @@ def computed_by(
     if used:
         with suppress(OSError):
             graph.touch()
-    say(f"engine: {'onnxruntime' if used else 'torch'}")
+    say(f"engine: {runner if used else 'torch'}")
     return str(graph) if used else model
 
 
-def _reasons(config: Path, device: str | None) -> Iterator[str]:
+def runs_in(graph: str) -> str:
+    """The engine of an exported file."""
+    return "openvino" if graph.lower().endswith(IR) else "onnxruntime"
+
+
+def _reasons(config: Path, device: str | None, engine: str) -> Iterator[str]:
     """Why a model has no graph."""
     if choose_device(device).type != "cpu":
         yield "on CPUs alone: --device cpu"
-    if not all(map(find_spec, NEEDED)):
-        yield "needs an extra: pip install 'sanet-segmentation[export]'"
+    if not all(map(find_spec, ("onnx", "onnxscript", engine))):
+        yield f"needs an extra: pip install 'sanet-segmentation[{EXTRAS[engine]}]'"
     if ":" in read_config(config)[0]["network"]:
         yield "a network of your own may change, and its graph would not; give a file of sanet export"
 
@@ -105,7 +113,9 @@ def _make(model: str, graph: Path, images: Sequence[Path]) -> None:
                 share = (before(corner).mask == after(corner).mask).mean()
                 if share < SMALLEST_EQUAL_SHARE:
                     raise SanetError(f"it labels only {share:.2%} of the pixels of {image} as the network does")
-        with replaced(graph) as aside:
-            aside.write_bytes(made.read_bytes())
-    for stale in sorted(graph.parent.glob(f"*{ONNX}"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
-        stale.unlink(missing_ok=True)
+        for part in reversed(parts_of(graph)):
+            with replaced(part) as aside:
+                aside.write_bytes(made.with_name(part.name).read_bytes())
+    for stale in sorted(graph.parent.glob(f"*{graph.suffix}"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+        for part in parts_of(stale):
+            part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Networks as files that other programs run: ONNX, compared with the network before it is kept."""
+"""Networks as files that other programs run: ONNX or OpenVINO's IR, compared with the network before it is kept."""
 
 from __future__ import annotations
 
@@ -26,17 +26,23 @@ from torch.export import Dim, ExportedProgram
 from tqdm import tqdm
 
 from sanet.config import ExportFormat, ExportOutputs, InferenceConfig
-from sanet.deploy.graph import give_labels, lower_to_17
+from sanet.deploy.graph import finish, give_labels, graph_of, lower_to_17
 from sanet.deploy.padding import replace_padding
 from sanet.deploy.parity import REMEDY, ParityReport, compare, example_images, require_parity
 from sanet.files import require_own, require_writable, written
-from sanet.inference.exported import FEATURES, INPUT, METADATA, ONNX, OUTPUT, SIZE, open_exported
+from sanet.inference.exported import FEATURES, INPUT, METADATA, ONNX, OUTPUT, SIZE, open_exported, parts_of
+from sanet.inference.ir import IR
 from sanet.inference.views import SMALLEST_SIDE
 from sanet.models.networks import SegmentationModel
 from sanet.models.store import BUNDLED
 from sanet.structures import SanetError, UsageError, first_line, printable
 
-SUFFIXES: dict[ExportFormat, str] = {"onnx": ONNX, "onnx-int8": f".int8{ONNX}"}
+SUFFIXES: dict[ExportFormat, str] = {
+    "onnx-int8": f".int8{ONNX}",
+    "openvino-int8": f".int8{IR}",
+    "openvino": IR,
+    "onnx": ONNX,
+}
 # The free ones of the four axes of a batch.
 SIZES = {0: "batch", 2: "height", 3: "width"}
 TORCH = str(Path(torch.__file__).parent)
@@ -77,14 +83,14 @@ def export(
     opset: int = NEWEST,
     progress: bool = True,
 ) -> ParityReport:
-    """Write a network as ONNX, which runs without this package, for batches and images of any size.
+    """Write a network as ONNX or IR, which run without this package, for batches and images of any size.
 
     The file holds the normalisation, and the classes and their colours. It is written aside, read back, and compared
     with the network; only then is it moved to its place, with the comparison in a ``.json`` beside it.
 
     Args:
         model: the network; it stays as it is.
-        path: the file; ends in ``.onnx``.
+        path: the file; ends in ``.onnx``, or in ``.xml`` for OpenVINO's IR, whose weights are in ``.bin`` beside it.
         outputs: "logits", (B, K, H, W) float32; "logits+features", by which images unlike the training images are
             told; "labels", (B, H, W) uint8 in a size that is given; or "labels+confidence", with the probability of
             each label besides, as uint8 from 0 to 255.
@@ -96,10 +102,12 @@ def export(
         SanetError: the network cannot be exported, or the file does not do what the network does. Then no file is
             left, and one that was there before stays.
     """
-    network, metadata = prepare(model, outputs), describe(model, "onnx", outputs)
-    with replacing(path, "onnx") as partial:
+    format: ExportFormat = "openvino" if Path(path).suffix.lower() == IR else "onnx"
+    network, metadata = prepare(model, outputs), describe(model, format, outputs)
+    with replacing(path, format) as partial:
         start = perf_counter()
-        write(network, partial, metadata, progress, opset)
+        write(network, graph_of(partial), metadata, progress, opset)
+        finish(partial)
         seconds = perf_counter() - start
         say("compare it with the network", progress)
         exported = open_exported(partial, "cpu")
@@ -107,7 +115,7 @@ def export(
         require_parity(cases, Path(path))
         if outputs.startswith("labels"):
             give_labels(partial, "confidence" in outputs, exported)
-        size = partial.stat().st_size
+        size = size_of(partial)
     report = ParityReport(Path(path), metadata, size, seconds, torch.get_num_threads(), cases)
     report.write()
     return report
@@ -163,22 +171,38 @@ def describe(model: SegmentationModel, format: ExportFormat, outputs: ExportOutp
 
 def files_of(path: Path) -> list[Path]:
     """An export and its report."""
-    return [path, path.with_name(f"{path.name}.json")]
+    return [*parts_of(path), path.with_name(f"{path.name}.json")]
+
+
+def size_of(path: Path) -> int:
+    """Bytes of an export."""
+    return sum(part.stat().st_size for part in parts_of(path))
+
+
+def format_of(path: Path) -> ExportFormat:
+    """What the suffix of a file asks for; ONNX where it is of no format, which is refused later."""
+    return next((format for format, suffix in SUFFIXES.items() if path.name.lower().endswith(suffix)), "onnx")
+
+
+def require_suffix(path: Path, format: ExportFormat) -> None:
+    """Raise a UsageError unless a file is named as those of a format are."""
+    if not path.name.lower().endswith(SUFFIXES[format]):
+        raise UsageError(f"{path}: a file of format {format} must end in {SUFFIXES[format]}")
 
 
 @contextmanager
 def replacing(path: str | Path, format: ExportFormat) -> Iterator[Path]:
     """A file to write elsewhere; at the end it is moved to its place, over nothing but an earlier one of ours."""
     target = Path(path)
-    if not target.name.lower().endswith(SUFFIXES[format]):
-        raise UsageError(f"{target}: a file of format {format} must end in {SUFFIXES[format]}")
+    require_suffix(target, format)
     require_own(*files_of(target))
     require_writable(target.parent)
     with TemporaryDirectory() as folder:
         partial = Path(folder) / target.name
         yield partial
-        with written(target) as aside:
-            shutil.copyfile(partial, aside)
+        for place in reversed(parts_of(target)):
+            with written(place) as aside:
+                shutil.copyfile(partial.with_name(place.name), aside)
 
 
 def write(network: Logits, path: Path, metadata: dict[str, Any], progress: bool, opset: int = NEWEST) -> None:

@@ -1,4 +1,4 @@
-"""Changes to the graph of an exported file: operators as opset 17 has them, and labels in place of logits."""
+"""Changes to the graph of an exported file: older operators, labels for logits, OpenVINO's IR for ONNX."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 
 from sanet.deploy.parity import CASES, SMALLEST_EQUAL_SHARE, differences, example_images
-from sanet.inference.exported import CONFIDENCE, LABELS, OUTPUT, SIZE, ExportedModel, open_exported
+from sanet.inference.exported import CONFIDENCE, LABELS, ONNX, OUTPUT, SIZE, ExportedModel, open_exported
+from sanet.inference.ir import IR, runtime
 from sanet.structures import SanetError, first_line
 
 if TYPE_CHECKING:
@@ -35,6 +36,30 @@ LABELLED = f"""labelled (float[batch, classes, height, width] {OUTPUT}, int64[2]
     {CONFIDENCE} = Cast <to = 2> (rounded)
 }}"""
 FOR_LABELS = 7  # of these nodes
+
+
+def graph_of(path: Path) -> Path:
+    """Where the ONNX graph of an export is written: its own place, or beside it where ``finish`` makes IR of it."""
+    return path.with_suffix(ONNX) if path.suffix.lower() == IR else path
+
+
+def finish(path: Path) -> None:
+    """Write IR of the graph beside it, with the metadata of that; of ONNX nothing is left to do.
+
+    Raises:
+        SanetError: OpenVINO is missing, or cannot do it.
+    """
+    if path == graph_of(path):
+        return
+    try:
+        openvino = runtime()
+        made = path.with_suffix(IR)  # in small letters, as OpenVINO demands
+        openvino.save_model(openvino.Core().read_model(graph_of(path)), made, compress_to_fp16=False)
+        made.rename(path)
+    except ImportError as error:
+        raise SanetError(f"{error}; pip install 'sanet-segmentation[openvino]'") from error
+    except Exception as error:  # OpenVINO's errors have no class in common
+        raise SanetError(f"OpenVINO cannot read the network ({first_line(error)}); export to onnx") from error
 
 
 def lower_to_17(model: ModelProto) -> None:
@@ -71,12 +96,14 @@ def give_labels(path: Path, confidence: bool, logits_of: ExportedModel) -> None:
     """
     import onnx
 
-    file, added = onnx.load(path), onnx.parser.parse_graph(LABELLED % float(logits_of.temperature))
+    graph = graph_of(path)
+    file, added = onnx.load(graph), onnx.parser.parse_graph(LABELLED % float(logits_of.temperature))
     file.graph.node.extend(added.node if confidence else added.node[:FOR_LABELS])
     file.graph.input.append(added.input[1])
     del file.graph.output[:]
     file.graph.output.extend(added.output if confidence else added.output[:1])
-    onnx.save(file, path)
+    onnx.save(file, graph)
+    finish(path)
     labelled = open_exported(path, "cpu")
     for number, (batch, height, width) in enumerate(CASES):
         images = example_images(batch, height, width, number, logits_of.in_chans, logits_of.images)

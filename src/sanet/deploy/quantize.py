@@ -1,4 +1,4 @@
-"""ONNX in int8: calibrated on real images, and kept only where it costs little accuracy on others.
+"""Exports in int8: calibrated on real images, and kept only where it costs little accuracy on others.
 
 Static quantisation by onnxruntime: weights and activations in 8 bits, one scale for each output channel of a
 convolution, ranges from the smallest and largest values that the calibration images give rise to.
@@ -25,18 +25,18 @@ from tqdm import tqdm
 from sanet.config import DataConfig, ExportFormat, ExportOutputs, InferenceConfig, require
 from sanet.data.catalog import data_source
 from sanet.data.source import SegmentationDataset
-from sanet.deploy.export import NEWEST, describe, prepare, quiet, replacing, say, write
-from sanet.deploy.graph import give_labels
+from sanet.deploy.export import NEWEST, describe, prepare, quiet, replacing, say, size_of, write
+from sanet.deploy.graph import finish, give_labels, graph_of
 from sanet.deploy.parity import ParityReport, compare, require_parity
 from sanet.evaluation.confusion import ConfusionMatrix, scores_of
 from sanet.evaluation.evaluate import require_same_classes
 from sanet.inference.exported import INPUT, METADATA, open_exported
+from sanet.inference.ir import IR
 from sanet.inference.predictor import Predictor
 from sanet.inference.views import resized
 from sanet.models.networks import SegmentationModel
 from sanet.structures import SanetError, first_line
 
-FORMAT: ExportFormat = "onnx-int8"
 CALIBRATION_SPLIT = "train"
 
 
@@ -105,11 +105,11 @@ def export_int8(
     opset: int = NEWEST,
     progress: bool = True,
 ) -> Int8Report:
-    """Write a network as ONNX in int8; see ``sanet.deploy.export`` for what every export holds and does.
+    """Write a network as ONNX or IR in int8; see ``sanet.deploy.export`` for what every export holds and does.
 
     Args:
         model: the network.
-        path: the file; ends in ``.int8.onnx``.
+        path: the file; ends in ``.int8.onnx`` or ``.int8.xml``.
         data: the dataset that it is calibrated on (its train split) and scored on.
         split: split on which the network and the file are scored.
         calibration: number of evenly spaced images of the train split; all where it has fewer.
@@ -128,9 +128,10 @@ def export_int8(
     source = data_source(data).reading(model.images)
     calibration_set, dataset = source.open(CALIBRATION_SPLIT), source.open(split)
     require_same_classes(model.labels, dataset.labels)
-    network, metadata = prepare(model, outputs), describe(model, FORMAT, outputs)
+    format: ExportFormat = "openvino-int8" if Path(path).suffix.lower() == IR else "onnx-int8"
+    network, metadata = prepare(model, outputs), describe(model, format, outputs)
     inference = InferenceConfig().resolved(model.shorter_side)
-    with replacing(path, FORMAT) as partial, TemporaryDirectory() as folder:
+    with replacing(path, format) as partial, TemporaryDirectory() as folder:
         start, in_float = perf_counter(), Path(folder) / "float.onnx"
         write(network, in_float, metadata, progress, opset)
         require_parity(compare(network, open_exported(in_float, "cpu")), Path(path))
@@ -145,13 +146,12 @@ def export_int8(
         counts = len(dataset), len(indices), in_float.stat().st_size
         cost = Int8Cost((source.settings or data).name, split, *counts, **scores)
         require_small_drop(cost, max_miou_drop, Path(path))
-        metadata |= {"quantization": asdict(cost)}
-        store_metadata(partial, metadata)
+        store_metadata(partial, metadata := metadata | {"quantization": asdict(cost)})
         exported = open_exported(partial, "cpu")
         cases = compare(network, exported)
         if outputs.startswith("labels"):
             give_labels(partial, "confidence" in outputs, exported)
-        report = Int8Report(Path(path), metadata, partial.stat().st_size, seconds, torch.get_num_threads(), cases, cost)
+        report = Int8Report(Path(path), metadata, size_of(partial), seconds, torch.get_num_threads(), cases, cost)
     report.write()
     return report
 
@@ -163,7 +163,7 @@ def evenly_spaced(length: int, count: int) -> list[int]:
 
 
 def quantize(source: Path, target: Path, images: Iterator[Tensor]) -> None:
-    """Write the int8 variant of an ONNX file, its ranges from images (C, H, W) uint8 of any sizes.
+    """Write the int8 export of an ONNX file, its ranges from images (C, H, W) uint8 of any sizes.
 
     Raises:
         SanetError: onnxruntime cannot do it, or an image cannot be read.
@@ -183,7 +183,7 @@ def quantize(source: Path, target: Path, images: Iterator[Tensor]) -> None:
             quant_pre_process(source, prepared, skip_symbolic_shape=True)
             quantize_static(
                 prepared,
-                target,
+                graph_of(target),
                 Reader(),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
@@ -197,6 +197,7 @@ def quantize(source: Path, target: Path, images: Iterator[Tensor]) -> None:
         raise
     except Exception as error:  # onnxruntime's errors have no class in common
         raise SanetError(f"onnxruntime cannot quantise the network ({first_line(error)}); export to onnx") from error
+    finish(target)
 
 
 def score_both(dataset: SegmentationDataset, network: SegmentationModel, path: Path, progress: bool) -> dict[str, Any]:
@@ -236,9 +237,10 @@ def require_small_drop(cost: Int8Cost, max_miou_drop: float, path: Path) -> None
 
 
 def store_metadata(path: Path, metadata: dict[str, Any]) -> None:
-    """Write it into an ONNX file in place of what is there."""
+    """Write it into an export in place of what is there."""
     import onnx
 
-    file = onnx.load(path)
+    file = onnx.load(graph_of(path))
     onnx.helper.set_model_props(file, {METADATA: json.dumps(metadata, ensure_ascii=False)})
-    onnx.save(file, path)
+    onnx.save(file, graph_of(path))
+    finish(path)

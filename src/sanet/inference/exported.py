@@ -1,15 +1,16 @@
-"""Exported networks: ONNX files that `sanet export` wrote, read back as a function from images to logits, or labels.
+"""Exported networks: files that `sanet export` wrote, read back as a function from images to logits, or labels.
 
-ONNX is data: the operators of onnxruntime open no file and run no code of the file's. What the format has besides
-them is refused before onnxruntime sees it: tensors that lie in other files, operators of one's own, and control flow,
-which could run without an end.
+ONNX and OpenVINO's IR are data: the operators of the runtimes open no file and run no code of the file's. What the
+formats have besides them is refused before the runtime sees it: tensors that lie in other files, operators of one's
+own, and control flow, which could run without an end.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from sanet.config import InferenceConfig, checked_side, require
 from sanet.inference.device import choose_device
+from sanet.inference.ir import IR, WEIGHTS, IRSession, checked_text, runtime
 from sanet.inference.views import SMALLEST_SIDE, grown, resized
 from sanet.models.unlike import FeatureStatistics
 from sanet.reading import read_plain
@@ -43,7 +45,7 @@ class ExportedModel:
     """A network from a file, which ``open_exported`` reads.
 
     Attributes:
-        opened: the file as a session of onnxruntime with so many threads.
+        opened: the file as a session of its runtime with so many threads.
         metadata: what the file says about the network.
         device: where its logits go.
         labels: the classes.
@@ -58,7 +60,11 @@ class ExportedModel:
     """
 
     def __init__(
-        self, path: Path, opened: Callable[[int], InferenceSession], metadata: dict[str, Any], device: torch.device
+        self,
+        path: Path,
+        opened: Callable[[int], InferenceSession | IRSession],
+        metadata: dict[str, Any],
+        device: torch.device,
     ) -> None:
         self.path, self.opened, self.metadata, self.device = path, opened, metadata, device
         session = opened(torch.get_num_threads())
@@ -139,7 +145,7 @@ class ExportedModel:
             )
         try:
             found = self.opened(torch.get_num_threads()).run(names, {INPUT: images.cpu().numpy(), **others})
-        except Exception as error:  # onnxruntime's errors have no class in common
+        except Exception as error:  # the runtimes' errors have no class in common
             raise SanetError(f"{self.path} cannot run on {shape}: {first_line(error):.300}") from error
         return [torch.from_numpy(each).to(self.device) for each in found]
 
@@ -150,7 +156,12 @@ class ExportedModel:
 
 def is_exported(model: str | Path) -> bool:
     """Whether this names an exported file, also one of a format that is refused; the suffix tells."""
-    return Path(model).suffix.lower() in (ONNX, *PROGRAMS) and not Path(model).is_dir()
+    return Path(model).suffix.lower() in (ONNX, IR, *PROGRAMS) and not Path(model).is_dir()
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The files of an export: of IR the graph, and its weights."""
+    return [path, path.with_suffix(WEIGHTS)] if path.suffix.lower() == IR else [path]
 
 
 def open_exported(path: str | Path, device: str | None = None) -> ExportedModel:
@@ -161,41 +172,54 @@ def open_exported(path: str | Path, device: str | None = None) -> ExportedModel:
         UsageError: there is no such device.
     """
     file = Path(path)
-    if file.suffix.lower() != ONNX:
+    suffix, parts = file.suffix.lower(), parts_of(file)
+    if suffix not in (ONNX, IR):
         raise SanetError(
             f"{file} is not opened: a file of PyTorch is a program, which can read and write any file of yours; "
             "ask whoever made it for ONNX: sanet export MODEL --format onnx"
         )
-    if not file.is_file():
-        raise SanetError(f"there is no exported file {file}; `sanet export` writes one")
+    for part in parts:
+        if not part.is_file():
+            raise SanetError(f"there is no exported file {part}; `sanet export` writes one")
+    name, extra = ("onnxruntime", "export") if suffix == ONNX else ("openvino", "openvino")
     try:
-        import onnxruntime
+        package = import_module(name) if suffix == ONNX else runtime()
     except ImportError as error:
-        raise SanetError(f"{file} needs onnxruntime: pip install 'sanet-segmentation[export]'") from error
-    on_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and torch.cuda.is_available()
+        raise SanetError(f"{file} needs {name}: pip install 'sanet-segmentation[{extra}]'") from error
+    on_gpu = suffix == ONNX and "CUDAExecutionProvider" in package.get_available_providers()
+    on_gpu = on_gpu and torch.cuda.is_available()
     used = choose_device(device or ("cuda" if on_gpu else "cpu"))
     if used.type != "cpu" and not (on_gpu and used.type == "cuda"):
-        raise UsageError(f"device {device!r}: this onnxruntime does not run there; choose cpu, or install another one")
-    cuda = [("CUDAExecutionProvider", {"device_id": used.index or 0})] if used.type == "cuda" else []
-
-    @cache
-    def opened(threads: int) -> InferenceSession:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4  # what goes wrong is raised
-        options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever its first bytes say
-        providers = [*cuda, "CPUExecutionProvider"]
-        return onnxruntime.InferenceSession(content, options, providers=providers, enable_fallback=0)
-
+        raise UsageError(f"device {device!r}: this {name} does not run there; choose cpu, or install another one")
     try:
-        content = file.read_bytes()
-        return ExportedModel(file, opened, _checked_metadata(content), used)
-    except Exception as error:  # neither onnxruntime's errors nor protobuf's have a class in common
+        contents = [part.read_bytes() for part in parts]
+        if suffix == ONNX:
+            opened: Callable[[int], InferenceSession | IRSession] = partial(_session, contents[0], used)
+            text = _checked_text(contents[0])
+        else:
+            opened, text = partial(IRSession, contents[0], contents[1]), checked_text(contents[0], METADATA, MOST_PARTS)
+        if len(text) > LONGEST_METADATA:
+            raise SanetError(f"its {METADATA} has {len(text)} characters; {LONGEST_METADATA} at most are read")
+        return ExportedModel(file, cache(opened), json.loads(text), used)
+    except Exception as error:  # neither the runtimes' errors nor protobuf's have a class in common
         raise SanetError(f"{file} cannot be read: {first_line(error):.300}") from error
 
 
-def _checked_metadata(content: bytes) -> Any:
-    """What an ONNX file says about its network, if it is one graph of ONNX's own operators, with all its tensors."""
+def _session(content: bytes, device: torch.device, threads: int) -> InferenceSession:
+    """An ONNX file in onnxruntime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # what goes wrong is raised
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever its first bytes say
+    cuda = [("CUDAExecutionProvider", {"device_id": device.index or 0})] if device.type == "cuda" else []
+    providers = [*cuda, "CPUExecutionProvider"]
+    return onnxruntime.InferenceSession(content, options, providers=providers, enable_fallback=0)
+
+
+def _checked_text(content: bytes) -> str:
+    """The metadata of an ONNX file, if that is one graph of ONNX's own operators, with all its tensors."""
     import onnx
 
     model = onnx.load_model_from_string(content)
@@ -209,10 +233,8 @@ def _checked_metadata(content: bytes) -> Any:
             raise SanetError(f"its operator {part.op_type!r:.80} of {part.domain!r:.80} is none of ONNX's own")
         if kind in ("FunctionProto", "TrainingInfoProto") or graphs > 1 or number > MOST_PARTS:
             raise SanetError("it is more than a network: it has functions, control flow or very many parts")
-    text = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA, "null")
-    if len(text) > LONGEST_METADATA:
-        raise SanetError(f"its {METADATA} has {len(text)} characters; {LONGEST_METADATA} at most are read")
-    return json.loads(text)
+    found: str = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA, "null")
+    return found
 
 
 def _parts(message: Any) -> Iterator[Any]:

@@ -26,7 +26,7 @@ from sanet.data.source import names_text
 from sanet.data.stacks import paged
 from sanet.files import accept, aside_of, beside, discard, locked, require_own, sum_of, written
 from sanet.inference.drawing import shares
-from sanet.inference.exported import is_exported
+from sanet.inference.exported import is_exported, parts_of
 from sanet.inference.films import label_film
 from sanet.inference.georeference import geotiff, placed
 from sanet.inference.inputs import find_images, is_film
@@ -100,7 +100,7 @@ class Engine:
 
 def fingerprint_of(model: str, inference: InferenceConfig, outputs: OutputConfig) -> str:
     """Hash of the contents of the model's files, its classes among them, and of what decides about mask and line."""
-    files = (Path(model),) if is_exported(model) else saved_files(model)
+    files = parts_of(Path(model)) if is_exported(model) else saved_files(model)
     # What is None is left out, so that a setting that is added later does not label everything again.
     settings = {name: value for name, value in asdict(inference).items() if value is not None}
     deciding = {"threshold": outputs.threshold, "regions": outputs.regions or None}

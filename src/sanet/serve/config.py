@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sanet.config import EngineName
 from sanet.settings import check, within
 
 # Pillow refuses images of more pixels as decompression bombs: twice its MAX_IMAGE_PIXELS, in 10^6.
@@ -22,6 +23,8 @@ class ServeConfig:
             SANET_TOKEN, which other users of the computer cannot read in its list of processes.
         allowed_hosts: without a token, further names that requests may call the server by, such as that of a proxy.
         device: name of the device: "cpu", "cuda", "mps" or "xpu"; by default the best there is.
+        engine: torch, onnxruntime or openvino; by default onnxruntime on a CPU if a graph of the model is kept, as of
+            predict.
         largest_megabytes: size limit of an image file, in 10^6 bytes.
         largest_megapixels: size limit of an image, in 10^6 pixels; a larger one is refused before it is decoded.
         waiting: most requests at a time; further ones are told at once to come again.
@@ -34,6 +37,7 @@ class ServeConfig:
     token: str | None = None
     allowed_hosts: tuple[str, ...] = ()
     device: str | None = None
+    engine: EngineName = "auto"
     largest_megabytes: float = within(20.0, 1e-6, 10_000)
     largest_megapixels: float = within(25.0, 1e-6, DECODED)
     waiting: int = within(32, 1, 10_000)

@@ -10,6 +10,7 @@ from math import ceil
 from pathlib import Path
 
 from sanet.config import InferenceConfig
+from sanet.deploy.engines import computed_by
 from sanet.inference.predictor import Predictor
 from sanet.serve.config import LOOPBACK, ServeConfig
 from sanet.structures import SanetError, UsageError, say
@@ -34,7 +35,7 @@ def serve(model: str | Path, config: ServeConfig, inference: InferenceConfig = I
     """Serve a model until SIGINT or SIGTERM: what has begun is answered then, and nothing else.
 
     Args:
-        model: as ``Predictor`` takes it.
+        model: a model directory, one of the hub, a bundled one by its name, or an exported file.
         config: where, and its limits.
         inference: sliding window, multi-scale and flip.
 
@@ -71,7 +72,8 @@ def serve(model: str | Path, config: ServeConfig, inference: InferenceConfig = I
             self.handle_events()
 
     with listening(config.host, config.port) as listener:
-        predictor = Predictor(model, config.device, inference, config.batch)
+        used = computed_by(config.engine, str(model), config.device)
+        predictor = Predictor(used, config.device, inference, config.batch)
         settings = uvicorn.Config(
             create_app(predictor, config), http=Impatient, ws="none", log_level="warning", server_header=False,
             limit_concurrency=CONNECTIONS, timeout_keep_alive=HEAD, timeout_graceful_shutdown=ceil(config.seconds),
