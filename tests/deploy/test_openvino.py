@@ -19,13 +19,12 @@ from sanet.deploy.export import describe, export
 from sanet.deploy.quantize import export_int8
 from sanet.evaluation.evaluate import evaluate
 from sanet.inference.exported import METADATA, open_exported
-from sanet.inference.ir import runtime
+from sanet.inference.ir import core
 from sanet.inference.predict import fingerprint_of
 from sanet.inference.predictor import Predictor
 from sanet.models.networks import create_model
 from sanet.structures import LabelSet, SanetError, UsageError
 
-openvino = runtime()
 LABELS = LabelSet(("sky", "Straße <\"&'>", "car"), ((1, 2, 3), (200, 10, 0), (0, 255, 7)), ignore_index=250)
 SIDES = [(45, 61), (97, 33), (20, 45), (1, 1), (150, 70)]
 
@@ -51,7 +50,7 @@ def exported(model, tmp_path_factory):
 
 def test_openvino_itself_runs_the_file(exported, model):
     path, _ = exported
-    compiled = openvino.compile_model(openvino.Core().read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(core().read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for size in SIDES:
         images = torch.from_numpy(picture(size)).permute(2, 0, 1)[None]
         with torch.inference_mode():
@@ -141,6 +140,22 @@ def test_nothing_is_told_to_anybody(exported, tmp_path):
     assert not (tmp_path / "intel").exists()
 
 
+# Two graphs that end in the order in which they began, and then a signal, as of PyTorch's loading processes.
+CHILD = """
+import signal, subprocess, sys
+from sanet.inference.exported import open_exported
+first, second = (open_exported(sys.argv[1], "cpu") for _ in range(2))
+del first
+del second
+signal.signal(signal.SIGCHLD, lambda *_: None)
+subprocess.run(["true"], check=True)
+"""
+
+
+def test_signals_arrive_when_graphs_are_gone(exported):
+    subprocess.run([sys.executable, "-c", CHILD, str(exported[0])], check=True)
+
+
 # Int8
 
 
@@ -150,7 +165,7 @@ def test_int8_keeps_its_weights_in_bytes_and_says_what_it_costs(tmp_path):
     path, how = tmp_path / "m.int8.xml", {"calibration": 4, "max_miou_drop": 1.0, "progress": False}
     report = export_int8(network, path, DataConfig(), **how)
     assert path.with_suffix(".bin").stat().st_size < 0.5 * report.cost.float_bytes
-    kinds = {operator.get_type_name() for operator in openvino.Core().read_model(path).get_ops()}
+    kinds = {operator.get_type_name() for operator in core().read_model(path).get_ops()}
     assert "FakeQuantize" in kinds
     found = evaluate(path, DataConfig(), "val", device="cpu", progress=False).scores.miou
     assert report.cost.int8_miou == found

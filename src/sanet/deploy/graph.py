@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from sanet.deploy.parity import CASES, SMALLEST_EQUAL_SHARE, differences, example_images
 from sanet.inference.exported import CONFIDENCE, LABELS, ONNX, OUTPUT, SIZE, ExportedModel, open_exported
-from sanet.inference.ir import IR, runtime
+from sanet.inference.ir import IR, core, runtime
 from sanet.structures import SanetError, first_line
 
 if TYPE_CHECKING:
@@ -52,9 +52,8 @@ def finish(path: Path) -> None:
     if path == graph_of(path):
         return
     try:
-        openvino = runtime()
         made = path.with_suffix(IR)  # in small letters, as OpenVINO demands
-        openvino.save_model(openvino.Core().read_model(graph_of(path)), made, compress_to_fp16=False)
+        runtime().save_model(core().read_model(graph_of(path)), made, compress_to_fp16=False)
         made.rename(path)
     except ImportError as error:
         raise SanetError(f"{error}; pip install 'sanet-segmentation[openvino]'") from error

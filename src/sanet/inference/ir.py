@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -24,6 +25,12 @@ def runtime() -> ModuleType:
     return import_module("openvino")
 
 
+@cache
+def core() -> Any:
+    """The only one of this process: two that do not end in turn leave signals a stack that is gone, and kill it."""
+    return runtime().Core()
+
+
 class Place(NamedTuple):
     """An input or an output; sizes that are free are None."""
 
@@ -36,9 +43,9 @@ class IRSession:
     """A graph on a CPU with so many threads, in float32 also where the processor has shorter floats."""
 
     def __init__(self, graph: bytes, weights: bytes, threads: int) -> None:
-        core, streams = runtime().Core(), MOST if threads == 1 else 1  # those of one thread are called side by side
+        streams = MOST if threads == 1 else 1  # those of one thread are called side by side
         how = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads * streams}
-        self._compiled = core.compile_model(core.read_model(graph, weights), "CPU", how)
+        self._compiled = core().compile_model(core().read_model(graph, weights), "CPU", how)
 
     def get_inputs(self) -> list[Place]:
         """The inputs, in order."""
