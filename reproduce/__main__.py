@@ -9,6 +9,7 @@ from pathlib import Path
 
 import sanet
 from reproduce.defaults import SETS, compare_defaults
+from reproduce.published import PUBLISHED, published_table
 from reproduce.recipes import RECIPES
 from reproduce.tables import TABLES, table_of
 from sanet import DataConfig, InferenceConfig, SanetError
@@ -60,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
     defaults.add_argument("--output", required=True, help="folder for the runs")
     defaults.add_argument("--seeds", type=int, default=3, help="runs of each row")
     defaults.add_argument("--log", type=Path, default=Path("docs/results/test-openings.csv"))
+    published = commands.add_parser("published", help="a table as the paper has it, and what trains its rows here")
+    published.add_argument("table", choices=sorted({row.table for row in PUBLISHED}))
     masks = commands.add_parser("coco-masks", help="make the masks of COCO's annotations")
     masks.add_argument("root")
     return made
@@ -82,6 +85,8 @@ def main() -> int:
             from reproduce.readings import run
 
             run(given.data, given.root, given.epochs, given.output, given.seeds)
+        elif given.command == "published":
+            print(published_table(given.table))
         elif given.command == "defaults":
             compare_defaults(given.data, given.root, given.budget, given.output, given.seeds, given.log)
         elif given.command == "submit":

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from reproduce.published import EFFICIENTNET_B7, PUBLISHED, RESNET101
 from sanet import (
     AugmentationConfig,
     DataConfig,
@@ -25,7 +26,7 @@ from sanet import (
     TrainConfig,
 )
 
-RESNET50, RESNET101, EFFICIENTNET_B7 = "resnet50.tv_in1k", "resnet101.tv_in1k", "tf_efficientnet_b7.aa_in1k"
+RESNET50 = "resnet50.tv_in1k"
 MULTI_SCALE = InferenceConfig(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), flip=True)
 
 
@@ -151,21 +152,24 @@ def _figure_4() -> dict[str, Recipe]:
     }
 
 
-def _voc() -> dict[str, Recipe]:
-    """PASCAL VOC: the figures are the test server's, for which `python -m reproduce submit` writes the archive."""
-    server = "table 6, test server"
-    coco = Recipe("SANet on COCO", COCO, "none: pre-training for table 5", {}, inference=InferenceConfig())
-    return {
-        "table4-sanet-resnet101": voc_test,
-        "coco-sanet-resnet101": coco,
-        # Starts from the network of coco: --init-from.
-        "table5-sanet-resnet101": voc_test.but("SANet", "table 5, test server", {"miou": 86.1}, epochs=50),
-        "table6-fcn-resnet101": voc_test.but("FCN", server, {"miou": 78.7}, model=baseline("fcn", RESNET101)),
-        "table6-deeplabv3plus-resnet101": voc_test.but(
-            "DeepLabV3+", server, {"miou": 81.5}, model=baseline("smp_deeplabv3plus", RESNET101)
-        ),
-        "table6-sanet-resnet101": replace(voc_test, where=server),
-    }
+def _systems() -> dict[str, Recipe]:
+    """Tables 2, 4, 5 and 6: what the paper compares with, as far as it runs here, over the backbones of SANet's rows.
+
+    Those on PASCAL VOC are the test server's, for which `python -m reproduce submit` writes the archive. A row of table
+    5 starts from its network after COCO: --init-from.
+    """
+    bases = {"table2": best, "table4": voc_test, "table5": replace(voc_test, config=replace(VOC, epochs=50)),
+             "table6": voc_test}  # fmt: skip
+    rows = {}
+    for row in PUBLISHED:
+        if row.network:
+            model = ModelConfig(row.network, row.ours, output_stride=32 if row.network == "refinenet" else 8)
+            where = row.table if row.table == "table2" else f"{row.table}, test server"
+            rows[row.recipe] = bases[row.table].but(row.label, where, row.figures, model=model)
+            if row.table == "table5":
+                coco = Recipe(row.label, replace(COCO, model=model), "none: before table 5", {}, InferenceConfig())
+                rows[row.recipe.replace("table5", "coco")] = coco
+    return rows
 
 
 def _baselines() -> dict[str, Recipe]:
@@ -191,7 +195,7 @@ RECIPES: dict[str, Recipe] = {
     **_table_1(),
     **_table_3(),
     **_figure_4(),
-    **_voc(),
+    **_systems(),
     **_baselines(),
     # Of this package, measured: docs/results.md.
     "camvid": Recipe(

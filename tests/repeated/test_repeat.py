@@ -34,12 +34,16 @@ ROWS = {
 }
 
 
+QUOTED = {"CRF-RNN": {"miou": 39.3, CLASSES[1]: 12.3, "macs": 7.0}}
+
+
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("repeat")
     write_pictures(folder / "data", train=4, val=3)
     data = DataConfig("folder", str(folder / "data"), CLASSES)
-    return RepeatConfig(ROWS, BASE, (("sanet", "fcn"),), "A table", data, seeds=3, output=str(folder / "out"))
+    how = {"seeds": 3, "output": str(folder / "out"), "quoted": QUOTED}
+    return RepeatConfig(ROWS, BASE, (("sanet", "fcn"),), "A table", data, **how)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +85,28 @@ def test_differences_are_paired_over_images_and_seeds(table, finished):
     text = Path(f"{table.output}/table.md").read_text()
     assert f"{100 * mean:+.1f}" in text
     assert found.verdict in text
+
+
+def cells_of(text, first):
+    """Rows of the pipe table whose first header is that, by their first cells."""
+    lines = iter([cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines())
+    header, _ = next(line for line in lines if line[0] == first), next(lines)
+    return {line[0]: dict(zip(header, line, strict=True)) for line in iter(lambda: next(lines), [""])}
+
+
+def test_what_was_published_stands_beside_it_and_is_called_so(table, finished):
+    text = Path(f"{table.output}/table.md").read_text()
+    rows, classes = cells_of(text, "row"), cells_of(text, "IoU")
+    assert [rows[name]["published mIoU"] for name in ("FCN", "sanet", "CRF-RNN (quoted)")] == ["44.0", "49.5", "39.3"]
+    assert [rows[name]["published MACs (G)"] for name in ("FCN", "CRF-RNN (quoted)")] == ["—", "7.0"]
+    assert set(rows["CRF-RNN (quoted)"].values()) == {"CRF-RNN (quoted)", "39.3", "7.0", "—"}
+    assert classes.keys() == {"FCN", "sanet", "CRF-RNN (quoted)"}
+    assert classes["CRF-RNN (quoted)"][CLASSES[1]] == "12.3"
+    assert "CRF-RNN (quoted)" in Path(f"{table.output}/table.html").read_text()
+    with pytest.raises(UsageError, match=r"quoted.CRF-RNN 39\.3"):
+        replace(table, quoted={"CRF-RNN": 39.3})
+    with pytest.raises(UsageError, match=r"rows.fcn.published"):
+        rows_of(replace(table, rows={"fcn": {"published": "44"}}, comparisons=()))
 
 
 def test_the_page_needs_nothing_else(table, finished):

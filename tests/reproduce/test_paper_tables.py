@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from reproduce.published import EFFICIENTNET_B7, PUBLISHED, RESNET101, published_table
 from reproduce.recipes import RECIPES, recipe
 from reproduce.tables import SMALL, TABLES, table_of
 
@@ -73,7 +74,7 @@ def test_the_claims_of_table_1():
 
 def test_figures_of_the_paper():
     assert recipe("table1-sanet-resnet50").published == {"miou": 51.9, "pixel_accuracy": 79.3}
-    assert recipe("table6-sanet-resnet101").published == {"miou": 83.2}
+    assert recipe("table6-sanet-resnet101").published == {"miou": 83.2, "macs": 204.7, "parameters": 55.5}
     assert recipe("table5-sanet-resnet101").config.epochs == 50
     assert recipe("figure4-alpha0.4-resnet50").config.loss.terms["category"] == 0.4
     config = recipe("table3-fcn_se-resnet101").config
@@ -87,9 +88,33 @@ def test_figures_of_the_paper():
     assert config.schedule.name == "poly"
 
 
+@pytest.mark.parametrize(("name", "count"), [("table2", 11), ("table4", 13), ("table5", 12), ("table6", 5)])
+def test_a_table_prints_whole(name, count):
+    """Each row is trained with its figures beside it, or quoted."""
+    table, theirs = table_of(name, PAPERS[name]), [row for row in PUBLISHED if row.table == name]
+    shown = [(row.label, dict(row.published)) for row in rows_of(table)] + [*table.quoted.items()]
+    labels = {f"SANet, {backbone}": "SANet" for backbone in ("resnet101", "tf_efficientnet_b7")}
+    shown = [(labels.get(label, label.removesuffix(", resnet101")), figures) for label, figures in shown]
+    assert len(theirs) == count
+    assert sorted(map(str, shown)) == sorted(str((row.label, dict(row.figures))) for row in theirs)
+    assert table_of(name, CAMVID).quoted == {}
+    assert published_table(name).count("\n") == count + 1
+
+
+def test_the_tables_say_the_same_of_sanet():
+    """Its row with background is the one without times 59 of 60 classes; VOC's test stands in two tables."""
+    figures = {(row.table, row.ours): row.figures for row in PUBLISHED if row.network == "sanet"}
+    for backbone, name in ((RESNET101, "resnet101"), (EFFICIENTNET_B7, "efficientnet_b7")):
+        without = recipe(f"table1-sanet-{name}").published["miou"]
+        assert figures["table2", backbone]["miou_with_background"] == pytest.approx(without * 59 / 60, abs=0.05)
+    assert figures["table4", RESNET101]["miou"] == figures["table6", RESNET101]["miou"]
+    # Each row of table 4 with the classes has all 12 that the paper prints.
+    assert {len(row.figures) for row in PUBLISHED if row.table == "table4"} == {1, 13}
+
+
 def test_what_does_not_exist_is_named():
-    with pytest.raises(SanetError, match="table2"):
-        table_of("table2", CAMVID)
+    with pytest.raises(SanetError, match="table7"):
+        table_of("table7", CAMVID)
     with pytest.raises(SanetError, match="3 backbones"):
         table_of("table3", CAMVID, ("a", "b", "c"))
     with pytest.raises(SanetError, match="table3-fcn-resnet50"):

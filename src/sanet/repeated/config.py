@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sanet.config import DataConfig, InferenceConfig
 from sanet.settings import Options, check, within
-from sanet.structures import choose
+from sanet.structures import UsageError, choose
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class RepeatConfig:
         costs: measure parameters, multiply-accumulates and time of each network as well.
         output: folder for the runs, which all tables in it share, and for NAME.md, NAME.csv and NAME.html.
         name: name of these files.
+        quoted: rows that are not trained: published scores in per cent by label, such as {CRF-RNN: {miou: 39.3}}.
     """
 
     rows: Options = field(default_factory=dict)
@@ -40,9 +43,23 @@ class RepeatConfig:
     costs: bool = True
     output: str = "repeated"
     name: str = "table"
+    quoted: Options = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check(self)
+        for label, figures in self.quoted.items():
+            figures_of(f"quoted.{label}", figures)
         for pair in self.comparisons:
             for name in pair:
                 choose("row in comparisons", name, tuple(self.rows))
+
+
+def figures_of(where: str, given: Any) -> dict[str, float]:
+    """What somebody has published, by name.
+
+    Raises:
+        UsageError: it is anything but numbers by name.
+    """
+    if not isinstance(given, Mapping) or not all(isinstance(value, int | float) for value in given.values()):
+        raise UsageError(f"{where} {given!r}: give figures in per cent, such as {{miou: 53.0}}")
+    return dict(given)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sanet.config import MODEL, TrainConfig
 from sanet.evaluation.repeated import Comparison, Spread, paired_bootstrap
 from sanet.evaluation.results import Evaluation
-from sanet.repeated.config import RepeatConfig
+from sanet.repeated.config import RepeatConfig, figures_of
 from sanet.settings import settings_of
 from sanet.structures import UsageError
 
@@ -90,6 +90,11 @@ class Repeated:
         """The rows that have a score."""
         return [row for row in self.rows if row.runs]
 
+    def published(self) -> list[tuple[str, Mapping[str, float]]]:
+        """Labels, and what was published: of the rows, and then of those that are only quoted."""
+        quoted = [(f"{label} (quoted)", figures) for label, figures in self.config.quoted.items()]
+        return [(row.label, row.published) for row in self.rows] + quoted
+
     def metrics(self) -> list[str]:
         """Names of the metrics that rows choose beside the usual scores."""
         return list(dict.fromkeys(name for row in self.rows for name in row.config.metrics))
@@ -132,7 +137,8 @@ def rows_of(table: RepeatConfig) -> list[Row]:
         if not isinstance(given, (Mapping, NoneType)):
             raise UsageError(f"rows.{name} {given!r}: give settings, such as {{model: {{name: fcn}}}}")
         settings = _merged(table.base, given or {})
-        label, published = str(settings.pop("label", name)), settings.pop("published", {})
+        label = str(settings.pop("label", name))
+        published = figures_of(f"rows.{name}.published", settings.pop("published", {}))
         for key in ("data", "seed", "output"):
             if key in settings:
                 raise UsageError(f"rows.{name}: {key} is the table's, the same for every row")

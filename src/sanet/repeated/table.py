@@ -9,35 +9,50 @@ from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any
 
+from sanet.config import TrainConfig
 from sanet.evaluation.repeated import COVERAGE, RUNS_TO_JUDGE, Spread
 from sanet.references import name_of
 from sanet.repeated.costs import Costs
 from sanet.repeated.result import Repeated
 from sanet.structures import printable
-from sanet.tables import MISSING, markdown_table, percent
+from sanet.tables import MISSING, duration, markdown_table, percent
 
 INTERVAL = "middle 95 % of the bootstrap"
+# What may have been published of a row beside the IoU of classes.
+SCORES = {
+    "miou": "mIoU",
+    "miou_with_background": "mIoU with background",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
+}
+FIGURES = SCORES | {"parameters": "parameters (M)", "macs": "MACs (G)"}
 Cells = tuple[list[str], list[list[str]]]
 
 
 def score_cells(result: Repeated, costs: Costs | None) -> Cells:
-    """Header and rows: scores over the seeds, published ones beside them, and costs."""
-    published, metrics = any(row.published for row in result.rows), result.metrics()
-    header = ["row", "network", "backbone", "stride", f"mIoU on {result.split}", "pixel accuracy", "mean accuracy"]
-    header += [*metrics, "runs", *(["published mIoU"] if published else [])]
+    """Header and rows: scores over the seeds, published ones beside them, and costs; then the rows that are quoted."""
+    published, metrics = result.published(), result.metrics()
+    known = [name for name in FIGURES if any(name in figures for _, figures in published)]
+    scores = [name for name in SCORES if name != "miou_with_background" or name in known]
+    header = ["row", "network", "backbone", "stride", f"mIoU on {result.split}", *(SCORES[name] for name in scores[1:])]
+    header += [*metrics, "runs", *(f"published {FIGURES[name]}" for name in known)]
     header += ["parameters (M)", f"MACs (G) at {costs.size}", "time (ms)"] if costs else []
     rows = []
     for found in result.rows:
         model = found.config.model
         cells = [found.label, printable(name_of(model.name)), model.backbone, str(model.output_stride)]
-        cells += [spread_text(found.spread(name)) for name in ("miou", "pixel_accuracy", "mean_accuracy")]
+        cells += [spread_text(found.spread(name)) for name in scores]
         cells += [spread_text(found.spread(name), ".4g", ".2g") for name in metrics]
         cells.append(f"{len(found.runs)} of {result.config.seeds}" if found.failures else str(len(found.runs)))
-        cells += [_number(found.published.get("miou", nan), ".1f")] if published else []
+        cells += [_number(found.published.get(name, nan), ".1f") for name in known]
         if costs:
             parameters, macs, seconds = costs.rows.get(found.name, (nan, nan, nan))
             cells += [_number(parameters / 1e6, ".2f"), _number(macs / 1e9, ".2f"), _number(1e3 * seconds, ".0f")]
         rows.append(cells)
+    before = header.index("runs") + 1
+    for label, figures in published[len(result.rows) :]:
+        quoted = [_number(figures.get(name, nan), ".1f") for name in known]
+        rows.append([label, *[MISSING] * (before - 1), *quoted, *[MISSING] * (len(header) - before - len(known))])
     return header, rows
 
 
@@ -54,13 +69,17 @@ def comparison_cells(result: Repeated) -> Cells:
 
 
 def class_cells(result: Repeated) -> Cells:
-    """Header and rows: IoU of every class, the mean over the seeds, in per cent."""
-    finished = result.finished()
+    """Header and rows: IoU of every class, the mean over the seeds, in per cent; and what was published of it."""
+    finished, published = result.finished(), result.published()
     names = next(iter(finished[0].runs.values())).labels.names if finished else ()
     rows = []
     for found in finished:
         values = [[run.scores.class_iou[name] for run in found.runs.values()] for name in names]
         rows.append([found.label, *(percent(Spread.of(entry).mean) for entry in values)])
+    for number, (label, figures) in enumerate(published):
+        if not figures.keys().isdisjoint(names):
+            called = f"{label}, published" if number < len(result.rows) else label
+            rows.append([called, *(_number(figures.get(name, nan), ".1f") for name in names)])
     return ["IoU", *names], rows
 
 
@@ -74,20 +93,26 @@ def preface(result: Repeated, costs: Costs | None) -> list[str]:
     )
     looked = max(config.epochs // config.validate_every for config in configs) > 1 and result.split == "val"
     count = f"the {images[0].images} images of " if images else ""
+    known = any(figures for _, figures in result.published())
     sentences = [
         "Not finished: something stopped it, and the same command resumes." if result.stopped else "",
         f"Trained on {result.config.data.name}, scored on {count}its "
         f"{result.split} split{scales}{', and flipped' if inference.flip else ''}. "
-        f"Epochs: {_each(config.epochs for config in configs)}; crops: "
+        f"Epochs: {_each(_epochs(config) for config in configs)}; crops: "
         f"{_each('x'.join(map(str, config.augmentation.crop)) for config in configs)}; batches: "
         f"{_each(config.batch_size for config in configs)}. Mean ± standard deviation over the seeds, in per cent. "
         + ("Of every run the best checkpoint by this very split was taken." if looked else
            "No run chose anything by this split."),
+        "Figures that are published or quoted are their authors' and were not measured here." if known else "",
         _differences(result),
         f"Time and MACs: one image at one scale, the networks in turn, on {costs.machine.name}, threads: "
         f"{costs.machine.threads}, PyTorch {costs.machine.torch}." if costs else "",
     ]  # fmt: skip
     return [sentence for sentence in sentences if sentence]
+
+
+def _epochs(config: TrainConfig) -> str:
+    return f"{config.epochs}" if config.budget is None else f"as many as fit into {duration(config.budget)}"
 
 
 def _differences(result: Repeated) -> str:
