@@ -29,7 +29,7 @@ Competition = Literal["comp5", "comp6"]
 
 # What a run directory holds.
 CONFIG, METRICS, CHECKPOINTS, MODEL = "config.yaml", "metrics.csv", "checkpoints", "model"
-CROPS = "crops.png"
+CROPS, PLAN = "crops.png", "plan.yaml"
 # What the commands call the bundled model.
 OWN = "streets"
 

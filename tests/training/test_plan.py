@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 
@@ -125,7 +126,11 @@ def test_train_begins_with_a_plan_and_a_file_of_settings_is_taken_as_it_is(tmp_p
     planned = settings_of(TrainConfig, yaml.safe_load(Path("plan.yaml").read_text()))
     assert planned.augmentation.turns
     assert main(["train", *words, "--output", "one"]) == 0
+    kept = Path("one", "plan.yaml").read_text()
+    assert settings_of(TrainConfig, yaml.safe_load(kept)) == replace(planned, output="one")
+    assert kept.count(" # ") > 5  # reasons
     assert main(["train", "--config", "plan.yaml", "--output", "two"]) == 0
+    assert not Path("two", "plan.yaml").exists()
     one, two = (yaml.safe_load(Path(name, "config.yaml").read_text()) for name in ("one", "two"))
     assert one["augmentation"]["turns"]
     assert one | {"output": ""} == two | {"output": ""}

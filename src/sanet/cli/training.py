@@ -166,11 +166,11 @@ class Train(Command):
         from sanet.training.plan import plan
         from sanet.training.summary import ending
 
-        config = replace(self.run, output=self.resume) if self.resume else self.run
+        config, reasons = replace(self.run, output=self.resume) if self.resume else self.run, ""
         with joined(config.accelerator) as cluster:
             if self.given is not None:
                 planned = distributed.broadcast_from_main(lambda: plan(config, self.given or (), timed=False))
-                config = planned.config
+                config, reasons = planned.config, str(planned)
                 if distributed.is_main_process():
                     say(planned)
             if self.preview:
@@ -179,7 +179,7 @@ class Train(Command):
             if cluster.idle:
                 say(f"{cluster.idle} more GPUs here: torchrun --nproc-per-node {cluster.idle + 1} -m sanet train …")
             try:
-                run = train(config, self.resume is not None, self.trust_changes)
+                run = train(config, self.resume is not None, self.trust_changes, reasons)
             except Interrupted as stop:
                 begun = CheckpointFolder(Path(config.output) / CHECKPOINTS).listed()
                 remedy = f"sanet train --resume {quote(config.output)}" if begun else "the same command"

@@ -77,7 +77,8 @@ class Run:
     """A finished training run.
 
     Attributes:
-        directory: holds config.yaml, metrics.csv, checkpoints/, model/ (the best), scores.json and report.html.
+        directory: holds config.yaml, metrics.csv, checkpoints/, model/ (the best), scores.json and report.html; and
+            plan.yaml where a plan chose the settings.
         evaluation: of the best checkpoint on the validation split.
         chosen: which epoch that is, and by what.
     """
@@ -93,7 +94,7 @@ class Run:
         return f"<p>{escape(str(self.directory))}: {escape(self.chosen)}</p>{self.evaluation._repr_html_()}"
 
 
-def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False) -> Run:
+def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False, plan: str = "") -> Run:
     """Train a network, keep the best and the newest checkpoints, and report on the best.
 
     Started by torchrun or srun, every process calls this, and together they take the steps that one would.
@@ -102,6 +103,7 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
         config: everything that decides the outcome.
         resume: resume from the newest complete checkpoint in ``config.output``.
         trust_changes: resume also with other code or data than the run began with.
+        plan: text of the plan that the configuration is of, to be kept with the run.
 
     Raises:
         DataError: the dataset has faults; all of them are listed.
@@ -135,7 +137,7 @@ def train(config: TrainConfig, resume: bool = False, trust_changes: bool = False
         loader = _loader(config, source, position)
         alarm = Alarm(config, source.labels, pixels)
         trainer = _trainer(config, cluster, position, clock, alarm)
-        distributed.broadcast_from_main(lambda: keep(config, record | copying_of(config, source, resume)))
+        distributed.broadcast_from_main(lambda: keep(config, record | copying_of(config, source, resume), plan))
         if not resume:
             distributed.broadcast_from_main(lambda: save_crops(first_crops(task, loader), directory / CROPS))
         if distributed.is_main_process():

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from sanet import distributed, files, references
-from sanet.config import CHECKPOINTS, CONFIG, CROPS, MODEL, DataConfig, TrainConfig, plain
+from sanet.config import CHECKPOINTS, CONFIG, CROPS, MODEL, PLAN, DataConfig, TrainConfig, plain
 from sanet.data.fingerprint import fingerprint
 from sanet.data.source import Source
 from sanet.evaluation.copying import COPYING, SECONDS, copy_nearest
@@ -93,7 +93,7 @@ def refuse_used(config: TrainConfig) -> None:
     directory = Path(config.output)
     found = {path.name for path in directory.iterdir() if not files.hidden(path)}
     begun = bool(CheckpointFolder(directory / CHECKPOINTS).listed())
-    if not begun and found <= {CONFIG, RECORD, TENSORBOARD, CHECKPOINTS, CROPS}:
+    if not begun and found <= {CONFIG, RECORD, TENSORBOARD, CHECKPOINTS, CROPS, PLAN}:
         files.require_own(directory / CONFIG, directory / RECORD)
         config, nothing = with_known_range(config), DataConfig()
         # What is left to be found out about the dataset was found out by that run as well.
@@ -105,16 +105,17 @@ def refuse_used(config: TrainConfig) -> None:
         raise UsageError(f"--output: {directory} is not empty; choose another --output, or {remedy}")
 
 
-def keep(config: TrainConfig, record: dict[str, Any]) -> None:
-    """Write config.yaml and record.json; one that says the same already stays as it is."""
+def keep(config: TrainConfig, record: dict[str, Any], plan: str = "") -> None:
+    """Write config.yaml, record.json and, if there is a plan, plan.yaml; one that says the same stays as it is."""
     directory, settings = Path(config.output), plain(_absolute(config))
     if not (directory / CONFIG).exists() or read_mapping(directory / CONFIG) != settings:
         with files.written(directory / CONFIG) as aside:
             aside.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    text = json.dumps(record, indent=1) + "\n"
-    if not (directory / RECORD).exists() or (directory / RECORD).read_text(encoding="utf-8") != text:
-        with files.written(directory / RECORD) as aside:
-            aside.write_text(text, encoding="utf-8")
+    for name, text in ((RECORD, json.dumps(record, indent=1) + "\n"), (PLAN, plan)):
+        path = directory / name
+        if text and not (path.exists() and path.read_text(encoding="utf-8") == text):
+            with files.written(path) as aside:
+                aside.write_text(text, encoding="utf-8")
 
 
 def record_of(source: Source) -> dict[str, Any]:
