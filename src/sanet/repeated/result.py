@@ -57,11 +57,10 @@ class Row:
 
         NaN where no run has it.
         """
-        values = [
-            run.metrics.get(score, nan) if score in self.config.metrics else 100 * getattr(run.scores, score, nan)
-            for run in self.runs.values()
-        ]
-        return Spread.of(values or [nan])
+        if score in self.config.metrics:
+            return Spread.of([run.metrics.get(score, nan) for run in self.runs.values()] or [nan])
+        shares = [getattr(run.scores, score, None) for run in self.runs.values()]
+        return Spread.of([nan if share is None else 100 * share for share in shares] or [nan])
 
     def image_sums(self) -> NDArray[np.int64]:
         """(S, N, 3, K): for every run and image the pixels of each class that were found, are true, were predicted."""
