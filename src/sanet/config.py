@@ -101,8 +101,8 @@ class LossConfig:
     """The sum of one or more terms, each with a weight; by default equation (6) of the paper.
 
     Args:
-        terms: weight of each term by name: "mask", "category", "dense" of the paper; "ohem", "dice", "lovasz", "focal";
-            or "my_module:Name". In place of a weight {weight: 0.5, options: {...}} gives the term options.
+        terms: weight of each term by name: "mask", "category", "dense" of the paper; "ohem", "dice", "lovasz", "focal",
+            "border"; or "my_module:Name". In place of a weight {weight: 0.5, options: {...}} gives the term options.
         class_weighting: weights of the pixels of each class: "none", or "fourth_root", "sqrt" or "log" to favour rare
             classes, the first the least.
     """

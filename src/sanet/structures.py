@@ -123,9 +123,11 @@ class SegmentationOutput(NamedTuple):
     Attributes:
         logits: (B, K, H, W), what prediction uses, at the size of the input.
         mask: (B, K, h, w), the main prediction before the last resize (equation 7).
-        dense: (B, K, h, w), the deeply supervised stage-4 prediction (equation 9), or None.
+        dense: (B, K, h, w), the deeply supervised stage-4 prediction (equation 9), or None; (B, S * K, h, w) where
+            S stages are.
         category: (B, K), logits for "the class is in the image" (equation 8), or None.
         features: (B, C), the mean over the backbone's last level, or None.
+        border: (B, S, h, w), logits of S stages for "another class is near", or None.
     """
 
     logits: Tensor
@@ -133,6 +135,7 @@ class SegmentationOutput(NamedTuple):
     dense: Tensor | None
     category: Tensor | None
     features: Tensor | None = None
+    border: Tensor | None = None
 
 
 @dataclass(frozen=True)

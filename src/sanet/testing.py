@@ -74,7 +74,7 @@ def _check_training(model: SegmentationModel) -> None:
     for count, side in ((1, 32), (2, 64)):
         with _trying(model, f"training on a batch of {count}, {side}x{side} pixels"):
             output = model.train()(torch.rand(count, 3, side, side))
-        parts = [part for part in (output.mask, output.dense, output.category) if part is not None]
+        parts = [part for part in (output.mask, output.dense, output.category, output.border) if part is not None]
         for part in parts:
             part.float().square().mean().backward(retain_graph=True)
         learning = {name: weight.grad for name, weight in model.head.named_parameters() if weight.requires_grad}

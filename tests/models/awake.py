@@ -10,6 +10,19 @@ from sanet.models.networks import NETWORKS, create_model
 CLASSES = 5
 # Decoders that double the size at every level.
 PYRAMIDS = {"smp_fpn", "smp_unet", "smp_unetplusplus", "smp_manet", "smp_linknet"}
+# Narrower than by default, which is what check_network takes, where that takes most of a test's time.
+NARROW = {
+    "encnet": {"hidden": 64},
+    "apcnet": {"hidden": 64},
+    "refinenet": {"hidden": 64},
+    "dfn": {"hidden": 32},
+    "smp_deeplabv3": {"decoder_channels": 32},
+    "smp_deeplabv3plus": {"decoder_channels": 32},
+    "smp_pspnet": {"psp_out_channels": 64},
+    "smp_upernet": {"decoder_channels": 32},
+    "smp_segformer": {"decoder_segmentation_channels": 32},
+    "smp_fpn": {"decoder_pyramid_channels": 32, "decoder_segmentation_channels": 32},
+}
 CASES = [
     (network, backbone, 32 if network in PYRAMIDS else stride)
     for network in NETWORKS
@@ -20,6 +33,7 @@ CASES = [
 def build(network, backbone="test_efficientnet", stride=16, seed=0, **options):
     """A network whose parameters are all awake: norms at the end of a residual block and scales start at zero."""
     torch.manual_seed(seed)
+    options = NARROW.get(network, {}) | options
     model = create_model(network, backbone, num_classes=CLASSES, output_stride=stride, **options)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

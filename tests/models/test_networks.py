@@ -52,7 +52,9 @@ def test_any_size_gives_logits_of_that_size(network, backbone, stride, count, he
     assert output.logits.shape == (count, CLASSES, height, width)
     assert output.logits.isfinite().all()
     assert output.mask.shape[:2] == (count, CLASSES)
-    assert output.dense is None or output.dense.shape[:2] == (count, CLASSES)
+    stages = 3 if network == "dfn" else 1
+    assert output.dense is None or output.dense.shape[:2] == (count, stages * CLASSES)
+    assert (output.border is None) == (network != "dfn")
     assert output.category is None or output.category.shape == (count, CLASSES)
 
 

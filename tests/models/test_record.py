@@ -81,7 +81,7 @@ def test_a_default_that_changes_changes_no_saved_model(original, saved, monkeypa
 
 # Networks that came with format 2 have all their options in their files.
 # What no config.json without "format" can name.
-LATER = {"sanet_variant", "apcnet", "refinenet", "deeplabv2", "dilatednet", "parsenet"}
+LATER = {"sanet_variant", "apcnet", "refinenet", "dfn", "deeplabv2", "dilatednet", "parsenet"}
 
 
 @pytest.mark.parametrize("network", sorted(NETWORKS.keys() - LATER))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from sanet.models.backbones import Level
 from sanet.models.baselines.apcnet import AdaptiveContext, APCNetHead
 from sanet.models.baselines.deeplabv2 import DeepLabv2Head
+from sanet.models.baselines.dfn import ChannelAttentionBlock, DFNHead, RefinementResidualBlock
 from sanet.models.baselines.dilatednet import DilatedNetHead
 from sanet.models.baselines.parsenet import ParseNetHead
 from sanet.models.baselines.refinenet import ChainedPooling, RefineBlock, RefineNetHead
@@ -151,3 +152,62 @@ def test_refinenet_goes_from_coarse_to_fine():
     unit, convolution = 2 * (9 * 64 + 8), 9 * 64 + 8
     assert size_of(RefineBlock((8, 8), 8, 2)) == 4 * unit + 2 * convolution + 2 * convolution + unit
     assert size_of(RefineBlock((8,), 8, 2)) == 2 * unit + 2 * convolution + unit
+
+
+def test_dfn_refines_and_chooses_channels_as_in_its_figure():
+    torch.manual_seed(0)
+    block, choose = RefinementResidualBlock(6, 4).eval(), ChannelAttentionBlock(4)
+    fine, coarse = torch.randn(2, 6, 5, 7), torch.randn(2, 4, 5, 7)
+    (first, norm, _), second = block.refine[0], block.refine[1]
+    unified = torch.einsum("oc,bchw->bohw", block.unify.weight[..., 0, 0], fine)
+    hidden = torch.zeros_like(unified)
+    for row, column in itertools.product(range(3), range(3)):
+        seen = shifted(unified, row - 1, column - 1)
+        hidden += torch.einsum("oc,bchw->bohw", first.weight[:, :, row, column], seen)
+    hidden = (hidden / (1 + norm.eps) ** 0.5).clamp(min=0)  # a norm that has seen nothing
+    refined = unified.clone()
+    for row, column in itertools.product(range(3), range(3)):
+        seen = shifted(hidden, row - 1, column - 1)
+        refined += torch.einsum("oc,bchw->bohw", second.weight[:, :, row, column], seen)
+    torch.testing.assert_close(block(fine), refined.clamp(min=0), rtol=1e-4, atol=1e-5)
+    both = torch.cat([refined, coarse], dim=1).mean((2, 3))
+    hidden = (both @ choose.weigh[0].weight[..., 0, 0].T + choose.weigh[0].bias).clamp(min=0)
+    weights = 1 / (1 + torch.exp(-(hidden @ choose.weigh[2].weight[..., 0, 0].T + choose.weigh[2].bias)))
+    expected = refined * weights[:, :, None, None] + coarse
+    torch.testing.assert_close(choose(refined, coarse), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_dfn_goes_down_to_fine_and_its_border_network_up_to_coarse():
+    torch.manual_seed(0)
+    head = DFNHead(LEVELS, CLASSES, hidden=8, border=3).eval()
+    features = [torch.randn(2, level.channels, -(-70 // level.stride), -(-90 // level.stride)) for level in LEVELS]
+    output = head(features)
+    coarsest_first = output.dense.split(CLASSES, dim=1)
+    assert output.mask.shape == coarsest_first[2].shape == (2, CLASSES, 18, 23)
+    assert output.border.shape == (2, 4, 18, 23)
+    for stage in range(4):  # what a stage sees: of masks it and all finer ones, of borders it and all coarser ones
+        changed = head([maps + 5 * (index == stage) for index, maps in enumerate(features)])
+        same = [torch.equal(*pair) for pair in zip(changed.dense.split(CLASSES, 1), coarsest_first, strict=True)]
+        assert same == [stage < 3, stage < 2, stage < 1]
+        assert not torch.allclose(changed.mask, output.mask)
+        borders = [
+            torch.equal(one, other)
+            for one, other in zip(changed.border.unbind(1), output.border.unbind(1), strict=True)
+        ]
+        assert borders == [number < stage for number in range(4)]
+
+
+def test_dfn_has_the_size_of_its_authors_code():
+    """Over a ResNet-101; but for the first of their blocks of 21 channels, which nothing comes out of."""
+
+    def block(channels, width):
+        return channels * width + 2 * 9 * width**2 + 2 * width
+
+    def prediction(channels, outputs):
+        return block(channels, 9 * outputs) + 9 * outputs**2 + outputs
+
+    classes, widths, levels = 21, (256, 512, 1024, 2048), [Level(2 ** (8 + n), 2 ** (2 + n)) for n in range(4)]
+    attention = 1024 * 512 + 512 + 512**2 + 512
+    smooth = [block(width, 512) + attention + block(512, 512) + prediction(512, classes) for width in widths]
+    border = [block(width, 21) + prediction(21, 1) for width in widths]
+    assert size_of(DFNHead(levels, classes)) == 2048 * 512 + 2 * 512 + sum(smooth) + sum(border) + 3 * block(21, 21)

@@ -1,5 +1,6 @@
 """Equations (6) to (9) against loops over pictures n, pixels i and classes j."""
 
+import itertools
 import math
 
 import pytest
@@ -338,6 +339,35 @@ def test_terms_are_those_of_another_library_where_they_mean_the_same():
     assert term("mask", output, target, label_smoothing=0.1) == pytest.approx(smoothed.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize(("window", "gamma"), [(3, 2.0), (7, 0.0)])
+def test_the_border_is_where_two_classes_are_near(window, gamma):
+    """Against loops, also beside ignored pixels; the focal loss of each stage, added up."""
+    output, target = batch(feature_size=(7, 9))
+    logits, radius = 3 * torch.randn(3, 2, 7, 9), window // 2
+    target[1, :, :4] = 2  # an inside without borders
+    losses = []
+    for n, row, column in itertools.product(range(3), range(7), range(9)):
+        if target[n, row, column] != IGNORE:
+            rows, columns = (slice(max(0, at - radius), at + radius + 1) for at in (row, column))
+            near = set(target[n, rows, columns].flatten().tolist()) - {IGNORE}
+            for logit in logits[n, :, row, column].tolist():
+                right = 1 / (1 + math.exp(-logit if len(near) > 1 else logit))
+                losses.append(-((1 - right) ** gamma) * math.log(right))
+    found = term("border", output._replace(border=logits), target, window=window, gamma=gamma)
+    assert found == pytest.approx(2 * sum(losses) / len(losses), rel=1e-4)  # of two stages
+    assert term("border", output, target) == 0
+    nothing = compare(output._replace(border=logits), torch.full_like(target, IGNORE), border=1.0)
+    assert nothing["loss"] == 0
+
+
+def test_several_deeply_supervised_stages_are_added():
+    output, target = batch()
+    other = batch(seed=1)[0].dense
+    both = output._replace(dense=torch.cat([output.dense, other], dim=1))
+    one, two = (term("dense", output._replace(dense=dense), target) for dense in (output.dense, other))
+    assert term("dense", both, target) == pytest.approx(one + two)
+
+
 @pytest.mark.parametrize("name", ["ohem", "dice", "lovasz", "focal"])
 def test_a_term_over_ignored_pixels_only_is_zero_and_logits_under_them_change_nothing(name):
     output, target = batch(feature_size=(7, 9))
@@ -352,7 +382,7 @@ def test_a_term_over_ignored_pixels_only_is_zero_and_logits_under_them_change_no
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mask", "category", "dense", "dice", "focal"])
+@pytest.mark.parametrize("name", ["mask", "category", "dense", "border", "dice", "focal"])
 def test_processes_share_the_gradient_of_one(name):
     """Each has its own images, with more or fewer labelled pixels; the mean of their gradients is that of all."""
 
@@ -362,6 +392,7 @@ def test_processes_share_the_gradient_of_one(name):
         parts = {
             part: getattr(output, part).detach()[images].requires_grad_() for part in ("mask", "dense", "category")
         }
+        parts["border"] = output.mask[:, :2].detach()[images].requires_grad_()
         compare(SegmentationOutput(logits=None, **parts), target[images], **{name: 1.0})["loss"].backward()
         return {part: value.grad for part, value in parts.items() if value.grad is not None}
 

@@ -16,6 +16,7 @@ from sanet.models.backbones import Backbone
 from sanet.models.baselines.apcnet import APCNetHead
 from sanet.models.baselines.danet import DANetHead
 from sanet.models.baselines.deeplabv2 import DeepLabv2Head
+from sanet.models.baselines.dfn import DFNHead
 from sanet.models.baselines.dilatednet import DilatedNetHead
 from sanet.models.baselines.encnet import EncNetHead
 from sanet.models.baselines.parsenet import ParseNetHead
@@ -41,6 +42,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "dilatednet": DilatedNetHead,
     "apcnet": APCNetHead,
     "refinenet": RefineNetHead,
+    "dfn": DFNHead,
     **SMP_HEADS,
 }
 HEADS = Kind("network", NETWORKS)
@@ -138,7 +140,7 @@ class SegmentationModel(nn.Module, StoredModel):
         features = maps[-1].detach().mean((-2, -1))  # before the head, which may change maps in place
         output = self.head(maps)
         logits = resize(output.readout, images.shape[-2:])
-        return SegmentationOutput(logits, output.mask, output.dense, output.category, features)
+        return SegmentationOutput(logits, output.mask, output.dense, output.category, features, output.border)
 
 
 def resolved_options(network: str, head: Callable[..., nn.Module], options: Mapping[str, Any]) -> dict[str, Any]:

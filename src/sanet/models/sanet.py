@@ -26,7 +26,7 @@ LARGEST_WINDOW = 512
 
 
 class HeadOutput(NamedTuple):
-    """What a head predicts, at the size of its feature maps; see ``SegmentationOutput`` for the last three.
+    """What a head predicts, at the size of its feature maps; see ``SegmentationOutput`` for all but the first.
 
     Attributes:
         readout: (B, K, h, w), what becomes the logits.
@@ -36,6 +36,7 @@ class HeadOutput(NamedTuple):
     mask: Tensor
     dense: Tensor | None = None
     category: Tensor | None = None
+    border: Tensor | None = None
 
 
 def conv_branch(in_channels: int, out_channels: int, reduction: int, groups: int) -> nn.Sequential:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
+from torchvision.ops import sigmoid_focal_loss
 
 from sanet import distributed
 from sanet.config import ClassWeighting, LossConfig
@@ -74,10 +75,11 @@ def mask_term(
 def dense_term(
     output: SegmentationOutput, batch: Batch, context: LossContext, *, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Equation (9): the same of the dense prediction."""
+    """Equation (9): the same of the dense prediction; the sum over those of several stages."""
     if output.dense is None:
         return output.mask.new_zeros(())
-    return _cross_entropy(output.dense, batch.mask, context, label_smoothing)
+    stages = output.dense.split(output.mask.shape[1], dim=1)
+    return torch.stack([_cross_entropy(stage, batch.mask, context, label_smoothing) for stage in stages]).sum()
 
 
 def category_term(
@@ -127,6 +129,24 @@ def focal_term(output: SegmentationOutput, batch: Batch, context: LossContext, *
     return (focused * weights).sum() / mean_over_processes(weights.sum(), torch.finfo(losses.dtype).tiny)
 
 
+def border_term(
+    output: SegmentationOutput, batch: Batch, context: LossContext, *, gamma: float = 2.0, window: int = 7
+) -> Tensor:
+    """Sigmoid focal loss of the border logits, summed over their stages, the mean over labelled pixels.
+
+    A pixel is at a border where the ``window`` x ``window`` pixels around it have two classes (Yu et al., CVPR 2018,
+    equation (5), with a window for the edges that they find in the masks and dilate).
+    """
+    if output.border is None:
+        return output.mask.new_zeros(())
+    target, labelled = batch.mask[:, None].float(), batch.mask[:, None] != context.labels.ignore_index
+    highest = F.max_pool2d(target.masked_fill(~labelled, -1.0), window, 1, window // 2)
+    lowest = -F.max_pool2d((-target).masked_fill(~labelled, -len(context.labels)), window, 1, window // 2)
+    logits = _resized(output.border, batch.mask)
+    losses = sigmoid_focal_loss(logits, (highest > lowest).float().expand_as(logits), alpha=-1, gamma=gamma)
+    return (losses * labelled).sum() / mean_over_processes(labelled.sum().to(losses.dtype))
+
+
 def dice_term(output: SegmentationOutput, batch: Batch, context: LossContext, *, smooth: float = 0.0) -> Tensor:
     """1 - (2 |P ∩ Y| + smooth) / (|P| + |Y| + smooth), the mean over the classes that the global batch has.
 
@@ -166,13 +186,14 @@ LOSSES = Kind(
         "dice": dice_term,
         "lovasz": lovasz_term,
         "focal": focal_term,
+        "border": border_term,
     },
 )
 
 
 def absent_terms(settings: LossConfig, output: SegmentationOutput) -> list[str]:
     """The terms with a weight that stay 0, since the network does not predict what they compare."""
-    chosen = [name for name in ("category", "dense") if name in settings.terms and settings.term(name)[0]]
+    chosen = [name for name in ("category", "dense", "border") if name in settings.terms and settings.term(name)[0]]
     return [name for name in chosen if getattr(output, name) is None]
 
 
