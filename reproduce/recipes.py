@@ -89,6 +89,9 @@ CAMVID = TrainConfig(
     validate_every=20,
 )
 
+UNDILATED = ("refinenet", "dfn")
+DFN = LossConfig({"mask": 1.0, "dense": 1.0, "border": 0.1})
+
 best = Recipe(
     "SANet",
     CONTEXT,
@@ -163,11 +166,12 @@ def _systems() -> dict[str, Recipe]:
     rows = {}
     for row in PUBLISHED:
         if row.network:
-            model = ModelConfig(row.network, row.ours, output_stride=32 if row.network == "refinenet" else 8)
+            model = ModelConfig(row.network, row.ours, output_stride=32 if row.network in UNDILATED else 8)
+            changes = {"model": model} | ({"loss": DFN} if row.network == "dfn" else {})
             where = row.table if row.table == "table2" else f"{row.table}, test server"
-            rows[row.recipe] = bases[row.table].but(row.label, where, row.figures, model=model)
+            rows[row.recipe] = bases[row.table].but(row.label, where, row.figures, **changes)
             if row.table == "table5":
-                coco = Recipe(row.label, replace(COCO, model=model), "none: before table 5", {}, InferenceConfig())
+                coco = Recipe(row.label, replace(COCO, **changes), "none: before table 5", {}, InferenceConfig())
                 rows[row.recipe.replace("table5", "coco")] = coco
     return rows
 

@@ -61,6 +61,11 @@ def assert_same_weights(one, other):
 
 
 def loss_of(output, masks, **settings):
-    """The paper's loss, and its terms by name, of an output and its masks (B, H, W), with 255 to be ignored."""
+    """The paper's loss, and its terms by name, of an output and its masks (B, H, W), with 255 to be ignored.
+
+    And that of borders, where a network predicts them.
+    """
+    if output.border is not None:
+        settings = {"terms": sanet.LossConfig().terms | {"border": 0.1}} | settings
     labels = LabelSet(tuple(f"class {index}" for index in range(output.mask.shape[1])))
     return SegmentationLoss(sanet.LossConfig(**settings), labels)(output, Batch(output.logits, masks, ()))
