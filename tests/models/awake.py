@@ -16,12 +16,6 @@ NARROW = {
     "apcnet": {"hidden": 64},
     "refinenet": {"hidden": 96},
     "dfn": {"hidden": 32},
-    "smp_deeplabv3": {"decoder_channels": 32},
-    "smp_deeplabv3plus": {"decoder_channels": 32},
-    "smp_pspnet": {"psp_out_channels": 64},
-    "smp_upernet": {"decoder_channels": 32},
-    "smp_segformer": {"decoder_segmentation_channels": 32},
-    "smp_fpn": {"decoder_pyramid_channels": 32, "decoder_segmentation_channels": 32},
 }
 CASES = [
     (network, backbone, 32 if network in PYRAMIDS else stride)
