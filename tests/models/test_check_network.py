@@ -138,7 +138,7 @@ CHANGES = {
     "readout": (lambda output: output._replace(readout=output.readout[:, 0]), ["readout", "(B, K, h, w)"]),
     "no mask": (lambda output: output._replace(mask=None), ["mask", "NoneType"]),
     "category": (lambda output: output._replace(category=output.mask), ["category", "(B, K)", "(2, 3, "]),
-    "dense": (lambda output: output._replace(dense=output.mask.mean((2, 3))), ["dense", "(2, 3)", "(B, K, h, w)"]),
+    "dense": (lambda output: output._replace(dense=output.mask.mean((2, 3))), ["dense", "(2, 3)", "(B, S * K, h, w)"]),
     "detached": (lambda output: output._replace(mask=output.mask.detach()), ["gradient", "mask", "detach()"]),
     "detached dense": (lambda output: output._replace(dense=output.mask.detach()), ["gradient", "dense"]),
 }

@@ -51,6 +51,9 @@ HEADS = Kind("network", NETWORKS)
 LARGEST_OPTION = 2**12
 # Pixels; of the maps on which a head is tried.
 EXAMPLE_SIDES = (128, 192)
+# Forms of what a head returns, those that it may leave out by name; of S stages.
+MAPS = "B, K, h, w"
+PARTS = {"dense": "B, S * K, h, w", "category": "B, K", "border": "B, S, h, w"}
 
 
 class SegmentationModel(nn.Module, StoredModel):
@@ -207,12 +210,13 @@ def require_output(model: SegmentationModel) -> None:
     found = type(output).__name__
     require(isinstance(output, HeadOutput), f"the head returns {found}, not a sanet.HeadOutput(readout, mask)")
     for name, part in output._asdict().items():
-        if part is None and name in ("dense", "category"):
+        if part is None and name in PARTS:
             continue
-        shape = tuple(part.shape) if isinstance(part, Tensor) else (type(part).__name__,)
-        wanted = f"(B, K{'' if name == 'category' else ', h, w'}) with B = 2 and K = {classes}"
-        fits = len(shape) == (2 if name == "category" else 4) and shape[:2] == (2, classes)
-        require(fits, f"{name} is ({', '.join(map(str, shape))}), not {wanted}")
+        shape: tuple[Any, ...] = tuple(part.shape) if isinstance(part, Tensor) else (type(part).__name__,)
+        form = PARTS.get(name, MAPS)
+        fits = len(shape) == form.count(",") + 1 and shape[0] == 2
+        fits = fits and (shape[1] == classes or ("S" in form and shape[1] % (classes if "K" in form else 1) == 0))
+        require(fits, f"{name} is ({', '.join(map(str, shape))}), not ({form}) with B = 2 and K = {classes}")
         trains = part.requires_grad or name == "readout"
         require(trains, f"no gradient reaches the features from {name}; compute it without detach() and no_grad()")
 

@@ -78,7 +78,7 @@ def dense_term(
     """Equation (9): the same of the dense prediction; the sum over those of several stages."""
     if output.dense is None:
         return output.mask.new_zeros(())
-    stages = output.dense.split(output.mask.shape[1], dim=1)
+    stages = torch.split(output.dense, output.mask.shape[1], dim=1)
     return torch.stack([_cross_entropy(stage, batch.mask, context, label_smoothing) for stage in stages]).sum()
 
 
@@ -143,7 +143,7 @@ def border_term(
     highest = F.max_pool2d(target.masked_fill(~labelled, -1.0), window, 1, window // 2)
     lowest = -F.max_pool2d((-target).masked_fill(~labelled, -len(context.labels)), window, 1, window // 2)
     logits = _resized(output.border, batch.mask)
-    losses = sigmoid_focal_loss(logits, (highest > lowest).float().expand_as(logits), alpha=-1, gamma=gamma)
+    losses: Tensor = sigmoid_focal_loss(logits, (highest > lowest).float().expand_as(logits), alpha=-1, gamma=gamma)
     return (losses * labelled).sum() / mean_over_processes(labelled.sum().to(losses.dtype))
 
 
