@@ -9,12 +9,14 @@ from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from shlex import quote
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn, cast, get_args, get_origin, get_type_hints
 
 import yaml
+from docstring_parser import DocstringStyle
 from docstring_parser import parse as parse_docstring
 
 from sanet import yaml_files
@@ -88,9 +90,11 @@ class Setting(NamedTuple):
     heading: str
 
 
-def settings_in(kind: Any, prefix: str = "", heading: str = "options") -> dict[str, Setting]:
+@cache
+def settings_in(kind: Any, prefix: str = "", heading: str = "options") -> Mapping[str, Setting]:
     """All settings of a command by the names that options have, such as "data.root"."""
-    texts = {each.arg_name: each.description or "" for each in parse_docstring(kind.__doc__).params}
+    about = parse_docstring(kind.__doc__, DocstringStyle.GOOGLE)
+    texts = {each.arg_name: each.description or "" for each in about.params}
     kinds = get_type_hints(kind, include_extras=True)
     found: dict[str, Setting] = {}
     for item in fields(kind):
@@ -100,7 +104,7 @@ def settings_in(kind: Any, prefix: str = "", heading: str = "options") -> dict[s
         text = " ".join(texts[item.name].split())
         if item.metadata == FLAT:
             found |= settings_in(section, prefix, heading)
-        elif is_dataclass(section):
+        elif is_dataclass(item.default_factory):
             found |= settings_in(section, f"{prefix}{item.name}.", f"{item.name}: {text}")
         else:
             found[prefix + item.name] = Setting(item, kinds[item.name], text, heading)
@@ -124,7 +128,7 @@ def create_parser(name: str, command: Any) -> Parser:
         command: its dataclass: its docstring is the help, and its fields are the arguments.
     """
     known = settings_in(command)
-    about = parse_docstring(command.__doc__).short_description
+    about = parse_docstring(command.__doc__, DocstringStyle.GOOGLE).short_description
     parser = Parser(f"sanet {name}", None, about, EPILOG, argument_default=SUPPRESS, allow_abbrev=False)
     if not any(item.metadata.get("place") and item.default is not None for item, *_ in known.values()):
         parser.add_argument("--config", action="append", help="YAML file with any of the options below")

@@ -164,11 +164,14 @@ class Train(Command):
         from sanet.training.cluster import joined
         from sanet.training.fit import preview, train
         from sanet.training.plan import plan
+        from sanet.training.run import refuse_used
         from sanet.training.summary import ending
 
         config, reasons = replace(self.run, output=self.resume) if self.resume else self.run, ""
         with joined(config.accelerator) as cluster:
             if self.given is not None:
+                if not self.preview:
+                    distributed.broadcast_from_main(lambda: refuse_used(config, settled=False))
                 planned = distributed.broadcast_from_main(lambda: plan(config, self.given or (), timed=False))
                 config, reasons = planned.config, str(planned)
                 if distributed.is_main_process():

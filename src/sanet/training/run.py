@@ -85,16 +85,19 @@ def with_known_range(config: TrainConfig) -> TrainConfig:
     return replace(config, data=replace(config.data, images=known)) if same else config
 
 
-def refuse_used(config: TrainConfig) -> None:
+def refuse_used(config: TrainConfig, settled: bool = True) -> None:
     """Raise a UsageError where there is anything that a new run would mix with.
 
     What the same run has left that was killed before its first checkpoint does not count: there is nothing to lose.
+    Where settings are not ``settled`` yet, it may be the same.
     """
     directory = Path(config.output)
-    found = {path.name for path in directory.iterdir() if not files.hidden(path)}
+    found = {path.name for path in directory.glob("*") if not files.hidden(path)}
     begun = bool(CheckpointFolder(directory / CHECKPOINTS).listed())
     if not begun and found <= {CONFIG, RECORD, TENSORBOARD, CHECKPOINTS, CROPS, PLAN}:
         files.require_own(directory / CONFIG, directory / RECORD)
+        if not settled:
+            return
         config, nothing = with_known_range(config), DataConfig()
         # What is left to be found out about the dataset was found out by that run as well.
         left = {f"data.{name}" for name, value in vars(nothing).items() if getattr(config.data, name) == value}
