@@ -101,10 +101,11 @@ def settings_in(kind: Any, prefix: str = "", heading: str = "options") -> Mappin
         if item.metadata == GIVEN:
             continue
         section: Any = item.default_factory
+        nested = is_dataclass(section)
         text = " ".join(texts[item.name].split())
         if item.metadata == FLAT:
             found |= settings_in(section, prefix, heading)
-        elif is_dataclass(item.default_factory):
+        elif nested:
             found |= settings_in(section, f"{prefix}{item.name}.", f"{item.name}: {text}")
         else:
             found[prefix + item.name] = Setting(item, kinds[item.name], text, heading)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
@@ -36,8 +37,8 @@ def learning_curves(history: list[dict[str, float]], score_names: dict[str, str]
     if not charts:
         return None
     with rc_context(STYLE):
-        figure = Figure(figsize=(4.8 * len(charts), 2.9), layout="constrained")
-        for axes, (title, series) in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True):
+        figure, panes = _figure(len(charts))
+        for axes, (title, series) in zip(panes, charts, strict=True):
             for name, points in series.items():
                 best = max(points, key=lambda epoch: points[epoch])
                 share = f"{name} best {points[best]:.1%}, epoch {best:g}"
@@ -60,8 +61,7 @@ def reliability_diagram(counts: NDArray[np.float64]) -> Markup:
     pixels, confidence, correct = counts[:, counts[0] > 0]
     width = 1 / counts.shape[1]
     with rc_context(STYLE):
-        figure = Figure(figsize=(4.8, 2.9), layout="constrained")
-        axes = figure.subplots()
+        figure, (axes,) = _figure(1)
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
         places = (np.flatnonzero(counts[0] > 0) + 0.5) * width
         axes.bar(places, pixels / pixels.sum(), 0.9 * width, color="C0", alpha=0.25, label="share of the pixels")
@@ -71,6 +71,13 @@ def reliability_diagram(counts: NDArray[np.float64]) -> Markup:
             axis.set_major_formatter(PercentFormatter(1))
         axes.legend(frameon=False, loc="upper left")
         return _svg(figure)
+
+
+def _figure(count: int) -> tuple[Figure, list[Axes]]:
+    """Panes beside each other, with fixed margins: matplotlib's own layout draws everything once more."""
+    figure = Figure(figsize=(4.8 * count, 2.9))
+    margins = {"left": 0.11 / count, "right": 1 - 0.04 / count, "bottom": 0.15, "top": 0.91, "wspace": 0.16}
+    return figure, [*figure.subplots(1, count, squeeze=False, gridspec_kw=margins)[0]]
 
 
 def _svg(figure: Figure) -> Markup:
