@@ -18,7 +18,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: tools
-	$(BIN)/python -m pytest -n 2 -m "not slow" --durations 15
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --durations 15
 
 slow: tools
 	$(BIN)/python -m pytest -n 2 -m slow --durations 15

@@ -32,8 +32,6 @@ ROWS = {
     "fcn": {"model": {"name": "fcn"}, "label": "FCN", "published": {"miou": 44.0}},
     "sanet": {"loss": {"terms": {"mask": 1.0}}, "published": {"miou": 49.5, "miou_with_background": 48.0}},
 }
-
-
 QUOTED = {"CRF-RNN": {"miou": 39.3, CLASSES[1]: 12.3, "macs": 7.0}}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from functools import cache
 from io import BytesIO
 from math import isfinite
 from pathlib import Path
@@ -20,6 +21,7 @@ from sanet.tables import percent
 HERE = Path(__file__).parent
 
 
+@cache
 def environment(*folders: Path) -> Environment:
     """Templates of these folders, which may extend ``page.html.jinja``."""
     loader = FileSystemLoader([*folders, HERE])
