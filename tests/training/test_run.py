@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 from PIL import Image
 
 import sanet
-from brightness import small_run
+from brightness import small_run, write_pictures
 from sanet import references
 from sanet.config import ScheduleConfig
 from sanet.evaluation.results import read_scores
@@ -26,9 +27,12 @@ def own_term(output, batch, context):
     return output.mask.square().mean()
 
 
+LAB = "def flat(progress):\n    return 1.0\n"
+
+
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
-    (tmp_path / "run_lab.py").write_text("def flat(progress):\n    return 1.0\n")
+    (tmp_path / "run_lab.py").write_text(LAB)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(references, "_opened", {})
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -36,29 +40,48 @@ def lab(tmp_path, monkeypatch):
     sys.modules.pop("run_lab", None)
 
 
+def lab_run(**changes):
+    """A run with a module of one's own, with relative paths."""
+    config = small_run("data", "run")
+    return dataclasses.replace(config, schedule=ScheduleConfig("run_lab:flat"), **changes)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A folder with such a run of one epoch, for tests to copy."""
+    folder = tmp_path_factory.mktemp("first")
+    write_pictures(folder / "data")
+    (folder / "run_lab.py").write_text(LAB)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(references, "_opened", {})
+        patch.setattr(sys, "path", [*sys.path])
+        references.use("run_lab")
+        train(lab_run(epochs=1))
+    sys.modules.pop("run_lab", None)
+    return folder
+
+
 @pytest.fixture
-def begun(root, tmp_path, lab, monkeypatch):
-    """A run of one epoch with a module of one's own, begun with relative paths."""
+def begun(first, root, tmp_path, lab):
+    shutil.copytree(first / "run", tmp_path / "run")
     references.use("run_lab")
-    config = small_run(root.relative_to(tmp_path), "run")
-    config = dataclasses.replace(config, schedule=ScheduleConfig("run_lab:flat"), epochs=1)
-    train(config)
-    return dataclasses.replace(config, epochs=2)
+    return lab_run(epochs=2)
 
 
-def test_a_run_records_what_ran(begun, tmp_path):
-    stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert stored["output"] == str(tmp_path / "run")
-    assert stored["data"]["root"] == str(tmp_path / "data")
+def test_a_run_records_what_ran(first, begun):
+    stored = yaml.safe_load((first / "run" / "config.yaml").read_text())
+    assert stored["output"] == str(first / "run")
+    assert stored["data"]["root"] == str(first / "data")
     assert stored["schedule"]["name"] == "run_lab:flat"
-    record = json.loads((tmp_path / "run" / RECORD).read_text())
+    record = json.loads((first / "run" / RECORD).read_text())
     assert record["modules"] == ["run_lab"]
     assert record["code"] == references.digests()
     assert {"torch", "timm", "lightning", "torchvision", "sanet-segmentation"} <= record["versions"].keys()
     assert record["data"].keys() == {"train", "val"}
     assert record["data"]["train"] != record["data"]["val"]
     assert [note.partition(" as ")[0] for note in record["notes"]] == ["the masks are files such"]
-    assert record[COPYING] == read_scores(tmp_path / "run").facts[COPYING]
+    assert record[COPYING] == read_scores(first / "run").facts[COPYING]
     assert (record[COPYING]["images"], record[COPYING]["training images"]) == (3, 10)
     assert 0 < record[COPYING]["miou"] < 1
 
