@@ -42,6 +42,7 @@ def config(tmp_path):
     return small_run(tmp_path / "data", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_what_the_first_process_raises_is_raised_in_all():
     def fail():
         raise UnicodeDecodeError("utf-8", b"a", 0, 1, "no")
@@ -70,6 +71,7 @@ def test_a_folder_that_is_used(config):
     assert "is not empty" in found[0][1]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite(config):
     real = SegmentationTask.loss_of
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -22,6 +23,7 @@ each_case = pytest.mark.parametrize(
 )
 
 
+@cache
 def build(network, backbone):
     with torch.device("meta"):
         try:
@@ -52,7 +54,7 @@ def test_rate_of_a_parameter_follows_from_where_it_lives(network, backbone):
 
 
 def test_parameters_outside_backbone_and_head_learn_too():
-    model = build("fcn", "test_resnet")
+    model = build.__wrapped__("fcn", "test_resnet")
     model.extra = nn.Linear(2, 2)
     (group,) = (
         group
