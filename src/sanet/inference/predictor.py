@@ -219,15 +219,15 @@ class Predictor:
             found["probabilities"] = np.empty((size[0], classes, *size[1:]), np.float16)
         logits_of, features = self.watched()
         if alone := self._labels_file if len(found) == 1 else None:
-            found["labels"][:] = alone.label(images, self.inference).cpu()
+            found["labels"][:] = alone.label(images, self.inference).cpu().numpy()
         for rows, columns, block in () if alone else score_blocks(logits_of, images, self.inference):
-            found["labels"][:, rows, columns] = block.max(dim=1).indices.cpu()
+            found["labels"][:, rows, columns] = block.max(dim=1).indices.cpu().numpy()
             if len(found) > 1:
                 shares = probabilities_of(block, self.inference, self.temperature)
-                found["confidence"][:, rows, columns] = shares.amax(dim=1).cpu()
-                found["entropy"][:, rows, columns] = torch.special.entr(shares).sum(dim=1).cpu()
+                found["confidence"][:, rows, columns] = shares.amax(dim=1).cpu().numpy()
+                found["entropy"][:, rows, columns] = torch.special.entr(shares).sum(dim=1).cpu().numpy()
                 if detail == "probabilities":
-                    found["probabilities"][..., rows, columns] = shares.half().cpu()
+                    found["probabilities"][..., rows, columns] = shares.half().cpu().numpy()
         if features:
             found["features"] = torch.stack(features).mean(dim=0, dtype=torch.float32).cpu().numpy()
         known = ({name: values[place] for name, values in found.items()} for place in range(len(held)))
