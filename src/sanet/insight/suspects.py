@@ -107,7 +107,8 @@ def doubts_in(
     steps = np.minimum(steps_to_outline(truth), steps_to_outline(prediction))
     parts = beyond * np.minimum(steps / distance_of(NEAR, truth.shape), 1) / max(1, np.count_nonzero(labelled))
     sure, pairs = beyond > 0, np.zeros_like(truth)
-    kinds, pairs[sure] = np.unique(np.stack([truth[sure], prediction[sure]]), axis=1, return_inverse=True)
+    kinds, which = np.unique(np.stack([truth[sure], prediction[sure]]), axis=1, return_inverse=True)
+    pairs[sure] = which.ravel()  # NumPy 2.0 gives it a second axis
     numbers, kind_of = connected_regions(pairs, sure, kinds.shape[1])
     areas, sums, trust = (np.bincount(numbers.ravel(), each) for each in (None, parts.ravel(), confidence.ravel()))
     boxes, doubts, marks = find_objects(numbers), list[Doubt](), np.zeros_like(truth)
