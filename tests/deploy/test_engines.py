@@ -13,15 +13,17 @@ from sanet.cli.main import main
 from sanet.deploy import engines
 from sanet.deploy.engines import MANY, computed_by
 from sanet.evaluation.results import read_scores
+from sanet.inference.predictor import Predictor
 from sanet.models.networks import create_model, load_model
 from sanet.models.unlike import FeatureStatistics
 from sanet.references import use
 from sanet.structures import UsageError
+from serve.caller import mask_in, png, serving
 
 
 def saved(folder):
     torch.manual_seed(0)
-    model = create_model("sanet", "test_resnet", num_classes=5, output_stride=8)
+    model = create_model("fcn", "test_resnet", num_classes=5, output_stride=8)
     rng, channels = np.random.default_rng(0), model.backbone.levels[-1].channels
     features = rng.random((9, channels)).astype(np.float32)
     model.statistics = FeatureStatistics.of(features, features[:4])
@@ -90,6 +92,16 @@ def test_graphs_predict_what_torch_does_and_are_made_once(place, capsys):
     assert kept(place) == before
 
 
+def test_a_graph_that_is_kept_is_served(place):
+    """By a process that could not read the weights of the network."""
+    (place / "image.png").write_bytes(png(64, 96))
+    expected = Predictor("model", "cpu")("image.png")
+    (place / "model" / "model.safetensors").write_bytes(b"")
+    with serving("--engine", "openvino", model="model") as (_, caller):
+        found = mask_in(caller.call("POST", "/predict", png(64, 96))[2])
+    assert (found == expected).mean() > 0.999
+
+
 def test_another_temperature_is_another_graph(place):
     assert computed_by("auto", "model", "cpu") != "model"
     model = load_model("model")
@@ -98,6 +110,7 @@ def test_another_temperature_is_another_graph(place):
     assert computed_by("auto", "model", "cpu") == "model"
 
 
+@pytest.mark.slow
 def test_a_graph_that_labels_otherwise_is_not_kept(place, monkeypatch, capsys):
     """No real one does: here more than all of the pixels have to be equal."""
     monkeypatch.setattr(engines, "SMALLEST_EQUAL_SHARE", 1.01)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import tifffile
 import torch
@@ -19,7 +18,6 @@ from PIL import Image
 from sanet.cli.main import main
 from sanet.config import DataConfig
 from sanet.data import ranges
-from sanet.deploy.export import export
 from sanet.evaluation.evaluate import evaluate
 from sanet.inference.predictor import Predictor
 from sanet.insight.visualize import visualize
@@ -172,13 +170,6 @@ def model() -> Any:
     return network
 
 
-@pytest.fixture(scope="module")
-def exported(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("export") / "model.onnx"
-    export(model, path, progress=False)
-    return path
-
-
 def raw(*shape: int) -> Pixels:
     return np.random.default_rng(0).normal([1500, 0], [1200, 1], (*shape, 2)).astype(np.float32)
 
@@ -220,20 +211,6 @@ def test_all_kinds_of_images_are_labelled_alike(model: Any, tmp_path: Path) -> N
                   Image.new("RGB", (40, 40))):  # fmt: skip
         with pytest.raises(SanetError):
             predictor(wrong)
-
-
-def test_the_exported_file_takes_values_as_they_are_stored(model: Any, exported: Path) -> None:
-    pixels = raw(41, 83)
-    values = np.moveaxis(pixels, -1, 0)[None].copy()
-    session = onnxruntime.InferenceSession(exported)
-    assert session.get_inputs()[0].type == "tensor(float)"
-    (logits,) = session.run(None, {"images": values})
-    expected = model(model.images.scaled(torch.from_numpy(values))).logits
-    np.testing.assert_allclose(logits, expected.detach(), atol=1e-4)
-    found, wanted = (Predictor(one, "cpu")(pixels) for one in (exported, model))
-    assert (found == wanted).mean() > 0.999
-    with pytest.raises(UsageError):
-        Predictor(exported, "cpu")(pixels[..., :1])
 
 
 def test_a_score_is_of_images_as_they_are_stored(model: Any, tmp_path: Path) -> None:

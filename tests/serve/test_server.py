@@ -9,10 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from caller import answered, mask_in, png, png_header, serving
+from caller import answered, mask_in, png_header, serving
 
-import sanet
 from sanet.serve.config import ServeConfig
 from sanet.serve.server import serve
 from sanet.structures import SanetError, UsageError
@@ -55,7 +53,7 @@ def test_many_callers_get_their_own_answers(served, images):
         return status == 200 and np.array_equal(mask_in(body), mask)
 
     with ThreadPoolExecutor(6) as threads:
-        assert all(threads.map(ask, range(120)))
+        assert all(threads.map(ask, range(48)))
 
 
 def test_too_many_bytes_are_refused_before_they_are_in_memory(served):
@@ -187,20 +185,6 @@ def test_killed_under_load_it_answers_nothing_by_halves(images):
             process.kill()
             found = [each.result() for each in answers]
     assert set(found) == {"right", "error"}
-
-
-def test_a_graph_answers_as_the_network(tmp_path, monkeypatch):
-    """One that is kept is taken, as by `sanet predict`."""
-    monkeypatch.setenv("SANET_CACHE", str(tmp_path / "cache"))
-    torch.manual_seed(0)
-    sanet.create_model("fcn", "test_resnet", num_classes=3).save_pretrained(tmp_path / "model")
-    content = png(64, 96)
-    (tmp_path / "image.png").write_bytes(content)
-    expected = sanet.Predictor(tmp_path / "model", "cpu", sanet.InferenceConfig(shorter_side=0))(tmp_path / "image.png")
-    for engine in ("openvino", "torch"):
-        with serving("--engine", engine, model=str(tmp_path / "model")) as (_, caller):
-            assert np.array_equal(mask_in(caller.call("POST", "/predict", content)[2]), expected)
-        assert [path.suffix for path in sorted(tmp_path.glob("cache/graphs/*.[bx]*"))] == [".bin", ".xml"]
 
 
 def test_others_need_a_token(monkeypatch):

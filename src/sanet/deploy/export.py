@@ -26,7 +26,7 @@ from torch.export import Dim, ExportedProgram
 from tqdm import tqdm
 
 from sanet.config import ExportFormat, ExportOutputs, InferenceConfig
-from sanet.deploy.graph import finish, give_labels, graph_of, lower_to_17
+from sanet.deploy.graph import finish, give_labels, graph_of, lower_to_17, require_openvino
 from sanet.deploy.padding import replace_padding
 from sanet.deploy.parity import REMEDY, ParityReport, compare, example_images, require_parity
 from sanet.files import require_own, require_writable, written
@@ -195,6 +195,8 @@ def replacing(path: str | Path, format: ExportFormat) -> Iterator[Path]:
     """A file to write elsewhere; at the end it is moved to its place, over nothing but an earlier one of ours."""
     target = Path(path)
     require_suffix(target, format)
+    if format.startswith("openvino"):
+        require_openvino()
     require_own(*files_of(target))
     require_writable(target.parent)
     with TemporaryDirectory() as folder:

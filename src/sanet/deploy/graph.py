@@ -47,7 +47,7 @@ def finish(path: Path) -> None:
     """Write IR of the graph beside it, with the metadata of that; of ONNX nothing is left to do.
 
     Raises:
-        SanetError: OpenVINO is missing, or cannot do it.
+        SanetError: OpenVINO cannot do it.
     """
     if path == graph_of(path):
         return
@@ -55,10 +55,16 @@ def finish(path: Path) -> None:
         made = path.with_suffix(IR)  # in small letters, as OpenVINO demands
         runtime().save_model(core().read_model(graph_of(path)), made, compress_to_fp16=False)
         made.rename(path)
-    except ImportError as error:
-        raise SanetError(f"{error}; pip install 'sanet-segmentation[openvino]'") from error
     except Exception as error:  # OpenVINO's errors have no class in common
         raise SanetError(f"OpenVINO cannot read the network ({first_line(error)}); export to onnx") from error
+
+
+def require_openvino() -> None:
+    """Raise a SanetError where it is missing; before a network is traced, which can take a minute."""
+    try:
+        runtime()
+    except ImportError as error:
+        raise SanetError(f"{error}; pip install 'sanet-segmentation[openvino]'") from error
 
 
 def lower_to_17(model: ModelProto) -> None:
