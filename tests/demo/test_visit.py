@@ -70,6 +70,7 @@ def test_the_mask_legend_and_hiding_are_those_of_the_prediction(models):
 
 def test_how_unlike_an_image_is_is_that_of_a_prediction():
     network, drawn = sanet.load_model("streets"), image(120, 160)
+    network.shorter_side = 160  # of 720, which takes seconds
     result = Visit(drawn, "a").result("streets", {"streets": Explainer(network, "cpu")})
     assert result.unlike == pytest.approx(sanet.Predictor(network, "cpu")(drawn).unlike, abs=1e-4)
     assert result.unlike > 0.99  # noise is no street

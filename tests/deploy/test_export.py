@@ -298,10 +298,10 @@ def trained():
 
 
 def test_int8_says_what_it_costs(trained, few_scenes, tmp_path):
-    """Also of a file of labels; of logits: test_openvino.py."""
+    """Also of a file of labels; by the command line, and of logits: test_openvino.py."""
     path = tmp_path / "model.int8.onnx"
-    report = export_int8(trained, path, DataConfig(), calibration=8, max_miou_drop=0.1, outputs="labels+confidence",
-                         progress=False)  # fmt: skip
+    how = {"calibration": 8, "max_miou_drop": 0.1, "outputs": "labels+confidence", "progress": False}
+    report = export_int8(trained, path, DataConfig(), **how)
     cost = report.cost
     for model, miou in ((trained, cost.float_miou), (path, cost.int8_miou)):
         scores = evaluate(model, DataConfig(), "val", device="cpu", progress=False).scores
@@ -360,6 +360,7 @@ def test_evenly_spaced():
 # The command line
 
 
+@pytest.mark.slow
 def test_export_predict_evaluate(trained, few_scenes, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trained.save_pretrained("model")

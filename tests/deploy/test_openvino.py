@@ -148,6 +148,7 @@ def test_nothing_is_told_to_anybody_and_signals_arrive_when_graphs_are_gone(expo
 # Int8
 
 
+@pytest.mark.slow
 def test_int8_keeps_its_weights_in_bytes_and_says_what_it_costs(few_scenes, tmp_path, monkeypatch):
     """By the command line, where the suffix decides."""
     monkeypatch.chdir(tmp_path)

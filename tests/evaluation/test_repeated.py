@@ -145,7 +145,8 @@ def test_a_class_that_a_draw_lacks_decides_nothing():
 
 
 @pytest.mark.parametrize(
-    ("runs", "least", "most"), [(2, 0.58, 0.75), (3, 0.80, 0.92), (5, 0.86, 0.96), (10, 0.88, 0.98)]
+    ("runs", "least", "most"),
+    [(2, 0.58, 0.75), (3, 0.80, 0.92), (5, 0.86, 0.96), pytest.param(10, 0.88, 0.98, marks=pytest.mark.slow)],
 )
 def test_seeds_are_in_the_interval(runs, least, most):
     """Equal networks, pictures without noise: of 300 intervals as many hold 0 as the figures that the tables state.
