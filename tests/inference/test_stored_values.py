@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import tifffile
 import torch
@@ -18,6 +19,7 @@ from PIL import Image
 from sanet.cli.main import main
 from sanet.config import DataConfig
 from sanet.data import ranges
+from sanet.deploy.export import export
 from sanet.evaluation.evaluate import evaluate
 from sanet.inference.predictor import Predictor
 from sanet.insight.visualize import visualize
@@ -211,6 +213,23 @@ def test_all_kinds_of_images_are_labelled_alike(model: Any, tmp_path: Path) -> N
                   Image.new("RGB", (40, 40))):  # fmt: skip
         with pytest.raises(SanetError):
             predictor(wrong)
+
+
+@pytest.mark.slow
+def test_the_exported_file_takes_values_as_they_are_stored(model: Any, tmp_path: Path) -> None:
+    exported = tmp_path / "model.onnx"
+    export(model, exported, progress=False)
+    pixels = raw(41, 83)
+    values = np.moveaxis(pixels, -1, 0)[None].copy()
+    session = onnxruntime.InferenceSession(exported)
+    assert session.get_inputs()[0].type == "tensor(float)"
+    (logits,) = session.run(None, {"images": values})
+    expected = model(model.images.scaled(torch.from_numpy(values))).logits
+    np.testing.assert_allclose(logits, expected.detach(), atol=1e-4)
+    found, wanted = (Predictor(one, "cpu")(pixels) for one in (exported, model))
+    assert (found == wanted).mean() > 0.999
+    with pytest.raises(UsageError):
+        Predictor(exported, "cpu")(pixels[..., :1])
 
 
 def test_a_score_is_of_images_as_they_are_stored(model: Any, tmp_path: Path) -> None:

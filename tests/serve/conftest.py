@@ -27,6 +27,6 @@ def images(predictor, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served():
-    limits = {"largest_megabytes": 1, "largest_megapixels": 0.5, "seconds": 5, "waiting": 8}
+    limits = {"largest_megabytes": 1, "largest_megapixels": 0.5, "seconds": 8, "waiting": 8}
     with serving(*(word for name, limit in limits.items() for word in (f"--{name}", str(limit)))) as found:
         yield found
