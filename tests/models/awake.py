@@ -14,7 +14,7 @@ PYRAMIDS = {"smp_fpn", "smp_unet", "smp_unetplusplus", "smp_manet", "smp_linknet
 NARROW = {
     "encnet": {"hidden": 64},
     "apcnet": {"hidden": 64},
-    "refinenet": {"hidden": 48},
+    "refinenet": {"hidden": 96},
     "dfn": {"hidden": 32},
     "smp_deeplabv3": {"decoder_channels": 64},
     "smp_upernet": {"decoder_channels": 32},
