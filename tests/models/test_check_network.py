@@ -232,7 +232,7 @@ HINTS = {"GroupNorm", "AvgPool2d", "size of another map", "texts, numbers", "on 
     ("head", "word", "line"),
     [
         (NormBehindPooling, "GroupNorm", "self.part(last)"),
-        (AdaptivePooling, "AvgPool2d", ""),
+        pytest.param(AdaptivePooling, "AvgPool2d", "", marks=pytest.mark.slow),  # the exporter tries for long
         (Drawing, "drawn", ""),
         (Idle, "unused", ""),
         (OtherSize, "size of another map", "self.classify(last + "),
