@@ -271,6 +271,17 @@ def test_damaged_tiffs_are_data_errors(tmp_path: Path, seed: int) -> None:
             stored_values(path, ImageReading(3, "channels"))
 
 
+@pytest.mark.parametrize(("compression", "rows"), [(None, 1), ("zlib", 8)])
+def test_strips_that_are_missing_are_not_zeros(tmp_path: Path, compression: str | None, rows: int) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, numbers("uint8", 16, 16), compression=compression, rowsperstrip=rows, metadata=None)
+    assert stored_values(path, ImageReading(1)).shape == (16, 16, 1)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags["ImageLength"].overwrite(60_000)
+    with pytest.raises(DataError, match="cut short"):
+        stored_values(path, ImageReading(1))
+
+
 # -- the range
 
 

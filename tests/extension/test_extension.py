@@ -16,6 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import sanet
+from sanet.cli.main import main
 from sanet.demo.config import DemoConfig
 from sanet.demo.serve import served
 from sanet.testing import check_network
@@ -160,11 +161,12 @@ def test_the_model_is_scored_used_and_exported(lab, run):
     assert "--import my_lab" in refused.stderr
 
 
-def test_check_data_and_check_network_know_the_parts(lab, monkeypatch):
-    report = succeed(lab, "check-data", "--data.name", "my_lab.data:Leaves", "--data.root", "leaves")
-    assert report.splitlines()[1].split() == ["images", "8", "3", "2"]
+def test_check_data_and_check_network_know_the_parts(lab, monkeypatch, capsys):
     monkeypatch.chdir(lab)
     monkeypatch.syspath_prepend(lab)
+    words = ["check-data", "--data.name", "my_lab.data:Leaves", "--data.root", "leaves"]
+    assert main(["--import", "my_lab", *words]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["images", "8", "3", "2"]
     from my_lab.heads import PSP
 
     check_network(PSP, windows=(2,), hidden=4)
@@ -198,7 +200,7 @@ def test_spawned_workers_load_the_source(lab, monkeypatch):
     monkeypatch.syspath_prepend(lab)
     sanet.use("my_lab")
     dataset = sanet.data_source(sanet.DataConfig("my_lab.data:Leaves", "leaves")).open("train")
-    loader = DataLoader(dataset, 1, num_workers=2, multiprocessing_context="spawn", collate_fn=list)
+    loader = DataLoader(dataset, 1, num_workers=1, multiprocessing_context="spawn", collate_fn=list)
     for index, (sample,) in enumerate(loader):
         assert torch.equal(sample.image, dataset[index].image)
         assert torch.equal(sample.mask, dataset[index].mask)

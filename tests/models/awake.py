@@ -16,6 +16,11 @@ NARROW = {
     "apcnet": {"hidden": 64},
     "refinenet": {"hidden": 96},
     "dfn": {"hidden": 32},
+    "smp_deeplabv3": {"decoder_channels": 64},
+    "smp_upernet": {"decoder_channels": 32},
+    "smp_unet": {"decoder_channels": (64, 32, 16, 16, 16)},
+    "smp_unetplusplus": {"decoder_channels": (64, 32, 16, 16, 16)},
+    "smp_manet": {"decoder_channels": (64, 32, 16, 16, 16)},
 }
 CASES = [
     (network, backbone, 32 if network in PYRAMIDS else stride)
@@ -25,10 +30,14 @@ CASES = [
 
 
 def build(network, backbone="test_efficientnet", stride=16, seed=0, **options):
-    """A network whose parameters are all awake: norms at the end of a residual block and scales start at zero."""
+    """A network whose parameters are all awake."""
     torch.manual_seed(seed)
     options = NARROW.get(network, {}) | options
-    model = create_model(network, backbone, num_classes=CLASSES, output_stride=stride, **options)
+    return awoken(create_model(network, backbone, num_classes=CLASSES, output_stride=stride, **options))
+
+
+def awoken(model):
+    """Norms at the end of a residual block and scales start at zero."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)

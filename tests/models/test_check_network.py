@@ -204,13 +204,8 @@ def test_built_in_heads_keep_the_contract(network):
     networks.require_output(create_model(network, "test_resnet", num_classes=3, output_stride=32 if pyramid else 16))
 
 
-@pytest.mark.parametrize("network", ["sanet", "fcn_se", "danet"])
-def test_built_in_heads_pass(network):
-    check_network(network)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("network", sorted(NETWORKS.keys() - {"sanet", "fcn_se", "danet", "smp_linknet"}))
+@pytest.mark.parametrize("network", sorted(NETWORKS.keys() - {"fcn", "smp_linknet"}))
 def test_every_other_head_passes(network):
     check_network(network, output_stride=32 if network in PYRAMIDS else 16)
 
@@ -237,7 +232,7 @@ HINTS = {"GroupNorm", "AvgPool2d", "size of another map", "texts, numbers", "on 
     ("head", "word", "line"),
     [
         (NormBehindPooling, "GroupNorm", "self.part(last)"),
-        (AdaptivePooling, "AvgPool2d", ""),
+        pytest.param(AdaptivePooling, "AvgPool2d", "", marks=pytest.mark.slow),  # the exporter tries for long
         (Drawing, "drawn", ""),
         (Idle, "unused", ""),
         (OtherSize, "size of another map", "self.classify(last + "),

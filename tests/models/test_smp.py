@@ -6,9 +6,10 @@ import warnings
 import pytest
 import segmentation_models_pytorch as smp
 import torch
-from awake import CLASSES, PYRAMIDS, build
+from awake import CLASSES, PYRAMIDS, awoken, build
 
 from sanet.models.baselines.smp import SMP_HEADS
+from sanet.models.networks import create_model
 from sanet.structures import SanetError, UsageError
 
 THEIRS = {
@@ -35,7 +36,8 @@ def test_with_the_same_weights_it_is_their_network(network, backbone):
             build(network, backbone, 32)
         return
     stride = STRIDES.get(network, 32)
-    ours = build(network, backbone, stride).double().eval()
+    model = create_model(network, backbone, num_classes=CLASSES, output_stride=stride)
+    ours = awoken(model).double().eval()
     arguments = {"encoder_output_stride": stride} if network in STRIDES else {"encoder_depth": 5}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -43,7 +45,7 @@ def test_with_the_same_weights_it_is_their_network(network, backbone):
     theirs.encoder.model.load_state_dict(ours.backbone.stages.state_dict())
     theirs.decoder.load_state_dict(ours.head.decoder.state_dict())
     theirs.segmentation_head[0].load_state_dict(ours.head.classifier.state_dict())
-    images = torch.rand(2, 3, 128, 160, dtype=torch.float64)
+    images = torch.rand(1, 3, 64, 96, dtype=torch.float64)
     with torch.no_grad():
         expected = theirs.segmentation_head[0](theirs.decoder(theirs.encoder((images - ours.mean) / ours.std)))
         torch.testing.assert_close(ours(images).mask, expected, rtol=1e-9, atol=1e-9)

@@ -100,7 +100,8 @@ def test_without_attention_only_the_main_channel_is_left(reading, mechanism):
 )
 def test_what_they_cost_on_a_resnet_101_at_512(options, parameters, macs):
     """Table 6 of the paper: 55.5 M and 204.7 G."""
-    model = create_model("sanet_variant", "resnet101", num_classes=21, output_stride=8, **options).eval().to("meta")
+    with torch.device("meta"):
+        model = create_model("sanet_variant", "resnet101", num_classes=21, output_stride=8, **options).eval()
     with FlopCounterMode(display=False) as counter:
         model(torch.rand(1, 3, 512, 512, device="meta"))
     assert sum(map(torch.Tensor.numel, model.parameters())) / 1e6 == pytest.approx(parameters, abs=0.01)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import lzma
 import zlib
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -153,7 +154,8 @@ def page_values(page: Any, path: Path) -> NDArray[Any]:
             f"channels of grey or colours, without a palette, are read, of up to {MOST_VALUES} values"
         )
     size = page.parent.filehandle.size
-    if any(place + count > size for place, count in zip(page.dataoffsets, page.databytecounts, strict=True)):
+    beyond = any(place + count > size for place, count in zip(page.dataoffsets, page.databytecounts, strict=True))
+    if beyond or len(page.dataoffsets) < prod(page.chunked):
         raise ValueError("it is cut short")  # tifffile puts zeros there
     try:
         values: NDArray[Any] = page.asarray()

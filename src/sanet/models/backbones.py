@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,6 +135,7 @@ def _levels_of(stages: nn.Module) -> tuple[Level, ...]:
     return tuple(Level(*level) for level in zip(info.channels(), info.reduction(), strict=True))
 
 
+@cache  # trying it takes longer than building the network
 def _find_multiple(name: str, output_stride: int, in_chans: int, levels: tuple[Level, ...]) -> int:
     """1 where maps have the size of the image over their stride, rounded up; 32 where that takes whole cells."""
     with torch.device("meta"):

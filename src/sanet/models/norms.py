@@ -30,6 +30,12 @@ class BatchNormAct2d(norm_act.BatchNormAct2d):
         return output
 
 
+TOLERANT: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm2d: BatchNorm2d,
+    norm_act.BatchNormAct2d: BatchNormAct2d,
+}
+
+
 def conv_norm_relu(in_channels: int, out_channels: int, side: int) -> nn.Sequential:
     """(B, C, h, w) -> (B, C', h, w): a convolution with windows of an odd side, its batch norm, and a ReLU."""
     return nn.Sequential(
@@ -40,20 +46,10 @@ def conv_norm_relu(in_channels: int, out_channels: int, side: int) -> nn.Sequent
 
 
 def tolerate_single_values(module: nn.Module) -> None:
-    """Replace the batch norms in somebody else's network by these; their tensors and their names stay."""
-    for parent in module.modules():
-        for name, norm in list(parent.named_children()):
-            if type(norm) in (nn.BatchNorm2d, norm_act.BatchNormAct2d):
-                setattr(parent, name, _replacement(norm))
-
-
-def _replacement(norm: nn.Module) -> nn.Module:
-    kind = BatchNorm2d if type(norm) is nn.BatchNorm2d else BatchNormAct2d
-    made: nn.Module = kind(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)  # type: ignore[arg-type]
-    if isinstance(norm, norm_act.BatchNormAct2d):
-        made.drop, made.act = norm.drop, norm.act
-    made.load_state_dict(norm.state_dict(), assign=True)
-    return made.train(norm.training)
+    """Make the batch norms in somebody else's network these; their tensors and their names stay."""
+    for norm in module.modules():
+        # What they hold is the same, so that none is built anew.
+        norm.__class__ = TOLERANT.get(type(norm), type(norm))
 
 
 def _has_one_value(norm: nn.BatchNorm2d, input: Tensor) -> bool:
