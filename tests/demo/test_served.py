@@ -85,6 +85,7 @@ def test_it_listens_on_this_computer_alone_and_says_when_a_port_is_taken(address
             pass
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_for_longer_than_promised_or_after_the_end(models, tmp_path, tmp_path_factory, monkeypatch):
     """In memory, on disk, and in the environment; examples stay as long as the page."""
     example = tmp_path_factory.mktemp("examples") / "corner.png"

@@ -92,6 +92,7 @@ def test_graphs_predict_what_torch_does_and_are_made_once(place, capsys):
     assert kept(place) == before
 
 
+@pytest.mark.slow
 def test_a_graph_that_is_kept_is_served(place):
     """By a process that could not read the weights of the network."""
     (place / "image.png").write_bytes(png(64, 96))

@@ -297,6 +297,7 @@ def trained():
     return network.eval()
 
 
+@pytest.mark.slow
 def test_int8_says_what_it_costs(trained, few_scenes, tmp_path):
     """Also of a file of labels; by the command line, and of logits: test_openvino.py."""
     path = tmp_path / "model.int8.onnx"

@@ -69,7 +69,7 @@ def exported(tmp_path_factory):
     return of
 
 
-@pytest.fixture(params=["logits", "labels", "labels+confidence"])
+@pytest.fixture(params=["logits", pytest.param("labels", marks=pytest.mark.slow), "labels+confidence"])
 def file(request, exported):
     return exported(request.param)
 

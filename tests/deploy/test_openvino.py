@@ -46,6 +46,7 @@ def exported(model, tmp_path_factory):
     return path, export(model, path, progress=False)
 
 
+@pytest.mark.slow
 def test_openvino_itself_runs_the_file(exported, model):
     path, _ = exported
     compiled = core().compile_model(core().read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -78,11 +79,13 @@ def small():
     return create_model("fcn", "test_resnet", labels=LABELS).eval()
 
 
+@pytest.mark.slow
 def test_labels_are_those_of_the_model(exported, model):
     for size in SIDES:
         assert np.array_equal(Predictor(exported[0], "cpu")(picture(size)), Predictor(model, "cpu")(picture(size)))
 
 
+@pytest.mark.slow
 def test_images_side_by_side_are_labelled_as_one_after_the_other(exported):
     predictor = Predictor(exported[0], "cpu")
     images = [picture(size) for size in SIDES] * 2
@@ -98,6 +101,7 @@ def test_images_side_by_side_are_labelled_as_one_after_the_other(exported):
         assert all(np.array_equal(predictor(image), each) for each in found)
 
 
+@pytest.mark.slow
 def test_the_command_line(small, tmp_path, monkeypatch):
     """By the format, as by a suffix; of labels and an older opset."""
     monkeypatch.chdir(tmp_path)
@@ -113,6 +117,7 @@ def test_the_command_line(small, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.glob("m*.*")) == ["model.bin", "model.xml", "model.xml.json"]
 
 
+@pytest.mark.slow
 def test_other_weights_are_another_model(exported, tmp_path):
     """So that what one has labelled the other labels again."""
     path = tmp_path / "m.xml"
@@ -137,6 +142,7 @@ subprocess.run(["true"], check=True)
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_told_to_anybody_and_signals_arrive_when_graphs_are_gone(exported, tmp_path):
     """OpenVINO's own import writes the number by which it is counted into the home folder, and sends it."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")}

@@ -166,6 +166,7 @@ def table_6():
     return profile(command_of(["profile", "--config", str(RECIPE)]).config)
 
 
+@pytest.mark.slow
 def test_the_recipe_builds_and_every_difference_has_its_reason(table_6):
     assert [cost.problem for cost in table_6.costs] == [""] * 3
     for cost in table_6.costs:
@@ -204,6 +205,7 @@ class PlainDeepLab(nn.Module):
         return self.decoder(torch.cat([maps, self.low(low)], 1))
 
 
+@pytest.mark.slow
 def test_what_the_notes_of_the_recipe_say_is_so(table_6):
     notes = {name: entry.note for name, entry in table_6.config.published.items()}
     fcn, sanet = (empty_model(network, "resnet101s", 21) for network in ("fcn", "sanet"))

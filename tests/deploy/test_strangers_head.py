@@ -48,6 +48,7 @@ def saved(tmp_path_factory):
     sys.path.remove(str(folder))
 
 
+@pytest.mark.slow
 def test_it_is_exported(saved, tmp_path):
     model = load_model(saved)
     report = export(model, tmp_path / "a.onnx", progress=False)

@@ -124,7 +124,9 @@ def exported(model, tmp_path_factory):
 
 
 @pytest.mark.parametrize("views", [InferenceConfig(), InferenceConfig(scales=(1, 1.5), flip=True)], ids=["1", "4"])
-@pytest.mark.parametrize(("kind", "temperature"), [("network", 1.7), ("network", 1), ("onnx", 1.7)])
+@pytest.mark.parametrize(
+    ("kind", "temperature"), [("network", 1.7), ("network", 1), pytest.param("onnx", 1.7, marks=pytest.mark.slow)]
+)
 def test_reliability_equals_a_loop_over_images(kind, temperature, views, model, data, tmp_path, request, monkeypatch):
     given, expected = model if kind == "network" else request.getfixturevalue("exported"), np.zeros((3, 15))
     monkeypatch.setattr(model, "temperature", temperature)

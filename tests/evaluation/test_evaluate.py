@@ -209,6 +209,7 @@ def scores_in(count, unreadable=None):
     return found.confusion.tolist(), repr(found.scores), repr(found.image_miou), found.reliability.tolist(), shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "images"), [(1, 4), (2, 1), (2, 5), (3, 7)])
 def test_processes_count_every_image_exactly_once(count, images):
     *expected, shown = scores_in(images)
@@ -317,6 +318,7 @@ def test_a_split_that_the_dataset_has_not_names_those_it_has(data, folder_option
     assert all(part in message for part in ("'test'", "val", "--split"))
 
 
+@pytest.mark.slow
 def test_metrics_are_imported_only_where_one_is_asked_for():
     code = "import sys, sanet.evaluation.evaluate; assert 'torchmetrics' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

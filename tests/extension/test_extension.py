@@ -100,6 +100,7 @@ def test_the_page_of_the_documentation_is_made_of_its_files():
             assert f'```python title="my_lab/{path.name}"\n{path.read_text(encoding="utf-8")}```' in page
 
 
+@pytest.mark.slow
 def test_training_takes_every_part(lab, run):
     lines = [*csv.DictReader((run / "metrics.csv").open())]
     assert len(lines) == 2
@@ -161,6 +162,7 @@ def test_the_model_is_scored_used_and_exported(lab, run):
     assert "--import my_lab" in refused.stderr
 
 
+@pytest.mark.slow
 def test_check_data_and_check_network_know_the_parts(lab, monkeypatch, capsys):
     monkeypatch.chdir(lab)
     monkeypatch.syspath_prepend(lab)
@@ -195,6 +197,7 @@ def test_two_processes_share_a_run(lab):
     assert (lab / "shared" / "model" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_spawned_workers_load_the_source(lab, monkeypatch):
     monkeypatch.chdir(lab)
     monkeypatch.syspath_prepend(lab)

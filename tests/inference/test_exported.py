@@ -58,6 +58,7 @@ def photos(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_predicts_like_the_model_directory(files, photos):
     directory, onnx = (Predictor(files[name], "cpu", InferenceConfig(window=64)) for name in ("directory", "onnx"))
     assert directory.labels == onnx.labels == LABELS

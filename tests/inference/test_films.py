@@ -335,6 +335,7 @@ def test_what_is_no_film_is_named_and_the_rest_is_done(place, name):
     assert not list(Path("out").rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_damaged_bytes_are_errors_or_fewer_frames_and_nothing_else(place):
     """Whatever bytes are changed; in a process of its own, since FFmpeg is not ours."""
     for name, codec in (("a.mp4", "libx264"), ("a.avi", "mpeg4"), ("a.webm", "libvpx")):

@@ -210,6 +210,7 @@ def test_every_other_head_passes(network):
     check_network(network, output_stride=32 if network in PYRAMIDS else 16)
 
 
+@pytest.mark.slow
 def test_a_head_is_checked_by_its_name(tmp_path, monkeypatch):
     (tmp_path / "named_lab.py").write_text(
         "from sanet.models.sanet import FCNHead\nclass Head(FCNHead): pass\nclass Lost(FCNHead):\n"

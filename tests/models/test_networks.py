@@ -20,9 +20,14 @@ each_case = pytest.mark.parametrize(
     ("network", "backbone", "stride"),
     [pytest.param(*case, marks=[] if index % 4 in (0, 3) else pytest.mark.slow) for index, case in enumerate(CASES)],
 )
-each_network = pytest.mark.parametrize(("network", "stride"), [(case[0], case[2]) for case in CASES[1::2]])
-# Exported in the fast tests; that takes seconds for each of the others.
-EXPORTED_SOON = ("sanet", "fcn_se")
+# As graphs, which takes seconds for each.
+each_network = pytest.mark.parametrize(
+    ("network", "stride"),
+    [
+        pytest.param(network, stride, marks=[] if network in ("sanet", "fcn_se") else pytest.mark.slow)
+        for network, _, stride in CASES[1::2]
+    ],
+)
 LITE0 = "tf_efficientnet_lite0"
 
 
@@ -67,7 +72,7 @@ def test_pictures_of_a_batch_do_not_mix(network, backbone, stride):
     with torch.no_grad():
         together = model(images).logits
         alone = torch.cat([model(image[None]).logits for image in images])
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5 * alone.std().clamp(min=1).item())
 
 
 @each_case
@@ -194,13 +199,7 @@ def test_compiled_agrees_with_eager(backend):
         close(compiled(images), model(images), tolerance=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("network", "stride"),
-    [
-        pytest.param(case[0], case[2], marks=[] if case[0] in EXPORTED_SOON else pytest.mark.slow)
-        for case in CASES[1::2]
-    ],
-)
+@each_network
 def test_exported_agrees_with_eager_at_other_sizes(network, stride):
     model = evaluated(network, "test_resnet", stride)
     side = torch.export.Dim

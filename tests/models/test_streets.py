@@ -106,7 +106,9 @@ def test_the_explainer_sees_pictures_in_the_size_that_it_is_told(side):
     assert torch.equal(encoding.prediction, predictor.label(image))
 
 
-@pytest.mark.parametrize(("asked", "side"), [([], OWN_SIDE), (["--shorter_side", "48"], 48)])
+@pytest.mark.parametrize(
+    ("asked", "side"), [pytest.param([], OWN_SIDE, marks=pytest.mark.slow), (["--shorter_side", "48"], 48)]
+)
 def test_it_has_a_name_for_the_commands_that_see_inside(tmp_path, monkeypatch, capsys, asked, side):
     monkeypatch.chdir(tmp_path)
     for folder in ("images", "masks"):

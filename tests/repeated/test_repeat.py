@@ -191,6 +191,7 @@ def test_a_row_that_names_what_does_not_exist_is_refused_before_the_first_traini
     assert not (tmp_path / "out" / "runs").exists()
 
 
+@pytest.mark.slow
 def test_only_the_rows_that_name_opened_code_are_made_again_when_it_changes(copy, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(tmp_path)
     code = tmp_path / "some_lab.py"
@@ -219,6 +220,7 @@ def test_what_differs_from_a_run_that_is_not_taken_over_is_named(copy, finished,
     assert line.endswith("differs in optimizer.learning_rate, epochs")
 
 
+@pytest.mark.slow
 def test_chosen_metrics_stand_beside_the_scores(copy):
     metric = {
         "name": "torchmetrics.classification:MulticlassF1Score",

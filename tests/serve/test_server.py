@@ -84,6 +84,7 @@ def test_a_bomb_takes_no_memory(served, content):
     assert most_memory(process) - before < 50e6
 
 
+@pytest.mark.slow
 def test_a_body_or_a_head_that_does_not_come_is_given_up(served):
     _, caller = served
     with caller.begin(1000, b"\x89PNG") as body, caller.connect() as head, caller.connect() as nothing:

@@ -35,7 +35,7 @@ def loss_on_val(model, root):
     return lambda divisor: np.nanmean([F.cross_entropy(a / divisor, b, ignore_index=255).item() for a, b in pairs])
 
 
-@pytest.mark.parametrize("kind", ["RGB", "16 bits"])
+@pytest.mark.parametrize("kind", ["RGB", pytest.param("16 bits", marks=pytest.mark.slow)])
 def test_a_run_keeps_the_temperature_that_is_best_on_val(config, root, kind):
     """Of images of 8 bits, of which one has no label, and of stored values, which the model scales by itself."""
     mask = root / "val" / "masks" / "val1.png"

@@ -111,6 +111,7 @@ def test_bfloat16_in_two_processes(root, tmp_path):
     assert all(math.isfinite(row["train/loss"]) for row in read_metrics(Path(config.output)))
 
 
+@pytest.mark.slow
 def test_tasks_of_slurm_find_each_other():
     """What srun puts into the environment of two tasks on one machine."""
 

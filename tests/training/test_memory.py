@@ -27,6 +27,7 @@ def test_out_of_memory_names_what_takes_less(config, monkeypatch):
         train(dataclasses.replace(config, augmentation=crop, batch_size=8))
 
 
+@pytest.mark.slow
 def test_a_killed_loader_ends_the_run_with_the_reason(config, monkeypatch):
     real = SegmentationDataset.__getitem__
     main = os.getpid()
