@@ -21,6 +21,7 @@ def test_a_process_that_is_alone():
     assert everything() == (0, 1, True, [1, 10], [{"rank": 0}], "from 0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3])
 def test_processes_that_share_a_job(count):
     for rank, found in enumerate(run_in_processes(count, everything)):

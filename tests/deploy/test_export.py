@@ -65,6 +65,7 @@ def opened_elsewhere(path):
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
+@pytest.mark.slow
 def test_equals_the_network_at_sizes_that_nobody_tried(exported, model):
     network = deepcopy(model).eval()
     path, _ = exported
@@ -334,6 +335,7 @@ def test_int8_that_costs_too_much_is_refused():
         require_small_drop(cost, 0.24, Path("a.int8.onnx"))
 
 
+@pytest.mark.slow
 def test_int8_asks_for_what_it_needs(model, trained, tmp_path):
     with pytest.raises(SanetError, match="sky, Straße, car"):
         export_int8(model, tmp_path / "m.int8.onnx", DataConfig())

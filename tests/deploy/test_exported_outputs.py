@@ -69,7 +69,9 @@ def exported(tmp_path_factory):
     return of
 
 
-@pytest.fixture(params=["logits", pytest.param("labels", marks=pytest.mark.slow), "labels+confidence"])
+@pytest.fixture(
+    params=[*(pytest.param(name, marks=pytest.mark.slow) for name in ("logits", "labels")), "labels+confidence"]
+)
 def file(request, exported):
     return exported(request.param)
 

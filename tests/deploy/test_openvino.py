@@ -24,6 +24,7 @@ from sanet.models.networks import create_model
 from sanet.structures import LabelSet, SanetError, UsageError
 
 LABELS = LabelSet(("sky", "Straße <\"&'>", "car"), ((1, 2, 3), (200, 10, 0), (0, 255, 7)), ignore_index=250)
+pytestmark = pytest.mark.slow  # what is fast is in test_engines.py
 SIDES = [(45, 61), (97, 33), (20, 45), (1, 1), (150, 70)]
 
 
@@ -46,7 +47,6 @@ def exported(model, tmp_path_factory):
     return path, export(model, path, progress=False)
 
 
-@pytest.mark.slow
 def test_openvino_itself_runs_the_file(exported, model):
     path, _ = exported
     compiled = core().compile_model(core().read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -79,13 +79,11 @@ def small():
     return create_model("fcn", "test_resnet", labels=LABELS).eval()
 
 
-@pytest.mark.slow
 def test_labels_are_those_of_the_model(exported, model):
     for size in SIDES:
         assert np.array_equal(Predictor(exported[0], "cpu")(picture(size)), Predictor(model, "cpu")(picture(size)))
 
 
-@pytest.mark.slow
 def test_images_side_by_side_are_labelled_as_one_after_the_other(exported):
     predictor = Predictor(exported[0], "cpu")
     images = [picture(size) for size in SIDES] * 2
@@ -101,7 +99,6 @@ def test_images_side_by_side_are_labelled_as_one_after_the_other(exported):
         assert all(np.array_equal(predictor(image), each) for each in found)
 
 
-@pytest.mark.slow
 def test_the_command_line(small, tmp_path, monkeypatch):
     """By the format, as by a suffix; of labels and an older opset."""
     monkeypatch.chdir(tmp_path)
@@ -117,7 +114,6 @@ def test_the_command_line(small, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.glob("m*.*")) == ["model.bin", "model.xml", "model.xml.json"]
 
 
-@pytest.mark.slow
 def test_other_weights_are_another_model(exported, tmp_path):
     """So that what one has labelled the other labels again."""
     path = tmp_path / "m.xml"
@@ -142,7 +138,6 @@ subprocess.run(["true"], check=True)
 """
 
 
-@pytest.mark.slow
 def test_nothing_is_told_to_anybody_and_signals_arrive_when_graphs_are_gone(exported, tmp_path):
     """OpenVINO's own import writes the number by which it is counted into the home folder, and sends it."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")}
@@ -154,7 +149,6 @@ def test_nothing_is_told_to_anybody_and_signals_arrive_when_graphs_are_gone(expo
 # Int8
 
 
-@pytest.mark.slow
 def test_int8_keeps_its_weights_in_bytes_and_says_what_it_costs(few_scenes, tmp_path, monkeypatch):
     """By the command line, where the suffix decides."""
     monkeypatch.chdir(tmp_path)

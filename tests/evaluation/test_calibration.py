@@ -153,6 +153,7 @@ def test_reliability_equals_a_loop_over_images(kind, temperature, views, model, 
     assert read_scores(tmp_path).reliability is None  # as an older version wrote it
 
 
+@pytest.mark.slow
 def test_without_confidence_there_is_no_reliability(model, exported, data, tmp_path):
     """Of a file of labels alone; and of a split without a labelled pixel."""
     alone = exported.with_name("labels.onnx")

@@ -66,6 +66,7 @@ def test_predicts_like_the_model_directory(files, photos):
         assert np.array_equal(directory(path), onnx(path))
 
 
+@pytest.mark.slow
 def test_scores_like_the_model_directory(files, photos, tmp_path):
     data = DataConfig("folder", str(photos), LABELS.names)
     expected, found = (

@@ -24,7 +24,7 @@ each_case = pytest.mark.parametrize(
 each_network = pytest.mark.parametrize(
     ("network", "stride"),
     [
-        pytest.param(network, stride, marks=[] if network in ("sanet", "fcn_se") else pytest.mark.slow)
+        pytest.param(network, stride, marks=[] if network == "sanet" else pytest.mark.slow)
         for network, _, stride in CASES[1::2]
     ],
 )

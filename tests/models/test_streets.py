@@ -45,6 +45,7 @@ def test_it_is_stored_in_half_precision_and_computes_in_single():
         assert torch.equal(tensor, stored[name].to(tensor.dtype))
 
 
+@pytest.mark.slow
 def test_it_labels_alike_wherever_it_lies(tmp_path, monkeypatch):
     shutil.copytree(BUNDLED["streets"], tmp_path / "copy")
     monkeypatch.chdir(BUNDLED["streets"].parent)
@@ -151,6 +152,7 @@ def test_it_is_compared_in_the_size_that_it_knows(tmp_path, monkeypatch):
     assert np.array_equal(seen[0], seen_whole())
 
 
+@pytest.mark.slow
 def test_a_run_of_that_name_is_not_hidden(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

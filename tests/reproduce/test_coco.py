@@ -119,6 +119,7 @@ def outline_distance(polygon: list[float], x: float, y: float) -> float:
     return float(min(distances))
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(st.integers(0, 10_000), st.integers(3, 9))
 def test_polygons_against_the_even_odd_rule(seed: int, corners: int) -> None:

@@ -120,6 +120,7 @@ def test_what_does_not_exist_is_named():
         recipe("table3-fcn")
 
 
+@pytest.mark.slow
 def test_a_table_from_one_command(tmp_path, monkeypatch, capsys):
     write_pictures(tmp_path / "data", train=4, val=2)
     words = "table3 --data folder --seeds 1 --epochs 1 --crop 40 40 --backbones test_resnet --untrained --cpu"

@@ -75,7 +75,7 @@ def test_a_run_ends_with_its_budget_and_its_schedule_with_it(config, every):
     assert read_scores(run).scores.miou == pytest.approx(max(row.get("val/miou", 0) for row in rows), abs=1e-7)
 
 
-@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("parts", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_budget_for_nothing_gives_a_model_of_one_step_and_is_over(config, parts):
     config, run = dataclasses.replace(config, budget=1, gradient_accumulation=parts), Path(config.output)
     assert steps_of(config)[0] == (0,) * parts

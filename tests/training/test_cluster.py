@@ -282,6 +282,7 @@ def test_synchronising_keeps_activations_names_and_parameters(network, gpu):
     assert all("Sync" in type(module).__name__ for module in norms(model))
 
 
+@pytest.mark.slow
 def test_synchronised_batch_norm_is_that_of_the_whole_batch():
     def moments(share):
         """Output, gradients and running statistics of some of six pictures."""
@@ -320,6 +321,7 @@ def test_one_value_for_each_channel_in_all_processes_uses_the_running_statistics
     assert found[1] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_parameter_takes_part_in_every_step(network):
     """Else the gradients of several processes would wait for one that never comes."""

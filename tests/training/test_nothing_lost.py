@@ -192,8 +192,15 @@ def test_a_run_goes_on_with_the_right_images_however_many_workers_load_them(unbr
     assert_same_run(config, unbroken)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("place", ["training_step", "validation_step"])
+@pytest.mark.parametrize(
+    ("place", "number"),
+    [
+        ("training_step", signal.SIGTERM),
+        ("validation_step", signal.SIGINT),
+        pytest.param("training_step", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("validation_step", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
 def test_a_stop_finishes_the_step_saves_and_says_so(unbroken, tmp_path, monkeypatch, number, place):
     config = dataclasses.replace(unbroken, output=str(tmp_path / "run"), checkpoint_minutes=60)
     real, calls = getattr(SegmentationTask, place), 0

@@ -112,6 +112,7 @@ def stopped(monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_run_with_everything_resumes_in_an_epoch_to_the_last_bit(config, tmp_path, stopped):
     config = dataclasses.replace(
         config,
