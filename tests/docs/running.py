@@ -54,6 +54,7 @@ FEW = {
     },
     "loading.py": {"PICTURES": 4, "BATCH": 4, "PASSES": 2, "EPOCH": 1},
     "page.py": {"ROUNDS": 1},
+    "ratios.py": {"BACKBONE": "'test_resnet'", "SIDE": 64, "ROUNDS": 1},
     "parts.py": {"PASSES": 1, "WARM_UP": 0},
     "throughput.py": {"ROUNDS": 1},
     "uncertainty.py": {"PIXELS": 100},
