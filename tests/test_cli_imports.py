@@ -80,7 +80,10 @@ def statuses(command, lines):
     return [int(line) for line in done.stdout.split()]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",  # those of plan are those of train
+    [pytest.param(name, marks=pytest.mark.slow if name == "plan" else []) for name in COMMANDS],
+)
 def test_no_setting_of_a_command_imports_what_it_names(command, canary):
     names, sections = names_in(command)
     options = [*names, *sections]

@@ -113,6 +113,7 @@ for names in {names!r}:
         assert (np.array(Image.open(mask)) == np.array(predictor(name))).mean() >= 0.999
 
 
+@pytest.mark.slow
 def test_stored_values_are_scaled_in_the_file(exported):
     """Of any size and sign, each channel by its own range."""
     model, path = exported("logits")

@@ -220,6 +220,7 @@ def test_processes_count_every_image_exactly_once(count, images):
     assert [item[4] for item in found] == [shown] + [[]] * (count - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, pytest.param(7, marks=pytest.mark.slow)])
 def test_processes_write_what_one_writes(count, data, model, tmp_path):
     """Seven processes have two that see no image; the metrics are of all images, too."""

@@ -80,6 +80,7 @@ def test_scores_like_the_model_directory(files, photos, tmp_path):
         evaluate(files["onnx"], other, "val", device="cpu", progress=False)
 
 
+@pytest.mark.slow
 def test_what_it_does_not_take_is_named(files):
     exported = open_exported(files["onnx"], "cpu")
     with pytest.raises(UsageError, match=r"torch.float32 of shape \(1, 3, 40, 40\)"):
@@ -92,6 +93,7 @@ def test_what_it_does_not_take_is_named(files):
         open_exported(files["onnx"], "gpu")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there_is_named(files):
     with pytest.raises(UsageError, match="'cuda'"):
@@ -104,6 +106,7 @@ def test_a_directory_is_no_exported_file(model, tmp_path):
     assert Predictor(tmp_path / "model.onnx", "cpu").labels == LABELS
 
 
+@pytest.mark.slow
 def test_onnx_without_its_runtime_names_the_extra(files, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(SanetError, match=r"pip install 'sanet-segmentation\[export\]'"):
@@ -115,6 +118,7 @@ def test_a_missing_file_is_named(tmp_path):
         Predictor(tmp_path / "nothing.onnx")
 
 
+@pytest.mark.slow
 def test_the_suffix_counts_in_any_case(files, photos, tmp_path):
     path = tmp_path / "MODEL.ONNX"
     path.write_bytes(files["onnx"].read_bytes())

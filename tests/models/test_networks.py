@@ -199,6 +199,7 @@ def test_compiled_agrees_with_eager(backend):
         close(compiled(images), model(images), tolerance=1e-4)
 
 
+@pytest.mark.slow
 @each_network
 def test_exported_agrees_with_eager_at_other_sizes(network, stride):
     model = evaluated(network, "test_resnet", stride)

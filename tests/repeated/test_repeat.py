@@ -140,6 +140,7 @@ def test_tables_in_one_folder_share_runs(copy, capsys):
     assert capsys.readouterr().out.count("finished already") == 3
 
 
+@pytest.mark.slow
 def test_other_images_are_other_runs(copy, finished, tmp_path, capsys):
     shutil.copytree(copy.data.root, tmp_path / "data")
     (image,) = (tmp_path / "data" / "train" / "images").glob("train0.png")
