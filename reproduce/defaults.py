@@ -45,7 +45,8 @@ def compare_defaults(data: str, root: str, budget: str, output: str, seeds: int,
         planned.write_text(str(sanet.plan(given, given=["budget"])), encoding="utf-8")
     base = yaml.safe_load(planned.read_text(encoding="utf-8"))
     base.pop("data")
-    base["metrics"] = boundary(len(sanet.data_source(source).labels))
+    labels = sanet.data_source(source).labels
+    base["metrics"] = boundary(len(labels), labels.ignore_index)
     rows = {"plan": {"label": "sanet train"}} | {
         f"{name}-{rate}": _baseline(name, rate) for name in BASELINES for rate in RATES
     }

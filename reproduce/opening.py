@@ -17,9 +17,10 @@ from sanet import DataConfig, RepeatConfig
 COLUMNS = ("time", "recipe", "row", "seed", "run", "weights", "miou", "pixel_accuracy", "boundary")
 
 
-def boundary(classes: int) -> dict[str, Any]:
+def boundary(classes: int, ignored: int = 255) -> dict[str, Any]:
     """The metric of the log's last column, as ``TrainConfig.metrics`` takes it."""
-    return {"boundary": {"name": "sanet.evaluation.boundary:BoundaryIoU", "options": {"num_classes": classes}}}
+    options = {"num_classes": classes, "ignore_index": ignored}
+    return {"boundary": {"name": "sanet.evaluation.boundary:BoundaryIoU", "options": options}}
 
 
 def open_test(recipe: Path, root: str, output: str, seeds: int, log: Path) -> None:

@@ -7,6 +7,7 @@ from scipy.ndimage import binary_erosion
 
 from sanet.evaluation.boundary import BoundaryIoU
 from sanet.evaluation.metrics import create_metrics
+from sanet.structures import UsageError
 
 
 def region(members, ignored, distance):
@@ -42,6 +43,17 @@ def test_a_perfect_prediction_has_one_and_a_missing_class_does_not_count():
     metric.update(mask, mask)
     assert metric.compute() == 1
     assert metric.class_iou()[2].isnan()
+
+
+def test_a_class_that_is_too_many_is_named():
+    """Such as the ignore index of CamVid, 11, where nothing is said of it."""
+    mask = torch.zeros(30, 30, dtype=torch.int64)
+    mask[10:20] = 11
+    with pytest.raises(UsageError, match=r"class 11.*num_classes.* 11.*ignore_index.* 255"):
+        BoundaryIoU(11).update(torch.zeros_like(mask), mask)
+    metric = BoundaryIoU(11, 11)
+    metric.update(torch.zeros_like(mask), mask)
+    assert metric.compute() == 1
 
 
 def test_it_sees_an_outline_that_iou_hardly_sees():

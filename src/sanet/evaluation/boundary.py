@@ -8,6 +8,7 @@ from torchmetrics import Metric
 
 from sanet.evaluation.confusion import iou_of
 from sanet.evaluation.outlines import IOU_RATIO, region_counts
+from sanet.structures import UsageError
 
 
 class BoundaryIoU(Metric):
@@ -30,9 +31,19 @@ class BoundaryIoU(Metric):
         self.add_state("counts", torch.zeros(3, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, mask: Tensor) -> None:
-        """Count the boundary regions of an image: labels (H, W) int64, predicted and true."""
+        """Count the boundary regions of an image: labels (H, W) int64, predicted and true.
+
+        Raises:
+            UsageError: there are more classes.
+        """
         found, true = prediction.cpu().numpy(), mask.cpu().numpy()
-        counts = region_counts(found, true, true != self.ignore_index, self.num_classes, self.ratio)
+        labelled = true != self.ignore_index
+        if (largest := max(found.max(), true.max(where=labelled, initial=0))) >= self.num_classes:
+            raise UsageError(
+                f"there is a class {largest}; give num_classes, which is {self.num_classes}, and ignore_index, "
+                f"which is {self.ignore_index}, as the data have them"
+            )
+        counts = region_counts(found, true, labelled, self.num_classes, self.ratio)
         self.counts += torch.from_numpy(counts).to(self.counts)
 
     def class_iou(self) -> Tensor:
