@@ -1,5 +1,6 @@
 """Which image comes when, and how it is augmented, follows from (seed, epoch, image) alone."""
 
+import multiprocessing
 import random
 import signal
 import subprocess
@@ -226,8 +227,11 @@ def test_memory_is_pinned_where_models_run_on_cuda(device, pinned, monkeypatch):
     assert training_loader(Noise(3), TRANSFORM, Batching(2), 0, 5).pin_memory is pinned
 
 
-def test_images_may_have_any_channels():
-    batches = list(evaluation_loader(Elevations().open("all"), 0))
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_images_may_have_any_channels_and_spawned_workers_get_the_source(workers):
+    loader = evaluation_loader(Elevations().open("all"), workers)
+    loader.multiprocessing_context = multiprocessing.get_context("spawn") if workers else None
+    batches = list(loader)
     assert [batch.name for batch in batches] == [("0",), ("1",), ("2",)]
     assert all(batch.image.shape == (1, 5, 4, 6) and batch.image.dtype == torch.float32 for batch in batches)
     assert [batch.image.max().item() for batch in batches] == [0.0, 0.25, 0.5]

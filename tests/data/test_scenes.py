@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from functools import cache
 
 import numpy as np
@@ -26,6 +28,13 @@ from sanet.data.scenes import (
     paint_thing,
 )
 from sanet.structures import Sample
+
+DIGEST = """
+import hashlib
+from sanet.data.scenes import Scenes
+sample = Scenes(seed=3).open("test")[5]
+print(hashlib.sha256(sample.image.numpy().tobytes() + sample.mask.numpy().tobytes()).hexdigest())
+"""
 
 
 @cache
@@ -70,6 +79,12 @@ def test_an_image_follows_from_its_index_alone() -> None:
     torch.manual_seed(1)
     _ = other_order[9], other_order[0]
     assert digest(other_order[5]) == first
+
+
+@pytest.mark.slow
+def test_another_process_draws_the_same() -> None:
+    first = digest(Scenes(seed=3).open("test")[5])
+    assert subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True).stdout.strip() == first
 
 
 @pytest.mark.parametrize(

@@ -346,7 +346,7 @@ from pathlib import Path
 rng = np.random.default_rng(0)
 for name in ("a.mp4", "a.avi", "a.webm"):
     whole = np.frombuffer(Path(name).read_bytes(), np.uint8)
-    for _ in range(25):
+    for _ in range(60):
         content = whole[: rng.integers(1, len(whole)) if rng.random() < 0.3 else None].copy()
         places = rng.integers(0, len(content) if rng.random() < 0.5 else min(len(content), 800), rng.integers(1, 9))
         content[places] = rng.integers(0, 256, len(places))

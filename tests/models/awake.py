@@ -19,7 +19,6 @@ NARROW = {
     "smp_deeplabv3": {"decoder_channels": 64},
     "smp_upernet": {"decoder_channels": 32},
     "smp_unet": {"decoder_channels": (64, 32, 16, 16, 16)},
-    "smp_unetplusplus": {"decoder_channels": (64, 32, 16, 16, 16)},
     "smp_manet": {"decoder_channels": (64, 32, 16, 16, 16)},
 }
 CASES = [

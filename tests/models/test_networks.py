@@ -50,8 +50,8 @@ def test_the_loss_reaches_every_parameter(network, backbone, stride):
 
 
 @each_case
-@settings(max_examples=6)
-@given(count=st.integers(1, 2), height=st.integers(32, 110), width=st.integers(32, 110))
+@settings(max_examples=12)
+@given(count=st.integers(1, 2), height=st.integers(32, 150), width=st.integers(32, 150))
 def test_any_size_gives_logits_of_that_size(network, backbone, stride, count, height, width):
     model = evaluated(network, backbone, stride)
     with torch.no_grad():
@@ -72,7 +72,7 @@ def test_pictures_of_a_batch_do_not_mix(network, backbone, stride):
     with torch.no_grad():
         together = model(images).logits
         alone = torch.cat([model(image[None]).logits for image in images])
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5 * alone.std().clamp(min=1).item())
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
 @each_case

@@ -53,7 +53,7 @@ def test_many_callers_get_their_own_answers(served, images):
         return status == 200 and np.array_equal(mask_in(body), mask)
 
     with ThreadPoolExecutor(6) as threads:
-        assert all(threads.map(ask, range(48)))
+        assert all(threads.map(ask, range(120)))
 
 
 def test_too_many_bytes_are_refused_before_they_are_in_memory(served):

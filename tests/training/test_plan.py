@@ -41,7 +41,9 @@ def images(root, size, count=10, rare=False):
     return DataConfig("folder", str(root), classes=("ground", "thing"))
 
 
-@pytest.mark.parametrize("size", [(64, 64), (40, 90), (500, 700), pytest.param((1500, 1400), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "size", [(64, 64), (40, 90), (200, 150), (500, 700), pytest.param((1500, 1400), marks=pytest.mark.slow)]
+)
 def test_a_plan_is_a_configuration_that_can_be_read_back(tmp_path, size):
     data = images(tmp_path, size, count=6 if max(size) > 600 else 10)
     found = plan(TrainConfig(data=data, **TINY), GIVEN, timed=False)
