@@ -203,7 +203,7 @@ def test_spawned_workers_load_the_source(lab, monkeypatch):
     monkeypatch.syspath_prepend(lab)
     sanet.use("my_lab")
     dataset = sanet.data_source(sanet.DataConfig("my_lab.data:Leaves", "leaves")).open("train")
-    loader = DataLoader(dataset, 1, num_workers=1, multiprocessing_context="spawn", collate_fn=list)
+    loader = DataLoader(dataset, 1, num_workers=2, multiprocessing_context="spawn", collate_fn=list)
     for index, (sample,) in enumerate(loader):
         assert torch.equal(sample.image, dataset[index].image)
         assert torch.equal(sample.mask, dataset[index].mask)
