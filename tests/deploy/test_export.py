@@ -161,6 +161,12 @@ def fix_the_size(graph):
 BREAKS = {"a weight": nudge_a_weight, "the size of the example": fix_the_size}
 
 
+@pytest.fixture(scope="module")
+def small():
+    torch.manual_seed(0)
+    return create_model("fcn", "test_resnet", labels=LABELS)
+
+
 @pytest.mark.parametrize("broken", BREAKS)
 def test_a_broken_export_leaves_what_was_there(broken, exported, model, monkeypatch, tmp_path):
     def write_broken(network, path, metadata, opset):
