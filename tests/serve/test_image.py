@@ -2,9 +2,10 @@
 
 import json
 import re
-from importlib.metadata import requires
+from importlib.metadata import requires, version
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 from sanet.cli.main import command_of
@@ -35,7 +36,10 @@ def test_all_that_is_installed_is_in_the_locks():
         {*re.findall(r"^([\w.-]+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)}
         for name in ("requirements.txt", "requirements-dev.txt")
     )
-    assert needed("fastapi", "uvicorn") - package == taken <= everything
+    assert taken <= everything
+    if f"\nfastapi=={version('fastapi')} " not in (ROOT / "requirements-dev.txt").read_text(encoding="utf-8"):
+        pytest.skip("other versions than the lock's are installed, which need other packages")
+    assert needed("fastapi", "uvicorn") - package == taken
 
 
 def test_what_is_copied_exists_and_nobody_is_root():

