@@ -70,7 +70,7 @@ def exported(tmp_path_factory):
 
 
 @pytest.fixture(
-    params=[*(pytest.param(name, marks=pytest.mark.slow) for name in ("logits", "labels")), "labels+confidence"]
+    params=[pytest.param(name, marks=pytest.mark.slow) for name in ("logits", "labels", "labels+confidence")]
 )
 def file(request, exported):
     return exported(request.param)
@@ -130,6 +130,7 @@ def test_stored_values_are_scaled_in_the_file(exported):
         Predictor(path, "cpu")(np.moveaxis(values[0, :1], 0, -1))
 
 
+@pytest.mark.slow
 def test_confidence_is_the_calibrated_probability(exported):
     model, path = exported("labels+confidence")
     assert open_exported(path, "cpu").temperature == 2.5
@@ -142,6 +143,7 @@ def test_confidence_is_the_calibrated_probability(exported):
     assert np.abs(confidence / 255 - shares.amax(1).numpy()).max() <= 0.5 / 255 + 1e-5
 
 
+@pytest.mark.slow
 def test_what_needs_logits_names_the_remedy(exported, tmp_path):
     for settings in (InferenceConfig(flip=True), InferenceConfig(scales=(1, 2)), InferenceConfig(window=32)):
         with pytest.raises(UsageError, match="--outputs logits"):
@@ -150,7 +152,8 @@ def test_what_needs_logits_names_the_remedy(exported, tmp_path):
         export(create_model("fcn", "test_resnet", num_classes=257), tmp_path / "b.onnx", outputs="labels")
 
 
-@pytest.mark.parametrize("name", ["fcn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sanet", "encnet"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fcn", "sanet", "encnet"])
 def test_dynamic_quantisation_takes_the_file(name, exported, tmp_path):
     path = tmp_path / "a.onnx"
     if name == "fcn":

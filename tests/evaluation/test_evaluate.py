@@ -257,8 +257,9 @@ class Failing(Metric):
         return {}["no such shade"] if self.place == "compute" else torch.ones(3)
 
 
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("place", ["update", "compute", "nowhere"])
-def test_a_metric_that_fails_is_named(data, model, place):
+def test_a_metric_that_fails_is_named(data, model, place, processes):
     """The last one returns three values where one is asked for."""
 
     def run():
@@ -266,8 +267,7 @@ def test_a_metric_that_fails_is_named(data, model, place):
         with pytest.raises(SanetError, match=r"metrics\.shade: .*(no such shade|scalar|element)"):
             evaluate(model, data, "val", device="cpu", metrics=metrics, progress=False)
 
-    run()
-    run_in_processes(2, run)
+    run() if processes == 1 else run_in_processes(processes, run)
 
 
 @pytest.mark.parametrize(
@@ -325,6 +325,7 @@ def test_metrics_are_imported_only_where_one_is_asked_for():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_only_the_first_process_writes_and_labels(data, model, tmp_path):
     def run():
         from sanet import distributed

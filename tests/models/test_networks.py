@@ -87,6 +87,7 @@ def test_a_batch_of_one_trains(network, backbone, stride, side):
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
+@pytest.mark.slow
 @each_case
 def test_ten_steps_on_one_batch_lower_the_loss(network, backbone, stride):
     model = build(network, backbone, stride)
@@ -152,6 +153,7 @@ def test_bfloat16_autocast_stays_close(network, backbone, stride):
     torch.testing.assert_close(found, expected, rtol=0.01, atol=0)
 
 
+@pytest.mark.slow
 @each_case
 def test_bfloat16_autocast_trains(network, backbone, stride):
     model = build(network, backbone, stride)

@@ -310,6 +310,7 @@ def test_synchronised_batch_norm_is_that_of_the_whole_batch():
             torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 def test_one_value_for_each_channel_in_all_processes_uses_the_running_statistics():
     def output():
         norm = synchronize_batch_norm(nn.BatchNorm2d(2), gpu=False)

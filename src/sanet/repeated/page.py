@@ -61,8 +61,8 @@ def chart(result: Repeated) -> str:
         axes[1].axvline(0, color="grey", linewidth=1)
         axes[1].set(xlabel="difference of mIoU in points, with its interval", yticks=range(len(pairs)))
         axes[1].set(yticklabels=[f"{pair.first} - {pair.second}" for pair in pairs])
-    for axis in axes:
-        axis.invert_yaxis()
+    for axis, count in zip(axes, heights, strict=True):
+        axis.set_ylim(count - 0.5, -0.5)
         axis.spines[["top", "right"]].set_visible(False)
     stream = BytesIO()
     figure.savefig(stream, format="png", dpi=160)

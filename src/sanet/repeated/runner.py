@@ -6,6 +6,7 @@ import traceback
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from sanet.repeated.page import write_page
 from sanet.repeated.result import Repeated, Row, rows_of
 from sanet.repeated.table import write_markdown, write_runs
 from sanet.structures import Interrupted, LabelSet, SanetError, UsageError, first_line, say
+from sanet.tables import duration
 from sanet.training.checkpoints import CheckpointFolder
 from sanet.training.fit import require_names, train
 from sanet.training.metrics import read_metrics
@@ -58,9 +60,14 @@ def repeat(config: RepeatConfig) -> Repeated:
     with locked_run(Path(config.output)), stoppable(lambda: STOPPED):
         found = _begun(config)
         try:
+            count, longest = config.seeds * len(found.rows), 0.0
             for seed in range(config.seeds):
                 for index, row in enumerate(found.rows, seed * len(found.rows) + 1):
-                    _add(row, found, seed, f"[{index}/{config.seeds * len(found.rows)}] {row.label}, seed {seed}")
+                    left = longest * (count + 1 - index)  # at most, and nothing while all were finished already
+                    title = f"[{index}/{count}] {row.label}, seed {seed}"
+                    began = monotonic()
+                    _add(row, found, seed, f"{title}, about {duration(left)} left in all" if left > 1 else title)
+                    longest = max(longest, monotonic() - began)
                 _write(found)
         except (Exception, KeyboardInterrupt):
             _write(replace(found, stopped=True))
