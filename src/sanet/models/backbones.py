@@ -131,7 +131,12 @@ def _timm_features(name: str, output_stride: int, pretrained: bool = False, in_c
         stages = timm.create_model(name, pretrained=pretrained, features_only=True, in_chans=in_chans, **dilation)
     except (AssertionError, AttributeError, IndexError, NotImplementedError, TypeError, ValueError):
         # How a timm network says that it has no levels or cannot dilate differs from family to family.
-        return None
+        if torch.get_default_device().type != "meta":
+            return None
+        # Before timm 1.0.30 some networks compute while they are built, which needs values.
+        with torch.device("cpu"):
+            found = _timm_features(name, output_stride, pretrained, in_chans)
+        return found and found.to("meta")
     levels = _levels_of(stages)
     return stages if len(levels) >= 4 and levels[-1].stride == output_stride else None
 
