@@ -20,6 +20,8 @@ from sanet.references import use
 from sanet.structures import UsageError
 from serve.caller import mask_in, png, serving
 
+pytestmark = pytest.mark.slow
+
 
 def saved(folder):
     torch.manual_seed(0)
@@ -92,7 +94,6 @@ def test_graphs_predict_what_torch_does_and_are_made_once(place, capsys):
     assert kept(place) == before
 
 
-@pytest.mark.slow
 def test_a_graph_that_is_kept_is_served(place):
     """By a process that could not read the weights of the network."""
     (place / "image.png").write_bytes(png(64, 96))
@@ -111,7 +112,6 @@ def test_another_temperature_is_another_graph(place):
     assert computed_by("auto", "model", "cpu") == "model"
 
 
-@pytest.mark.slow
 def test_a_graph_that_labels_otherwise_is_not_kept(place, monkeypatch, capsys):
     """No real one does: here more than all of the pixels have to be equal."""
     monkeypatch.setattr(engines, "SMALLEST_EQUAL_SHARE", 1.01)

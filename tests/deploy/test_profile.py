@@ -228,6 +228,7 @@ def test_what_the_notes_of_the_recipe_say_is_so(table_6):
 # -- time -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @on_each_device
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 def test_every_network_is_timed(device, precision):

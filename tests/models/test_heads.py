@@ -160,6 +160,7 @@ def test_complexity_of_fcn():
     assert macs == pytest.approx(177.4, abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backbone", ["resnet50", "tf_efficientnet_b7", *(f"tf_efficientnet_lite{n}" for n in (0, 1, 2))]
 )

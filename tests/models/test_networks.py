@@ -138,6 +138,7 @@ def test_bytes_and_shares_are_the_same_picture(network, backbone, stride):
         assert torch.equal(model(stored).logits, model(stored.float() / 255).logits)
 
 
+@pytest.mark.slow
 @each_case
 def test_bfloat16_autocast_stays_close(network, backbone, stride):
     model = evaluated(network, backbone, stride)

@@ -29,7 +29,7 @@ STRIDES = {"smp_deeplabv3": 8, "smp_deeplabv3plus": 16}
 
 
 @pytest.mark.parametrize("network", SMP_HEADS)
-@pytest.mark.parametrize("backbone", ["test_resnet", "convnext_atto"])
+@pytest.mark.parametrize("backbone", ["test_resnet", pytest.param("convnext_atto", marks=pytest.mark.slow)])
 def test_with_the_same_weights_it_is_their_network(network, backbone):
     if (network, backbone) == ("smp_linknet", "convnext_atto"):
         with pytest.raises(UsageError, match="stride 2"):

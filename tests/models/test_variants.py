@@ -89,6 +89,7 @@ def test_without_attention_only_the_main_channel_is_left(reading, mechanism):
     torch.testing.assert_close(stage(last), stage.adapt(stage.main(gated)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "parameters", "macs"),
     [

@@ -192,6 +192,7 @@ def test_a_run_goes_on_with_the_right_images_however_many_workers_load_them(unbr
     assert_same_run(config, unbroken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "number"),
     [

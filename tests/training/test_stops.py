@@ -31,6 +31,7 @@ def killing(real, number=signal.SIGTERM):
     return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["checked_pixels", "create_network", "evaluate"])
 def test_a_stop_before_or_after_training_has_the_status(config, monkeypatch, place):
     before = signal.getsignal(signal.SIGTERM)
