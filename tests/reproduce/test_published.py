@@ -422,6 +422,19 @@ def test_what_the_confusions_of_the_packages_own_models_say():
     assert f"{now:.0f} % of them are taken for buildings, {before:.0f} % were before" in page
 
 
+def test_the_figures_of_the_control():
+    with (RESULTS / "control" / "runs.csv").open(encoding="utf-8") as file:
+        runs = {(row["row"], int(row["seed"])): row for row in csv.DictReader(file)}
+    for row in runs.values():
+        scores = json.loads((RESULTS / "control" / row["run"] / "val" / "scores.json").read_text(encoding="utf-8"))
+        assert scores["scores"]["miou"] == float(row["miou"])
+    lines = re.findall(r"^\|[^|]*\|(.*)\|$", under("results.md", "is-it-the-attention").replace("**", ""), re.MULTILINE)
+    names = ["fcn", "fcn_se", "sanet", "merged", "merged_wide", "excited", "last", "sanet_c", "merged_c"]
+    figures = {key: f"{100 * float(row['miou']):.1f}" for key, row in runs.items()}
+    for name, line in zip(names, lines[2:], strict=True):
+        assert [cell.strip() for cell in line.split("|")] == [figures.get((name, seed), "") for seed in range(3)]
+
+
 @pytest.mark.parametrize(("name", "label"), [("scenes-sanet", "SANet"), ("scenes-fcn", "FCN")])
 def test_the_figures_of_the_scenes(name, label):
     content = json.loads((RESULTS / name / "scores.json").read_text())["scores"]
